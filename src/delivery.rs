@@ -15,12 +15,13 @@ use rustc_hash::FxHashMap;
 
 use crate::admission::berths::Berth;
 use crate::admission::{Guest, Holder, Payer, Source};
+use crate::base::conversation::ConversationId;
 use crate::base::ending::{Ending, Undelivered};
 use crate::base::ids::FrameId;
 use crate::devices::entry::EntryNews;
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
-use crate::protocol::{GroupId, UserId};
+use crate::protocol::{GroupId, UserId, Waiting};
 use crate::session::{OptIn, Outcome, Settled};
 use crate::store::NewMessage;
 use crate::store::spool::SpoolId;
@@ -100,7 +101,8 @@ pub enum Origin {
     /// delivery is settled.
     Recorded(Arc<Acknowledgement>),
     /// No sender any more: it is in the spool, and stays there until the database has it.
-    Spooled(SpoolId),
+    /// The conversation that it is in already stays with it.
+    Spooled(SpoolId, Option<ConversationId>),
 }
 
 /// How a message that a connection has returned stands to others for its user.
@@ -185,14 +187,26 @@ pub struct Owed {
 #[derive(Debug)]
 pub struct Acknowledgement {
     answer: Option<(Arc<ClientLink>, Posted)>,
+    /// Where the message is recorded; `None` if that has failed.
+    conv: Option<ConversationId>,
     /// Room for the message, and for all deliveries.
     berth: Berth,
 }
 
 impl Acknowledgement {
     /// The answer, which is not sent yet.
-    pub fn new(link: Arc<ClientLink>, answer: Posted, berth: Berth) -> Arc<Acknowledgement> {
-        Arc::new(Acknowledgement { answer: Some((link, answer)), berth })
+    pub fn new(
+        link: Arc<ClientLink>,
+        answer: Posted,
+        conv: Option<ConversationId>,
+        berth: Berth,
+    ) -> Arc<Acknowledgement> {
+        Arc::new(Acknowledgement { answer: Some((link, answer)), conv, berth })
+    }
+
+    /// What the frame is called in the output of a connection.
+    pub fn frame(&self) -> FrameId {
+        if self.conv.is_some() { FrameId::RECORDED } else { FrameId::UNNAMED }
     }
 
     /// Returns the answer if nobody else waits to send it, so that many can be sent together.
@@ -423,7 +437,7 @@ impl Delivery {
             Origin::Sender(owed, _) => owed.id,
             Origin::Group(share) => share.fan().id,
             Origin::Returned(id, _) => *id,
-            Origin::Recorded(_) | Origin::Spooled(_) => FrameId::UNNAMED,
+            Origin::Recorded(_) | Origin::Spooled(..) => FrameId::UNNAMED,
         }
     }
 
@@ -443,7 +457,7 @@ impl Delivery {
                 Some(Holder { payer: Payer::Group(share.fan().group), source: Source::of(ALL_GROUPS) })
             }
             Origin::Recorded(acknowledgement) => Some(acknowledgement.berth.holder()),
-            Origin::Returned(..) | Origin::Spooled(_) => None,
+            Origin::Returned(..) | Origin::Spooled(..) => None,
         }
     }
 
@@ -460,7 +474,17 @@ impl Delivery {
 
     /// The message as the store takes it.
     pub fn message(&self) -> NewMessage {
-        NewMessage { to: self.to, text: self.text.clone() }
+        NewMessage { to: self.to, text: self.text.clone(), recorded: self.recorded() }
+    }
+
+    /// The conversation that it is in already.
+    fn recorded(&self) -> Option<ConversationId> {
+        match &self.origin {
+            Origin::Recorded(acknowledgement) => acknowledgement.conv,
+            Origin::Returned(FrameId::RECORDED, _) => Waiting::read(&self.text).map(|frame| frame.conv(self.to)),
+            Origin::Sender(..) | Origin::Group(_) | Origin::Returned(..) => None,
+            Origin::Spooled(_, recorded) => *recorded,
+        }
     }
 }
 
@@ -487,7 +511,7 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, Ending)>) {
                 None => continue,
             },
             // Its conversation has it. Dropped, it may be the last that the sender waits for.
-            Origin::Recorded(_) | Origin::Spooled(_) => continue,
+            Origin::Recorded(_) | Origin::Spooled(..) => continue,
             Origin::Returned(..) => {
                 if ending.is_err() {
                     log::error!("a message for user {} ({id}) cannot be stored and is lost", delivery.to);

@@ -17,12 +17,14 @@ mod kinds;
 pub mod level2;
 mod parse;
 mod reply;
+mod waiting;
 
 pub use claims::{Asked, BadRequest, Id, Sender};
 pub use forward::Forward;
 pub use kinds::{FrameKind, ReplyKind};
 use parse::{Member, Members};
 pub use reply::*;
+pub use waiting::Waiting;
 
 pub use crate::base::ids::{GroupId, UserId};
 

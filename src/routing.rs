@@ -14,7 +14,8 @@
 //! - [`quotas`] limits how much is stored for one user, [`mailboxes`] lets one connection at a time
 //!   fetch it.
 //! - [`recorder`] commits messages of conversations and hands them to devices of level 2;
-//!   [`audience`] says who uses it, [`blocks`] who has blocked whom.
+//!   [`audience`] says who uses it, [`level1_seen`] who of these uses level 1 as well, [`blocks`] who
+//!   has blocked whom.
 //! - [`watchers`] hear which users come and go.
 //! - [`services`] says which parts each of them uses, and [`assembly`] puts them together.
 //! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
@@ -27,6 +28,7 @@ pub mod fan_out;
 mod from_nodes;
 pub mod groups;
 mod label;
+pub mod level1_seen;
 pub mod mailboxes;
 pub mod outbox;
 pub mod presence;

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::roles::{Accounts, AllRoles, Contacts, Database, Messages, Role, States, Store, StoreCallback};
+use crate::base::conversation::ConversationId;
 pub use crate::base::rows::{Group, KeptMessage, MessageId, User};
 use crate::protocol::UserId;
 
@@ -84,6 +85,16 @@ pub struct NewMessage {
     pub to: UserId,
     /// UTF-8 JSON text without a raw newline.
     pub text: Arc<str>,
+    /// The conversation that it is in already. Its row gets a mark: this and the last number there,
+    /// which is the message's own or a later one.
+    pub recorded: Option<ConversationId>,
+}
+
+impl NewMessage {
+    /// A message that is in no conversation.
+    pub fn new(to: UserId, text: impl Into<Arc<str>>) -> NewMessage {
+        NewMessage { to, text: text.into(), recorded: None }
+    }
 }
 
 /// The outcome for one [`NewMessage`].

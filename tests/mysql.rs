@@ -7,7 +7,6 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{self, Command};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -547,7 +546,7 @@ fn new_user(store: &MysqlStore, name: &str) -> UserId {
 }
 
 fn message(to: UserId, text: &str) -> NewMessage {
-    NewMessage { to, text: Arc::from(text) }
+    NewMessage::new(to, text)
 }
 
 fn append(store: &MysqlStore, to: UserId, text: &str) -> Result<AppendOutcome, StoreError> {

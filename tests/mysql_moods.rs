@@ -557,7 +557,7 @@ fn new_user(store: &MysqlStore, name: &str) -> UserId {
 }
 
 fn message(to: UserId, text: &str) -> NewMessage {
-    NewMessage { to, text: Arc::from(text) }
+    NewMessage::new(to, text)
 }
 
 fn numbered(n: usize, length: usize) -> String {

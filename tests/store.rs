@@ -79,7 +79,6 @@ mod mysql {
 /// The reference server's tables as they are. Behaviour that the narrow suite leaves out differs
 /// there, and is tested here.
 mod mysql_reference {
-    use std::sync::Arc;
 
     use raybox::store::{Accounts, AppendOutcome, Database as _, MessageId, Messages, NewMessage, StoreError};
     use testkit::Database;
@@ -105,7 +104,7 @@ mod mysql_reference {
         let opened = open();
         let user = opened.store.register("ann", "x").unwrap();
         let batch: Vec<NewMessage> = [("é", 500), ("é", 501), ("x", 500), ("😀", 500), ("x", 501)]
-            .map(|(text, times)| NewMessage { to: user, text: Arc::from(text.repeat(times)) })
+            .map(|(text, times)| NewMessage::new(user, text.repeat(times)))
             .to_vec();
         let (stored, too_long) = (AppendOutcome::Stored, AppendOutcome::TooLong);
         assert_eq!(opened.store.append(&batch).unwrap(), [stored, too_long, stored, stored, too_long]);
@@ -118,7 +117,7 @@ mod mysql_reference {
         let opened = open();
         let store = &opened.store;
         let (user, other) = (store.register("ann", "x").unwrap(), store.register("bob", "x").unwrap());
-        let message = |to, text: &str| NewMessage { to, text: Arc::from(text) };
+        let message = |to, text: &str| NewMessage::new(to, text);
         let batch = ["same", "SAME", "same", "last", "same "].map(|text| message(user, text));
         store.append(&batch).unwrap();
         store.append(&[message(other, "same")]).unwrap();

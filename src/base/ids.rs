@@ -25,6 +25,9 @@ impl FrameId {
     /// spool.
     pub const UNNAMED: FrameId = FrameId { connection: 0, nth: 0 };
 
+    /// A frame that is in a conversation already.
+    pub const RECORDED: FrameId = FrameId { connection: 0, nth: 1 };
+
     /// The first frame of a connection before which this number of others were opened. Both numbers
     /// wrap around: after 4 billion connections, ids are used again.
     pub fn first_of(others: u32) -> FrameId {
@@ -53,6 +56,7 @@ impl From<u64> for FrameId {
 impl fmt::Display for FrameId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.connection {
+            0 if *self == FrameId::RECORDED => f.write_str("recorded frame"),
             0 => f.write_str("unnamed frame"),
             connection => write!(f, "frame {connection}/{}", self.nth),
         }

@@ -322,7 +322,9 @@ impl Backlog {
         let count = piece.len();
         let deliveries: Vec<Delivery> = piece
             .into_iter()
-            .map(|Spooled { id, message }| Delivery::new(message.to, message.text, Origin::Spooled(id)))
+            .map(|Spooled { id, message }| {
+                Delivery::new(message.to, message.text, Origin::Spooled(id, message.recorded))
+            })
             .collect();
         let untaken = offer_to_neighbours(deliveries, parts, |taken| {
             parts.metrics.spool(SpoolMove::Drained, taken.len());
@@ -483,7 +485,7 @@ fn is_returned(delivery: &Delivery) -> bool {
 }
 
 fn spool_id(delivery: &Delivery) -> Option<SpoolId> {
-    if let Origin::Spooled(id) = delivery.origin { Some(id) } else { None }
+    if let Origin::Spooled(id, _) = delivery.origin { Some(id) } else { None }
 }
 
 const UNSTORED: Ending = Err(Undelivered::Unstored);

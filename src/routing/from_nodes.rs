@@ -24,7 +24,7 @@ impl Node for Router {
         receipt: &dyn Fn() -> Receipt,
     ) -> bool {
         for (delivered, frame) in frames.enumerate() {
-            if !self.deliver_here(turn, to, frame.as_bytes()) {
+            if !self.deliver_here(turn, (to, FrameId::UNNAMED), frame.as_bytes()) {
                 let (bus, receipt) = (self.parts.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
                 // If this node shuts down and its lanes have ended, everything is stored already.

@@ -25,6 +25,7 @@ use rustc_hash::FxHashMap;
 
 use super::audience::Audience;
 use super::groups::GroupCache;
+use super::level1_seen::Level1Seen;
 use super::router::{Keeps, Router};
 use crate::admission::berths::Berth;
 use crate::base::clock::Clock;
@@ -117,6 +118,8 @@ pub struct RecorderParts {
     pub groups: Arc<GroupCache>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
+    /// Who still uses level 1.
+    pub level1_seen: Arc<Level1Seen>,
     /// Connections.
     pub router: Arc<Router>,
     /// The other nodes.
@@ -127,6 +130,16 @@ pub struct RecorderParts {
     pub clock: Clock,
     /// How long after its time a message may be edited or recalled.
     pub edit_window: Duration,
+}
+
+impl RecorderParts {
+    /// Whether a recorded message waits for a user whom no connection of level 1 takes here. One who
+    /// uses both levels finds it at either; in a cluster another node may have the connection.
+    fn keeps(&self, user: UserId) -> Keeps {
+        let is_here = || self.router.is_alone() && !self.router.devices(user, |_| true).is_empty();
+        let has_it = self.audience.has(user) && (is_here() || !self.level1_seen.uses(user));
+        if has_it { Keeps::No } else { Keeps::Yes }
+    }
 }
 
 /// The lanes. Any loop submits.
@@ -383,15 +396,14 @@ fn conclude(
         RecordOwner::Session(owed) => (None, settled(owed, outcome)),
     };
     let Some((link, told)) = told else { return };
-    let answer = Acknowledgement::new(link, told, berth);
+    let answer = Acknowledgement::new(link, told, Some(entry.conv), berth);
     if let Committed::New(place) | Committed::Again(place) = outcome {
         let recipients = recipients(&to, entry, parts);
         // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
         posts.push(entry, place, &recipients, origin.as_ref(), parts);
         if let Some(text) = forward.filter(|_| is_new) {
             for user in recipients.iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender) {
-                let keeps = if parts.audience.has(*user) { Keeps::No } else { Keeps::Yes };
-                parts.router.forward(turn, *user, &text, keeps, &answer);
+                parts.router.forward(turn, *user, &text, parts.keeps(*user), &answer);
                 turn.relieve();
             }
         }
@@ -409,7 +421,7 @@ fn unrecorded(
     parts: &RecorderParts,
 ) {
     let Some((link, told)) = owed.done() else { return };
-    let answer = Acknowledgement::new(link, told, berth);
+    let answer = Acknowledgement::new(link, told, None, berth);
     let text = forward.unwrap_or_else(|| entry.text.clone());
     for user in
         recipients(&to, entry, parts).iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender)

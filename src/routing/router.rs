@@ -101,6 +101,11 @@ impl Router {
         !self.ways.lead_to_nodes() || self.is_connected(user)
     }
 
+    /// Whether there can be no other node.
+    pub fn is_alone(&self) -> bool {
+        !self.ways.lead_to_nodes()
+    }
+
     /// Whether `user` is on a connection of this node.
     pub fn is_connected(&self, user: UserId) -> bool {
         self.presence.read(user).newest(user).is_some()
@@ -307,9 +312,9 @@ impl Router {
         keeps: Keeps,
         answer: &Arc<Acknowledgement>,
     ) {
-        let id = FrameId::UNNAMED;
+        let id = answer.frame();
         if keeps == Keeps::No {
-            self.deliver_here(turn, to, text.as_bytes());
+            self.deliver_here(turn, (to, id), text.as_bytes());
             return;
         }
         let parked = self.route(turn, (to, id), text.as_bytes(), || {
@@ -383,11 +388,11 @@ impl Router {
     }
 
     /// Hands a message to the user's connection; false if there is none.
-    pub fn deliver_here(&self, turn: &mut Turn<Posted>, to: UserId, frame: &[u8]) -> bool {
+    pub fn deliver_here(&self, turn: &mut Turn<Posted>, (to, id): (UserId, FrameId), frame: &[u8]) -> bool {
         loop {
             let shard = self.presence.read(to);
             let Some(link) = shard.newest(to) else { return false };
-            if link.send(turn, frame, or_back(to, FrameId::UNNAMED)).is_ok() {
+            if link.send(turn, frame, or_back(to, id)).is_ok() {
                 return true;
             }
             let link = link.clone();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::audience::Audience;
 use super::blocks::Blocks;
 use super::groups::GroupCache;
+use super::level1_seen::Level1Seen;
 use super::quotas::Quotas;
 use super::watchers::Watchers;
 use crate::admission::berths::Berths;
@@ -35,6 +36,8 @@ pub struct Services {
     pub groups: Arc<GroupCache>,
     /// How much may be stored for each user.
     pub quotas: Arc<Quotas>,
+    /// Who of those who use level 2 still uses level 1.
+    pub level1_seen: Arc<Level1Seen>,
     /// Who uses level 2.
     pub audience: Arc<Audience>,
     /// Who has blocked whom.
@@ -50,7 +53,9 @@ pub struct Services {
 impl Services {
     /// For a server with these settings.
     pub fn new(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
+        let outages = Arc::<Outages>::default();
         Services {
+            level1_seen: Arc::new(Level1Seen::new(store.history.clone(), outages.clone(), clock.clone())),
             groups: Arc::new(GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME))),
             watchers: Arc::new(Watchers::new(bus.is_alone())),
             store,
@@ -62,7 +67,7 @@ impl Services {
             audience: Arc::default(),
             blocks: Arc::default(),
             metrics: Arc::new(Metrics::new(config.loops)),
-            outages: Arc::default(),
+            outages,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use net::{Fate, Turn};
 
 use super::dispatch::{BUSY, TOO_MANY};
+use super::importing;
 use super::jobs::{AfterReply, Asker, Visitor};
 use super::places::place;
 use super::wiring::ServerParts;
@@ -177,7 +178,8 @@ impl Desk<'_> {
         let mut answer = TaskAnswer { link: self.link.clone(), task: Some(task) };
         let Some(place) = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics) else { return };
         let (conversations, identity) = (self.shared.conversations.clone(), identity.clone());
-        self.shared.dispatch.requests.submit(RequestKind::Short, place, move || {
+        let (user, begins) = (identity.user, matches!(answer.task, Some(MemberTask::Heads { .. })));
+        let work = move || {
             let Some(task) = &answer.task else { return };
             // A closed connection needs no answer, but what it has asked to be written is.
             let done = conversations.run(&identity, &answer.link, task);
@@ -186,7 +188,12 @@ impl Desk<'_> {
             for news in news.unwrap_or_default() {
                 answer.link.post(Posted::Member(Box::new(news)));
             }
-        });
+        };
+        if begins {
+            importing::import_first(self.shared, user, (self.holder, place), work);
+        } else {
+            self.shared.dispatch.requests.submit(RequestKind::Short, place, work);
+        }
     }
 
     /// Has one of 60 to 69 done.

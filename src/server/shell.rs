@@ -166,7 +166,7 @@ impl Shell {
                 self.send(turn, link, &reply, Fate::Report(0));
             }
             Effect::Hand { to, text } => {
-                router.deliver_here(turn, to, text.as_bytes());
+                router.deliver_here(turn, (to, FrameId::RECORDED), text.as_bytes());
             }
             Effect::Record(recorded) => self.record(link, holder, *recorded),
             // The answer may refuse, which the session must hear after these effects.
@@ -176,6 +176,9 @@ impl Shell {
             Effect::Attach(user) => {
                 link.set_share(session.payer(holder.source).share());
                 router.attach(turn, user, link);
+                if self.shared.audience.has(user) {
+                    self.note_level1(user, holder, turn.now());
+                }
             }
             Effect::Detach(user) => {
                 if is_of_level2 {

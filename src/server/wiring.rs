@@ -16,7 +16,7 @@ use super::fetching::Fetching;
 use super::hashing::Hashing;
 use super::jobs::{
     ArrangementParts, Arrangements, CommunityRules, ConversationParts, Conversations, DeviceRules, Directory,
-    GroupDoor, Jobs, Limits, LoginJobs, Mail,
+    GroupDoor, Jobs, Limits, LoginJobs, Mail, Postbox,
 };
 use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
@@ -31,6 +31,7 @@ use crate::routing::assembly::Routes;
 use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
+use crate::routing::level1_seen::Level1Seen;
 use crate::routing::recorder::{Recorder, RecorderParts};
 use crate::routing::router::Router;
 use crate::routing::services::Services;
@@ -56,6 +57,8 @@ pub(super) struct ServerParts {
     pub(super) audience: Arc<Audience>,
     /// Who has blocked whom.
     pub(super) blocks: Arc<Blocks>,
+    /// Who of these still uses level 1.
+    pub(super) level1_seen: Arc<Level1Seen>,
     /// What connections of level 2 ask for.
     pub(super) conversations: Arc<Conversations>,
     /// Commits messages; `None` if the tables have no conversations.
@@ -100,7 +103,7 @@ impl ServerParts {
         conversations.attach(&router);
         jobs.arrangements.attach(&router);
         let recorder = recorder(&services, &router, threads).map_err(StartError::Resources)?;
-        let Services { store, spool, bus, clock, groups, audience, blocks, metrics, .. } = services;
+        let Services { store, spool, bus, clock, groups, audience, blocks, level1_seen, metrics, .. } = services;
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
         jobs.logins.stamps.attach(&router);
         let shared = ServerParts {
@@ -119,6 +122,7 @@ impl ServerParts {
             groups,
             audience,
             blocks,
+            level1_seen,
             conversations,
             recorder,
             pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: INFLIGHT_MAX },
@@ -225,7 +229,7 @@ fn jobs(
 }
 
 fn conversations(config: &Config, services: &Services) -> Conversations {
-    let Services { store, bus, clock, groups, audience, blocks, watchers, outages, .. } = services;
+    let Services { store, bus, clock, groups, quotas, audience, blocks, watchers, outages, .. } = services;
     let parts = ConversationParts {
         history: store.history.clone(),
         accounts: store.accounts.clone(),
@@ -239,6 +243,7 @@ fn conversations(config: &Config, services: &Services) -> Conversations {
         bus: bus.clone(),
         clock: clock.clone(),
         outages: outages.clone(),
+        postbox: Postbox::new(store.messages.clone(), quotas.clone()),
     };
     let rules = DeviceRules {
         devices_max: DEVICES_MAX,
@@ -256,7 +261,7 @@ fn conversations(config: &Config, services: &Services) -> Conversations {
 
 /// The lanes of conversations, unless there can be none.
 fn recorder(services: &Services, router: &Arc<Router>, threads: &mut impl Threads) -> io::Result<Option<Recorder>> {
-    let Services { store, bus, clock, groups, audience, outages, .. } = services;
+    let Services { store, bus, clock, groups, audience, level1_seen, outages, .. } = services;
     if let Ok(None) = store.history.get() {
         return Ok(None);
     }
@@ -265,6 +270,7 @@ fn recorder(services: &Services, router: &Arc<Router>, threads: &mut impl Thread
         contacts: store.contacts.clone(),
         groups: groups.clone(),
         audience: audience.clone(),
+        level1_seen: level1_seen.clone(),
         router: router.clone(),
         bus: bus.clone(),
         outages: outages.clone(),

@@ -32,10 +32,10 @@ pub use self::entries::{
     Retention, RetentionStep, Touched,
 };
 pub use self::head::Head;
-pub use self::names::{Cid, FrameHash, tag_of};
+pub use self::names::{Cid, FrameHash, Occurrence, import_cid, tag_of};
 pub use self::page::{EntryPage, PageOutcome};
-use super::StoreError;
 use super::maybe::MaybeRole;
+use super::{KeptMessage, MessageId, StoreError};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 pub use crate::protocol::level2::PageAsk;
@@ -107,7 +107,7 @@ pub trait History: Send + Sync + 'static {
 
     /// Raises what a device of `user` has stored, per conversation; numbers beyond the head count as
     /// the head, lower ones and foreign conversations are passed over. Returns the marks of the user
-    /// that rose.
+    /// that rose. Rows of `OfflineMessage` with a mark up to there go.
     fn report(
         &self,
         user: UserId,
@@ -146,11 +146,38 @@ pub trait History: Send + Sync + 'static {
     /// The marks that devices raised within the last `window` ms, at most `limit`.
     fn raised(&self, window: i64, limit: usize) -> Result<Vec<RaisedMark>, StoreError>;
 
-    /// Writes that `user` uses level 2, with the first time of it.
+    /// Writes that `user` uses level 2, with the first time of it. Until then nobody has noted logins
+    /// at level 1, so it also counts as one.
     fn use_level2(&self, user: UserId) -> Result<(), StoreError>;
 
     /// Those who use level 2, after `user`, by ascending id, at most `limit`.
     fn level2_users_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;
+
+    /// What waits in `OfflineMessage` for `user` and is in no conversation: the rows without a mark
+    /// behind `after`, in their order, at most `rows_max` and as many as have `bytes_max` of text, but
+    /// at least one if there is any. Rows that are too long to be read are passed over.
+    fn unmarked(
+        &self,
+        user: UserId,
+        after: MessageId,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<KeptMessage>, StoreError>;
+
+    /// Writes into these rows of `user` where their messages are.
+    fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError>;
+
+    /// Deletes the rows of `user` that have a mark.
+    fn delete_marked(&self, user: UserId) -> Result<(), StoreError>;
+
+    /// Where the message is that `sender` has called `cid`.
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError>;
+
+    /// Writes that `user` is seen at level 1 now.
+    fn seen_at_level1(&self, user: UserId) -> Result<(), StoreError>;
+
+    /// Whether `user` was seen at level 1 within the last `window` ms.
+    fn uses_level1(&self, user: UserId, window: i64) -> Result<bool, StoreError>;
 
     /// The key of all tokens: `new`, or the one that was stored before.
     fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;

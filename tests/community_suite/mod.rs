@@ -381,7 +381,7 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
     store.block(bob, ann).unwrap();
     store.block(ann, cat).unwrap();
     let shared: Arc<str> = "{}".into();
-    let rows = [ann, bob, ann].map(|to| NewMessage { to, text: shared.clone() });
+    let rows = [ann, bob, ann].map(|to| NewMessage::new(to, shared.clone()));
     store.append(&rows).unwrap();
     let device = log_in(&*store, ann, "phone").device;
     let nonce = nonce();

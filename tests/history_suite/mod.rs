@@ -13,7 +13,7 @@ use raybox::store::history::{
     Cid, Committed, Denied, DeviceId, DeviceLogin, EntryKind, EntryPlace, EntryRefusal, FrameHash, Head, History,
     MemberChange, NewEntry, PageAsk, PageOutcome, Retention,
 };
-use raybox::store::{AllRoles, Contacts as _};
+use raybox::store::{AllRoles, AppendOutcome, Contacts as _, KeptMessage, MessageId, Messages as _, NewMessage};
 
 /// A store that lives as long as one test.
 pub(crate) trait Opened {
@@ -41,6 +41,7 @@ macro_rules! history_suite {
             retention_raises_the_floor_and_still_knows_repeats,
             devices_come_and_go,
             heads_are_the_users_own,
+            what_waits_is_read_and_marked_until_it_is_reported,
             no_reader_ever_sees_a_hole,
             one_id_at_two_stores_is_stored_once,
             random_batches_are_as_the_model_says,
@@ -402,6 +403,59 @@ pub(crate) fn heads_are_the_users_own(opened: &impl Opened) {
     assert_eq!(of(loud).name.as_deref(), Some("loud"));
     assert_eq!(of(ab).tag, store.tags(&[(ab, 1)]).unwrap()[0]);
     assert_eq!(of(ConversationId::of_group(quiet)).tag, None);
+}
+
+pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl Opened) {
+    let store = opened.store();
+    let (ann, bob) = (new_user(&*store), new_user(&*store));
+    let conv = ConversationId::between(ann, bob);
+    store.commit(&[text(conv, ann, "1"), text(conv, ann, "2"), text(conv, ann, "3")], DAY).unwrap();
+    let recorded = |text: &str| NewMessage { recorded: Some(conv), ..NewMessage::new(bob, text) };
+    // Some share a text, and rows with and without a mark are of one batch.
+    let (shared, wide) = (Arc::<str>::from("shared"), "x".repeat(1_000));
+    let of_ann = NewMessage::new(ann, "of another");
+    let batch = [
+        NewMessage::new(bob, shared.clone()),
+        recorded("3"),
+        NewMessage { recorded: Some(conv), ..NewMessage::new(bob, shared.clone()) },
+        NewMessage::new(bob, wide.as_str()),
+        of_ann,
+        NewMessage::new(bob, "last"),
+    ];
+    assert!(store.append(&batch).unwrap().iter().all(|outcome| *outcome == AppendOutcome::Stored));
+    let first = MessageId(i64::MIN);
+    let unmarked = |after, rows, bytes| store.unmarked(bob, after, rows, bytes).unwrap();
+    let texts = |kept: &[KeptMessage]| kept.iter().map(|message| message.text.clone()).collect::<Vec<_>>();
+    let all = unmarked(first, 10, BYTES);
+    assert_eq!(texts(&all), ["shared", &wide, "last"]);
+    assert_eq!(texts(&unmarked(first, 2, BYTES)), ["shared", &wide]);
+    assert_eq!(texts(&unmarked(first, 10, 10)), ["shared"]);
+    assert_eq!(texts(&unmarked(all[0].id, 10, 1)), std::slice::from_ref(&wide), "at least one");
+    assert_eq!(texts(&unmarked(all[2].id, 10, BYTES)), [""; 0]);
+    // Type 14 makes no difference between them.
+    assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["shared", "3", "shared", &wide, "last"]);
+    store.mark_rows(bob, &[(all[0].id, conv, 1), (all[1].id, conv, 2)]).unwrap();
+    assert_eq!(texts(&unmarked(first, 10, BYTES)), ["last"]);
+    let device = store.log_in(&login(bob, "phone", 1)).unwrap().device.id;
+    store.report(bob, device, &[(conv, 1)]).unwrap();
+    assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["3", "shared", &wide, "last"]);
+    store.report(bob, device, &[(conv, 2)]).unwrap();
+    assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["3", "shared", "last"], "a mark is the head of its time");
+    store.delete_marked(bob).unwrap();
+    assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last"]);
+    assert_eq!(texts(&store.fetch(ann, BYTES).unwrap()), ["of another"]);
+    // What its sender has called so.
+    let named = text(conv, ann, "4");
+    assert_eq!(store.place_of(ann, &named.cid).unwrap(), None);
+    store.commit(std::slice::from_ref(&named), DAY).unwrap();
+    assert_eq!(store.place_of(ann, &named.cid).unwrap(), Some((conv, 4)));
+    assert_eq!(store.place_of(bob, &named.cid).unwrap(), None);
+    // The first login at level 2 counts as one at level 1.
+    assert!(!store.uses_level1(bob, 60_000).unwrap());
+    store.use_level2(bob).unwrap();
+    assert!(store.uses_level1(bob, 60_000).unwrap() && !store.uses_level1(bob, -60_000).unwrap());
+    store.seen_at_level1(ann).unwrap();
+    assert!(store.uses_level1(ann, 60_000).unwrap());
 }
 
 pub(crate) fn no_reader_ever_sees_a_hole(opened: &impl Opened) {

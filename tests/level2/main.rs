@@ -11,6 +11,7 @@ mod events;
 mod everyday;
 mod fairness;
 mod groups;
+mod import;
 mod limits;
 mod logins;
 mod malformed;

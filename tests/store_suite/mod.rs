@@ -5,7 +5,6 @@
 //! rest.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -590,7 +589,7 @@ fn ids(users: &[User]) -> Vec<UserId> {
 }
 
 fn message(to: UserId, text: &str) -> NewMessage {
-    NewMessage { to, text: Arc::from(text) }
+    NewMessage::new(to, text)
 }
 
 fn append(store: &dyn AllRoles, to: UserId, texts: &[impl AsRef<str>]) -> Vec<AppendOutcome> {

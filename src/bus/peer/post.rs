@@ -171,7 +171,7 @@ mod tests {
     use crate::delivery::Origin;
 
     fn envelope(to: i32, place: Option<&str>, sequence: u64, texts: &[&Arc<str>]) -> Envelope {
-        let origin = || Origin::Spooled(crate::store::spool::SpoolId(1));
+        let origin = || Origin::Spooled(crate::store::spool::SpoolId(1), None);
         let delivery = |text: &&Arc<str>| Delivery::new(UserId(to), Arc::clone(text), origin());
         let deliveries = texts.iter().map(delivery).collect();
         Envelope { to: UserId(to), place: place.map(Place::from), sequence, is_returned: false, deliveries }

@@ -246,7 +246,7 @@ impl Node {
 }
 
 fn message(to: i32, text: &str) -> LaneItem {
-    from(Origin::Spooled(SpoolId(1)), to, text)
+    from(Origin::Spooled(SpoolId(1), None), to, text)
 }
 
 fn from(origin: Origin, to: i32, text: &str) -> LaneItem {

@@ -78,7 +78,7 @@ fn text(item: LaneItem) -> String {
 }
 
 fn message(to: i32, text: &str) -> OutItem {
-    came_back(to, text, Origin::Spooled(SpoolId(1)))
+    came_back(to, text, Origin::Spooled(SpoolId(1), None))
 }
 
 fn work(user: i32) -> OutItem {

@@ -278,7 +278,7 @@ impl Scene {
                 Origin::Returned(_, Comeback::InOrder) => format!("{text} for {to} returned"),
                 Origin::Returned(_, Comeback::Late) => format!("{text} for {to} returned late"),
                 Origin::Returned(_, Comeback::Elsewhere) => format!("{text} for {to} returned elsewhere"),
-                Origin::Sender(..) | Origin::Group(_) | Origin::Recorded(_) | Origin::Spooled(_) => {
+                Origin::Sender(..) | Origin::Group(_) | Origin::Recorded(_) | Origin::Spooled(..) => {
                     format!("{text} for {to}")
                 }
             },

@@ -1,9 +1,11 @@
 //! [`Conversations`]: what threads do for connections of level 2: logins of devices, heads, pages,
-//! marks.
+//! marks, and the import of what waits.
 
 mod devices;
+mod import;
 mod marks;
 mod parts;
+mod postbox;
 mod presence;
 mod reads;
 mod sweep;
@@ -11,8 +13,10 @@ mod sweep;
 use std::sync::Arc;
 
 pub use self::devices::Visitor;
+pub use self::import::{Import, ImportStep};
 pub(super) use self::parts::refusal_of;
 pub use self::parts::{ConversationParts, Conversations, DeviceRules};
+pub use self::postbox::Postbox;
 use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::protocol::level2::frames::Refusal;

@@ -8,14 +8,15 @@ use net::{Fate, Flow, Incoming, Turn};
 
 use super::{Client, Shell};
 use crate::admission::Holder;
+use crate::admission::requests::RequestKind;
 use crate::base::conversation::ConversationId;
 use crate::delivery::{ClientLink, Owed, Posted, Provenance};
 use crate::devices::entry::EntryNews;
 use crate::devices::member::{Heard, Member, MemberEffects};
-use crate::protocol::FrameKind;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{self, Rid};
+use crate::protocol::{FrameKind, UserId};
 use crate::routing::recorder::{RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
 use crate::server::members::{Desk, Level2};
 use crate::session::{Input, OptIn, Outcome, Recipients, ToRecord};
@@ -48,6 +49,16 @@ impl Shell {
         };
         let owner = RecordOwner::Session(owed);
         recorder.submit(Recording { entry, to: RecordedFor::Known(to), forward: Some(text), owner, berth });
+    }
+
+    /// Notes the login of a user of level 2 at level 1.
+    pub(super) fn note_level1(&self, user: UserId, holder: Holder, now: Instant) {
+        let (seen, requests) = (self.shared.level1_seen.clone(), &self.shared.dispatch.requests);
+        if seen.logs_in(user, now)
+            && let Some(place) = requests.place(holder)
+        {
+            requests.submit(RequestKind::Short, place, move || seen.write(user));
+        }
     }
 
     fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {

@@ -4,6 +4,7 @@ use blake2::Blake2s256;
 use blake2::digest::Digest as _;
 
 use crate::base::conversation::{ConversationId, Tag};
+use crate::base::rows::MessageId;
 use crate::protocol::UserId;
 
 /// A sender's own id of a message, unique for ever for this sender.
@@ -74,6 +75,33 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     Some(bytes)
 }
 
+/// Which of several equal messages it is that waits in a mailbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Occurrence {
+    /// The one in this row: only its recipient has one.
+    Row(MessageId),
+    /// The nth of those in the mailbox that are equal: other members of the group have it too, each in
+    /// a row of their own.
+    Nth(u32),
+}
+
+/// The id of an imported message. The same message has the same one, whoever imports it and how
+/// often.
+pub fn import_cid(conv: ConversationId, sender: UserId, text: &str, occurrence: Occurrence) -> Cid {
+    let (kind, number) = match occurrence {
+        Occurrence::Row(MessageId(id)) => (0, id),
+        Occurrence::Nth(nth) => (1, nth.into()),
+    };
+    let mut hash = Blake2s256::new();
+    for part in [conv.column(), sender.0.into(), kind, number] {
+        hash.update(part.to_le_bytes());
+    }
+    hash.update(text);
+    let mut short = [0; 16];
+    short.copy_from_slice(&hash.finalize()[..16]);
+    Cid::of_import(short)
+}
+
 /// A hash of a frame's bytes, by which a repeat is told from another content.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrameHash(pub [u8; 16]);
@@ -122,6 +150,22 @@ mod tests {
         }
         assert!(cid(&"~".repeat(64)).is_some());
         assert_ne!(Cid::of_server([1; 16]), Cid::of_import([1; 16]));
+    }
+
+    #[test]
+    fn an_import_is_recognised_by_all_that_makes_a_message() {
+        let (conv, other) = (ConversationId::from_column(5), ConversationId::from_column(6));
+        let cid = import_cid(conv, UserId(7), "a", Occurrence::Nth(1));
+        assert_eq!(cid, import_cid(conv, UserId(7), "a", Occurrence::Nth(1)));
+        for different in [
+            import_cid(other, UserId(7), "a", Occurrence::Nth(1)),
+            import_cid(conv, UserId(8), "a", Occurrence::Nth(1)),
+            import_cid(conv, UserId(7), "b", Occurrence::Nth(1)),
+            import_cid(conv, UserId(7), "a", Occurrence::Nth(2)),
+            import_cid(conv, UserId(7), "a", Occurrence::Row(MessageId(1))),
+        ] {
+            assert_ne!(different, cid);
+        }
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, Value, params};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::calls::{Calls, Repeat, TooLarge};
 use super::dial::PacketLimits;
 use super::rows::{column, ids_of};
 use super::schema::Schema;
 use super::shapes::{self, LIST_MAX};
+use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::{AppendOutcome, NewMessage, ROW_BYTES, StoreError};
 
@@ -29,6 +30,7 @@ impl Base {
     pub(super) fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError> {
         let recipients: BTreeSet<UserId> = messages.iter().map(|message| message.to).collect();
         let existing: FxHashSet<UserId> = self.calls.call(|db, _| existing(db, &recipients))?;
+        let heads = self.heads(messages)?;
         let mut bytes_max = usize::MAX;
         loop {
             // The limit of the database is known once a connection is open, and may have changed
@@ -45,8 +47,10 @@ impl Base {
             let runs = runs_of(&rows, bytes_max);
             let inserted = match runs.as_slice() {
                 [] => Ok(()),
-                [run] => self.calls.call(|db, _| insert(db, run)),
-                runs => self.calls.transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| insert(db, run))),
+                [run] => self.calls.call(|db, _| insert(db, run, heads.as_ref())),
+                runs => self
+                    .calls
+                    .transaction(Repeat::Freely, |db| runs.iter().try_for_each(|run| insert(db, run, heads.as_ref()))),
             };
             match inserted {
                 Ok(()) => return Ok(kept),
@@ -58,6 +62,24 @@ impl Base {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Where the conversations of recorded messages stand. These messages are not behind that.
+    fn heads(&self, messages: &[NewMessage]) -> Result<Option<FxHashMap<i64, i64>>, StoreError> {
+        let convs: BTreeSet<i64> =
+            messages.iter().filter_map(|message| message.recorded).map(|conv| conv.column()).collect();
+        if convs.is_empty() || !self.schema.has_history {
+            return Ok(None);
+        }
+        let convs: Vec<i64> = convs.into_iter().collect();
+        let mut heads = FxHashMap::default();
+        for convs in convs.chunks(LIST_MAX) {
+            let list = shapes::padded(convs.iter().map(|conv| (*conv).into()));
+            let statement = format!("SELECT id, head FROM Conversation WHERE id IN {}", shapes::list(list.len()));
+            let found: Vec<(i64, i64)> = self.calls.call(|db, _| db.exec(&statement, list.clone()))?;
+            heads.extend(found);
+        }
+        Ok(Some(heads))
     }
 
     pub(super) fn fits(&self, text: &str) -> bool {
@@ -75,8 +97,22 @@ impl Base {
     }
 }
 
-/// One run of rows, as one statement.
-fn insert(connection: &mut impl Queryable, rows: &[&NewMessage]) -> mysql::Result<()> {
+/// One run of rows, as one statement. All of them have a mark, or none.
+fn insert(
+    connection: &mut impl Queryable,
+    rows: &[&NewMessage],
+    heads: Option<&FxHashMap<i64, i64>>,
+) -> mysql::Result<()> {
+    if let Some(heads) = heads.filter(|_| rows.iter().any(|row| row.recorded.is_some())) {
+        let values = rows.iter().flat_map(|row| {
+            let conv = row.recorded.map_or(0, ConversationId::column);
+            let seq = heads.get(&conv).copied().unwrap_or_default();
+            [row.to.0.into(), Value::from(row.text.as_bytes()), conv.into(), seq.into()]
+        });
+        let tuples = shapes::tuples(rows.len(), 4);
+        let statement = format!("INSERT INTO OfflineMessage (userid, message, conv, seq) VALUES {tuples}");
+        return connection.exec_drop(statement, values.collect::<Vec<_>>());
+    }
     let values = rows.iter().flat_map(|row| [row.to.0.into(), Value::from(row.text.as_bytes())]);
     let statement = format!("INSERT INTO OfflineMessage (userid, message) VALUES {}", shapes::pairs(rows.len()));
     connection.exec_drop(statement, values.collect::<Vec<_>>())
@@ -85,8 +121,9 @@ fn insert(connection: &mut impl Queryable, rows: &[&NewMessage]) -> mysql::Resul
 /// Splits rows into runs for [`insert`], each of at most `bytes_max` bytes.
 fn runs_of<'a>(mut rows: &'a [&'a NewMessage], bytes_max: usize) -> Vec<&'a [&'a NewMessage]> {
     let mut runs = Vec::new();
-    while !rows.is_empty() {
-        let (run, rest) = rows.split_at(shapes::run_length(rows.iter().map(|row| row.text.len()), bytes_max));
+    while let Some(first) = rows.first() {
+        let alike = rows.iter().take_while(|row| row.recorded.is_some() == first.recorded.is_some());
+        let (run, rest) = rows.split_at(shapes::run_length(alike.map(|row| row.text.len()), bytes_max));
         runs.push(run);
         rows = rest;
     }

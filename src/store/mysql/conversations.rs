@@ -1,7 +1,7 @@
 //! Conversations of level 2. `commit.rs` stores messages: it reads `facts.rs` under locks, and
 //! `writing.rs` writes the plan. `reading.rs` reads where conversations stand and `runs.rs` their
-//! messages, `marks.rs` raises marks, `devices.rs` knows the devices, and `retention.rs` deletes.
-//! `script.rs` sends several statements at once.
+//! messages, `marks.rs` raises marks, `devices.rs` knows the devices, `mailbox.rs` what waits in
+//! `OfflineMessage`, and `retention.rs` deletes. `script.rs` sends several statements at once.
 //!
 //! Everything may be done again after a deadlock or a lost connection. Where the answer of the first
 //! attempt would differ from that of the second, the first one is remembered.
@@ -9,6 +9,7 @@
 mod commit;
 pub(super) mod devices;
 pub(super) mod facts;
+mod mailbox;
 mod marks;
 mod moments;
 mod reading;
@@ -31,12 +32,12 @@ use super::calls::Repeat;
 use super::shapes::RUN_BYTES_MAX;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
-use crate::store::StoreError;
 use crate::store::history::head::HeadRow;
 use crate::store::history::{
-    Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked, NewEntry,
-    RaisedMark, Retention, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked,
+    NewEntry, RaisedMark, Retention, RetentionStep, Touched,
 };
+use crate::store::{KeptMessage, MessageId, StoreError};
 
 impl History for MysqlStore {
     fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
@@ -209,7 +210,7 @@ impl History for MysqlStore {
     }
 
     fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
-        let update = format!("UPDATE User SET level2 = {NOW} WHERE id = ? AND level2 = 0");
+        let update = format!("UPDATE User SET level2 = {NOW}, level1_seen = {NOW} WHERE id = ? AND level2 = 0");
         self.base.calls.call(|db, _| db.exec_drop(&update, (user.0,)))
     }
 
@@ -217,6 +218,44 @@ impl History for MysqlStore {
         let statement = "SELECT id FROM User WHERE id > ? AND level2 > 0 ORDER BY id LIMIT ?";
         let ids: Vec<i32> = self.base.calls.call(|db, _| db.exec(statement, (user.0, limit)))?;
         Ok(ids.into_iter().map(UserId).collect())
+    }
+
+    fn unmarked(
+        &self,
+        user: UserId,
+        after: MessageId,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<KeptMessage>, StoreError> {
+        let Base { calls, limits, .. } = &*self.base;
+        calls.call(|db, _| mailbox::unmarked(db, user, after, rows_max, bytes_max, limits.text_bytes()))
+    }
+
+    fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {
+        self.base.calls.transaction(Repeat::Freely, |db| mailbox::mark(db, user, rows, self.base.script_bytes()))
+    }
+
+    fn delete_marked(&self, user: UserId) -> Result<(), StoreError> {
+        let statement = "DELETE FROM OfflineMessage WHERE userid = ? AND seq > 0";
+        self.base.calls.call(|db, _| db.exec_drop(statement, (user.0,)))
+    }
+
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError> {
+        let statement = "SELECT conv, seq FROM Message WHERE sender = ? AND cid = ?";
+        let found: Option<(i64, i64)> =
+            self.base.calls.call(|db, _| db.exec_first(statement, (sender.0, cid.bytes())))?;
+        Ok(found.map(|(conv, seq)| (ConversationId::from_column(conv), seq)))
+    }
+
+    fn seen_at_level1(&self, user: UserId) -> Result<(), StoreError> {
+        let update = format!("UPDATE User SET level1_seen = GREATEST(level1_seen, {NOW}) WHERE id = ?");
+        self.base.calls.call(|db, _| db.exec_drop(&update, (user.0,)))
+    }
+
+    fn uses_level1(&self, user: UserId, window: i64) -> Result<bool, StoreError> {
+        let statement = format!("SELECT 1 FROM User WHERE id = ? AND level1_seen > {NOW} - ?");
+        let found: Option<i64> = self.base.calls.call(|db, _| db.exec_first(&statement, (user.0, window)))?;
+        Ok(found.is_some())
     }
 
     fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {

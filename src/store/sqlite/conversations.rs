@@ -1,8 +1,10 @@
 //! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks,
-//! `marks.rs` raises marks, `devices.rs` knows the devices, and `retention.rs` deletes.
+//! `marks.rs` raises marks, `devices.rs` knows the devices, `mailbox.rs` what waits in
+//! `OfflineMessage`, and `retention.rs` deletes.
 
 pub(super) mod commit;
 pub(super) mod devices;
+mod mailbox;
 mod marks;
 pub(super) mod moments;
 mod reading;
@@ -15,11 +17,11 @@ use super::SqliteStore;
 use super::rows::limit;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
-use crate::store::StoreError;
 use crate::store::history::{
-    Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked, NewEntry,
-    RaisedMark, Retention, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked,
+    NewEntry, RaisedMark, Retention, RetentionStep, Touched,
 };
+use crate::store::{KeptMessage, MessageId, StoreError};
 
 impl History for SqliteStore {
     fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
@@ -164,7 +166,7 @@ impl History for SqliteStore {
 
     fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
         self.live.change(move |db| {
-            db.prepare_cached("UPDATE User SET level2 = ?2 WHERE id = ?1 AND level2 = 0")?
+            db.prepare_cached("UPDATE User SET level2 = ?2, level1_seen = ?2 WHERE id = ?1 AND level2 = 0")?
                 .execute(params![user.0, now()])
                 .map(drop)
         })
@@ -175,6 +177,51 @@ impl History for SqliteStore {
             db.prepare_cached("SELECT id FROM User WHERE id > ?1 AND level2 > 0 ORDER BY id LIMIT ?2")?
                 .query_map(params![user.0, limit(max)], |row| Ok(UserId(row.get(0)?)))?
                 .collect()
+        })
+    }
+
+    fn unmarked(
+        &self,
+        user: UserId,
+        after: MessageId,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<KeptMessage>, StoreError> {
+        self.live.settle()?;
+        self.live.read(|db| mailbox::unmarked(db, user, after, rows_max, bytes_max))
+    }
+
+    fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {
+        let rows = rows.to_vec();
+        self.live.change(move |db| mailbox::mark(db, user, &rows))
+    }
+
+    fn delete_marked(&self, user: UserId) -> Result<(), StoreError> {
+        self.live.change(move |db| mailbox::delete_marked(db, user))
+    }
+
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT conv, seq FROM Message WHERE sender = ?1 AND cid = ?2")?
+                .query_row(params![sender.0, cid.bytes()], |row| {
+                    Ok((ConversationId::from_column(row.get(0)?), row.get(1)?))
+                })
+                .optional()
+        })
+    }
+
+    fn seen_at_level1(&self, user: UserId) -> Result<(), StoreError> {
+        self.live.change(move |db| {
+            db.prepare_cached("UPDATE User SET level1_seen = max(level1_seen, ?2) WHERE id = ?1")?
+                .execute(params![user.0, now()])
+                .map(drop)
+        })
+    }
+
+    fn uses_level1(&self, user: UserId, window: i64) -> Result<bool, StoreError> {
+        self.live.read(|db| {
+            db.prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND level1_seen > ?2")?
+                .exists(params![user.0, now() - window])
         })
     }
 

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 use rustc_hash::FxHashMap;
 
 use super::SqliteStore;
+use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::ROW_BYTES;
 use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, StoreError};
@@ -24,7 +25,9 @@ impl Messages for SqliteStore {
                 if !recipients.has(db, message.to)? {
                     return Ok(AppendOutcome::NoSuchUser);
                 }
-                if let Some(text) = shared.id_of(db, message)? {
+                if let Some(conv) = message.recorded {
+                    insert_marked(db, message, conv, shared.id_of(db, message)?)?;
+                } else if let Some(text) = shared.id_of(db, message)? {
                     db.prepare_cached(
                         "INSERT INTO OfflineMessage (userid, message, textid) VALUES (:user, '', :text)",
                     )?
@@ -91,16 +94,34 @@ impl Messages for SqliteStore {
                 }
                 delete.execute(row)?;
             }
-            let mut forget = db.prepare_cached(
-                "DELETE FROM MessageText
-                 WHERE id = :id AND NOT EXISTS (SELECT 1 FROM OfflineMessage WHERE textid = :id)",
-            )?;
-            for text in texts {
-                forget.execute(named_params! {":id": text})?;
-            }
-            Ok(())
+            forget_texts(db, &texts)
         })
     }
+}
+
+/// A row with a mark. Its message is the last one of its conversation, or before that.
+fn insert_marked(
+    db: &Connection,
+    message: &NewMessage,
+    conv: ConversationId,
+    shared: Option<i64>,
+) -> rusqlite::Result<()> {
+    let text = if shared.is_some() { "" } else { &*message.text };
+    db.prepare_cached(
+        "INSERT INTO OfflineMessage (userid, message, textid, conv, seq)
+         VALUES (:user, :text, :shared, :conv, coalesce((SELECT head FROM Conversation WHERE id = :conv), 0))",
+    )?
+    .execute(named_params! {":user": message.to.0, ":text": text, ":shared": shared, ":conv": conv.column()})
+    .map(drop)
+}
+
+/// Deletes those of these texts that no message has any more.
+pub(super) fn forget_texts(db: &Connection, texts: &BTreeSet<i64>) -> rusqlite::Result<()> {
+    let mut forget = db.prepare_cached(
+        "DELETE FROM MessageText
+         WHERE id = :id AND NOT EXISTS (SELECT 1 FROM OfflineMessage WHERE textid = :id)",
+    )?;
+    texts.iter().try_for_each(|text| forget.execute(named_params! {":id": text}).map(drop))
 }
 
 /// The recipients of a batch, each looked up once: in a transaction no user comes or goes beside

@@ -67,7 +67,10 @@ pub(super) const SPOOL: FileKind = FileKind {
     watch: "spool-watch",
     // "RyBs".
     application_id: 0x5279_4273,
-    migrations: &[include_str!("../../../sql/spool/0001_init.sql")],
+    migrations: &[
+        include_str!("../../../sql/spool/0001_init.sql"),
+        include_str!("../../../sql/spool/0002_recorded.sql"),
+    ],
     auto_vacuum: "full",
     // The database may have been fixed meanwhile.
     at_start: "UPDATE Spooled SET aside = 0 WHERE aside <> 0",

@@ -429,7 +429,7 @@ mod tests {
         let add = |user: i32| {
             let source = Source::of([192, 0, 2, 1].into());
             let holder = Some(Holder { payer: Payer::Account(UserId(user)), source });
-            let message = NewMessage { to: UserId(9), text: "x".repeat(1000 - MESSAGE_BYTES).into() };
+            let message = NewMessage::new(UserId(9), "x".repeat(1000 - MESSAGE_BYTES));
             spool.add(vec![Addition { message, must: false, holder }]).unwrap()[0]
         };
         assert_eq!((0..100).filter(|_| add(1)).count(), 50);
@@ -448,7 +448,7 @@ mod tests {
         let dir = env::temp_dir().join(format!("raybox-spool-{}", process::id()));
         let spool = SpoolFile::open(&dir, 1 << 20).unwrap();
         let add = |text: &str| {
-            let message = NewMessage { to: UserId(5), text: text.into() };
+            let message = NewMessage::new(UserId(5), text);
             assert_eq!(spool.add(vec![Addition { message, must: false, holder: None }]).unwrap(), [true]);
         };
         let waiting = |after| spool.oldest(Part::Lane { nth: 0, of: 1, after }).unwrap();

@@ -65,7 +65,7 @@ fn a_text_for_many_is_there_once_until_the_last_has_fetched_it() {
     let unknown = UserId(1_000_000);
     let all = users.iter().copied().chain([unknown]);
     let batch: Vec<NewMessage> =
-        all.map(|to| NewMessage { to, text: shared.clone() }).chain([message(users[0], "own")]).collect();
+        all.map(|to| NewMessage::new(to, shared.clone())).chain([message(users[0], "own")]).collect();
     let stored = AppendOutcome::Stored;
     assert_eq!(store.append(&batch).unwrap(), [stored, stored, stored, AppendOutcome::NoSuchUser, stored]);
     let count =
@@ -277,7 +277,7 @@ pub(super) fn new_user(store: &SqliteStore) -> UserId {
 }
 
 fn message(to: UserId, text: &str) -> NewMessage {
-    NewMessage { to, text: Arc::from(text) }
+    NewMessage::new(to, text)
 }
 
 pub(super) fn append(store: &SqliteStore, to: UserId, text: &str) -> Result<AppendOutcome, StoreError> {

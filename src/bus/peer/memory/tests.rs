@@ -136,7 +136,7 @@ impl Station {
     }
 
     fn offer(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str, is_returned: bool) -> Published {
-        let delivery = Delivery::new(to, text.into(), Origin::Spooled(crate::store::spool::SpoolId(1)));
+        let delivery = Delivery::new(to, text.into(), Origin::Spooled(crate::store::spool::SpoolId(1), None));
         let envelope =
             Envelope { to, place: place.map(Place::from), sequence, is_returned, deliveries: vec![delivery] };
         self.bus.publish(&[envelope])[0]

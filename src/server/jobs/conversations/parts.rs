@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashSet;
 
+use super::postbox::Postbox;
 use crate::base::clock::Clock;
 use crate::bus::{DeviceNews, Exchange};
 use crate::config::PresenceShown;
@@ -59,6 +60,8 @@ pub struct ConversationParts {
     pub clock: Clock,
     /// The failing kinds of calls.
     pub outages: Arc<Outages>,
+    /// What waits for users who are away.
+    pub postbox: Postbox,
 }
 
 /// The limits of devices.

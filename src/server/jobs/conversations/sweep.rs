@@ -45,7 +45,7 @@ impl Conversations {
     }
 
     /// Tells the devices in a conversation how far it goes.
-    fn hint(
+    pub(super) fn hint(
         &self,
         router: &Router,
         Touched { conv, head }: Touched,

@@ -5,8 +5,8 @@ use mysql::{Row, Transaction, from_row_opt, params};
 use rustc_hash::FxHashMap;
 
 use super::moments::{NOW, now};
-use super::reading;
 use super::script::{LIST_MAX, Script, list};
+use super::{mailbox, reading};
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::history::{Denied, DeviceId, Head, Marked, RaisedMark};
@@ -143,6 +143,7 @@ pub(super) fn report(
                          WHERE conv = {conv} AND user = {user}"
                     ),
                 );
+                script.add((), mailbox::reported(user, conv, seq));
                 let conv = ConversationId::from_column(conv);
                 raised.insert(conv, RaisedMark { conv, user, read: read.min(head), recv: seq });
             }

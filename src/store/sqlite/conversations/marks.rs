@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::moments::now;
-use super::reading;
+use super::{mailbox, reading};
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::history::{Denied, DeviceId, Head, Marked, RaisedMark};
@@ -86,6 +86,7 @@ pub(super) fn report(
         if seq > recv {
             db.prepare_cached("UPDATE Member SET recv = ?3, marked = ?4 WHERE conv = ?1 AND user = ?2")?
                 .execute(params![conv.column(), user.0, seq, now])?;
+            mailbox::delete_reported(db, user, *conv, seq)?;
             raised.push(RaisedMark { conv: *conv, user, read: read.min(head), recv: seq });
         }
     }

@@ -4,15 +4,18 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, Row, named_params};
 
+use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::NewMessage;
 use crate::store::spool::{MESSAGE_BYTES, PIECE_BYTES_MAX, PIECE_MAX, Part, SpoolId, SpoolLoad, Spooled, lane_of};
 
 /// Adds messages in this order.
 pub(super) fn insert(db: &Connection, messages: &[NewMessage]) -> rusqlite::Result<()> {
-    let mut insert = db.prepare_cached("INSERT INTO Spooled (userid, message) VALUES (:user, :message)")?;
+    let mut insert =
+        db.prepare_cached("INSERT INTO Spooled (userid, message, conv) VALUES (:user, :message, :conv)")?;
     for message in messages {
-        insert.execute(named_params! {":user": message.to.0, ":message": &*message.text})?;
+        let conv = message.recorded.map_or(0, ConversationId::column);
+        insert.execute(named_params! {":user": message.to.0, ":message": &*message.text, ":conv": conv})?;
     }
     Ok(())
 }
@@ -50,13 +53,13 @@ pub(super) fn oldest(db: &Connection, part: Part, hidden: &BTreeSet<SpoolId>) ->
     match part {
         Part::Lane { nth, of, after } => piece(
             db,
-            "SELECT id, userid, message FROM Spooled WHERE id > :after AND aside = 0 ORDER BY id",
+            "SELECT id, userid, message, conv FROM Spooled WHERE id > :after AND aside = 0 ORDER BY id",
             named_params! {":after": after.0},
             |user, id| lane_of(user, of) == nth && !hidden.contains(&id),
         ),
         Part::User(user) => piece(
             db,
-            "SELECT id, userid, message FROM Spooled WHERE userid = :user AND aside = 0 ORDER BY id",
+            "SELECT id, userid, message, conv FROM Spooled WHERE userid = :user AND aside = 0 ORDER BY id",
             named_params! {":user": user.0},
             |_, id| !hidden.contains(&id),
         ),
@@ -116,7 +119,12 @@ fn piece(
 }
 
 fn spooled(row: &Row<'_>) -> rusqlite::Result<Spooled> {
-    let message = NewMessage { to: UserId(row.get("userid")?), text: row.get::<_, String>("message")?.into() };
+    let conv: i64 = row.get("conv")?;
+    let message = NewMessage {
+        to: UserId(row.get("userid")?),
+        text: row.get::<_, String>("message")?.into(),
+        recorded: (conv != 0).then(|| ConversationId::from_column(conv)),
+    };
     Ok(Spooled { id: SpoolId(row.get("id")?), message })
 }
 

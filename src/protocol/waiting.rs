@@ -1,0 +1,86 @@
+//! [`Waiting`]: what a frame that waits in a mailbox says of itself. It may be years old, and written
+//! by any server.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::Id;
+use crate::base::conversation::ConversationId;
+use crate::base::ids::{GroupId, UserId};
+
+/// A frame of level 1 as it was stored for a recipient.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Waiting {
+    /// The sender, as the frame claims.
+    pub from: UserId,
+    /// The group it was sent to.
+    pub group: Option<GroupId>,
+    /// Whether it is a message of type 4 or 9.
+    pub is_message: bool,
+    /// The sender's id of it, if it was sent at level 2.
+    pub cid: Option<Cow<'static, str>>,
+}
+
+impl Waiting {
+    /// Reads a frame; `None` if it is none of 4, 5, 6 and 9, or does not say who sent it.
+    pub fn read(text: &str) -> Option<Waiting> {
+        let Value::Object(members) = serde_json::from_str(text).ok()? else { return None };
+        let user = |key| Id(members.get(key)?.as_i64()?).user();
+        let (from, group) = match members.get("msgType")?.as_i64()? {
+            4 | 5 => (user("FROMID")?, None),
+            6 => (user("userId")?, None),
+            9 => (user("FROMID")?, Some(GroupId(user("GROUPID")?.0))),
+            _ => return None,
+        };
+        let is_message = matches!(members.get("msgType")?.as_i64()?, 4 | 9);
+        let cid = members.get("cid").and_then(Value::as_str).map(|cid| cid.to_owned().into());
+        Some(Waiting { from, group, is_message, cid })
+    }
+
+    /// The conversation that it belongs to, if it waits for `owner`.
+    pub fn conv(&self, owner: UserId) -> ConversationId {
+        self.group.map_or_else(|| ConversationId::between(self.from, owner), ConversationId::of_group)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{friend_request, new_friend};
+    use super::*;
+
+    #[test]
+    fn a_frame_says_who_sent_it_and_where_it_belongs() {
+        let read =
+            |text: &str| Waiting::read(text).map(|frame| (frame.from.0, frame.conv(UserId(9)), frame.is_message));
+        let with = |user| ConversationId::between(UserId(user), UserId(9));
+        let cases = [
+            (r#"{"FROMID":7,"TOID":9,"msg":"a","msgType":4}"#, Some((7, with(7), true))),
+            // Others may be named in it: the mailbox is the recipient's.
+            (r#"{"FROMID":7,"TOID":8,"msgType":5}"#, Some((7, with(7), false))),
+            (r#"{"FROMID":9,"TOID":9,"msgType":4}"#, Some((9, with(9), true))),
+            (r#"{"FROMID":7,"GROUPID":3,"msgType":9}"#, Some((7, ConversationId::of_group(GroupId(3)), true))),
+            // The last of repeated members counts.
+            (r#"{"FROMID":1,"TOID":9,"msgType":4,"FROMID":7}"#, Some((7, with(7), true))),
+            (r#"{"TOID":9,"msgType":4}"#, None),
+            (r#"{"FROMID":"7","TOID":9,"msgType":4}"#, None),
+            (r#"{"FROMID":0,"msgType":4}"#, None),
+            (r#"{"FROMID":4294967303,"msgType":4}"#, None),
+            (r#"{"FROMID":7,"GROUPID":-3,"msgType":9}"#, None),
+            (r#"{"FROMID":7,"msgType":9}"#, None),
+            (r#"{"FROMID":7,"msgType":14}"#, None),
+            (r#"{"FROMID":7,"msgType":"4"}"#, None),
+            ("[4]", None),
+            (r#"{"FROMID":7,"msgType":4"#, None),
+            ("", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(read(text), expected, "{text}");
+        }
+        assert_eq!(read(&new_friend(UserId(7), "ann")), Some((7, with(7), false)));
+        assert_eq!(read(&friend_request(UserId(7), "ann")), Some((7, with(7), false)));
+        let cid = |text: &str| Waiting::read(text).and_then(|frame| frame.cid);
+        assert_eq!(cid(r#"{"FROMID":7,"cid":"c1","msgType":4}"#).as_deref(), Some("c1"));
+        assert_eq!(cid(r#"{"FROMID":7,"cid":1,"msgType":4}"#), None);
+    }
+}

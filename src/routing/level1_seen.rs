@@ -1,0 +1,108 @@
+//! [`Level1Seen`]: which users of level 2 still use level 1. Only for these is a recorded message also
+//! stored in `OfflineMessage`.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::base::clock::Clock;
+use crate::base::recent::Recent;
+use crate::protocol::UserId;
+use crate::store::StoreError;
+use crate::store::history::{History, HistoryRole};
+use crate::store::outages::Outages;
+
+/// Who was seen at level 1 within [`LEVEL1_WINDOW`]. The database knows; what it says is remembered for
+/// a while.
+pub struct Level1Seen {
+    history: HistoryRole,
+    outages: Arc<Outages>,
+    clock: Clock,
+    known: Mutex<Recent<UserId, KnownUse>>,
+}
+
+/// What was known of a user at some time.
+#[derive(Clone, Copy, Debug)]
+struct KnownUse {
+    at: Instant,
+    what: Level1Use,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Level1Use {
+    /// A login on this node is written.
+    Written,
+    /// The database says so.
+    Seen,
+    /// Not within the window.
+    Unseen,
+}
+
+impl Level1Seen {
+    /// Nothing is known.
+    pub fn new(history: HistoryRole, outages: Arc<Outages>, clock: Clock) -> Level1Seen {
+        Level1Seen { history, outages, clock, known: Mutex::new(Recent::new(KNOWN_MAX)) }
+    }
+
+    /// A user of level 2 logs in at level 1. Whether [`Level1Seen::write`] is due: once a day.
+    pub fn logs_in(&self, user: UserId, now: Instant) -> bool {
+        let mut known = self.known.lock();
+        let is_written = |known: &KnownUse| {
+            known.what == Level1Use::Written && now.saturating_duration_since(known.at) < WRITTEN_EVERY
+        };
+        if known.get(&user).is_some_and(is_written) {
+            return false;
+        }
+        known.insert(user, KnownUse { at: now, what: Level1Use::Written });
+        true
+    }
+
+    /// Writes a login. Blocks.
+    pub fn write(&self, user: UserId) {
+        let written = self.ask(|history| history.seen_at_level1(user));
+        self.outages.note("noting logins at level 1", written.as_ref().err());
+        if written.is_err() {
+            // The next login tries again.
+            self.known.lock().remove(&user);
+        }
+    }
+
+    /// Whether the user was seen at level 1. If the database does not say, it may be so. Blocks.
+    pub fn uses(&self, user: UserId) -> bool {
+        let now = self.clock.now();
+        let is_fresh = |known: &KnownUse| now.saturating_duration_since(known.at) < known.what.lifetime();
+        if let Some(known) = self.known.lock().get(&user).copied().filter(is_fresh) {
+            return known.what != Level1Use::Unseen;
+        }
+        let seen = self.ask(|history| history.uses_level1(user, LEVEL1_WINDOW));
+        self.outages.note("reading who uses level 1", seen.as_ref().err());
+        let Ok(uses) = seen else { return true };
+        let what = if uses { Level1Use::Seen } else { Level1Use::Unseen };
+        self.known.lock().insert(user, KnownUse { at: now, what });
+        uses
+    }
+
+    fn ask<T>(&self, question: impl FnOnce(&dyn History) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let history = self.history.get()?;
+        question(history.ok_or_else(|| StoreError::Failed("the tables have no conversations".into()))?)
+    }
+}
+
+impl Level1Use {
+    /// How long it is believed. Somebody who comes back to level 1 on another node is noticed soon.
+    fn lifetime(self) -> Duration {
+        match self {
+            Level1Use::Written | Level1Use::Seen => WRITTEN_EVERY,
+            Level1Use::Unseen => UNSEEN_FOR,
+        }
+    }
+}
+
+/// Milliseconds after which a user who was not seen at level 1 is taken to have left it.
+pub const LEVEL1_WINDOW: i64 = 30 * 24 * 3600 * 1000;
+/// How often a user's logins are written.
+const WRITTEN_EVERY: Duration = Duration::from_hours(24);
+const UNSEEN_FOR: Duration = Duration::from_secs(60);
+/// The most users that are remembered, twice. One takes about 30 bytes.
+const KNOWN_MAX: usize = 50_000;

@@ -1,0 +1,202 @@
+//! Importing what waits in `OfflineMessage` into conversations, at logins of level 2.
+//!
+//! Rows without a mark come from before their user used level 2, from nodes that know nothing of
+//! conversations, and from the spool. They are read in their order, in pieces. Each message is
+//! committed under an id that is made of it, so that what was done before is found again; then its row
+//! goes, or gets a mark if the user may still fetch it at level 1. A row that cannot be read stays,
+//! and so does one of a group that the user has left.
+//!
+//! Equal messages of a group are told apart by their number in the mailbox. Of two equal ones that a
+//! member imports at different logins, neither recorded before, the second is taken for the first.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::parts::Conversations;
+use super::postbox::ImportClaim;
+use crate::base::conversation::ConversationId;
+use crate::delivery::ClientLink;
+use crate::protocol::{UserId, Waiting};
+use crate::routing::level1_seen::LEVEL1_WINDOW;
+use crate::store::history::{Cid, Committed, EntryKind, FrameHash, History, NewEntry, Occurrence, Touched, import_cid};
+use crate::store::{KeptMessage, MessageId, StoreError};
+
+/// The import of a user's rows, between two pieces. There is one per user at a time.
+pub struct Import {
+    user: UserId,
+    after: MessageId,
+    /// What becomes of rows, once it is known.
+    rows: Option<ImportedRows>,
+    /// How many messages with this id of a first one there were: of groups.
+    equal: FxHashMap<Cid, u32>,
+    /// The groups of the user, once one of them is met.
+    groups: Option<FxHashSet<ConversationId>>,
+    _claim: ImportClaim,
+}
+
+/// Whether there may be more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum ImportStep {
+    /// There may be.
+    More,
+    /// Everything is imported, or the database does not let it.
+    Done,
+}
+
+/// What becomes of the rows of imported messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum ImportedRows {
+    /// They are deleted.
+    Go,
+    /// They stay, with a mark: the user may fetch them at level 1.
+    Stay,
+}
+
+/// Messages of a piece, with their rows.
+#[derive(Default)]
+struct ImportPiece {
+    rows: Vec<MessageId>,
+    entries: Vec<NewEntry>,
+    /// Rows of messages that are in conversations.
+    placed: Vec<(MessageId, ConversationId, i64)>,
+}
+
+impl Conversations {
+    /// Begins to import what waits for a user; `None` if another login of the user has begun.
+    pub fn begin_import(&self, user: UserId) -> Option<Import> {
+        let claim = self.parts.postbox.claim(user)?;
+        let (after, rows, equal, groups) = (MessageId(i64::MIN), None, FxHashMap::default(), None);
+        Some(Import { user, after, rows, equal, groups, _claim: claim })
+    }
+
+    /// Imports a piece. Blocks. If that fails, the rest is imported at the next login.
+    pub fn import(&self, import: &mut Import) -> ImportStep {
+        let step = self.try_import(import);
+        self.parts.outages.note("importing messages", step.as_ref().err());
+        step.unwrap_or(ImportStep::Done)
+    }
+
+    fn try_import(&self, import: &mut Import) -> Result<ImportStep, StoreError> {
+        let (history, user) = (self.history()?, import.user);
+        let rows = match import.rows {
+            Some(rows) => rows,
+            None if history.uses_level1(user, LEVEL1_WINDOW)? => ImportedRows::Stay,
+            None => ImportedRows::Go,
+        };
+        import.rows = Some(rows);
+        let waiting = history.unmarked(user, import.after, PIECE_ROWS, PIECE_BYTES)?;
+        let Some(last) = waiting.last().map(|row| row.id) else {
+            if rows == ImportedRows::Go {
+                // Of the time when the user still used level 1.
+                history.delete_marked(user)?;
+            }
+            return Ok(ImportStep::Done);
+        };
+        import.after = last;
+        let mut piece = ImportPiece::default();
+        for row in waiting {
+            piece.add(row, import, history)?;
+        }
+        let heads = piece.commit(history)?;
+        match rows {
+            ImportedRows::Stay => history.mark_rows(user, &piece.placed)?,
+            ImportedRows::Go => {
+                let ids: Vec<MessageId> = piece.placed.iter().map(|(id, ..)| *id).collect();
+                self.parts.postbox.delete(user, &ids)?;
+            }
+        }
+        log::debug!("{} messages of user {user} were imported", piece.placed.len());
+        self.show_imported(&heads)?;
+        Ok(ImportStep::More)
+    }
+
+    /// Tells the devices on this node how far conversations go now. Those on other nodes hear of it by
+    /// their sweep.
+    fn show_imported(&self, heads: &BTreeMap<ConversationId, i64>) -> Result<(), StoreError> {
+        let Some(router) = self.router() else { return Ok(()) };
+        let mut posts = Vec::new();
+        for (&conv, &head) in heads {
+            self.hint(&router, Touched { conv, head }, &mut posts)?;
+        }
+        ClientLink::post_all(posts);
+        Ok(())
+    }
+}
+
+impl ImportPiece {
+    /// Adds a row, unless it stays.
+    fn add(&mut self, row: KeptMessage, import: &mut Import, history: &dyn History) -> Result<(), StoreError> {
+        let Some(frame) = Waiting::read(&row.text) else { return Ok(()) };
+        let (conv, sender) = (frame.conv(import.user), frame.from);
+        if frame.group.is_some() && !import.is_member(conv, history)? {
+            return Ok(());
+        }
+        // A message of level 2 that came back from a connection of another node has lost its mark.
+        let cid = frame.cid.as_deref().and_then(Cid::of_client);
+        let place = cid.map_or(Ok(None), |cid| history.place_of(sender, &cid))?;
+        if let Some((_, seq)) = place.filter(|(place, _)| *place == conv) {
+            self.placed.push((row.id, conv, seq));
+            return Ok(());
+        }
+        let cid = match frame.group {
+            None => import_cid(conv, sender, &row.text, Occurrence::Row(row.id)),
+            Some(_) => import.nth_equal(conv, sender, &row.text),
+        };
+        self.rows.push(row.id);
+        self.entries.push(NewEntry {
+            conv,
+            sender,
+            cid,
+            hash: FrameHash::of(row.text.as_bytes()),
+            kind: if frame.is_message { EntryKind::Message } else { EntryKind::Other },
+            is_imported: true,
+            is_unchecked: false,
+            change: None,
+            text: row.text.into(),
+        });
+        Ok(())
+    }
+
+    /// Commits the messages. Returns how far those conversations go that have new ones.
+    fn commit(&mut self, history: &dyn History) -> Result<BTreeMap<ConversationId, i64>, StoreError> {
+        let mut heads = BTreeMap::new();
+        let outcomes = if self.entries.is_empty() { Vec::new() } else { history.commit(&self.entries, 0)? };
+        for ((id, entry), outcome) in self.rows.iter().zip(&self.entries).zip(outcomes) {
+            match outcome {
+                Committed::New(place) => {
+                    heads.insert(entry.conv, place.seq);
+                    self.placed.push((*id, entry.conv, place.seq));
+                }
+                Committed::Again(place) => self.placed.push((*id, entry.conv, place.seq)),
+                Committed::Refused(refusal) => log::debug!("a message is not imported: {refusal:?}"),
+            }
+        }
+        Ok(heads)
+    }
+}
+
+impl Import {
+    /// Whether the user is a member of a group.
+    fn is_member(&mut self, conv: ConversationId, history: &dyn History) -> Result<bool, StoreError> {
+        if self.groups.is_none() {
+            // This also gives the user a row in groups that a node without history has let the user
+            // into; what is imported later is behind that.
+            let heads = history.heads(self.user)?;
+            self.groups = Some(heads.iter().map(|head| head.conv).filter(|conv| conv.group().is_some()).collect());
+        }
+        Ok(self.groups.as_ref().is_some_and(|groups| groups.contains(&conv)))
+    }
+
+    fn nth_equal(&mut self, conv: ConversationId, sender: UserId, text: &str) -> Cid {
+        let first = import_cid(conv, sender, text, Occurrence::Nth(1));
+        let nth = self.equal.entry(first.clone()).or_default();
+        *nth += 1;
+        if *nth == 1 { first } else { import_cid(conv, sender, text, Occurrence::Nth(*nth)) }
+    }
+}
+
+/// The most rows of a piece, and the most text, in bytes.
+const PIECE_ROWS: usize = 512;
+const PIECE_BYTES: usize = 256 * 1024;

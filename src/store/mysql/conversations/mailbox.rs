@@ -1,0 +1,62 @@
+//! What waits in `OfflineMessage`, beside conversations.
+
+use mysql::prelude::Queryable;
+use mysql::{Conn, Transaction, params};
+
+use super::script::Script;
+use crate::base::conversation::ConversationId;
+use crate::protocol::UserId;
+use crate::store::mysql::rows::column;
+use crate::store::{KeptMessage, MessageId};
+
+/// Rows without a mark, in their order. Those with more than `row_bytes_max` of text, which the
+/// database cannot send, are passed over.
+pub(super) fn unmarked(
+    db: &mut Conn,
+    user: UserId,
+    after: MessageId,
+    rows_max: usize,
+    bytes_max: usize,
+    row_bytes_max: usize,
+) -> mysql::Result<Vec<KeptMessage>> {
+    let rows = db.exec_iter(
+        "SELECT id, message FROM OfflineMessage
+         WHERE userid = :user AND id > :after AND seq = 0 AND OCTET_LENGTH(message) <= :row_bytes_max
+         ORDER BY id LIMIT :rows_max",
+        params! {"user" => user.0, "after" => after.0, row_bytes_max, rows_max},
+    )?;
+    let (mut kept, mut bytes, mut is_full) = (Vec::new(), 0, false);
+    for row in rows {
+        // The rest is read all the same: an error in it must not stay in the connection.
+        let mut row = row?;
+        let message = KeptMessage { id: MessageId(column(&mut row, "id")?), text: column(&mut row, "message")? };
+        bytes += message.text.len();
+        is_full |= bytes > bytes_max && !kept.is_empty();
+        if !is_full {
+            kept.push(message);
+        }
+    }
+    Ok(kept)
+}
+
+pub(super) fn mark(
+    db: &mut Transaction<'_>,
+    user: UserId,
+    rows: &[(MessageId, ConversationId, i64)],
+    bytes_max: usize,
+) -> mysql::Result<()> {
+    let mut script = Script::new(bytes_max);
+    for (MessageId(id), conv, seq) in rows {
+        let conv = conv.column();
+        script.add(
+            (),
+            format!("UPDATE OfflineMessage SET conv = {conv}, seq = {seq} WHERE id = {id} AND userid = {user}"),
+        );
+    }
+    script.run(db, |(), _| Ok(()))
+}
+
+/// Deletes the rows of what a device has stored.
+pub(super) fn reported(user: UserId, conv: i64, seq: i64) -> String {
+    format!("DELETE FROM OfflineMessage WHERE userid = {user} AND conv = {conv} AND seq BETWEEN 1 AND {seq}")
+}

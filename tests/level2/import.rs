@@ -1,0 +1,222 @@
+//! What waited in mailboxes goes into conversations, and what is recorded also waits for those who
+//! still use level 1. On both kinds of database.
+
+use serde_json::{Value, json};
+
+use crate::people::with;
+use testkit::level2::{Level2Client, Store};
+use testkit::{Database, TestClient, TestServer, chat, login, offline_user, user, wait_until};
+
+/// Runs a test on each kind of database.
+fn on_both(test: impl Fn(&TestServer)) {
+    test(&TestServer::start());
+    test(&TestServer::builder().mysql(&Database::create()).start());
+}
+
+fn unmarked(server: &TestServer, user: i64) -> usize {
+    server.count(&format!("SELECT count(*) FROM OfflineMessage WHERE userid = {user} AND seq = 0"))
+}
+
+/// The messages of a conversation as its page shows them.
+fn page(client: &mut Level2Client, conv: &str) -> Vec<Value> {
+    let page = client.ask_for(200, json!({"msgType": 48, "conv": conv, "limit": 200}));
+    page["msgs"].as_array().expect("messages").clone()
+}
+
+fn texts(messages: &[Value]) -> Vec<&str> {
+    messages.iter().map(|message| message["m"]["msg"].as_str().unwrap_or_default()).collect()
+}
+
+/// Stores a row as another server does.
+fn put(server: &TestServer, user: i64, frame: &str) {
+    server.run_sql(&format!("INSERT INTO OfflineMessage (userid, message) VALUES ({user}, '{frame}')"));
+}
+
+#[test]
+fn what_waited_is_in_conversations_once_and_in_its_order() {
+    on_both(|server| {
+        let (mut ann, a) = user(server, "ann");
+        let b = offline_user(server, "bob");
+        let group = ann.create_group(a, "team");
+        let mut bob = login(server, "bob", b);
+        bob.join_group(b, group);
+        bob.logout(b);
+        drop(bob);
+        for text in ["1", "same", "same", "4"] {
+            ann.send(&chat(a, b, text));
+        }
+        ann.send(&json!({"msgType": 5, "FROMID": a, "TOID": b, "msg": "friends?"}));
+        for text in ["g1", "g same", "g same"] {
+            ann.send(&json!({"msgType": 9, "FROMID": a, "GROUPID": group, "msg": text}));
+        }
+        ann.barrier();
+        assert_eq!(unmarked(server, b), 8);
+        let mut bob = Level2Client::enter(server, "bob", b, "phone");
+        assert_eq!(unmarked(server, b), 0);
+        let (with_ann, team) = (format!("u{a}"), format!("g{group}"));
+        let messages = page(&mut bob, &with_ann);
+        assert_eq!(texts(&messages), ["1", "same", "same", "4", "friends?"]);
+        assert!(messages.iter().all(|message| message["imported"] == true && message["from"] == a), "{messages:?}");
+        assert_eq!(messages[0]["m"], chat(a, b, "1"));
+        assert_eq!(texts(&page(&mut bob, &team)), ["g1", "g same", "g same"]);
+        let overview = bob.inbox().find(|frame| frame["msgType"] == 43).expect("a 43").clone();
+        let line = overview["convs"].as_array().and_then(|lines| lines.iter().find(|line| line["conv"] == with_ann));
+        assert_eq!(line.expect("the conversation")["unread"], 4, "{overview}");
+        // Another login imports nothing, and what comes now is behind it.
+        let mut tablet = Level2Client::enter(server, "bob", b, "tablet");
+        assert_eq!(page(&mut tablet, &with_ann).len(), 5);
+        ann.send(&chat(a, b, "live"));
+        ann.barrier();
+        tablet.until_at(&with_ann, 6);
+        assert_eq!(page(&mut tablet, &with_ann)[5].get("imported"), None);
+        // The old client still finds what waited. What a device has reported is gone there.
+        assert_eq!(server.stored_for(b), 8);
+        bob.send_frame(&json!({"msgType": 47, "recv": {with_ann.clone(): 2, team: 3}}));
+        wait_until("reported messages wait no longer", || server.stored_for(b) == 3);
+        let mut old = login(server, "bob", b);
+        let waiting: Vec<Value> = old.fetch_all(b).iter().map(|frame| frame["msg"].clone()).collect();
+        assert_eq!(waiting, ["same", "4", "friends?"]);
+    });
+}
+
+#[test]
+fn members_who_import_the_same_messages_get_them_once() {
+    on_both(|server| {
+        let (mut ann, a) = user(server, "ann");
+        let others = ["bob", "cat"].map(|name| (name, offline_user(server, name)));
+        let group = ann.create_group(a, "team");
+        for (name, id) in others {
+            let mut client = login(server, name, id);
+            client.join_group(id, group);
+            client.logout(id);
+        }
+        for text in ["1", "same", "same", "2"] {
+            ann.send(&json!({"msgType": 9, "FROMID": a, "GROUPID": group, "msg": text}));
+        }
+        ann.barrier();
+        for (name, id) in others {
+            assert_eq!(unmarked(server, id), 4);
+            let mut client = Level2Client::enter(server, name, id, "phone");
+            assert_eq!(texts(&page(&mut client, &format!("g{group}"))), ["1", "same", "same", "2"], "{name}");
+            assert_eq!(unmarked(server, id), 0);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_read_stays_and_what_others_stored_is_imported() {
+    on_both(|server| {
+        let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
+        let frames = [
+            "no JSON".to_owned(),
+            format!(r#"{{"FROMID":{a},"msg":"1","msgType":4}}"#),
+            r#"{"TOID":1,"msg":"from nobody","msgType":4}"#.to_owned(),
+            format!(r#"{{"FROMID":{a},"GROUPID":77,"msg":"of no group","msgType":9}}"#),
+            format!(r#"{{"errno":200,"msgType":6,"name":"ann","new":true,"userId":{a}}}"#),
+            format!(r#"{{"FROMID":{b},"TOID":{b},"msg":"note","msgType":4}}"#),
+        ];
+        frames.iter().for_each(|frame| put(server, b, frame));
+        let mut bob = Level2Client::enter(server, "bob", b, "phone");
+        let messages = page(&mut bob, &format!("u{a}"));
+        assert_eq!(messages.iter().map(|message| message["m"]["msgType"].clone()).collect::<Vec<_>>(), [4, 6]);
+        assert_eq!(texts(&page(&mut bob, &format!("u{b}"))), ["note"]);
+        assert_eq!(unmarked(server, b), 3);
+        // They are in nobody's way at the next login.
+        let mut bob = Level2Client::enter(server, "bob", b, "phone");
+        assert_eq!(page(&mut bob, &format!("u{a}")).len(), 2);
+        assert_eq!(unmarked(server, b), 3);
+    });
+}
+
+#[test]
+fn a_device_hears_of_what_another_member_imports() {
+    let server = TestServer::start();
+    let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
+    put(&server, b, &format!(r#"{{"FROMID":{a},"msg":"old","msgType":4}}"#));
+    let mut ann = Level2Client::enter(&server, "ann", a, "phone");
+    let bob = Level2Client::enter(&server, "bob", b, "phone");
+    ann.until_at(&with(&bob), 1);
+    assert_eq!(ann.store.texts(&with(&bob)), ["old"]);
+}
+
+#[test]
+fn a_recorded_message_waits_for_who_uses_level_1_and_is_never_imported() {
+    on_both(|server| {
+        let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
+        let mut ann = Level2Client::enter(server, "ann", a, "phone");
+        let (with_ann, with_bob) = (format!("u{a}"), format!("u{b}"));
+        // Bob has never used level 2.
+        ann.say(&with_bob, "1");
+        ann.say(&with_bob, "2");
+        assert_eq!((server.stored_for(b), unmarked(server, b)), (2, 0));
+        let mut bob = Level2Client::enter(server, "bob", b, "phone");
+        assert_eq!(texts(&page(&mut bob, &with_ann)), ["1", "2"]);
+        // A device that is here takes it.
+        ann.say(&with_bob, "3");
+        bob.until_at(&with_ann, 3);
+        assert_eq!(server.stored_for(b), 2);
+        drop(bob.leave());
+        wait_until("bob has left", || server.state_of(b) == "offline");
+        ann.say(&with_bob, "4");
+        assert_eq!((server.stored_for(b), unmarked(server, b)), (3, 0));
+        let mut old = login(server, "bob", b);
+        let found: Vec<Value> = old.fetch_all(b).iter().map(|frame| frame["msg"].clone()).collect();
+        assert_eq!((found, server.stored_for(b)), (vec![json!("1"), json!("2"), json!("4")], 0));
+        ann.say(&with_bob, "5");
+        assert_eq!(old.recv()["msg"], "5");
+        let mut bob = Level2Client::enter(server, "bob", b, "phone");
+        assert_eq!(texts(&page(&mut bob, &with_ann)), ["1", "2", "3", "4", "5"]);
+    });
+}
+
+#[test]
+fn nothing_waits_for_who_has_left_level_1() {
+    on_both(|server| {
+        let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
+        put(server, b, &format!(r#"{{"FROMID":{a},"msg":"1","msgType":4}}"#));
+        let bob = Level2Client::enter(server, "bob", b, "phone");
+        assert_eq!(server.stored_for(b), 1);
+        let store = bob.leave();
+        // More than a month ago.
+        server.run_sql(&format!("UPDATE User SET level1_seen = 1 WHERE id = {b}"));
+        put(server, b, &format!(r#"{{"FROMID":{a},"msg":"2","msgType":4}}"#));
+        let bob = Level2Client::resume(server, "bob", "phone", store);
+        assert_eq!(server.stored_for(b), 0, "what had a mark is gone too");
+        let store = bob.leave();
+        wait_until("bob has left", || server.state_of(b) == "offline");
+        let mut ann = Level2Client::enter(server, "ann", a, "phone");
+        assert_eq!(ann.say(&format!("u{b}"), "3"), 3);
+        assert_eq!(server.stored_for(b), 0);
+        let mut bob = Level2Client::resume(server, "bob", "phone", store);
+        assert_eq!(texts(&page(&mut bob, &format!("u{a}"))), ["1", "2", "3"]);
+        // A login at level 1 is noted.
+        let seen = format!("SELECT count(*) FROM User WHERE id = {b} AND level1_seen > 1");
+        assert_eq!(server.count(&seen), 0);
+        let _old = login(server, "bob", b);
+        wait_until("the login is noted", || server.count(&seen) == 1);
+    });
+}
+
+#[test]
+fn a_large_mailbox_is_imported_while_others_are_served() {
+    let server = TestServer::start();
+    let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
+    server.run_sql(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
+         INSERT INTO OfflineMessage (userid, message)
+         SELECT {b}, '{{\"FROMID\":{a},\"TOID\":{b},\"msg\":\"' || i || '\",\"msgType\":4}}' FROM n"
+    ));
+    let store = Store::new(b);
+    let login = testkit::level2::LoginAs::password(b, &testkit::password("bob"), "phone");
+    let mut bob = Level2Client::login(TestClient::connect(&server), store, login);
+    // The import is under way or done.
+    let mut ann = Level2Client::enter(&server, "ann", a, "phone");
+    ann.ask_for_pong();
+    bob.sync();
+    let head = bob.inbox().find(|frame| frame["msgType"] == 43).expect("a 43")["convs"][0]["head"].clone();
+    assert_eq!(head, ROWS);
+    assert_eq!(unmarked(&server, b), 0);
+    assert_eq!(texts(&page(&mut bob, &format!("u{a}")))[..2], [(ROWS - 199).to_string(), (ROWS - 198).to_string()]);
+}
+
+const ROWS: i64 = 20_000;
