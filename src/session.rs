@@ -127,8 +127,8 @@ impl Session {
                 Flow::Later
             }
             Input::Frame(frame) => match Request::parse(frame) {
-                Ok(parsed) if !parsed.0.may_be_of_level2() => self.on_parsed(parsed, known, effects),
-                parsed => self.on_login(frame, parsed, known, effects),
+                Ok(parsed) => self.on_parsed(frame, parsed, known, effects),
+                Err(BadRequest) => self.on_unfit(frame, known, effects),
             },
             Input::Garbage => self.reply(protocol::BAD_REQUEST, effects),
             Input::Excess { last: false } => self.reply(protocol::SLOW_DOWN, effects),
@@ -176,8 +176,11 @@ impl Session {
         self.frame_kind = kind;
     }
 
+    /// Inlined where it is called: chat messages are not to be copied once more.
+    #[inline(always)]
     fn on_parsed<'f>(
         &mut self,
+        frame: &'f [u8],
         (kind, request): (FrameKind, Request<'f>),
         known: &dyn SessionFacts,
         effects: &mut Effects<'f>,
@@ -189,6 +192,25 @@ impl Session {
             Request::GroupChat { from, group, text } => self.group_chat(from, group, text, known, effects),
             // Every other request has an answer, so everything before it must be settled.
             _ if self.unsettled.frames > 0 => Flow::Later,
+            request => self.on_request(frame, request, known, effects),
+        }
+    }
+
+    #[inline(never)]
+    fn on_request<'f>(
+        &mut self,
+        frame: &'f [u8],
+        request: Request<'f>,
+        known: &dyn SessionFacts,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        if self.frame_kind.may_be_of_level2()
+            && let Some(flow) = self.on_level2(frame, known, effects)
+        {
+            return flow;
+        }
+        match request {
+            Request::Chat { .. } | Request::OldChat { .. } | Request::GroupChat { .. } => Flow::Later,
             Request::Login { user, password } => self.login(user, password, known, effects),
             Request::Register { name, password } => self.register(name, password, effects),
             Request::Logout { user } => self.logout(user, known, effects),
@@ -205,35 +227,28 @@ impl Session {
         }
     }
 
-    /// A login, or a frame that is no request of level 1. It may opt in to level 2, whose logins
-    /// need other members, or be one of 60 to 69.
-    fn on_login<'f>(
-        &mut self,
-        frame: &'f [u8],
-        parsed: Result<(FrameKind, Request<'f>), BadRequest>,
-        known: &dyn SessionFacts,
-        effects: &mut Effects<'f>,
-    ) -> Flow {
+    /// A frame that is no request of level 1. It may be a login at level 2, which has other members.
+    #[inline(never)]
+    fn on_unfit<'f>(&mut self, frame: &'f [u8], known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Flow {
         if self.unsettled.frames > 0 {
             return Flow::Later;
         }
+        if let Some(flow) = self.on_level2(frame, known, effects) {
+            return flow;
+        }
+        self.frame_kind = FrameKind::INVALID;
+        self.reply(protocol::BAD_REQUEST, effects)
+    }
+
+    /// A login that opts in to level 2, or one of 60 to 69; `None` for any other frame.
+    fn on_level2<'f>(&mut self, frame: &'f [u8], known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Option<Flow> {
         if let Some(login) = level2::opt_in(frame) {
             self.frame_kind = FrameKind::LOGIN;
-            return self.opt_in(login, effects);
+            return Some(self.opt_in(login, effects));
         }
-        if known.has_level2()
-            && let Some((msg_type, from, request)) = level2::account_request(frame)
-        {
-            self.frame_kind = FrameKind::of(msg_type.into());
-            return self.account_request(msg_type, from, request, effects);
-        }
-        match parsed {
-            Ok(parsed) => self.on_parsed(parsed, known, effects),
-            Err(BadRequest) => {
-                self.frame_kind = FrameKind::INVALID;
-                self.reply(protocol::BAD_REQUEST, effects)
-            }
-        }
+        let (msg_type, from, request) = known.has_level2().then(|| level2::account_request(frame)).flatten()?;
+        self.frame_kind = FrameKind::of(msg_type.into());
+        Some(self.account_request(msg_type, from, request, effects))
     }
 
     fn on_outcome(&mut self, outcome: Outcome, known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {

@@ -38,8 +38,8 @@ fn everything_moves_and_the_server_goes_on_with_it() {
          INSERT INTO Friend VALUES ({c}, 99999);
          UPDATE User SET state = 'online', level2 = 7 WHERE id = {a};
          INSERT INTO Conversation VALUES ({c}, 2, 4294967295, 1, 1, 0, 0, 1000);
-         INSERT INTO Message VALUES (1, {c}, 1, 1, {a}, 900, 0, 0, 0, 2, x'000102ff', x'00112233445566778899aabbccddeeff', ''),
-             (2, {c}, 2, 1, {a}, 1000, 2, 1, 0, 0, x'78', x'ff112233445566778899aabbccddeeff', '{{\"é\":1}}');
+         INSERT INTO Message VALUES (1001, {c}, 1, 1, {a}, 900, 0, 0, 0, 2, x'000102ff', x'00112233445566778899aabbccddeeff', ''),
+             (1002, {c}, 2, 1, {a}, 1000, 2, 1, 0, 0, x'78', x'ff112233445566778899aabbccddeeff', '{{\"é\":1}}');
          INSERT INTO Edit VALUES ({c}, 5, 4);
          INSERT INTO Recalled VALUES ({c}, 0, 1, zeroblob(128));
          INSERT INTO Member VALUES ({c}, {a}, 1, 0, 2, 1, 0, 1, 950);
@@ -59,7 +59,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     let shown = workplace.succeed(&COPY);
     assert_equal_tables(&shown, [52, 2, 3, 1, 4]);
     for (table, rows) in
-        [("Conversation", 1), ("Message", 2), ("Edit", 1), ("Recalled", 1), ("Member", 1), ("Device", 1)]
+        [("Conversation", 2), ("Message", 4), ("Edit", 1), ("Recalled", 1), ("Member", 3), ("Device", 1)]
     {
         assert!(has_equal(&shown, table, rows), "{table}: {shown}");
     }

@@ -17,6 +17,11 @@ pub struct Blocks {
 }
 
 impl Blocks {
+    /// Whether nobody has blocked anybody.
+    pub fn is_empty(&self) -> bool {
+        !self.any.load(Relaxed)
+    }
+
     /// Whether `user` has blocked `other`.
     pub fn has(&self, user: UserId, other: UserId) -> bool {
         self.any.load(Relaxed) && self.pairs.read().contains(&(user, other))

@@ -32,6 +32,10 @@ impl SessionFacts for Facts<'_> {
         self.shared.groups.may_be_stale()
     }
 
+    fn is_plain(&self) -> bool {
+        self.shared.audience.is_empty() && self.shared.blocks.is_empty()
+    }
+
     fn is_blocked(&self, sender: Option<UserId>, to: UserId) -> bool {
         sender.is_some_and(|sender| self.shared.blocks.has(to, sender))
     }

@@ -54,7 +54,11 @@ impl Sweeper {
                     knows_audience = knows_audience || conversations.read_audience();
                     knows_audience && conversations.sweep(SWEPT)
                 }));
-                let (rings, stops) = heard.wait(if swept.unwrap_or(false) { SWEEP_EVERY } else { RETRY_AFTER });
+                let (rings, stops) = heard.wait(match swept.unwrap_or(false) {
+                    false => RETRY_AFTER,
+                    true if conversations.is_alone() => ALONE,
+                    true => SWEEP_EVERY,
+                });
                 if stops {
                     return;
                 }
@@ -97,6 +101,8 @@ impl SweepBell {
 
 /// The pause between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// The same of a node that is alone: it has read all it needs.
+const ALONE: Duration = Duration::from_hours(24);
 /// The number of sweeps after which it is read again who uses level 2.
 const AUDIENCE_EVERY: u32 = 3;
 /// How far back a sweep looks: further than two of them are apart when one fails.

@@ -23,6 +23,12 @@ pub trait SessionFacts {
         false
     }
 
+    /// Whether nobody uses level 2 and nobody has blocked anybody, as far as this node knows. Asked for
+    /// every message, so that nothing else need be asked.
+    fn is_plain(&self) -> bool {
+        true
+    }
+
     /// Whether messages between these users are recorded, because one of them uses level 2. Asked for
     /// every message.
     fn is_recorded(&self, _sender: Option<UserId>, _to: UserId) -> bool {

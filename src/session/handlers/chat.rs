@@ -49,6 +49,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn deliver<'f>(
         &mut self,
         from: Option<Sender>,
@@ -58,18 +59,37 @@ impl Session {
         effects: &mut Effects<'f>,
     ) -> Flow {
         let (text, to) = (text.text(), to.user_or_nobody());
-        if known.is_blocked(self.sender(from), to) {
+        if !known.is_plain() {
+            return self.deliver_specially(from, to, text, known, effects);
+        }
+        let id = self.count_unsettled(text.len());
+        effects.push(Effect::Deliver { id, to, text });
+        Flow::Taken
+    }
+
+    /// Somebody uses level 2, or has blocked somebody.
+    #[inline(never)]
+    fn deliver_specially<'f>(
+        &mut self,
+        from: Option<Sender>,
+        to: UserId,
+        text: Cow<'f, str>,
+        known: &dyn SessionFacts,
+        effects: &mut Effects<'f>,
+    ) -> Flow {
+        let sender = self.sender(from);
+        if known.is_blocked(sender, to) {
             return self.reply(protocol::BLOCKED, effects);
         }
         let id = self.count_unsettled(text.len());
-        if known.is_recorded(self.user(), to)
-            && let Some(sender) = self.sender(from)
-        {
-            let kind = if self.frame_kind == FrameKind::FRIEND_REQUEST { EntryKind::Other } else { EntryKind::Message };
-            let to = Recipients::User(to);
-            effects.push(Effect::Record(Box::new(ToRecord { id, sender, to, kind, text })));
-        } else {
-            effects.push(Effect::Deliver { id, to, text });
+        match sender.filter(|_| known.is_recorded(sender, to)) {
+            Some(sender) => {
+                let is_request = self.frame_kind == FrameKind::FRIEND_REQUEST;
+                let kind = if is_request { EntryKind::Other } else { EntryKind::Message };
+                let to = Recipients::User(to);
+                effects.push(Effect::Record(Box::new(ToRecord { id, sender, to, kind, text })));
+            }
+            None => effects.push(Effect::Deliver { id, to, text }),
         }
         Flow::Taken
     }

@@ -18,12 +18,17 @@ impl Conversations {
     /// Looks for what this node was not told within this time. Returns whether that was possible.
     /// Blocks.
     pub fn sweep(&self, within: Duration) -> bool {
-        let Some(router) = self.router().filter(|_| !self.parts.bus.is_alone()) else { return true };
         let knows_blocks = self.read_blocks();
+        let Some(router) = self.router().filter(|_| !self.is_alone()) else { return knows_blocks };
         let swept = self.try_sweep(&router, within);
         let swept = swept.and_then(|()| self.look_at_watched());
         self.parts.outages.note("sweeping conversations", swept.as_ref().err());
         swept.is_ok() && knows_blocks
+    }
+
+    /// Whether there can be no other node, so that this one hears of everything.
+    pub fn is_alone(&self) -> bool {
+        self.parts.bus.is_alone()
     }
 
     fn try_sweep(&self, router: &Router, within: Duration) -> Result<(), StoreError> {
