@@ -61,7 +61,7 @@ pub struct Config {
     pub paced: Paced,
     /// The pause for each message that a frame shows.
     pub pace: Duration,
-    /// Who may see at level 2 which users are online.
+    /// The users who may see at level 2 which users are online.
     pub presence: PresenceShown,
     /// Whether partners at level 2 are shown how far the other one has read.
     pub receipts: bool,
@@ -135,7 +135,7 @@ pub enum Auth {
     Compat,
 }
 
-/// Who may see at level 2 which users are online.
+/// The users who may see at level 2 which users are online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PresenceShown {
     /// Friends and members of common groups.

@@ -59,7 +59,7 @@ pub enum EntryNews {
 /// A device whose row is written, and what its client is told.
 #[derive(Debug)]
 pub struct Admitted {
-    /// Who it is.
+    /// Its user and device.
     pub identity: Identity,
     /// The login that it replaced.
     pub replaced: Option<i64>,

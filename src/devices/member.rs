@@ -186,7 +186,7 @@ impl Member {
         }
     }
 
-    /// Who it is.
+    /// Its user and device.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }

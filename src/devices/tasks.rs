@@ -148,7 +148,7 @@ pub struct Overview {
     pub held: Arc<FxHashSet<ConversationId>>,
 }
 
-/// Who a member is. It stays the same for the life of the connection.
+/// The user and the device of a member. It stays the same for the life of the connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The user.

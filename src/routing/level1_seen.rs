@@ -13,7 +13,7 @@ use crate::store::StoreError;
 use crate::store::history::{History, HistoryRole};
 use crate::store::outages::Outages;
 
-/// Who was seen at level 1 within [`LEVEL1_WINDOW`]. The database knows; what it says is remembered for
+/// The users who were seen at level 1 within [`LEVEL1_WINDOW`]. The database knows; what it says is remembered for
 /// a while.
 pub struct Level1Seen {
     history: HistoryRole,

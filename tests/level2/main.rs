@@ -21,6 +21,7 @@ mod mixing;
 mod moves;
 mod people;
 mod presence;
+mod privacy;
 mod requests;
 mod restore;
 mod script;
