@@ -48,17 +48,17 @@ use crate::store::{Contacts, Role, StoreError};
 pub struct Recording {
     /// What is stored.
     pub entry: NewEntry,
-    /// Who gets it, but for the sender. The members of a group are read if they are not known.
+    /// Its recipients, but for the sender. The members of a group are read if they are not known.
     pub to: RecordedFor,
     /// What recipients at level 1 get, if anything.
     pub forward: Option<Arc<str>>,
-    /// Who is told what became of it.
+    /// The sender, which is told what became of it.
     pub owner: RecordOwner,
     /// Its room.
     pub berth: Berth,
 }
 
-/// Who gets a recorded message.
+/// The recipients of a recorded message.
 #[derive(Debug)]
 pub enum RecordedFor {
     /// These.
@@ -116,9 +116,9 @@ pub struct RecorderParts {
     pub contacts: Role<dyn Contacts>,
     /// The members that this node has cached.
     pub groups: Arc<GroupCache>,
-    /// Who uses level 2.
+    /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// Who still uses level 1.
+    /// The users who still use level 1.
     pub level1_seen: Arc<Level1Seen>,
     /// Connections.
     pub router: Arc<Router>,

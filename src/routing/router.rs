@@ -548,7 +548,7 @@ impl Router {
 /// A login at level 2 on this node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DeviceLogin {
-    /// Whose.
+    /// Its user.
     pub user: UserId,
     /// Its device.
     pub device: DeviceId,

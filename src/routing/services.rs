@@ -36,13 +36,13 @@ pub struct Services {
     pub groups: Arc<GroupCache>,
     /// How much may be stored for each user.
     pub quotas: Arc<Quotas>,
-    /// Who of those who use level 2 still uses level 1.
+    /// The users of level 2 who still use level 1.
     pub level1_seen: Arc<Level1Seen>,
-    /// Who uses level 2.
+    /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// Who has blocked whom.
+    /// The pairs of a user and one whom the user has blocked.
     pub blocks: Arc<Blocks>,
-    /// Who hears which users come and go.
+    /// The connections that hear which users come and go.
     pub watchers: Arc<Watchers>,
     /// The counters.
     pub metrics: Arc<Metrics>,
@@ -144,7 +144,7 @@ pub struct RouterParts {
     pub groups: Arc<GroupCache>,
     /// The users whose `User.state` says online.
     pub states: Role<dyn States>,
-    /// Who uses level 2.
+    /// The users of level 2.
     pub audience: Arc<Audience>,
     /// The counters.
     pub metrics: Arc<Metrics>,

@@ -53,9 +53,9 @@ pub(super) struct ServerParts {
     pub(super) router: Arc<Router>,
     pub(super) admission: Arc<Admission>,
     pub(super) dispatch: Dispatch,
-    /// Who uses level 2.
+    /// The users of level 2.
     pub(super) audience: Arc<Audience>,
-    /// Who has blocked whom.
+    /// The pairs of a user and one whom the user has blocked.
     pub(super) blocks: Arc<Blocks>,
     /// Who of these still uses level 1.
     pub(super) level1_seen: Arc<Level1Seen>,

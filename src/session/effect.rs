@@ -77,7 +77,7 @@ pub struct ToRecord<'f> {
     pub text: Cow<'f, str>,
 }
 
-/// Who gets a frame.
+/// The recipients of a frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Recipients {
     /// One user.

@@ -48,7 +48,7 @@ struct Room {
 
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    /// Whose number it is; `None` as long as only later ones are known.
+    /// The message with this number; `None` as long as only later ones are known.
     whose: Option<(u32, u64, Place)>,
     left: usize,
 }

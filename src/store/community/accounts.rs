@@ -16,7 +16,7 @@ pub struct OwnAccount {
 /// A new password.
 #[derive(Clone)]
 pub struct PasswordChange {
-    /// Whose.
+    /// Its user.
     pub user: UserId,
     /// The stored value against which the old password was checked.
     pub old: String,

@@ -26,7 +26,7 @@ pub struct Device {
 /// A login of a device.
 #[derive(Clone, Debug)]
 pub struct DeviceLogin {
-    /// Whose.
+    /// Its user.
     pub user: UserId,
     /// The client's name of the device: 1 to 64 ASCII characters.
     pub name: String,

@@ -151,7 +151,7 @@ pub struct Marked {
 pub struct RaisedMark {
     /// In which conversation.
     pub conv: ConversationId,
-    /// Whose.
+    /// Its user.
     pub user: UserId,
     /// Read up to here.
     pub read: i64,

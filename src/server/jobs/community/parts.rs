@@ -35,9 +35,9 @@ pub struct ArrangementParts {
     pub conversations: Arc<Conversations>,
     /// The members that this node has cached.
     pub groups: Arc<GroupCache>,
-    /// Who has blocked whom.
+    /// The pairs of a user and one whom the user has blocked.
     pub blocks: Arc<Blocks>,
-    /// Who uses level 2.
+    /// The users of level 2.
     pub audience: Arc<Audience>,
     /// Other nodes cache members as well.
     pub bus: Arc<dyn Exchange>,

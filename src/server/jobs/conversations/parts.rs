@@ -46,11 +46,11 @@ pub struct ConversationParts {
     pub groups: Arc<GroupCache>,
     /// What users may see of each other.
     pub community: CommunityRole,
-    /// Who has blocked whom.
+    /// The pairs of a user and one whom the user has blocked.
     pub blocks: Arc<Blocks>,
-    /// Who uses level 2.
+    /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// Who hears which users come and go.
+    /// The connections that hear which users come and go.
     pub watchers: Arc<Watchers>,
     /// The users whose `User.state` says online.
     pub states: Role<dyn States>,
@@ -75,7 +75,7 @@ pub struct DeviceRules {
     pub inflight: usize,
     /// Whether partners are shown each other's marks.
     pub receipts: bool,
-    /// Who may see who is online.
+    /// The users who may see who is online.
     pub presence: PresenceShown,
 }
 
