@@ -16,6 +16,7 @@ mod error;
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod key;
 mod keys;
 mod limits;
 mod networks;
@@ -38,7 +39,8 @@ pub use cluster_settings::{MysqlSettings, RedisSettings, Secret, SettingsFile, T
 use error::USAGE;
 pub use error::{ConfigError, SettingSource};
 use file::{Setting, settings_in};
-use keys::{KEYS, Key, apply};
+use key::{Key, apply};
+use keys::KEYS;
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use settings::{

@@ -8,7 +8,8 @@
 use std::ffi::OsString;
 
 use super::error::{ConfigError, SettingSource};
-use super::keys::{KEYS, Key, VARIABLE_PREFIX, apply};
+use super::key::{Key, VARIABLE_PREFIX, apply};
+use super::keys::KEYS;
 use super::settings::Config;
 use super::spelling::nearest;
 

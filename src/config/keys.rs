@@ -1,74 +1,12 @@
-//! The table of settings: what each is called, what it means, and which field of [`Config`] its
-//! value goes to.
+//! The table of settings: what each is called, what it means, and which field of
+//! [`Config`](super::Config) its value goes to.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::cluster_settings::SettingsFile;
-use super::error::{ConfigError, SettingSource};
-use super::limits::{Limit, Rate};
-use super::networks::Networks;
-use super::settings::{
-    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
-};
-use super::values::{
-    KIB, LANES_MAX, LEVELS, MEMORY_KIB_MAX, MIB, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names,
-    one_of, path, rate, shown_size, shown_time, size, threads, time,
-};
+use super::key::{Key, Kind};
+use super::settings::{FriendsBecome, GroupHistory, GroupJoin};
+use super::values::{KIB, MIB};
 use crate::base::memory;
-
-/// One setting.
-pub(super) struct Key {
-    /// As in the file; the names of the option and of the environment variable are derived from it.
-    pub(super) name: &'static str,
-    /// The default, as text.
-    pub(super) default: &'static str,
-    /// The purpose, on one line; the bounds and the default are appended.
-    pub(super) help: &'static str,
-    kind: Kind,
-}
-
-/// The kinds of values, each with the function that sets its field.
-enum Kind {
-    /// A folder, which need not exist.
-    Folder(fn(&mut Config, PathBuf)),
-    /// A file, or `auto`.
-    File(fn(&mut Config, SettingsFile)),
-    /// One of [`AUTHS`].
-    Auth(fn(&mut Config, Auth)),
-    /// One of [`PACED`].
-    Paced(fn(&mut Config, Paced)),
-    /// One of [`PRESENCES`].
-    Presence(fn(&mut Config, PresenceShown)),
-    /// One of two; whether it is the second.
-    Either([&'static str; 2], fn(&mut Config, bool)),
-    /// One of [`SWITCHES`].
-    Switch(fn(&mut Config, bool)),
-    /// Addresses and networks.
-    Networks(fn(&mut Config, Networks)),
-    /// One of [`LEVELS`], and perhaps others for parts of the program.
-    Levels(fn(&mut Config, LogLevels)),
-    /// A number from the first to the second.
-    Count(u32, u32, fn(&mut Config, u32)),
-    /// A number from 1 to the first, or `auto`: the result of the second for the number of cores.
-    Threads(u32, fn(u32) -> u32, fn(&mut Config, u32)),
-    /// A number of bytes from the first to the second.
-    Size(usize, usize, fn(&mut Config, usize)),
-    /// The same, or `auto`: the result of the third.
-    AutoSize(usize, usize, fn() -> usize, fn(&mut Config, usize)),
-    /// A time from the first to the second.
-    Time(Duration, Duration, fn(&mut Config, Duration)),
-    /// A number from the first to the second, or `off`.
-    Limit(u32, u32, fn(&mut Config, Limit)),
-    /// A number per second from 1 to the first, optionally with a burst, or `off`.
-    Rate(u32, fn(&mut Config, Rate)),
-    /// The same in bytes.
-    ByteRate(u32, fn(&mut Config, Rate)),
-    /// An address to listen on, or `off`.
-    Address(fn(&mut Config, AdminAddress)),
-    /// The parameters of argon2.
-    Cost(fn(&mut Config, PasswordCost)),
-}
 
 /// Every setting, grouped as in the sample file.
 pub(super) static KEYS: &[Key] = &[
@@ -370,150 +308,16 @@ pub(super) static KEYS: &[Key] = &[
     },
 ];
 
-impl Key {
-    /// Sets the field, or returns false if [`Key::allowed`] does not allow the value.
-    pub(super) fn set(&self, config: &mut Config, text: &str) -> bool {
-        let done = match self.kind {
-            Kind::Folder(set) => path(text).map(|folder| set(config, folder)),
-            Kind::File(set) => file(text).map(|file| set(config, file)),
-            Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
-            Kind::Paced(set) => one_of(&PACED, text).map(|paced| set(config, paced)),
-            Kind::Presence(set) => one_of(&PRESENCES, text).map(|presence| set(config, presence)),
-            Kind::Either(names, set) => names.iter().position(|name| *name == text).map(|at| set(config, at == 1)),
-            Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
-            Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
-            Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
-            Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
-            Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
-            Kind::Size(min, max, set) => size(text, min, max).map(|bytes| set(config, bytes)),
-            Kind::AutoSize(min, max, auto, set) => {
-                let bytes = if text == "auto" { Some(auto().clamp(min, max)) } else { size(text, min, max) };
-                bytes.map(|bytes| set(config, bytes))
-            }
-            Kind::Time(min, max, set) => time(text, min, max).map(|time| set(config, time)),
-            Kind::Limit(min, max, set) => limit(text, min, max).map(|limit| set(config, limit)),
-            Kind::Rate(max, set) => rate(text, |text| count(text, 1, max)).map(|rate| set(config, rate)),
-            Kind::ByteRate(max, set) => rate(text, |text| bytes(text, max)).map(|rate| set(config, rate)),
-            Kind::Address(set) => address(text).map(|address| set(config, address)),
-            Kind::Cost(set) => cost(text).map(|cost| set(config, cost)),
-        };
-        done.is_some()
-    }
-
-    /// The bounds, short enough for the help.
-    pub(super) fn bounds(&self) -> String {
-        match self.kind {
-            Kind::Folder(_) => "a path".to_owned(),
-            Kind::File(_) => "auto or a path".to_owned(),
-            Kind::Auth(_) => names(&AUTHS),
-            Kind::Paced(_) => names(&PACED),
-            Kind::Presence(_) => names(&PRESENCES),
-            Kind::Either([first, second], _) => format!("{first} or {second}"),
-            Kind::Switch(_) => names(&SWITCHES),
-            Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
-            Kind::Levels(_) => names(&LEVELS),
-            Kind::Count(min, max, _) => format!("{min} to {max}"),
-            Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
-            Kind::Size(min, max, _) => format!("{} to {}", shown_size(min), shown_size(max)),
-            Kind::AutoSize(min, max, ..) => format!("auto or {} to {}", shown_size(min), shown_size(max)),
-            Kind::Time(min, max, _) => format!("{} to {}", shown_time(min), shown_time(max)),
-            Kind::Limit(min, max, _) => format!("off or {min} to {max}"),
-            Kind::Rate(max, _) => format!("off or 1 to {max}"),
-            Kind::ByteRate(max, _) => format!("off or 1k to {}", shown_size(max as usize)),
-            Kind::Address(_) => "off, PORT or IP:PORT".to_owned(),
-            Kind::Cost(_) => format!("m 8*p to {MEMORY_KIB_MAX}, t 1 to {PASSES_MAX}, p 1 to {LANES_MAX}"),
-        }
-    }
-
-    /// The allowed values, for an error text: the bounds and an example.
-    pub(super) fn allowed(&self) -> String {
-        let look = match self.kind {
-            Kind::Folder(_)
-            | Kind::File(_)
-            | Kind::Auth(_)
-            | Kind::Paced(_)
-            | Kind::Presence(_)
-            | Kind::Either(..)
-            | Kind::Switch(_)
-            | Kind::Count(..)
-            | Kind::Threads(..)
-            | Kind::Limit(..) => "",
-            Kind::Rate(..) => ", optionally with a burst, such as 100/500",
-            Kind::ByteRate(..) => ", in bytes or with k or m (KiB, MiB), optionally with a burst, such as 1m/4m",
-            Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
-            Kind::Levels(_) => ", optionally with others for parts of the program, such as info,net=debug",
-            Kind::Size(..) | Kind::AutoSize(..) => ", in bytes or with k or m (KiB, MiB)",
-            Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
-            Kind::Address(_) => ", such as 9600 (on 127.0.0.1), 10.0.0.1:9600 or [::1]:9600",
-            Kind::Cost(_) => ", such as m=19456,t=2,p=1",
-        };
-        self.bounds() + look
-    }
-
-    /// The placeholder of the value in the help.
-    pub(super) fn value_name(&self) -> &'static str {
-        match self.kind {
-            Kind::Folder(_) => "DIR",
-            Kind::File(_) => "FILE",
-            Kind::Auth(_) | Kind::Paced(_) | Kind::Presence(_) | Kind::Either(..) | Kind::Switch(_) => "MODE",
-            Kind::Networks(_) => "NETWORKS",
-            Kind::Levels(_) => "LEVEL",
-            Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
-            Kind::Rate(..) | Kind::ByteRate(..) => "RATE",
-            Kind::Size(..) | Kind::AutoSize(..) => "SIZE",
-            Kind::Time(..) => "TIME",
-            Kind::Address(_) => "ADDRESS",
-            Kind::Cost(_) => "COST",
-        }
-    }
-
-    /// The option's name without its dashes.
-    pub(super) fn option(&self) -> String {
-        self.name.replace('_', "-")
-    }
-
-    /// The name of the environment variable.
-    pub(super) fn variable(&self) -> String {
-        format!("{VARIABLE_PREFIX}{}", self.name.to_ascii_uppercase())
-    }
-}
-
-const AUTHS: [(&str, Auth); 2] = [("strict", Auth::Strict), ("compat", Auth::Compat)];
-
-const PACED: [(&str, Paced); 3] = [("auto", Paced::Auto), ("on", Paced::On), ("off", Paced::Off)];
-
 const SWITCHED: [&str; 2] = ["on", "off"];
-const PRESENCES: [(&str, PresenceShown); 3] =
-    [("contacts", PresenceShown::Contacts), ("all", PresenceShown::All), ("off", PresenceShown::Off)];
-
-const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];
-
 const COUNT_MAX: u32 = 1_000_000_000;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Sets one setting. `name` and `place` are for the error.
-pub(super) fn apply(
-    config: &mut Config,
-    key: &Key,
-    value: &str,
-    name: &str,
-    place: impl FnOnce() -> SettingSource,
-) -> Result<(), ConfigError> {
-    if key.set(config, value) {
-        return Ok(());
-    }
-    let (name, value) = (name.to_owned(), value.to_owned());
-    Err(ConfigError::BadValue { place: place(), name, value, allowed: key.allowed() })
-}
-
-/// The names of all variables begin with it.
-pub(super) const VARIABLE_PREFIX: &str = "RAYBOX_";
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::settings::Config;
 
     #[test]
     fn every_default_reaches_a_field_of_its_own() {
