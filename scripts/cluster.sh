@@ -4,7 +4,10 @@
 #
 #     scripts/cluster.sh up [N]     starts N servers (3) and what they need, or what of that does not run; prints addresses
 #     scripts/cluster.sh status     what runs where; exit code 0 if all of it does
+#     scripts/cluster.sh restart N  stops server N and starts it again, with the binary as it is now
+#     scripts/cluster.sh logs N     follows the log of server N until Ctrl-C
 #     scripts/cluster.sh down       stops exactly what `up` has started; the data stays in run/
+#     scripts/cluster.sh clean      the same, and deletes run/ with all data
 #
 # `up` may be repeated, also with another N. It builds the release binary, unless SERVER names
 # another one. Clients connect to nginx, or directly to a server. nginx connects from 127.0.0.2, the
@@ -294,8 +297,45 @@ down() {
     stop mariadb
 }
 
+# The commands that name a server take one that `up` has started before.
+known_server() { # known_server COMMAND N
+    [[ ${2:-} =~ ^[1-9][0-9]?$ ]] || fail "$1 ${2:-}: name a server by its number, as in: cluster.sh $1 2"
+    [ -d "$RUN/server$2" ] || fail "there is no server$2 in $RUN; cluster.sh status shows those that there are"
+}
+
+restart() {
+    known_server restart "$@"
+    need_server
+    umask 077
+    lock
+    if ! pid_of mariadb >/dev/null || ! pid_of redis >/dev/null; then
+        fail "MariaDB or Redis does not run; cluster.sh up starts what is missing"
+    fi
+    PASSWORD=$(cat "$RUN/password")
+    stop "server$1"
+    up_server "$1"
+}
+
+logs() {
+    known_server logs "$@"
+    local newest
+    newest=$(find "$RUN/server$1/logs" -type f -printf '%T@ %p\n' 2>/dev/null | sort -rn | head -n 1 | cut -d ' ' -f 2-)
+    [ -n "$newest" ] || fail "server$1 has no log yet; its output is in $RUN/server$1/output"
+    # A log that is rotated gets another name, and a new one takes its place.
+    exec tail -n 50 -F "$newest"
+}
+
+clean() {
+    [ -d "$RUN" ] || return 0
+    # Only a folder that this script has made is deleted.
+    [ -d "$RUN/ports" ] && [ -e "$RUN/lock" ] || fail "$RUN is not a folder of this script; delete it by hand"
+    down
+    rm -rf "$RUN"
+    say "$RUN is deleted"
+}
+
 case ${1:-} in
-up | status | down) "$@" ;;
+up | status | restart | logs | down | clean) "$@" ;;
 *)
     sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "${BASH_SOURCE[0]}"
     [ "${1:-}" = --help ] || exit 2

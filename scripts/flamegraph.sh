@@ -44,6 +44,9 @@ if [ "$(cat "$tools/inferno-version" 2>/dev/null)" != "$INFERNO" ]; then
     echo "$INFERNO" >"$tools/inferno-version"
 fi
 
+# Building inferno takes minutes, in which the process may have ended.
+[ -d "/proc/$pid" ] || fail "process $pid has ended meanwhile; start it again, inferno is built now"
+
 data=$(mktemp -d "${TMPDIR:-/tmp}/raybox-flamegraph-XXXXXXXX")
 trap 'rm -rf "$data"' EXIT
 

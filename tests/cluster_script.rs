@@ -2,9 +2,10 @@
 //! left behind.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command, Output};
+use std::process::{self, Command, Output, Stdio};
 
 use testkit::{LONG_PATIENCE, TestClient, chat, password};
 
@@ -44,6 +45,24 @@ impl Script {
     fn address(&self, name: &str) -> SocketAddr {
         let port = fs::read_to_string(self.folder.join("ports").join(name)).expect("read a port");
         SocketAddr::from(([127, 0, 0, 1], port.trim().parse().expect("a port")))
+    }
+
+    /// The first lines that `logs` shows of a server.
+    fn log_of(&self, server: usize) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster.sh");
+        let mut command = Command::new(script);
+        command.args(["logs", &server.to_string()]).env("RUN", &self.folder).stdout(Stdio::piped());
+        // The script becomes `tail`, which follows the log until it is killed.
+        let mut follower = command.spawn().expect("run scripts/cluster.sh");
+        let mut shown = String::new();
+        let mut lines = BufReader::new(follower.stdout.take().expect("its output")).lines();
+        while !shown.contains("listening") {
+            let Some(Ok(line)) = lines.next() else { break };
+            shown.push_str(&line);
+        }
+        let _ = follower.kill();
+        let _ = follower.wait();
+        shown
     }
 
     /// The PIDs that the script has recorded as started.
@@ -126,6 +145,18 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
     ann.send(&chat(a, b, "again"));
     bob.expect(&chat(a, b, "again"));
 
+    let before = script.pids();
+    script.succeeds(&["restart", "1"]);
+    let after = script.pids();
+    assert_eq!(before.iter().filter(|pid| !after.contains(pid)).count(), 1, "one process was replaced");
+    assert!(is_up());
+    for wrong in [&["restart", "7"][..], &["restart"], &["restart", "all"], &["logs", "7"], &["logs"]] {
+        let output = script.run(wrong);
+        assert!(!output.status.success() && output.stdout.is_empty(), "{wrong:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("cluster.sh: "), "{wrong:?} says why");
+    }
+    assert!(script.log_of(1).contains("listening"), "the log of the server that was started again");
+
     let pids = script.pids();
     assert_eq!(pids.len(), 5, "MariaDB, Redis, two servers and nginx");
     script.succeeds(&["down"]);
@@ -133,4 +164,18 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
     assert_eq!(processes_of(&script.folder), 0);
     script.succeeds(&["down"]);
     assert!(!is_up());
+    script.succeeds(&["clean"]);
+    assert!(!script.folder.exists(), "nothing is left");
+    script.succeeds(&["clean"]);
+}
+
+#[test]
+fn a_folder_that_the_script_has_not_made_is_not_deleted() {
+    let folder = std::env::temp_dir().join(format!("raybox-not-a-cluster-{}", process::id()));
+    fs::create_dir_all(&folder).expect("create a folder");
+    fs::write(folder.join("letter"), "dear").expect("write a file");
+    let script = Script { folder };
+    let output = script.run(&["clean"]);
+    assert!(!output.status.success());
+    assert_eq!(fs::read_to_string(script.folder.join("letter")).expect("the file is there"), "dear");
 }

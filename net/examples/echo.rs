@@ -1,12 +1,13 @@
 //! An echo server: every frame goes back to the client that sent it.
 //!
 //! ```text
-//! $ cargo run -p net --example echo -- 127.0.0.1 7000
+//! $ cargo run -p net --example echo
 //! $ nc 127.0.0.1 7000
 //! {"hello":"world"}
 //! {"hello":"world"}
 //! ```
 //!
+//! It listens on 127.0.0.1:7000, or on the IP and the port that it is given (`-- 127.0.0.1 7001`).
 //! The main thread waits for Enter, one thread accepts, and on every core a loop serves its share
 //! of the connections.
 
@@ -50,8 +51,11 @@ impl Handler for Echo {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [ip, port] = arguments.as_slice() else { return Err("usage: echo IP PORT".into()) };
-    let address = SocketAddr::new(ip.parse::<IpAddr>()?, port.parse()?);
+    let address = match arguments.as_slice() {
+        [] => SocketAddr::from(([127, 0, 0, 1], 7000)),
+        [ip, port] => SocketAddr::new(ip.parse::<IpAddr>()?, port.parse()?),
+        _ => return Err("usage: echo [IP PORT]".into()),
+    };
     let settings = Settings {
         frame_bytes_max: 64 * 1024,
         frame_timeout: Duration::from_secs(10),

@@ -204,6 +204,9 @@ pub(crate) enum Workload {
     },
     /// Many connections within a short time: each asks what the C++ server's author asked in his
     /// benchmark, then logs in
+    ///
+    /// Passwords cost a server far more than connections do. To measure connections, start it with
+    /// `--argon2 m=8,t=1,p=1`, the least that it accepts.
     Ramp {
         /// Number of connections
         #[arg(long, default_value = "19000", value_parser = count())]

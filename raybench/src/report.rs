@@ -126,7 +126,9 @@ pub(crate) fn shown(value: Option<f64>) -> String {
 }
 
 pub(crate) fn completeness(counts: &Counts) -> String {
-    let Counts { sent, delivered, lost, duplicated, reordered, foreign, closed } = counts;
+    let Counts { sent, delivered, lost, duplicated, reordered, foreign, closed } = *counts;
+    let [sent, delivered, lost, duplicated, reordered, foreign, closed] =
+        [sent, delivered, lost, duplicated, reordered, foreign, closed].map(|count| grouped(&count.to_string()));
     format!(
         "{sent} sent, {delivered} delivered: {lost} lost, {duplicated} duplicated, {reordered} reordered, \
          {foreign} unexpected, {closed} connections closed"
@@ -142,14 +144,20 @@ pub(crate) fn number(value: f64) -> String {
     };
     let text = format!("{value:.digits$}");
     let (whole, fraction) = text.split_once('.').map_or((text.as_str(), None), |(whole, rest)| (whole, Some(rest)));
-    let mut grouped = String::new();
-    for (n, digit) in whole.chars().enumerate() {
-        if n > 0 && (whole.len() - n).is_multiple_of(3) && !grouped.ends_with('-') {
-            grouped.push(',');
+    let whole = grouped(whole);
+    fraction.map_or(whole.clone(), |fraction| format!("{whole}.{fraction}"))
+}
+
+/// Digits, perhaps behind a minus sign, with a separator between thousands.
+fn grouped(digits: &str) -> String {
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n).is_multiple_of(3) && !text.ends_with('-') {
+            text.push(',');
         }
-        grouped.push(digit);
+        text.push(digit);
     }
-    fraction.map_or(grouped.clone(), |fraction| format!("{grouped}.{fraction}"))
+    text
 }
 
 pub(crate) fn json(about: &About, runs: &[Run]) -> Value {
