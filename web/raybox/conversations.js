@@ -1,0 +1,334 @@
+// Conversations and their messages: what the server shows is put in its place, once and in order.
+//
+// In each conversation the numbers that a connection is shown ascend without a hole. `#places` has the last number that
+// this connection was shown, or that counts as such; the record's `seq` is what is stored. A number that leaves a hole is
+// not taken: the library asks for a run (46) from its cursor.
+
+import { addRange, cutBelow } from './ranges.js';
+import { isChange, isChat, partnerOf, Type } from './wire.js';
+
+/** @typedef {import('./wire.js').Frame} Frame */
+/** @typedef {import('./wire.js').Message} Message */
+/** @typedef {import('./wire.js').Conversation} Conversation */
+/** @typedef {import('./journal.js').Journal} Journal */
+
+/** The tag of a cursor that holds nothing. */
+const NO_TAG = '00000000';
+
+/** Room for everything in a login or a 46 that is not its cursors, in bytes. */
+const ROOM = 2048;
+
+/**
+ * What the conversations tell.
+ * @typedef {object} ConversationEvents
+ * @property {(conv: Conversation) => void} changed
+ * @property {(msg: Message) => void} message a new message is in its place
+ * @property {(msg: Message) => void} altered a message was edited or recalled
+ * @property {(conv: string) => void} reset everything that was known of this conversation is void
+ * @property {(have: Record<string, string>) => void} ask wants a 46 with these cursors
+ */
+
+export class Conversations {
+  /** @type {Map<string, Conversation>} */
+  all = new Map();
+  /** The own id. */
+  user = 0;
+  #journal;
+  #events;
+  #read;
+  /** @type {Map<string, number>} */
+  #places = new Map();
+  /** Conversations whose run was asked for, or will be: a hole is no reason to ask again. @type {Set<string>} */
+  #waiting = new Set();
+  /** Conversations that the login left out for want of room. @type {Conversation[]} */
+  #leftOut = [];
+  /** Edits and recalls, kept while pages are on their way that may be older than they. @type {Set<Message[]>} */
+  #witnesses = new Set();
+
+  /**
+   * @param {Journal} journal
+   * @param {(conv: string, from: number, to: number) => Promise<Message[]>} read reads from the store
+   * @param {ConversationEvents} events
+   */
+  constructor(journal, read, events) {
+    this.#journal = journal;
+    this.#read = read;
+    this.#events = events;
+  }
+
+  /** The record of a conversation; a new one if there is none. @param {string} name */
+  get(name) {
+    let conv = this.all.get(name);
+    if (!conv) {
+      conv = {
+        conv: name, kind: name[0] === 'g' ? 'group' : 'user', name: '', seq: 0, tag: NO_TAG, floor: 0, read: 0, unread: 0,
+        peerRead: 0, peerRecv: 0, last: null, time: 0, held: [],
+      };
+      this.all.set(name, conv);
+    }
+    return conv;
+  }
+
+  /** Notes that a record has changed. @param {Conversation} conv */
+  changed(conv) {
+    this.#journal.conv(conv);
+    this.#events.changed(conv);
+  }
+
+  /** Whether sends to this conversation would be shown in their place. @param {string} name */
+  isReady(name) {
+    return !this.#waiting.has(name);
+  }
+
+  // ---- Synchronising ----
+
+  /**
+   * The cursors for a login, those of the most recently active conversations first, as many as fit into a frame.
+   * @param {number} frame the longest frame in bytes
+   */
+  have(frame) {
+    this.#places.clear();
+    this.#waiting.clear();
+    const convs = [...this.all.values()].sort((a, b) => b.time - a.time);
+    const fitting = this.#fit(convs, frame);
+    this.#leftOut = convs.slice(fitting.length);
+    for (const conv of convs) this.#places.set(conv.conv, conv.seq);
+    for (const conv of this.#leftOut) this.#waiting.add(conv.conv);
+    return cursors(fitting);
+  }
+
+  /** The next cursors that the login left out, or `undefined`. @param {number} frame */
+  moreHave(frame) {
+    const fitting = this.#fit(this.#leftOut, frame);
+    this.#leftOut = this.#leftOut.slice(fitting.length);
+    return fitting.length > 0 ? cursors(fitting) : undefined;
+  }
+
+  /** @param {Conversation[]} convs @param {number} frame */
+  #fit(convs, frame) {
+    let room = frame - ROOM;
+    const end = convs.findIndex((conv) => (room -= conv.conv.length + String(conv.seq).length + 16) < 0);
+    return end < 0 ? convs : convs.slice(0, end);
+  }
+
+  /** A 43. @param {Frame} frame */
+  onOverview(frame) {
+    for (const shown of frame.convs) {
+      const isNew = !this.#places.has(shown.conv);
+      const conv = this.get(shown.conv);
+      if (isNew) {
+        conv.seq = shown.head;
+        conv.tag = shown.tag ?? NO_TAG;
+        this.#places.set(conv.conv, conv.seq);
+      }
+      conv.name = shown.name ?? null;
+      delete conv.closed;
+      conv.read = Math.max(shown.read, conv.markDue ?? 0);
+      conv.unread = shown.unread;
+      conv.peerRead = shown.peerRead ?? 0;
+      conv.peerRecv = shown.peerRecv ?? 0;
+      this.#setFloor(conv, shown.floor);
+      if (shown.last) this.#preview(conv, { conv: conv.conv, ...shown.last });
+      this.changed(conv);
+    }
+  }
+
+  /** @param {Conversation} conv @param {number} floor */
+  #setFloor(conv, floor) {
+    conv.floor = floor;
+    conv.held = cutBelow(conv.held, conv.floor);
+  }
+
+  /** A 44. @param {Frame} frame */
+  onRun(frame) {
+    const conv = this.get(frame.conv);
+    this.#waiting.delete(conv.conv);
+    if (frame.errno) {
+      conv.closed = frame.errno;
+      this.changed(conv);
+      return;
+    }
+    if (frame.reset) this.#reset(conv);
+    delete conv.closed;
+    this.#places.set(conv.conv, frame.from - 1);
+    this.changed(conv);
+  }
+
+  /** @param {Conversation} conv */
+  #reset(conv) {
+    Object.assign(conv, { seq: 0, tag: NO_TAG, held: [], last: null });
+    delete conv.markDue;
+    this.#journal.empty(conv.conv);
+    this.#events.reset(conv.conv);
+  }
+
+  /** A 45: the conversations of this question without a run have nothing behind their cursors. @param {string[]} asked */
+  onSynced(asked) {
+    for (const name of asked) this.#waiting.delete(name);
+  }
+
+  /** @param {Conversation} conv */
+  #ask(conv) {
+    if (this.#waiting.has(conv.conv)) return;
+    this.#waiting.add(conv.conv);
+    this.#places.set(conv.conv, conv.seq);
+    this.#events.ask(cursors([conv]));
+  }
+
+  // ---- Messages ----
+
+  /**
+   * A 42, or the 41 of an own message. Returns whether the message stands in its place now (or did before).
+   * @param {Message} msg
+   */
+  show(msg) {
+    const known = this.all.has(msg.conv);
+    const conv = this.get(msg.conv);
+    // A group that was joined meanwhile begins anywhere.
+    const isFirst = !this.#places.has(msg.conv) && !known && conv.kind === 'group';
+    const place = isFirst ? msg.seq - 1 : (this.#places.get(msg.conv) ?? conv.seq);
+    if (msg.seq <= place) return true;
+    if (msg.seq > place + 1) {
+      this.#ask(conv);
+      return false;
+    }
+    this.#places.set(msg.conv, msg.seq);
+    if (isFirst) conv.floor = msg.seq - 1;
+    this.#take(conv, msg);
+    return true;
+  }
+
+  /** @param {Conversation} conv @param {Message} msg */
+  #take(conv, msg) {
+    conv.seq = msg.seq;
+    conv.tag = msg.tag;
+    conv.held = addRange(conv.held, msg.seq, msg.seq);
+    this.#journal.msg(msg);
+    const mine = msg.from === this.user;
+    if (mine) {
+      conv.read = msg.seq;
+      conv.unread = 0;
+      delete conv.markDue;
+    } else if (msg.seq > conv.read && isChat(msg.m)) conv.unread += 1;
+    const lost = this.#lostBy(msg.m);
+    if (lost) conv.closed = lost;
+    else delete conv.closed;
+    if (msg.m?.msgType === Type.event && msg.m.event === 'renamed') conv.name = msg.m.name;
+    this.#preview(conv, msg);
+    this.changed(conv);
+    this.#events.message(msg);
+    if (isChange(msg.m)) {
+      for (const witness of this.#witnesses) witness.push(msg);
+      void this.#alter(conv, msg);
+    }
+  }
+
+  /** The errno of a group that this event takes away, or 0. @param {Frame | null} m */
+  #lostBy(m) {
+    if (m?.msgType !== Type.event) return 0;
+    if (m.event === 'dissolved') return 404;
+    return (m.event === 'left' || m.event === 'removed') && m.USERID === this.user ? 403 : 0;
+  }
+
+  /** Sets the last message, as far as this one is shown. @param {Conversation} conv @param {Message} msg */
+  #preview(conv, msg) {
+    conv.time = Math.max(conv.time, msg.time);
+    const last = conv.last;
+    const target = msg.m?.edit ?? msg.m?.recall;
+    if (target === undefined) conv.last = msg;
+    else if (last === null || last.seq === target) conv.last = changedBy(last ?? { ...msg, seq: target }, msg);
+  }
+
+  /** Does to the stored messages what an edit or a recall says. @param {Conversation} conv @param {Message} change */
+  async #alter(conv, change) {
+    const { edit, recall } = /** @type {Frame} */ (change.m);
+    await this.#journal.stored();
+    const target = edit ?? recall;
+    const held = await this.#read(conv.conv, target, edit === undefined ? change.seq - 1 : target);
+    for (const msg of held) {
+      if (msg.from !== change.from || (msg.seq !== target && msg.m?.edit !== target)) continue;
+      const altered = changedBy(msg, change);
+      if (altered === msg) continue;
+      this.#journal.msg(altered);
+      if (msg.seq !== target) continue;
+      if (recall !== undefined && isChat(msg.m) && msg.seq > conv.read && conv.unread > 0) {
+        conv.unread -= 1;
+        this.changed(conv);
+      }
+      this.#events.altered(altered);
+    }
+  }
+
+  /**
+   * Puts a page from the server into the store. `request` makes it; edits and recalls that come meanwhile
+   * count, even if the page was read before them.
+   * @param {Conversation} conv
+   * @param {() => Promise<Frame>} request
+   */
+  async page(conv, request) {
+    /** @type {Message[]} */
+    const witness = [];
+    this.#witnesses.add(witness);
+    try {
+      const reply = await request();
+      const msgs = this.#withChanges(conv, reply.msgs, witness);
+      this.#setFloor(conv, reply.floor);
+      if (msgs.length > 0) {
+        for (const msg of msgs) this.#journal.msg(msg);
+        conv.held = addRange(conv.held, msgs[0].seq, msgs[msgs.length - 1].seq);
+      }
+      this.#journal.conv(conv);
+      return msgs;
+    } finally {
+      this.#witnesses.delete(witness);
+    }
+  }
+
+  /** @param {Conversation} conv @param {any[]} shown @param {Message[]} changes @returns {Message[]} */
+  #withChanges(conv, shown, changes) {
+    // What is beyond the cursor will come in its place.
+    const msgs = shown.filter((msg) => msg.seq <= conv.seq).map((msg) => ({ conv: conv.conv, ...msg }));
+    for (const change of changes) {
+      if (change.conv !== conv.conv) continue;
+      const target = change.m?.edit ?? change.m?.recall;
+      const at = msgs.findIndex((msg) => msg.seq === target);
+      if (at >= 0) msgs[at] = changedBy(msgs[at], change);
+    }
+    return msgs;
+  }
+
+  // ---- Marks ----
+
+  /** A 49: the own mark. @param {Frame} frame */
+  onRead(frame) {
+    const conv = this.all.get(frame.conv);
+    if (!conv) return;
+    conv.read = Math.max(conv.read, frame.read);
+    if (frame.read >= conv.read) conv.unread = frame.unread;
+    if (conv.markDue !== undefined && conv.markDue <= frame.read) delete conv.markDue;
+    this.changed(conv);
+  }
+
+  /** A 50: the partner's marks. @param {Frame} frame */
+  onPartnerRead(frame) {
+    const conv = this.all.get(frame.conv);
+    if (!conv || partnerOf(conv.conv) !== frame.user) return;
+    conv.peerRead = Math.max(conv.peerRead, frame.read);
+    conv.peerRecv = Math.max(conv.peerRecv, frame.recv, frame.read);
+    this.changed(conv);
+  }
+}
+
+/**
+ * The message as an edit or a recall leaves it; the same one if it is newer than that.
+ * @param {Message} msg @param {Message} change @returns {Message}
+ */
+function changedBy(msg, change) {
+  if (msg.recalled || (msg.edited ?? 0) >= change.seq) return msg;
+  const isRecall = change.m?.recall !== undefined || change.m === null;
+  return isRecall ? { ...msg, m: null, recalled: change.seq } : { ...msg, m: change.m, edited: change.seq };
+}
+
+/** @param {Conversation[]} convs */
+const cursors = (convs) => Object.fromEntries(convs.map((conv) => [conv.conv, `${conv.seq}:${conv.tag}`]));
+

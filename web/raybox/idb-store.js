@@ -1,0 +1,106 @@
+// The store of browsers: one IndexedDB database with four object stores. Every write is one transaction.
+
+/** @typedef {import('./memory-store.js').Store} Store */
+/** @typedef {import('./memory-store.js').Changes} Changes */
+/** @typedef {import('./wire.js').Message} Message */
+
+const VERSION = 1;
+const ALL = ['meta', 'convs', 'msgs', 'outbox'];
+
+/**
+ * The result of a request.
+ * @template T
+ * @param {IDBRequest<T>} request
+ * @returns {Promise<T>}
+ */
+const resultOf = (request) =>
+  new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+
+/** The end of a transaction: all of it is stored, or none. @param {IDBTransaction} transaction @returns {Promise<void>} */
+const committed = (transaction) =>
+  new Promise((resolve, reject) => {
+    transaction.oncomplete = () => resolve();
+    transaction.onabort = () => reject(transaction.error ?? new Error('the browser gave up a transaction'));
+  });
+
+/** @implements {Store} */
+export class IdbStore {
+  /** @type {Promise<IDBDatabase> | undefined} */
+  #opened;
+
+  /** @param {string} name of the database */
+  constructor(name) {
+    this.name = name;
+  }
+
+  async open() {
+    const transaction = (await this.#database()).transaction(ALL);
+    const [account, convs, outbox] = await Promise.all([
+      resultOf(transaction.objectStore('meta').get('account')),
+      resultOf(transaction.objectStore('convs').getAll()),
+      resultOf(transaction.objectStore('outbox').getAll()),
+    ]);
+    outbox.sort((a, b) => a.order - b.order);
+    return { account, convs, outbox };
+  }
+
+  /** @param {Changes} changes */
+  async write({ account, convs, msgs, emptied, dropped, outbox, sent }) {
+    const transaction = (await this.#database()).transaction(ALL, 'readwrite');
+    const end = committed(transaction);
+    const [metaStore, convStore, msgStore, outboxStore] = ALL.map((name) => transaction.objectStore(name));
+    if (account) metaStore.put(account, 'account');
+    for (const conv of emptied ?? []) msgStore.delete(IDBKeyRange.bound([conv, 0], [conv, Infinity]));
+    for (const conv of convs ?? []) convStore.put(conv);
+    for (const msg of msgs ?? []) msgStore.put(msg);
+    for (const pending of outbox ?? []) outboxStore.put(pending);
+    for (const cid of sent ?? []) outboxStore.delete(cid);
+    for (const conv of dropped ?? []) {
+      convStore.delete(conv);
+      msgStore.delete(IDBKeyRange.bound([conv, 0], [conv, Infinity]));
+    }
+    await end;
+  }
+
+  /** @param {string} conv @param {number} from @param {number} to @returns {Promise<Message[]>} */
+  async read(conv, from, to) {
+    const msgs = (await this.#database()).transaction('msgs').objectStore('msgs');
+    return resultOf(msgs.getAll(IDBKeyRange.bound([conv, from], [conv, to])));
+  }
+
+  async clear() {
+    const transaction = (await this.#database()).transaction(ALL, 'readwrite');
+    const end = committed(transaction);
+    for (const name of ALL) transaction.objectStore(name).clear();
+    await end;
+  }
+
+  close() {
+    void this.#opened?.then((database) => database.close());
+    this.#opened = undefined;
+  }
+
+  #database() {
+    this.#opened ??= new Promise((resolve, reject) => {
+      const request = indexedDB.open(this.name, VERSION);
+      request.onupgradeneeded = () => {
+        const database = request.result;
+        database.createObjectStore('meta');
+        database.createObjectStore('convs', { keyPath: 'conv' });
+        database.createObjectStore('msgs', { keyPath: ['conv', 'seq'] });
+        database.createObjectStore('outbox', { keyPath: 'cid' });
+      };
+      request.onsuccess = () => {
+        // A later version in another tab must not wait for this one.
+        request.result.onversionchange = () => this.close();
+        resolve(request.result);
+      };
+      request.onerror = () => reject(request.error);
+      request.onblocked = () => reject(new Error('another tab holds an older version; close it'));
+    });
+    return this.#opened;
+  }
+}

@@ -1,0 +1,179 @@
+// Keeps one connection: opens it, waits as long as the contract says after it has ended, and opens it again.
+
+import { openSocket } from './transport.js';
+import { Type } from './wire.js';
+
+/** @typedef {import('./wire.js').Frame} Frame */
+
+/** The wait after a first failure and the longest one, in seconds. */
+const FIRST_WAIT = 1;
+const LONGEST_WAIT = 60;
+
+/** How long opening a connection, and an answer to a ping, may take, in milliseconds. */
+const PATIENCE = 15_000;
+
+/**
+ * @typedef {object} LinkOptions
+ * @property {string} url
+ * @property {import('./transport.js').OpenSocket} [open]
+ * @property {() => number} [random] from 0 to 1
+ * @property {number} [scale] multiplies all waits; tests make them short with it
+ */
+
+/**
+ * @typedef {object} LinkEvents
+ * @property {() => void} opening
+ * @property {() => void} opened
+ * @property {(frame: Frame) => void} frame
+ * @property {(wait: number | undefined, end: Frame | undefined) => void} down the connection is gone: the wait in
+ * seconds until the next attempt, `undefined` if there is none, and the server's last word if there was one
+ */
+
+export class Link {
+  #options;
+  #events;
+  /** @type {import('./transport.js').Socket | undefined} */
+  #socket;
+  #isOpen = false;
+  #failures = 0;
+  /** @type {Frame | undefined} */
+  #end;
+  #wanted = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #watch;
+  /** After this many milliseconds of silence the link asks the server whether it is there. */
+  #silence = 90_000;
+
+  /** @param {LinkOptions} options @param {LinkEvents} events */
+  constructor(options, events) {
+    this.#options = options;
+    this.#events = events;
+  }
+
+  get isOpen() {
+    return this.#isOpen;
+  }
+
+  /** Connects at once, and from now on whenever the connection has ended. */
+  start() {
+    this.#wanted = true;
+    clearTimeout(this.#timer);
+    if (!this.#socket) this.#open();
+  }
+
+  /** Ends the connection, and makes no other one. */
+  stop() {
+    this.#wanted = false;
+    clearTimeout(this.#timer);
+    this.#failures = 0;
+    this.#socket?.close();
+  }
+
+  /** Ends the connection and opens another one at once. */
+  restart() {
+    this.#failures = 0;
+    if (this.#socket) {
+      this.#end = { retryAfter: 0 };
+      this.#socket.close();
+    } else if (this.#wanted) this.start();
+  }
+
+  /** The connection has proved to be good, so the next wait is a short one. @param {number} ping its period in seconds */
+  proved(ping) {
+    this.#failures = 0;
+    this.#silence = ping * 1500;
+  }
+
+  /** Ends the connection because of this answer, as if it were the server's last word. @param {Frame} end */
+  giveUp(end) {
+    this.#end = end;
+    this.#socket?.close();
+  }
+
+  /** Asks now whether the server is still there. */
+  probe() {
+    if (this.#isOpen) this.#ask();
+    else if (this.#wanted && !this.#socket) this.start();
+  }
+
+  /** @param {Frame} frame */
+  send(frame) {
+    this.sendText(JSON.stringify(frame));
+  }
+
+  /** @param {string} text */
+  sendText(text) {
+    if (this.#isOpen) this.#socket?.send(text);
+  }
+
+  #open() {
+    this.#end = undefined;
+    this.#events.opening();
+    const open = this.#options.open ?? openSocket;
+    const listener = {
+      open: () => {
+        this.#isOpen = true;
+        this.#heard();
+        this.#events.opened();
+      },
+      /** @param {Frame} frame */
+      frame: (frame) => {
+        this.#heard();
+        this.#take(frame);
+      },
+      closed: () => this.#down(),
+    };
+    try {
+      this.#socket = open(this.#options.url, listener);
+      this.#watch = setTimeout(() => this.#socket?.close(), PATIENCE * this.#scale);
+    } catch {
+      this.#down();
+    }
+  }
+
+  /** @param {Frame} frame */
+  #take(frame) {
+    if (frame.msgType === Type.ping) this.send({ msgType: Type.pong });
+    else if (frame.msgType === Type.end) this.#end = frame;
+    else if (frame.msgType !== Type.pong) this.#events.frame(frame);
+  }
+
+  #heard() {
+    clearTimeout(this.#watch);
+    this.#watch = setTimeout(() => this.#ask(), this.#silence * this.#scale);
+  }
+
+  #ask() {
+    clearTimeout(this.#watch);
+    this.#watch = setTimeout(() => this.#socket?.close(), PATIENCE * this.#scale);
+    this.send({ msgType: Type.ping });
+  }
+
+  #down() {
+    clearTimeout(this.#watch);
+    const end = this.#end;
+    this.#socket = undefined;
+    this.#isOpen = false;
+    this.#end = undefined;
+    // What was wrong once need not be wrong again, so the link comes back after `protocol`, with growing waits.
+    const isFinal = end && end.retryAfter === undefined && end.reason !== 'protocol';
+    if (isFinal) this.#wanted = false;
+    const wait = this.#wanted ? this.#wait(end?.retryAfter) : undefined;
+    if (wait !== undefined) this.#timer = setTimeout(() => this.start(), wait * 1000);
+    this.#events.down(wait, end);
+  }
+
+  /** The wait until the next attempt, in seconds. @param {number | undefined} retryAfter what the server asked for */
+  #wait(retryAfter) {
+    const base = retryAfter ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures);
+    this.#failures += 1;
+    const random = this.#options.random ?? Math.random;
+    return base * (1 + random() / 2) * this.#scale;
+  }
+
+  get #scale() {
+    return this.#options.scale ?? 1;
+  }
+}

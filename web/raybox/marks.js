@@ -1,0 +1,99 @@
+// What this device tells of how far it has come: stored (47), read (49), and that its user is typing (51).
+
+import { RayBoxError, Type } from './wire.js';
+
+/** @typedef {import('./wire.js').Conversation} Conversation */
+/** @typedef {import('./wire.js').Frame} Frame */
+
+/** 47 is sent at most once in this time, 51 in the next one for each conversation, in milliseconds. */
+const STORED_EVERY = 1000;
+const TYPING_EVERY = 3000;
+
+/**
+ * @typedef {object} MarksEvents
+ * @property {(frame: Frame) => void} send
+ * @property {(frame: Frame) => Promise<Frame>} ask
+ * @property {(reply: Frame) => void} confirmed the server has answered a read mark
+ */
+
+export class Marks {
+  #events;
+  #isLive = false;
+  /** @type {Map<string, number>} */
+  #stored = new Map();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #lastReport = 0;
+  /** Conversations whose read mark is on its way. @type {Set<string>} */
+  #asking = new Set();
+  /** @type {Map<string, number>} */
+  #typed = new Map();
+
+  /** @param {MarksEvents} events */
+  constructor(events) {
+    this.#events = events;
+  }
+
+  /** There is a connection. @param {Iterable<Conversation>} convs */
+  live(convs) {
+    this.#isLive = true;
+    for (const conv of convs) if (conv.seq > 0) this.#stored.set(conv.conv, conv.seq);
+    this.#schedule();
+    for (const conv of convs) this.read(conv);
+  }
+
+  down() {
+    this.#isLive = false;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#stored.clear();
+    this.#asking.clear();
+  }
+
+  /** Everything up to `seq` is stored. @param {string} conv @param {number} seq */
+  stored(conv, seq) {
+    if (!this.#isLive) return;
+    this.#stored.set(conv, seq);
+    this.#schedule();
+  }
+
+  #schedule() {
+    if (this.#timer !== undefined || this.#stored.size === 0) return;
+    this.#timer = setTimeout(() => this.#report(), Math.max(0, this.#lastReport + STORED_EVERY - Date.now()));
+  }
+
+  #report() {
+    this.#timer = undefined;
+    this.#lastReport = Date.now();
+    const some = [...this.#stored].slice(0, 1000);
+    this.#events.send({ msgType: Type.stored, recv: Object.fromEntries(some) });
+    for (const [conv] of some) this.#stored.delete(conv);
+    this.#schedule();
+  }
+
+  /** Sends the read mark of a conversation if it is due. @param {Conversation} conv */
+  read(conv) {
+    if (!this.#isLive || conv.markDue === undefined || this.#asking.has(conv.conv)) return;
+    this.#asking.add(conv.conv);
+    this.#events.ask({ msgType: Type.read, conv: conv.conv, read: conv.markDue }).then(
+      (reply) => {
+        this.#asking.delete(conv.conv);
+        this.#events.confirmed(reply);
+        this.read(conv);
+      },
+      (error) => {
+        this.#asking.delete(conv.conv);
+        if (!(error instanceof RayBoxError) || error.errno === 0) return;
+        if (error.retryAfter === undefined) delete conv.markDue;
+        else setTimeout(() => this.read(conv), error.retryAfter * 1000);
+      },
+    );
+  }
+
+  /** The user is typing. @param {string} conv */
+  typing(conv) {
+    if (!this.#isLive || Date.now() - (this.#typed.get(conv) ?? 0) < TYPING_EVERY) return;
+    this.#typed.set(conv, Date.now());
+    this.#events.send({ msgType: Type.typing, conv, event: 'typing' });
+  }
+}

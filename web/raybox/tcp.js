@@ -1,0 +1,28 @@
+// TCP and TLS for Node: one JSON object a line, in both directions.
+
+import { connect as connectTcp } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+
+/** @type {import('./transport.js').OpenSocket} */
+export function openTcp(url, listener) {
+  const { protocol, hostname, port } = new URL(url);
+  const host = hostname.replace(/^\[|\]$/g, '');
+  const secure = protocol === 'tls:';
+  const socket = secure
+    ? connectTls({ host, port: Number(port), servername: host })
+    : connectTcp({ host, port: Number(port), noDelay: true });
+  let rest = '';
+  socket.setEncoding('utf8');
+  socket.on(secure ? 'secureConnect' : 'connect', () => listener.open());
+  socket.on('data', (/** @type {string} */ data) => {
+    const lines = (rest + data).split('\n');
+    rest = lines.pop() ?? '';
+    for (const line of lines) if (line) listener.frame(JSON.parse(line));
+  });
+  socket.on('error', () => socket.destroy());
+  socket.on('close', () => listener.closed());
+  return {
+    send: (text) => void socket.write(`${text}\n`),
+    close: () => void socket.destroy(),
+  };
+}

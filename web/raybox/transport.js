@@ -1,0 +1,73 @@
+// A connection that carries JSON objects: a WebSocket in browsers, TCP or TLS in Node.
+
+/** @typedef {import('./wire.js').Frame} Frame */
+
+/**
+ * What a connection tells. `closed` is called once, whatever happens, and nothing after it.
+ * @typedef {object} Listener
+ * @property {() => void} open
+ * @property {(frame: Frame) => void} frame
+ * @property {() => void} closed
+ */
+
+/** @typedef {{send: (text: string) => void, close: () => void}} Socket */
+
+/** @typedef {(url: string, listener: Listener) => Socket} OpenSocket */
+
+/**
+ * Opens `ws://`, `wss://` (browsers, and Node from 22 on), or `tcp://`, `tls://` (Node).
+ * @type {OpenSocket}
+ */
+export function openSocket(url, listener) {
+  return /^wss?:/.test(url) ? openWebSocket(url, listener) : openTcp(url, listener);
+}
+
+/** @type {OpenSocket} */
+function openWebSocket(url, listener) {
+  const socket = new WebSocket(url, 'raybox.2');
+  let ended = false;
+  const end = () => {
+    if (ended) return;
+    ended = true;
+    listener.closed();
+  };
+  socket.onopen = () => !ended && listener.open();
+  socket.onclose = end;
+  socket.onmessage = (event) => {
+    if (!ended && typeof event.data === 'string') listener.frame(JSON.parse(event.data));
+  };
+  return {
+    send: (text) => socket.send(text),
+    // A peer that is gone would hold up the event `close`, so the end is told at once.
+    close: () => {
+      socket.close();
+      end();
+    },
+  };
+}
+
+/** @type {OpenSocket} */
+function openTcp(url, listener) {
+  /** @type {Socket | undefined} */
+  let inner;
+  let ended = false;
+  const once = {
+    open: () => !ended && listener.open(),
+    frame: (/** @type {Frame} */ frame) => !ended && listener.frame(frame),
+    closed: () => {
+      if (!ended) listener.closed();
+      ended = true;
+    },
+  };
+  // Only Node has these modules; a browser never comes here.
+  import('./tcp.js').then((tcp) => {
+    if (!ended) inner = tcp.openTcp(url, once);
+  }, once.closed);
+  return {
+    send: (text) => inner?.send(text),
+    close: () => {
+      inner?.close();
+      once.closed();
+    },
+  };
+}
