@@ -180,10 +180,14 @@ impl Admission {
         let (hit, protocol) = match foreign {
             Foreign::Http { .. } => (Hit::Http, "HTTP"),
             Foreign::Tls => (Hit::Tls, "TLS"),
+            Foreign::Plain { .. } => (Hit::Plain, "no TLS"),
         };
         self.metrics.refused(hit);
         log::debug!("closed a connection from {source}: it speaks {protocol}");
-        let advice = "this port takes JSON over TCP; have the client connect elsewhere";
+        let advice = match foreign {
+            Foreign::Plain { .. } => "tls=require; have the client connect with TLS, or set tls=on",
+            Foreign::Http { .. } | Foreign::Tls => "this port takes JSON over TCP; have the client connect elsewhere",
+        };
         let raised = self.complaints.lock()[hit as usize].raise(now);
         match raised {
             Some(0) => log::warn!("closed a connection from {source} that speaks {protocol}: {advice}"),

@@ -52,7 +52,8 @@ impl<H: Handler> Closing<'_, H> {
 
     /// Continues with a connection that is draining.
     pub(crate) fn drain_on(&mut self, conn: &mut Conn<H>) {
-        if conn.link.is_sealed() {
+        // A client whose handshake is not finished cannot be told anything.
+        if conn.link.is_sealed() || conn.link.is_handshaking() {
             self.kill(conn);
             return;
         }
@@ -86,7 +87,7 @@ impl<H: Handler> Closing<'_, H> {
     /// has come.
     fn finish(&mut self, conn: &mut Conn<H>) {
         conn.link.finish();
-        if conn.input == InputState::Ended && !matches!(conn.ends, CloseReason::Stopped | CloseReason::TurnedAway) {
+        if conn.input == InputState::Ended && conn.ends.is_of_client() {
             self.kill(conn);
             return;
         }
@@ -101,7 +102,7 @@ impl<H: Handler> Closing<'_, H> {
     pub(crate) fn discard(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
         let mut budget = READ_BYTES;
         while conn.input.flows() {
-            let Read1::Fresh(count) = conn.read(scratch, self.turn.now()) else { unreachable!("nothing is kept") };
+            let Read1::Fresh(count) = conn.read(scratch, self.turn) else { unreachable!("nothing is kept") };
             spend_on_unshown(self.turn, count);
             budget = budget.saturating_sub(count);
             if budget == 0 {

@@ -4,11 +4,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::framing::FrameReader;
+use crate::framing::{FrameReader, looks_like_http};
 use crate::handler::CloseReason;
-use crate::link::Link;
+use crate::link::{Link, Turn};
 use crate::rounds::Rounds;
 use crate::slots::ConnId;
+use crate::tls;
 use crate::transport::{Got, read_plain};
 use crate::turn::Listed;
 use crate::waiting::Waiting;
@@ -19,11 +20,12 @@ pub(crate) struct Connection<A, M> {
     pub(crate) phase: ConnectionPhase<A>,
     pub(crate) input: InputState,
     pub(crate) reader: FrameReader,
-    /// Its socket is read without the lock of the link: no transport has to look at the bytes.
-    is_plain: bool,
+    pub(crate) way: Way,
     /// Received bytes that were not consumed, if any. Behind a pointer, because an idle connection
     /// has none.
     kept: Option<Box<HeldInput>>,
+    /// Bytes of memory for input that its transport holds.
+    held: usize,
     /// Skipped bytes that were not shown yet.
     pub(crate) blanks: usize,
     /// Why an event of its socket does not lead to serving it.
@@ -47,6 +49,30 @@ pub(crate) struct HeldInput {
     consumed: usize,
     /// When the incomplete frame at the front was begun, if there is one.
     begun: Option<Instant>,
+}
+
+/// How its socket is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// Without the lock of the link: no transport has to look at the bytes.
+    Plain,
+    /// Through the transport.
+    Transport,
+    /// Nothing was read yet. The first byte tells whether the client speaks TLS.
+    Undecided {
+        /// Whether it may do without.
+        may_be_plain: bool,
+    },
+    /// It speaks TLS, which has not begun.
+    Hello {
+        /// All of its first message is there, and waits for its turn.
+        is_queued: bool,
+    },
+    /// Not any more: it does not speak TLS, as it must.
+    Refused {
+        /// Its first bytes look like HTTP.
+        http: bool,
+    },
 }
 
 /// The life of a connection; it only moves forward.
@@ -88,20 +114,15 @@ pub(crate) enum Read1 {
 }
 
 impl<A, M> Connection<A, M> {
-    pub(crate) fn new(
-        link: Arc<Link<M>>,
-        app: A,
-        reader: FrameReader,
-        is_plain: bool,
-        now: Instant,
-    ) -> Connection<A, M> {
+    pub(crate) fn new(link: Arc<Link<M>>, app: A, reader: FrameReader, way: Way, now: Instant) -> Connection<A, M> {
         Connection {
             link,
             phase: ConnectionPhase::Open(app),
             input: InputState::Dry,
             reader,
-            is_plain,
+            way,
             kept: None,
+            held: 0,
             blanks: 0,
             waiting: Waiting::Nothing,
             ends: CloseReason::Ended,
@@ -115,19 +136,19 @@ impl<A, M> Connection<A, M> {
 
     /// Reads once. If the connection keeps no bytes, the new ones stay in `scratch`, so that most
     /// frames are never copied.
-    pub(crate) fn read(&mut self, scratch: &mut [u8], now: Instant) -> Read1 {
-        let got = match self.is_plain {
-            true => read_plain(&self.link.socket, scratch),
-            false => self.link.read(scratch),
+    pub(crate) fn read(&mut self, scratch: &mut [u8], turn: &mut Turn<M>) -> Read1 {
+        let got = match self.way {
+            Way::Plain => read_plain(&self.link.socket, scratch),
+            way => self.read_otherwise(way, scratch, turn),
         };
         let count = match got {
-            Ok(Got { count: 0, .. }) => {
+            Ok(Got { wire: 0, .. }) => {
                 self.input = InputState::Ended;
                 0
             }
-            Ok(Got { count, is_short }) => {
-                self.input = self.input.after_read(count, is_short);
-                self.heard = now;
+            Ok(Got { count, wire, is_short }) => {
+                self.input = self.input.after_read(wire, is_short);
+                self.heard = turn.now();
                 self.is_new = false;
                 count
             }
@@ -151,6 +172,67 @@ impl<A, M> Connection<A, M> {
                 Read1::Appended(count)
             }
         }
+    }
+
+    #[inline(never)]
+    fn read_otherwise(&mut self, way: Way, scratch: &mut [u8], turn: &mut Turn<M>) -> io::Result<Got> {
+        let got = match way {
+            Way::Plain => read_plain(&self.link.socket, scratch),
+            Way::Transport => self.link.read(turn, scratch),
+            Way::Undecided { may_be_plain } => self.look_first(may_be_plain, scratch, turn),
+            Way::Hello { is_queued: true } => Err(io::ErrorKind::WouldBlock.into()),
+            Way::Hello { is_queued: false } => self.await_hello(scratch, turn),
+            Way::Refused { .. } => Ok(Got { count: 0, ..read_plain(&self.link.socket, scratch)? }),
+        };
+        if self.way == Way::Transport {
+            self.held = self.link.held_input();
+        }
+        got
+    }
+
+    /// Looks for the first time, and finds out by the first byte whether the client speaks TLS.
+    fn look_first(&mut self, may_be_plain: bool, scratch: &mut [u8], turn: &mut Turn<M>) -> io::Result<Got> {
+        let is_tls = self.link.socket.peek(&mut scratch[..1])? == 1 && tls::is_first_byte(scratch[0]);
+        if is_tls && let ConnectionPhase::Open(_) = self.phase {
+            self.way = Way::Hello { is_queued: false };
+            return self.await_hello(scratch, turn);
+        }
+        let got = read_plain(&self.link.socket, scratch)?;
+        self.way = match &scratch[..got.count] {
+            [] => return Ok(got),
+            _ if may_be_plain => Way::Plain,
+            bytes => {
+                self.ends = CloseReason::Foreign;
+                Way::Refused { http: looks_like_http(bytes) }
+            }
+        };
+        Ok(if self.way == Way::Plain { got } else { Got::END })
+    }
+
+    /// Waits until the first message of TLS has arrived, which stays in the kernel until its turn
+    /// among those of other connections.
+    fn await_hello(&mut self, scratch: &mut [u8], turn: &mut Turn<M>) -> io::Result<Got> {
+        let count = self.link.socket.peek(&mut scratch[..tls::HELLO_BYTES_MAX])?;
+        if !tls::is_whole_record(&scratch[..count]) {
+            let is_ended = count == 0 || matches!(self.input, InputState::Flowing { to_end: true });
+            return if is_ended { Ok(Got::END) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        }
+        self.way = Way::Hello { is_queued: true };
+        turn.hellos.push(self.link.id);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// It is this connection's turn to begin TLS. Returns whether it can.
+    pub(crate) fn begin_tls(&mut self) -> bool {
+        let ConnectionPhase::Open(_) = self.phase else { return false };
+        if self.way != (Way::Hello { is_queued: true }) || !self.link.begin_tls() {
+            return false;
+        }
+        self.way = Way::Transport;
+        if self.input == InputState::Dry {
+            self.input = InputState::Flowing { to_end: true };
+        }
+        true
     }
 
     /// Queues it to be served when its turn comes, in the next turn of the loop at the earliest if
@@ -219,7 +301,7 @@ impl<A, M> Connection<A, M> {
 
     /// The memory of the received bytes.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
+        self.held + self.kept.as_ref().map_or(0, |kept| kept.bytes.capacity())
     }
 
     /// Drops the received bytes, and reads no more: only the end of the input is still to be shown.

@@ -27,7 +27,7 @@ impl<H: Handler> EventLoop<H> {
     pub(crate) fn new(handler: H, settings: Settings) -> io::Result<EventLoop<H>> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKE)?;
-        let handle = LoopHandle::new(waker, settings.output_bytes_max, settings.pace);
+        let handle = LoopHandle::new(waker, settings.output_bytes_max, settings.pace, handler.tls());
         let service = Service::new(handler, settings, handle);
         Ok(EventLoop { poll, service, door: Door::new(), letters: VecDeque::new(), stop: Stop::No })
     }
@@ -74,6 +74,7 @@ impl<H: Handler> EventLoop<H> {
         self.service.serve_those_who_wait();
         self.open_letters();
         self.door.serve(&mut self.service, self.poll.registry());
+        self.service.serve_hellos();
         self.look_at_timers();
         self.service.bury(self.poll.registry());
         self.service.turn.flush();

@@ -30,6 +30,7 @@ pub use codec::{Decoder, Item};
 #[cfg(feature = "simulation")]
 pub use custom::{CustomReader, CustomWriter};
 pub use foreign::Foreign;
+pub(crate) use foreign::looks_like_http;
 #[cfg_attr(not(feature = "simulation"), expect(unused_imports))]
 pub use found::{FoundItem, Notice, Piece, Wrapping};
 pub use json_prefix::NESTING_MAX;

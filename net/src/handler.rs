@@ -9,6 +9,7 @@ use crate::label::Label;
 use crate::link::{Link, Turn};
 use crate::opening::Preface;
 use crate::output::Pace;
+use crate::tls::Tls;
 
 /// The application's side of its connections. The loop's thread calls every method, and none may
 /// block.
@@ -30,6 +31,19 @@ pub trait Handler {
     /// that loop's connections alone, so the application may note that a panic on this thread is to
     /// end the process.
     fn on_start(&mut self) {}
+
+    /// The TLS of this port, if it has any. Asked once, before the loop begins. A connection that then
+    /// begins with TLS speaks it; what is shown of it is what it encrypts.
+    fn tls(&self) -> Option<Arc<Tls>> {
+        None
+    }
+
+    /// Whether an open connection may go on without TLS. Asked once, before its first input, if the
+    /// port has TLS. Otherwise a client that begins without TLS is shown as [`Foreign::Plain`].
+    fn may_be_plain(&self, link: &Arc<Link<Self::Message>>, conn: &Self::Conn) -> bool {
+        let _ = (link, conn);
+        true
+    }
 
     /// A connection was accepted. The peer is the client, unless it is a proxy
     /// ([`Preface::ProxyHeader`]): then [`Handler::on_introduced`] follows when its header has
@@ -221,6 +235,12 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// Whether the client has ended the input. Otherwise there may be more of it, which is not
+    /// looked at.
+    pub(crate) fn is_of_client(self) -> bool {
+        !matches!(self, CloseReason::Stopped | CloseReason::TurnedAway | CloseReason::Foreign)
+    }
+
     /// All reasons.
     pub const ALL: [CloseReason; 8] = [
         CloseReason::Ended,

@@ -77,7 +77,8 @@
 //!    on: that is the backpressure;
 //! 3. **inbox**: opens the letters of other threads: messages, hang-ups, new connections. All are
 //!    taken together; what they cause waits for the next turn;
-//! 4. **newcomers**: opens connections, or checks whether their preface has arrived;
+//! 4. **newcomers**: opens connections, or checks whether their preface has arrived; begins TLS with
+//!    those that have said so;
 //! 5. **timers**: second looks, idle connections, incomplete frames, closings that take too long;
 //! 6. **flush**: removes dead connections, then writes once to every connection that was sent
 //!    something in this turn.
@@ -116,8 +117,8 @@
 //!
 //! # Layers of a connection
 //! ```text
-//!   socket ── openings: PROXY header ──▶ transport: plain ──▶ framing: JSON objects ──▶ Handler
-//!   socket ◀──────────────────────────── records ◀─────────── head, payload, tail ◀──── Link
+//!   socket ── openings: PROXY header ──▶ transport: plain, TLS ──▶ framing: JSON objects ──▶ Handler
+//!   socket ◀──────────────────────────── records ◀──────────────── head, payload, tail ◀──── Link
 //! ```
 //! The openings end before the application is shown anything; the last one says which transport and
 //! which framing the connection has. Both have a half that the loop reads with and a half that any
@@ -136,7 +137,7 @@
 //! checks this. A folder counts as one unit: it may use what the file of its name may.
 //!
 //! ```text
-//! the ground                      label slots timer budget rounds complaints readiness waiting stopping proxy_header framing
+//! the ground                      label slots timer budget rounds complaints readiness waiting stopping proxy_header framing tls
 //! sockets                         tokens places socket transport opening
 //! what is sent                    output buffer_pool turn
 //! what any thread may reach       loop_handle side link
@@ -184,6 +185,7 @@ mod stats;
 mod stopping;
 
 mod timer;
+mod tls;
 mod tokens;
 mod transport;
 mod turn;
@@ -200,3 +202,4 @@ pub use opening::Preface;
 pub use output::{Fate, JOINED_BYTES_MAX, JOINED_MAX, Pace};
 pub use places::Accepted;
 pub use stats::{LoopStats, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
+pub use tls::{Certificate, Handshakes, Tls, TlsError};

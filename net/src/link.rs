@@ -37,6 +37,7 @@ use crate::output::{Fate, Written};
 use crate::side::{Reach, Side, SideState};
 use crate::slots::ConnId;
 use crate::socket::Socket;
+use crate::tls::Tls;
 use crate::transport::{Got, Transport};
 use crate::turn::{self, Listed};
 
@@ -89,8 +90,48 @@ impl<M> Link<M> {
 
     /// Reads what the client sends through its transport. Only the owner does, and only if the
     /// socket is not plain.
-    pub(crate) fn read(&self, buffer: &mut [u8]) -> io::Result<Got> {
-        self.side.lock().transport.read(&self.socket, buffer)
+    pub(crate) fn read(self: &Arc<Link<M>>, turn: &mut Turn<M>, buffer: &mut [u8]) -> io::Result<Got> {
+        let mut side = self.side.lock();
+        let was_handshaking = side.transport.is_handshaking();
+        let got = side.transport.read(&self.socket, buffer);
+        turn.budget.spend(side.transport.take_work());
+        if side.transport.ahead() > 0 {
+            // The transport has answered, and the socket was full: its next event reports room.
+            side.blocked = true;
+        } else if was_handshaking && side.blocked && !side.transport.is_handshaking() {
+            // What was sent during the handshake waited for its end.
+            self.flush_side(side, turn);
+        }
+        got
+    }
+
+    /// From now on speaks TLS. Returns whether it can. Only the owner calls it, before anything was
+    /// read.
+    pub(crate) fn begin_tls(&self) -> bool {
+        let Some(session) = self.owner.tls().and_then(Tls::begin) else { return false };
+        self.side.lock().transport = Transport::encrypted(session);
+        true
+    }
+
+    /// Whether clients may speak TLS to this port.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.owner.tls().is_some()
+    }
+
+    /// Whether the client speaks TLS, and the handshake is finished. Any thread may call it.
+    pub fn is_encrypted(&self) -> bool {
+        let side = self.side.lock();
+        matches!(side.transport, Transport::Encrypted(_)) && !side.transport.is_handshaking()
+    }
+
+    /// Whether nothing can be sent yet, because a handshake is not finished.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.side.lock().transport.is_handshaking()
+    }
+
+    /// Bytes of memory for input that the transport holds.
+    pub(crate) fn held_input(&self) -> usize {
+        self.side.lock().transport.held()
     }
 
     /// The client's address: the one that a proxy has named, otherwise the socket's, which is
@@ -313,7 +354,10 @@ impl<M> Link<M> {
     /// Shuts the sending side down. Frames sent from now on are returned in the end: writing them
     /// would break the connection before the peer has read the rest.
     pub(crate) fn finish(&self) {
-        self.side.lock().state = SideState::Finished;
+        let mut side = self.side.lock();
+        side.transport.end(&self.socket);
+        side.state = SideState::Finished;
+        drop(side);
         if let Err(error) = self.socket.shutdown(Shutdown::Write)
             && error.kind() != ErrorKind::NotConnected
         {
@@ -330,7 +374,7 @@ impl<M> Link<M> {
             side.state = SideState::Sealed;
         }
         let back = side.take_back(self.reach(), |_| true);
-        (side.state, side.output) = (SideState::Closed, None);
+        (side.state, side.output, side.transport) = (SideState::Closed, None, Transport::Plain);
         drop(side);
         // A link that is still held keeps the descriptor open, so without this the peer would not
         // see the end.
@@ -457,7 +501,7 @@ mod tests {
     fn returned_bytes_are_counted_in_payload_whatever_the_transport_makes_of_it() {
         let poll = Poll::new().expect("a descriptor");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");
-        let owner: LoopHandle<()> = LoopHandle::new(waker, 1 << 20, None);
+        let owner: LoopHandle<()> = LoopHandle::new(waker, 1 << 20, None, None);
         let frames = ["{1}", "{}", "{333}", "{4}"];
         for transport in [(|| Transport::Plain) as fn() -> Transport, || Transport::custom(Box::new(Tripling))] {
             let wire_of = |frame: &str| if transport().is_plain() { frame.len() } else { 1 + 3 * frame.len() };

@@ -13,6 +13,7 @@ use crate::opening::Preface;
 use crate::output::Pace;
 use crate::slots::ConnId;
 use crate::socket::Socket;
+use crate::tls::Tls;
 
 /// An item of a loop's inbox.
 #[derive(Debug)]
@@ -49,12 +50,18 @@ struct Inbox<M> {
     /// The high-water mark of each connection.
     output_bytes_max: usize,
     pace: Option<Pace>,
+    tls: Option<Arc<Tls>>,
 }
 
 impl<M> LoopHandle<M> {
-    pub(crate) fn new(waker: Waker, output_bytes_max: usize, pace: Option<Pace>) -> LoopHandle<M> {
+    pub(crate) fn new(
+        waker: Waker,
+        output_bytes_max: usize,
+        pace: Option<Pace>,
+        tls: Option<Arc<Tls>>,
+    ) -> LoopHandle<M> {
         let (letters, notified) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-        let inbox = Inbox { letters, notified, waker, output_bytes_max, pace };
+        let inbox = Inbox { letters, notified, waker, output_bytes_max, pace, tls };
         LoopHandle { inbox: Arc::new(inbox) }
     }
 
@@ -65,6 +72,11 @@ impl<M> LoopHandle<M> {
     /// The pace for connections that do not read lines, if any.
     pub(crate) fn pace(&self) -> Option<&Pace> {
         self.inbox.pace.as_ref()
+    }
+
+    /// The TLS that connections may begin with, if any.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.inbox.tls.as_deref()
     }
 
     pub(crate) fn post(&self, letter: Letter<M>) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use mio::{Interest, Registry};
 
 use crate::closing::{Closing, Conn};
-use crate::connection::{Connection, ConnectionPhase, InputState};
+use crate::connection::{Connection, ConnectionPhase, InputState, Way};
 use crate::framing::{FrameReader, FrameWriter};
 use crate::handler::{CloseReason, Handler, Settings};
 use crate::link::{Link, Turn};
@@ -38,6 +38,8 @@ pub(crate) struct Service<H: Handler> {
     timers: Timers,
     /// Connections with something to do before the loop sleeps.
     ready: Rounds<ConnId>,
+    /// Connections that wait to begin TLS.
+    hellos: Rounds<ConnId>,
     dead: Vec<ConnId>,
 }
 
@@ -63,6 +65,7 @@ impl<H: Handler> Service<H> {
             connections: Slots::new(),
             timers: Timers::default(),
             ready: Rounds::new(),
+            hellos: Rounds::new(),
             dead: Vec::new(),
         }
     }
@@ -77,7 +80,7 @@ impl<H: Handler> Service<H> {
 
     /// Whether no connection waits for its turn.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty()
+        self.ready.is_empty() && self.hellos.is_empty()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
@@ -101,7 +104,12 @@ impl<H: Handler> Service<H> {
             socket.register(registry, tokens::of_connection(id), interest)?;
             let link = Arc::new(Link::new(id, socket, client, writer, transport, handle.clone()));
             let app = handler.on_open(turn, &link, app);
-            Ok::<_, io::Error>(Connection::new(link, app, reader, is_plain, now))
+            let way = match is_plain {
+                true if link.has_tls() => Way::Undecided { may_be_plain: handler.may_be_plain(&link, &app) },
+                true => Way::Plain,
+                false => Way::Transport,
+            };
+            Ok::<_, io::Error>(Connection::new(link, app, reader, way, now))
         });
         match opened {
             Ok(id) => {
@@ -156,6 +164,27 @@ impl<H: Handler> Service<H> {
                 self.show_again(id);
             }
             self.attend_to(id, news);
+        }
+    }
+
+    /// Begins TLS with those whose turn it is. They have rounds and a step of their own, so a storm of
+    /// handshakes delays no connection that is open.
+    pub(crate) fn serve_hellos(&mut self) {
+        for id in self.turn.hellos.drain(..) {
+            if let Some(conn) = self.connections.get_mut(id) {
+                self.hellos.push(conn.link.share(), id, false);
+            }
+        }
+        if self.hellos.is_empty() {
+            return;
+        }
+        self.turn.budget.next_step();
+        while !self.turn.is_spent()
+            && let Some(id) = self.hellos.next(|_| true)
+        {
+            if self.connections.get_mut(id).is_some_and(Connection::begin_tls) {
+                self.serve_unless_waiting(id);
+            }
         }
     }
 

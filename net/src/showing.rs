@@ -1,7 +1,7 @@
 //! Reads a connection and shows its bytes to the application, one item after the other.
 
-use crate::connection::{Connection, ConnectionPhase, InputState, Read1};
-use crate::framing::{FoundItem, Piece};
+use crate::connection::{Connection, ConnectionPhase, InputState, Read1, Way};
+use crate::framing::{Foreign, FoundItem, Piece};
 use crate::handler::{CloseReason, Flow, Handler, Incoming};
 use crate::link::Turn;
 
@@ -66,7 +66,7 @@ pub(crate) fn read_and_show<H: Handler>(
         if budget == 0 {
             return Shown::More;
         }
-        let read = conn.read(scratch, turn.now());
+        let read = conn.read(scratch, turn);
         if conn.input == InputState::Ended && conn.link.is_sealed() {
             tell_hang_up(handler, turn, conn);
         }
@@ -234,6 +234,7 @@ fn last_word<A, M>(conn: &Connection<A, M>) -> Incoming<'static> {
     match conn.ends {
         CloseReason::Stopped => Incoming::Stop,
         CloseReason::TurnedAway => Incoming::Crowded,
+        CloseReason::Foreign => Incoming::Foreign(Foreign::Plain { http: conn.way == Way::Refused { http: true } }),
         reason => {
             if reason == CloseReason::Ended {
                 conn.link.on_peer_ended();

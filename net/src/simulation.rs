@@ -33,7 +33,7 @@ pub use crate::transport::CustomTransport;
 /// If there is no descriptor left.
 pub fn lone_link<M>(socket: Arc<dyn SimulatedSocket>) -> io::Result<Arc<Link<M>>> {
     let poll = Poll::new()?;
-    let owner = LoopHandle::new(Waker::new(poll.registry(), Token(0))?, 0, None);
+    let owner = LoopHandle::new(Waker::new(poll.registry(), Token(0))?, 0, None, None);
     let (id, socket) = (ConnId { index: 0, generation: 0 }, Socket::Simulated(socket));
     Ok(Arc::new(Link::new(id, socket, None, FrameWriter::json(), Transport::Plain, owner)))
 }

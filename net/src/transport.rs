@@ -1,9 +1,10 @@
 //! [`Transport`]: what lies between the frames of a connection and its socket.
 //!
-//! Today that is nothing: bytes go to the socket as they are. A transport that encodes them, such
-//! as TLS, makes *records*, whose length on the wire differs from that of their payload. The kernel
+//! For most connections that is nothing: bytes go to the socket as they are. A transport that encodes
+//! them, TLS, makes *records*, whose length on the wire differs from that of their payload. The kernel
 //! counts bytes on the wire, but frames that a dead connection returns are counted in payload. A
-//! [`Ledger`] converts one to the other.
+//! [`Ledger`](ledger::Ledger) converts one to the other. Tickets and alerts of TLS are records without
+//! payload.
 //!
 //! ```text
 //!   payload    │  record  │   record   │ record │ not taken yet
@@ -18,16 +19,29 @@
 //!
 //! For a plain socket the ledger is the identity. It is not kept, nothing is compared, and the loop
 //! reads without the lock.
+//!
+//! # How a connection comes to speak TLS
+//!
+//! The first byte decides, when it arrives. The connection is open by then: it has its place among
+//! those that are not logged in, with their limits and times, and is turned away like them, so a
+//! silent handshake needs no rules of its own. The first message of the handshake stays in the kernel
+//! until it is complete and its turn comes, among those of all connections of the loop. Payload that
+//! is sent during the handshake waits, as for a socket that is full.
 
 use std::io;
 
 use crate::socket::Socket;
+use crate::tls::TlsSession;
 
-#[cfg(feature = "simulation")]
+mod borders;
+mod encrypted;
 mod ledger;
 mod plain;
 #[cfg(feature = "simulation")]
 mod records;
+mod wire;
+
+use encrypted::Encrypted;
 
 pub(crate) use plain::{Got, read_plain};
 #[cfg(feature = "simulation")]
@@ -39,6 +53,8 @@ use records::Records;
 pub(crate) enum Transport {
     /// Bytes go to the socket as they are.
     Plain,
+    /// TLS.
+    Encrypted(Box<Encrypted>),
     #[cfg(feature = "simulation")]
     Custom(Box<Records>),
 }
@@ -47,6 +63,10 @@ impl Transport {
     #[cfg(feature = "simulation")]
     pub(crate) fn custom(custom: Box<dyn CustomTransport>) -> Transport {
         Transport::Custom(Box::new(Records::new(custom)))
+    }
+
+    pub(crate) fn encrypted(session: TlsSession) -> Transport {
+        Transport::Encrypted(Box::new(Encrypted::new(session)))
     }
 
     /// Whether bytes are read from the socket as they are.
@@ -58,6 +78,7 @@ impl Transport {
     pub(crate) fn write(&mut self, socket: &Socket, payload: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Plain => socket.write(payload),
+            Transport::Encrypted(tls) => tls.write(socket, payload),
             #[cfg(feature = "simulation")]
             Transport::Custom(records) => records.write(socket, payload),
         }
@@ -70,6 +91,7 @@ impl Transport {
                 let _ = socket;
                 Ok(())
             }
+            Transport::Encrypted(tls) => tls.flush(socket),
             #[cfg(feature = "simulation")]
             Transport::Custom(records) => records.flush(socket),
         }
@@ -79,6 +101,7 @@ impl Transport {
     pub(crate) fn ahead(&self) -> usize {
         match self {
             Transport::Plain => 0,
+            Transport::Encrypted(tls) => tls.ahead(),
             #[cfg(feature = "simulation")]
             Transport::Custom(records) => records.ahead(),
         }
@@ -90,6 +113,7 @@ impl Transport {
     pub(crate) fn unacknowledged(&mut self, socket: &Socket, is_shut: bool) -> usize {
         match self {
             Transport::Plain => socket.unacknowledged(is_shut).unwrap_or(usize::MAX),
+            Transport::Encrypted(tls) => tls.unacknowledged(socket, is_shut),
             #[cfg(feature = "simulation")]
             Transport::Custom(records) => records.unacknowledged(socket, is_shut),
         }
@@ -99,8 +123,34 @@ impl Transport {
     pub(crate) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
         match self {
             Transport::Plain => read_plain(socket, buffer),
+            Transport::Encrypted(tls) => tls.read(socket, buffer),
             #[cfg(feature = "simulation")]
             Transport::Custom(records) => records.read(socket, buffer),
         }
     }
+
+    /// Whether no payload can be written yet.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        matches!(self, Transport::Encrypted(tls) if tls.is_handshaking())
+    }
+
+    /// Takes the work for the loop since the last call, besides that for the payload.
+    pub(crate) fn take_work(&mut self) -> usize {
+        if let Transport::Encrypted(tls) = self { tls.take_work() } else { 0 }
+    }
+
+    /// Bytes of memory for input that is no payload yet.
+    pub(crate) fn held(&self) -> usize {
+        if let Transport::Encrypted(tls) = self { tls.held() } else { 0 }
+    }
+
+    /// Tells the peer that nothing follows, as far as the socket has room.
+    pub(crate) fn end(&mut self, socket: &Socket) {
+        if let Transport::Encrypted(tls) = self {
+            tls.end(socket);
+        }
+    }
 }
+
+#[cfg(all(test, feature = "simulation"))]
+mod tests;

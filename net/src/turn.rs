@@ -30,6 +30,8 @@ pub struct Turn<L: Listed> {
     pub(crate) reminders: Vec<(Instant, ConnId)>,
     /// Connections whose descriptors are needed.
     pub(crate) turned_away: Vec<ConnId>,
+    /// Connections that wait to begin TLS.
+    pub(crate) hellos: Vec<ConnId>,
     errands: BinaryHeap<Errand<L>>,
     pub(crate) pool: BufferPool,
     /// Labels of frames that have arrived, for the link being looked at.
@@ -86,6 +88,7 @@ impl<L: Listed> Turn<L> {
             budget: Budget::new(now),
             reminders: Vec::new(),
             turned_away: Vec::new(),
+            hellos: Vec::new(),
             errands: BinaryHeap::new(),
             pool: BufferPool::default(),
             reports: Vec::new(),
@@ -383,7 +386,7 @@ mod tests {
     fn written(acts: &[Act], clients: usize, output_bytes_max: usize) -> Vec<String> {
         let poll = Poll::new().expect("a descriptor");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");
-        let owner: LoopHandle<()> = LoopHandle::new(waker, output_bytes_max, None);
+        let owner: LoopHandle<()> = LoopHandle::new(waker, output_bytes_max, None, None);
         let log = Arc::new(Mutex::new(String::new()));
         let link = |index| {
             let socket = Socket::Simulated(Arc::new(Recorder(log.clone())));

@@ -51,8 +51,10 @@ pub enum Hit {
     MemoryMax,
     /// Not a limit: a client speaks HTTP.
     Http,
-    /// Not a limit: a client speaks TLS.
+    /// Not a limit: a client speaks TLS, and the port does not.
     Tls,
+    /// Not a limit: a client does not speak TLS, and must.
+    Plain,
 }
 
 /// A stage that takes messages in batches.
@@ -97,6 +99,7 @@ impl Hit {
         "memory_max",
         "http",
         "tls",
+        "plain",
     ];
 
     /// The number of limits.

@@ -13,6 +13,8 @@ pub fn answer(foreign: Foreign) -> &'static [u8] {
     match foreign {
         Foreign::Http { upgrade, head } => ANSWERS[2 * usize::from(upgrade) + usize::from(head)].as_bytes(),
         Foreign::Tls => b"",
+        Foreign::Plain { http: true } => HTTPS_ONLY.as_bytes(),
+        Foreign::Plain { http: false } => TLS_ONLY.as_bytes(),
     }
 }
 
@@ -29,6 +31,9 @@ fn http(upgrade: bool, head: bool) -> String {
     )
 }
 
+const TLS_ONLY: &str = r#"{"errmsg":"this port requires TLS: connect with TLS","errno":400,"msgType":400}"#;
+const HTTPS_ONLY: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
+                          Content-Length: 43\r\nConnection: close\r\n\r\nThis port requires TLS: use https or wss.\r\n";
 const TEXT: &str = "This port speaks JSON objects over TCP, not HTTP. Nothing of the request was looked at.\n";
 
 #[cfg(test)]
@@ -48,5 +53,7 @@ mod tests {
             assert_eq!(fields.contains("Upgrade: raybox"), upgrade);
         }
         assert_eq!(answer(Foreign::Tls), b"");
+        let (head, body) = HTTPS_ONLY.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
     }
 }

@@ -26,6 +26,11 @@ pub enum Foreign {
     },
     /// TLS.
     Tls,
+    /// No TLS, where the port requires it.
+    Plain {
+        /// Whether its first bytes look like HTTP.
+        http: bool,
+    },
 }
 
 /// The decision after some first bytes.
@@ -53,6 +58,11 @@ pub(crate) fn look(bytes: &[u8]) -> Beginning {
         true => Beginning::Undecided(None),
         false => Beginning::Frames,
     }
+}
+
+/// Whether these are the first bytes of a request in HTTP.
+pub(crate) fn looks_like_http(bytes: &[u8]) -> bool {
+    METHODS.iter().any(|method| bytes.starts_with(method))
 }
 
 /// A head ends with an empty line.

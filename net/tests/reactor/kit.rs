@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use net::{
     Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Label, Link, ListenSettings, LoopGroup, LoopWatch, Preface,
-    Refused, Settings, Stopper, Turn,
+    Refused, Settings, Stopper, Tls, Turn,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -114,6 +114,8 @@ struct Recorder {
     opened: Sender<Opened>,
     astray: Sender<Astray>,
     react: Arc<React>,
+    /// What the port speaks, and whether it must be spoken.
+    tls: Option<(Arc<Tls>, bool)>,
 }
 
 struct Client {
@@ -133,6 +135,14 @@ impl Handler for Recorder {
     type Conn = Client;
     type Arrival = ();
     type Message = Note;
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.tls.as_ref().map(|(tls, _)| tls.clone())
+    }
+
+    fn may_be_plain(&self, _: &Arc<Link<Note>>, _: &Client) -> bool {
+        self.tls.as_ref().is_none_or(|(_, is_required)| !is_required)
+    }
 
     fn on_arrival(&mut self, _: &mut Turn<Note>, _: SocketAddr, _: Preface) -> Result<(), &'static [u8]> {
         Ok(())
@@ -221,7 +231,16 @@ impl TestServer {
         settings: Settings,
         react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
     ) -> TestServer {
-        TestServer::launch(1, settings, react, |_| (), preface)
+        TestServer::launch(1, settings, react, |_| (), preface, None)
+    }
+
+    /// A server whose clients may speak TLS, or must.
+    pub(crate) fn start_tls(
+        (tls, is_required): (Arc<Tls>, bool),
+        settings: Settings,
+        react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
+    ) -> TestServer {
+        TestServer::launch(1, settings, react, |_| (), Preface::None, Some((tls, is_required)))
     }
 
     /// `on_accept` sees every accepted socket before its loop does.
@@ -231,7 +250,7 @@ impl TestServer {
         react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
         on_accept: impl FnMut(SockRef<'_>) + Send + 'static,
     ) -> TestServer {
-        TestServer::launch(loops, settings, react, on_accept, Preface::None)
+        TestServer::launch(loops, settings, react, on_accept, Preface::None, None)
     }
 
     fn launch(
@@ -240,12 +259,15 @@ impl TestServer {
         react: impl Fn(&mut Turn<Note>, &Arc<Link<Note>>, Incoming<'_>) + Send + Sync + 'static,
         mut on_accept: impl FnMut(SockRef<'_>) + Send + 'static,
         preface: Preface,
+        tls: Option<(Arc<Tls>, bool)>,
     ) -> TestServer {
         let (opened_sender, opened) = mpsc::channel();
         let (astray_sender, astray) = mpsc::channel();
         let react: Arc<React> = Arc::new(react);
-        let recorder =
-            |_| Recorder { opened: opened_sender.clone(), astray: astray_sender.clone(), react: react.clone() };
+        let recorder = |_| {
+            let (opened, astray) = (opened_sender.clone(), astray_sender.clone());
+            Recorder { opened, astray, react: react.clone(), tls: tls.clone() }
+        };
         let mut group = LoopGroup::start(loops, settings, recorder).expect("loops start");
         let acceptor = Acceptor::bind("127.0.0.1:0".parse().expect("an address"), listen_settings()).expect("a port");
         let (address, stopper) = (acceptor.local_addr().expect("an address"), acceptor.stopper());

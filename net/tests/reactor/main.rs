@@ -8,4 +8,5 @@ mod output;
 mod proxy;
 mod seams;
 mod stop;
+mod tls;
 mod watch;
