@@ -4,11 +4,18 @@
 //! - [`entry`] is a login until it is complete, [`token`] what a device logs in with instead of a
 //!   password.
 //! - [`member`] is the state machine of a connection that is logged in. It has a pump for the
-//!   messages of conversations, and everything else beside it.
-//! - [`tasks`] are what threads do for a member, and what comes back. `heart` is its heartbeat.
+//!   messages of conversations, and beside it: `reply_order` for everything that is answered but
+//!   sends, `outlet` for what is written, `reports` for 47s, `typing` for 51s and `heart` for the
+//!   heartbeat.
+//! - [`effects`] are what it wants done. [`tasks`] are those that threads do, and what comes back.
 
+pub mod effects;
 pub mod entry;
 mod heart;
 pub mod member;
+mod outlet;
+mod reply_order;
+mod reports;
 pub mod tasks;
 pub mod token;
+mod typing;

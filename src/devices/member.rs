@@ -9,75 +9,32 @@
 //! leave in the order of their requests. Frames that nobody has asked for have no order among these.
 //!
 //! # Bounds
-//! - [`ANSWERS_MAX`] requests without an answer; then the connection is not read.
+//! - A number of requests without an answer; then the connection is not read.
 //! - Those of the pump: sends without a 41, synchronisations, output.
-//! - [`REPORTED_MAX`] conversations in reports that wait to be noted. A report beyond that is
-//!   passed over, which delivers nothing less.
+//! - A number of conversations in reports that wait to be noted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashSet;
-use smallvec::SmallVec;
 
+use super::effects::{MemberEffect, MemberEffects, Outgoing};
 use super::entry::{Admitted, Entry};
 use super::heart::{Beat, Heart};
-use super::tasks::{Identity, MemberNews, MemberTask, Noted, Overview};
-use crate::base::conversation::{ConversationId, ConversationName, Seq};
-use crate::history::answers::{Answers, Ticket};
-use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submission};
+use super::outlet::Outlet;
+use super::reply_order::ReplyOrder;
+use super::reports::Reports;
+use super::tasks::{Identity, MemberNews, MemberTask, Overview};
+use super::typing::Typing;
+use crate::base::conversation::ConversationName;
+use crate::history::answers::Ticket;
+use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits};
 use crate::protocol::level2::frames::{self, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Change, Frame, Have, HaveItem, Request, Rid, Send};
+use crate::protocol::level2::{Frame, Have, HaveItem, Request, Rid, Send};
 use crate::protocol::{self, Id, Sender, UserId};
-use crate::store::history::{Cid, EntryKind, FrameHash};
-
-/// The most requests of a connection without an answer.
-pub const ANSWERS_MAX: usize = 64;
-/// The most 48s of a connection at work: each page has up to 256 KiB.
-pub const PAGES_MAX: usize = 4;
-/// The most conversations in reports that wait to be noted.
-pub const REPORTED_MAX: usize = 4096;
-
-/// What is to be done, in this order.
-#[derive(Debug)]
-pub enum MemberEffect {
-    /// Send a frame.
-    Write(Arc<str>),
-    /// The same, and report [`Member::on_taken`] when it has arrived.
-    WriteAndReport(Arc<str>),
-    /// Do this on a thread.
-    Do(MemberTask),
-    /// Commit this.
-    Send(Box<Outgoing>),
-    /// Call [`Member::on_time`] after this time.
-    Remind(Duration),
-    /// Write the 55 and close the connection.
-    End(Reason),
-}
-
-/// Effects, in their order.
-pub type MemberEffects = SmallVec<[MemberEffect; 4]>;
-
-/// A message to be committed.
-#[derive(Debug)]
-pub struct Outgoing {
-    /// The conversation.
-    pub conv: ConversationId,
-    /// Its number on this connection.
-    pub submission: Submission,
-    /// What it is.
-    pub kind: EntryKind,
-    /// The client's id of it.
-    pub cid: Cid,
-    /// Of its bytes.
-    pub hash: FrameHash,
-    /// What is stored.
-    pub text: Arc<str>,
-    /// What recipients at level 1 get, if anything.
-    pub forward: Option<Arc<str>>,
-}
+use crate::store::history::Cid;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,9 +53,7 @@ pub struct Member {
     pump: Pump,
     commands: Commands,
     takes_requests: bool,
-    answers: Answers<String>,
-    /// Requests that the session answers next.
-    asked_of_session: VecDeque<(Ticket, Option<Rid>)>,
+    replies: ReplyOrder,
     /// The conversations that are not shown in a 43 yet, when no thread has them.
     overview: Option<Overview>,
     reports: Reports,
@@ -106,23 +61,15 @@ pub struct Member {
     /// 46s whose heads are not read yet; of one they are being read.
     syncs: VecDeque<MemberTask>,
     is_syncing: bool,
-    /// 48s at work.
-    pages: usize,
     /// When a frame that has to wait for the limits is shown again.
     paused_until: Option<Instant>,
-    /// Bytes that the client has not taken, as far as is known.
-    waiting: usize,
-    output_high: usize,
+    outlet: Outlet,
     /// The users who are watched; a change of them is under way.
     watched: Arc<[UserId]>,
     is_watching: bool,
-    /// When a typing was last passed on, per conversation.
-    typed: SmallVec<[(ConversationName, Instant); 2]>,
+    typing: Typing,
     /// What is tried again when the next reminder comes.
     retry: Option<Retry>,
-    /// Bytes written since a frame that reports its arrival.
-    unmarked: usize,
-    mark_every: usize,
 }
 
 /// A read that has failed.
@@ -148,13 +95,6 @@ struct Opening {
     resume: u32,
 }
 
-/// 47s that wait to be noted.
-#[derive(Debug, Default)]
-struct Reports {
-    waiting: BTreeMap<ConversationName, Seq>,
-    is_noting: bool,
-}
-
 impl Member {
     /// A device whose row is written. Pushes may come from now on.
     pub fn new(admitted: Admitted, entry: Entry, limits: PumpLimits, now: Instant) -> Member {
@@ -166,23 +106,18 @@ impl Member {
             stage: Stage::Placing(Box::new(opening)),
             commands: Commands::new(),
             takes_requests: false,
-            answers: Answers::default(),
-            asked_of_session: VecDeque::new(),
+            replies: ReplyOrder::default(),
             overview: None,
             reports: Reports::default(),
             heart: Heart::new(Duration::from_secs(entry.ping.into()), now),
             syncs: VecDeque::new(),
             is_syncing: false,
-            pages: 0,
             paused_until: None,
-            waiting: 0,
-            output_high: limits.output_high,
+            outlet: Outlet::new(limits.output_high),
             watched: [].into(),
             is_watching: false,
-            typed: SmallVec::new(),
+            typing: Typing::default(),
             retry: None,
-            unmarked: 0,
-            mark_every: limits.output_high / 2,
         }
     }
 
@@ -198,7 +133,7 @@ impl Member {
         }
         let Stage::Placing(opening) = std::mem::replace(&mut self.stage, Stage::Open) else { return };
         let Opening { welcome, have, resume } = *opening;
-        self.write(welcome.into(), effects);
+        self.outlet.write(welcome.into(), effects);
         effects.push(MemberEffect::Do(MemberTask::Heads { have, resume }));
         effects.push(MemberEffect::Remind(self.heart.first()));
     }
@@ -210,11 +145,7 @@ impl Member {
 
     /// Whether the next frame may be processed now.
     pub fn takes_requests(&self) -> bool {
-        self.takes_requests
-            && !self.is_watching
-            && self.pages < PAGES_MAX
-            && self.waiting <= self.output_high
-            && self.answers.open_count() < ANSWERS_MAX
+        self.takes_requests && !self.is_watching && !self.outlet.is_full() && self.replies.has_room()
     }
 
     /// A frame was received.
@@ -229,12 +160,11 @@ impl Member {
             }
             Request::Level1(Ok(protocol::Request::Fixed(reply))) => self.reply(reply, rid.as_ref(), effects),
             Request::Level1(Ok(protocol::Request::Logout { user })) if user.user() == Some(self.identity.user) => {
-                let ticket = self.answers.open();
+                let ticket = self.replies.open();
                 effects.push(MemberEffect::Do(MemberTask::LogOut(ticket, rid)));
             }
             Request::Level1(Ok(_)) => {
-                let ticket = self.answers.open();
-                self.asked_of_session.push_back((ticket, rid));
+                self.replies.open_for_session(rid);
                 return Heard::ForSession;
             }
             Request::Level1(Err(protocol::BadRequest)) => self.reply(protocol::BAD_REQUEST, rid.as_ref(), effects),
@@ -245,23 +175,28 @@ impl Member {
                 self.syncs.push_back(MemberTask::Sync { have, resume, rid });
                 self.sync_next(effects);
             }
-            Request::Report(stored) => self.on_report(stored, effects),
+            Request::Report(stored) => {
+                self.reports.add(stored);
+                self.note_reports(effects);
+            }
             Request::Page { conv, ask, limit } => {
-                let ticket = self.answers.open();
-                self.pages += 1;
+                let ticket = self.replies.open_page();
                 effects.push(MemberEffect::Do(MemberTask::Page(ticket, rid, conv, ask, limit)));
             }
             Request::Read { conv, read } => {
-                let ticket = self.answers.open();
+                let ticket = self.replies.open();
                 effects.push(MemberEffect::Do(MemberTask::MarkRead(ticket, rid, conv, read.max(0))));
             }
-            Request::Typing { conv } => self.on_typing(conv, now, effects),
+            Request::Typing { conv } if self.typing.is_due(conv, now) => {
+                effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
+            }
+            Request::Typing { .. } => {}
             Request::Ping => self.answer(replies::pong(rid.as_ref()), effects),
             Request::Pong => {}
             Request::Watch(users) => self.on_watch(users, rid, effects),
             Request::Find { .. } => self.refuse(58, NOT_HERE, rid.as_ref(), effects),
             Request::Account { what, .. } => {
-                let ticket = self.answers.open();
+                let ticket = self.replies.open();
                 effects.push(MemberEffect::Do(MemberTask::Account(ticket, rid, Box::new(what.into_owned()))));
             }
         }
@@ -295,8 +230,8 @@ impl Member {
         if matches!(self.stage, Stage::Ended) {
             return;
         }
-        let Some((ticket, rid)) = self.asked_of_session.pop_front() else { return };
-        self.settle(ticket, replies::with_rid(reply, rid.as_ref()), effects);
+        self.replies.settle_of_session(reply);
+        self.write_replies(effects);
     }
 
     /// Something has happened that concerns the pump alone.
@@ -319,8 +254,8 @@ impl Member {
                 self.sync_next(effects);
             }
             MemberNews::PageAnswer(ticket, text) => {
-                self.pages = self.pages.saturating_sub(1);
-                self.settle(ticket, text, effects);
+                self.replies.settle_page(ticket, text);
+                self.write_replies(effects);
             }
             MemberNews::Pump(events) => {
                 for event in events {
@@ -341,9 +276,13 @@ impl Member {
                 self.retry_later(Retry::Overview, effects);
             }
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
-            MemberNews::Reported(stored, noted) => self.on_reported(stored, noted, effects),
+            MemberNews::Reported(stored, noted) => {
+                if self.reports.noted(stored, noted) {
+                    self.note_reports(effects);
+                }
+            }
             // They are the first to be dropped for a client that does not take its output.
-            MemberNews::Show(frame) if self.waiting <= self.output_high => self.write(frame, effects),
+            MemberNews::Show(frame) if !self.outlet.is_full() => self.outlet.write(frame, effects),
             MemberNews::Show(_) => {}
             MemberNews::Watching => self.is_watching = false,
             MemberNews::NotWatching(ticket, text, before) => {
@@ -360,7 +299,7 @@ impl Member {
         if matches!(self.stage, Stage::Ended) {
             return;
         }
-        self.waiting = waiting;
+        self.outlet.taken(waiting);
         self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
     }
@@ -374,7 +313,7 @@ impl Member {
             None => {}
             Some(Beat::Wait(after)) => effects.push(MemberEffect::Remind(after)),
             Some(Beat::Ask(after)) => {
-                self.write(replies::PING.into(), effects);
+                self.outlet.write(replies::PING.into(), effects);
                 effects.push(MemberEffect::Remind(after));
             }
             Some(Beat::Stop) => return self.end(Reason::Idle, effects),
@@ -400,7 +339,7 @@ impl Member {
 
     /// Whether everything that it was asked is answered.
     pub fn is_settled(&self) -> bool {
-        self.answers.open_count() == 0 && self.pump.open_sends() == 0
+        self.replies.is_empty() && self.pump.open_sends() == 0
     }
 
     /// Whether its last frame is written.
@@ -412,7 +351,7 @@ impl Member {
         let (user, cid) = (self.identity.user, &*send.cid);
         let Some(name) = send.conv else {
             let refusal = if send.msg_type == 9 { NO_SUCH_GROUP } else { NO_SUCH_USER };
-            return self.write(frames::send_refused(Some(cid), refusal).into(), effects);
+            return self.outlet.write(frames::send_refused(Some(cid), refusal).into(), effects);
         };
         let conv = name.for_user(user);
         let is_own = match send.from {
@@ -425,19 +364,7 @@ impl Member {
         }
         let Some(stored_cid) = Cid::of_client(cid) else { return };
         let Some(submission) = self.pump.on_send(conv, cid, &mut self.commands) else { return };
-        let kind = match send.change {
-            Some(Change::Edit(target)) => EntryKind::Edit(target),
-            Some(Change::Recall(target)) => EntryKind::Recall(target),
-            None if send.msg_type == 5 => EntryKind::Other,
-            None => EntryKind::Message,
-        };
-        let text: Arc<str> = send.stored().into();
-        let forward = send.change.is_none().then(|| match send.forward.text() {
-            forward if *forward == *text => text.clone(),
-            forward => forward.into(),
-        });
-        let hash = FrameHash::of(send.frame.as_bytes());
-        let outgoing = Outgoing { conv, submission, kind, cid: stored_cid, hash, text, forward };
+        let outgoing = Outgoing::of(&send, conv, submission, stored_cid);
         effects.push(MemberEffect::Send(Box::new(outgoing)));
     }
 
@@ -453,15 +380,7 @@ impl Member {
                 let conv = name.for_user(self.identity.user);
                 self.pump.on_bad_send(conv, cid, refusal, &mut self.commands);
             }
-            None => self.write(frames::send_refused(cid, refusal).into(), effects),
-        }
-    }
-
-    fn on_typing(&mut self, conv: ConversationName, now: Instant, effects: &mut MemberEffects) {
-        self.typed.retain(|(_, at)| now.saturating_duration_since(*at) < TYPING_EVERY);
-        if self.typed.len() < TYPED_MAX && self.typed.iter().all(|(typed, _)| *typed != conv) {
-            self.typed.push((conv, now));
-            effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
+            None => self.outlet.write(frames::send_refused(cid, refusal).into(), effects),
         }
     }
 
@@ -470,34 +389,17 @@ impl Member {
         let users: Arc<[UserId]> = users.into_iter().filter_map(Id::user).filter(|user| seen.insert(*user)).collect();
         let before = std::mem::replace(&mut self.watched, users.clone());
         self.is_watching = true;
-        let ticket = self.answers.open();
+        let ticket = self.replies.open();
         effects.push(MemberEffect::Do(MemberTask::Watch(ticket, rid, before, users)));
     }
 
-    fn on_report(&mut self, stored: Vec<(ConversationName, Seq)>, effects: &mut MemberEffects) {
-        self.reports.add(stored);
-        self.note_reports(effects);
-    }
-
-    fn on_reported(&mut self, stored: Vec<(ConversationName, Seq)>, noted: Noted, effects: &mut MemberEffects) {
-        self.reports.is_noting = false;
-        match noted {
-            Noted::Stored => self.note_reports(effects),
-            Noted::Failed => self.reports.add(stored),
-        }
-    }
-
     fn note_reports(&mut self, effects: &mut MemberEffects) {
-        if !self.reports.is_noting && !self.reports.waiting.is_empty() {
-            self.reports.is_noting = true;
-            let stored = std::mem::take(&mut self.reports.waiting).into_iter().collect();
-            effects.push(MemberEffect::Do(MemberTask::Report(stored)));
-        }
+        effects.extend(self.reports.next().map(|stored| MemberEffect::Do(MemberTask::Report(stored))));
     }
 
     /// Answers a request at once, behind the answers of earlier ones.
     fn answer(&mut self, text: String, effects: &mut MemberEffects) {
-        let ticket = self.answers.open();
+        let ticket = self.replies.open();
         self.settle(ticket, text, effects);
     }
 
@@ -510,9 +412,13 @@ impl Member {
     }
 
     fn settle(&mut self, ticket: Ticket, text: String, effects: &mut MemberEffects) {
-        self.answers.settle(ticket, text);
-        while let Some(text) = self.answers.next_ready() {
-            self.write(text.into(), effects);
+        self.replies.settle(ticket, text);
+        self.write_replies(effects);
+    }
+
+    fn write_replies(&mut self, effects: &mut MemberEffects) {
+        while let Some(text) = self.replies.next_ready() {
+            self.outlet.write(text.into(), effects);
         }
     }
 
@@ -526,17 +432,6 @@ impl Member {
         }
     }
 
-    fn write(&mut self, frame: Arc<str>, effects: &mut MemberEffects) {
-        self.waiting += frame.len();
-        self.unmarked += frame.len();
-        if self.unmarked >= self.mark_every {
-            self.unmarked = 0;
-            effects.push(MemberEffect::WriteAndReport(frame));
-        } else {
-            effects.push(MemberEffect::Write(frame));
-        }
-    }
-
     fn retry_later(&mut self, retry: Retry, effects: &mut MemberEffects) {
         self.retry = Some(retry);
         effects.push(MemberEffect::Remind(RETRY_AFTER));
@@ -546,7 +441,7 @@ impl Member {
     fn carry_out(&mut self, effects: &mut MemberEffects) {
         for command in std::mem::take(&mut self.commands) {
             match command {
-                Command::Write(frame) => self.write(frame, effects),
+                Command::Write(frame) => self.outlet.write(frame, effects),
                 Command::Overview => {
                     let overview = self.overview.take().unwrap_or_default();
                     effects.push(MemberEffect::Do(MemberTask::Overview(overview)));
@@ -561,22 +456,6 @@ impl Member {
     }
 }
 
-impl Reports {
-    /// Of each conversation the highest number counts.
-    fn add(&mut self, stored: Vec<(ConversationName, Seq)>) {
-        for (name, seq) in stored {
-            if let Some(known) = self.waiting.get_mut(&name) {
-                *known = seq.max(*known);
-            } else if self.waiting.len() < REPORTED_MAX {
-                self.waiting.insert(name, seq);
-            }
-        }
-    }
-}
-
-const TYPING_EVERY: Duration = Duration::from_secs(3);
-/// The most conversations in which one connection types within that time.
-const TYPED_MAX: usize = 16;
 /// The pause after the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 

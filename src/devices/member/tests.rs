@@ -1,6 +1,8 @@
 use super::*;
 use crate::base::conversation::Tag;
-use crate::devices::tasks::Identity;
+use crate::devices::reply_order::{ANSWERS_MAX, PAGES_MAX};
+use crate::devices::tasks::{Identity, Noted};
+use crate::devices::typing::TYPING_EVERY;
 use crate::history::pump::{Heads, SendAnswer};
 use crate::protocol::level2::Login;
 use crate::protocol::level2::frames::Committed;

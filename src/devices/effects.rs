@@ -1,0 +1,70 @@
+//! [`MemberEffect`]: what a [`Member`](super::member::Member) wants done.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::tasks::MemberTask;
+use crate::base::conversation::ConversationId;
+use crate::history::pump::Submission;
+use crate::protocol::level2::replies::Reason;
+use crate::protocol::level2::{Change, Send};
+use crate::store::history::{Cid, EntryKind, FrameHash};
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub enum MemberEffect {
+    /// Send a frame.
+    Write(Arc<str>),
+    /// The same, and report [`Member::on_taken`](super::member::Member::on_taken) when it has arrived.
+    WriteAndReport(Arc<str>),
+    /// Do this on a thread.
+    Do(MemberTask),
+    /// Commit this.
+    Send(Box<Outgoing>),
+    /// Call [`Member::on_time`](super::member::Member::on_time) after this time.
+    Remind(Duration),
+    /// Write the 55 and close the connection.
+    End(Reason),
+}
+
+/// Effects, in their order.
+pub type MemberEffects = SmallVec<[MemberEffect; 4]>;
+
+/// A message to be committed.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The conversation.
+    pub conv: ConversationId,
+    /// Its number on this connection.
+    pub submission: Submission,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The client's id of it.
+    pub cid: Cid,
+    /// Of its bytes.
+    pub hash: FrameHash,
+    /// What is stored.
+    pub text: Arc<str>,
+    /// What recipients at level 1 get, if anything.
+    pub forward: Option<Arc<str>>,
+}
+
+impl Outgoing {
+    /// A send of a client in this conversation.
+    pub(super) fn of(send: &Send<'_>, conv: ConversationId, submission: Submission, cid: Cid) -> Outgoing {
+        let kind = match send.change {
+            Some(Change::Edit(target)) => EntryKind::Edit(target),
+            Some(Change::Recall(target)) => EntryKind::Recall(target),
+            None if send.msg_type == 5 => EntryKind::Other,
+            None => EntryKind::Message,
+        };
+        let text: Arc<str> = send.stored().into();
+        let forward = send.change.is_none().then(|| match send.forward.text() {
+            forward if *forward == *text => text.clone(),
+            forward => forward.into(),
+        });
+        Outgoing { conv, submission, kind, cid, hash: FrameHash::of(send.frame.as_bytes()), text, forward }
+    }
+}

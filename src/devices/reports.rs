@@ -1,0 +1,53 @@
+//! [`Reports`]: the 47s of a connection. They are noted one after the other, and those that come
+//! meanwhile are put together.
+
+use std::collections::BTreeMap;
+
+use super::tasks::Noted;
+use crate::base::conversation::{ConversationName, Seq};
+
+/// 47s that wait to be noted.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    waiting: BTreeMap<ConversationName, Seq>,
+    is_noting: bool,
+}
+
+impl Reports {
+    /// Of each conversation the highest number counts.
+    pub(super) fn add(&mut self, stored: Vec<(ConversationName, Seq)>) {
+        for (name, seq) in stored {
+            if let Some(known) = self.waiting.get_mut(&name) {
+                *known = seq.max(*known);
+            } else if self.waiting.len() < REPORTED_MAX {
+                self.waiting.insert(name, seq);
+            }
+        }
+    }
+
+    /// What is to be noted now.
+    pub(super) fn next(&mut self) -> Option<Vec<(ConversationName, Seq)>> {
+        if self.is_noting || self.waiting.is_empty() {
+            return None;
+        }
+        self.is_noting = true;
+        Some(std::mem::take(&mut self.waiting).into_iter().collect())
+    }
+
+    /// What became of it. After a failure it waits for the next 47: the database is away. Returns
+    /// whether the next one is due.
+    pub(super) fn noted(&mut self, stored: Vec<(ConversationName, Seq)>, noted: Noted) -> bool {
+        self.is_noting = false;
+        match noted {
+            Noted::Stored => true,
+            Noted::Failed => {
+                self.add(stored);
+                false
+            }
+        }
+    }
+}
+
+/// The most conversations in reports that wait to be noted. A report beyond that is passed over, which
+/// delivers nothing less.
+const REPORTED_MAX: usize = 4096;

@@ -1,0 +1,31 @@
+//! [`Typing`]: how often a 51 is passed on.
+
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use crate::base::conversation::ConversationName;
+
+/// The conversations in which the user types.
+#[derive(Debug, Default)]
+pub(super) struct Typing {
+    /// Each with the time when a 51 was last passed on.
+    typed: SmallVec<[(ConversationName, Instant); 2]>,
+}
+
+impl Typing {
+    /// Whether a 51 is passed on now.
+    pub(super) fn is_due(&mut self, conv: ConversationName, now: Instant) -> bool {
+        self.typed.retain(|(_, at)| now.saturating_duration_since(*at) < TYPING_EVERY);
+        let is_due = self.typed.len() < TYPED_MAX && self.typed.iter().all(|(typed, _)| *typed != conv);
+        if is_due {
+            self.typed.push((conv, now));
+        }
+        is_due
+    }
+}
+
+/// How often one connection's 51 in a conversation is passed on.
+pub(super) const TYPING_EVERY: Duration = Duration::from_secs(3);
+/// The most conversations in which one connection types within that time.
+const TYPED_MAX: usize = 16;

@@ -1,0 +1,218 @@
+//! [`RecorderLane`]: one batch after the other is committed, and then handed on.
+
+use std::sync::Arc;
+
+use net::Turn;
+use pool::Again;
+
+use super::failed_sends::FailedSends;
+use super::parts::RecorderParts;
+use super::posts::{Posts, committed};
+use super::recording::{RecordOwner, RecordedFor, RecorderItem, Recording};
+use super::refusals::{AWAY, BROKEN, refusal_of};
+use crate::admission::berths::Berth;
+use crate::base::ending::Undelivered;
+use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
+use crate::history::pump::SendAnswer;
+use crate::routing::router::Keeps;
+use crate::session::Recipients;
+use crate::store::StoreError;
+use crate::store::history::{Committed, EntryRefusal, NewEntry};
+
+/// One lane.
+#[derive(Default)]
+pub(super) struct RecorderLane {
+    failed: FailedSends,
+    turn: Option<Turn<Posted>>,
+}
+
+/// A recording without its entry.
+struct Pending {
+    to: RecordedFor,
+    forward: Option<Arc<str>>,
+    owner: RecordOwner,
+    berth: Berth,
+}
+
+impl RecorderLane {
+    pub(super) fn handle(&mut self, batch: Vec<RecorderItem>, parts: &RecorderParts) -> Option<Again> {
+        let now = parts.clock.now();
+        let mut turn = self.turn.take().unwrap_or_else(|| Turn::at(now));
+        turn.begin(now);
+        turn.run_errands();
+        let mut posts = Posts::default();
+        let (entries, pending) = self.accept(batch, &mut posts, parts);
+        if !entries.is_empty() {
+            match commit(&entries, &pending, parts) {
+                Ok(outcomes) => {
+                    for ((entry, pending), outcome) in entries.iter().zip(pending).zip(outcomes) {
+                        conclude(entry, pending, outcome, &mut turn, &mut posts, parts);
+                    }
+                }
+                Err(error) => self.fail(entries, pending, &error, &mut turn, &mut posts, parts),
+            }
+        }
+        turn.flush();
+        posts.send(&*parts.bus);
+        let next = turn.next_errand().map(|due| Again::UnlessClosing(due.saturating_duration_since(parts.clock.now())));
+        self.turn = Some(turn);
+        next
+    }
+
+    /// Refuses the sends behind one that has failed, and hands on what other nodes have committed.
+    fn accept(
+        &mut self,
+        batch: Vec<RecorderItem>,
+        posts: &mut Posts,
+        parts: &RecorderParts,
+    ) -> (Vec<NewEntry>, Vec<Pending>) {
+        let (mut entries, mut accepted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
+        for item in batch {
+            let recording = match item {
+                RecorderItem::Commit(recording) => *recording,
+                RecorderItem::Heard(message) => {
+                    posts.hear(&message, parts);
+                    continue;
+                }
+            };
+            let Recording { entry, to, forward, owner, berth } = recording;
+            let owner = match owner {
+                RecordOwner::Member(owed) if !self.failed.lets_pass(&owed) => {
+                    posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
+                    continue;
+                }
+                owner => owner,
+            };
+            // Read before the commit: what is committed must reach everybody.
+            let to = match (to, entry.conv.group(), owner) {
+                (RecordedFor::Conversation, Some(group), owner) => match parts.members(group) {
+                    Ok(members) => (RecordedFor::Known(Recipients::Group(group, members)), owner),
+                    Err(_) => {
+                        if let RecordOwner::Member(owed) = owner {
+                            self.failed.note(&owed);
+                            posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
+                        }
+                        continue;
+                    }
+                },
+                (to, _, owner) => (to, owner),
+            };
+            let (to, owner) = to;
+            entries.push(entry);
+            accepted.push(Pending { to, forward, owner, berth });
+        }
+        (entries, accepted)
+    }
+
+    fn fail(
+        &mut self,
+        entries: Vec<NewEntry>,
+        pending: Vec<Pending>,
+        error: &StoreError,
+        turn: &mut Turn<Posted>,
+        posts: &mut Posts,
+        parts: &RecorderParts,
+    ) {
+        let refusal = if matches!(error, StoreError::Unavailable(_)) { AWAY } else { BROKEN };
+        for (entry, pending) in entries.into_iter().zip(pending) {
+            let Pending { to, forward, owner, berth } = pending;
+            match owner {
+                RecordOwner::Member(owed) => {
+                    if refusal.retry_after.is_some() {
+                        self.failed.note(&owed);
+                    }
+                    posts.news.extend(owed.settle(SendAnswer::Refused(refusal)));
+                }
+                RecordOwner::Session(owed) => {
+                    unrecorded(&entry, (to, forward), (owed, berth), turn, posts, parts);
+                }
+            }
+        }
+    }
+}
+
+/// Commits a batch. An answer that was lost is settled by the same batch again; clients of level 1
+/// cannot do that themselves.
+fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> Result<Vec<Committed>, StoreError> {
+    let window = i64::try_from(parts.edit_window.as_millis()).unwrap_or(i64::MAX);
+    let once = || match parts.history.get()? {
+        Some(history) => history.commit(entries, window),
+        None => Err(StoreError::Unavailable("the tables have no conversations".into())),
+    };
+    let is_of_session = |pending: &Pending| matches!(pending.owner, RecordOwner::Session(_));
+    let committed = match once() {
+        Err(StoreError::Unavailable(_)) if pending.iter().any(is_of_session) => once(),
+        committed => committed,
+    };
+    parts.outages.note("recording messages", committed.as_ref().err());
+    committed
+}
+
+/// Hands a committed message to everybody, and answers its sender.
+fn conclude(
+    entry: &NewEntry,
+    pending: Pending,
+    outcome: Committed,
+    turn: &mut Turn<Posted>,
+    posts: &mut Posts,
+    parts: &RecorderParts,
+) {
+    let Pending { to, forward, owner, berth } = pending;
+    let answer = match outcome {
+        Committed::New(place) => SendAnswer::New(committed(place)),
+        Committed::Again(place) => SendAnswer::Again(committed(place)),
+        Committed::Refused(refusal) => SendAnswer::Refused(refusal_of(refusal)),
+    };
+    // Nobody repeats the id of a message of level 1, so a repeat is the one whose answer was lost.
+    let is_new = matches!(outcome, Committed::New(_)) || matches!(owner, RecordOwner::Session(_));
+    let (origin, told) = match owner {
+        RecordOwner::Member(owed) => (owed.link.clone(), owed.settle(answer)),
+        RecordOwner::Session(owed) => (None, settled(owed, outcome)),
+    };
+    let Some((link, told)) = told else { return };
+    let answer = Acknowledgement::new(link, told, Some(entry.conv), berth);
+    if let Committed::New(place) | Committed::Again(place) = outcome {
+        let recipients = parts.recipients(&to, entry);
+        // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
+        posts.push(entry, place, &recipients, origin.as_ref(), parts);
+        if let Some(text) = forward.filter(|_| is_new) {
+            for user in recipients.iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender) {
+                parts.router.forward(turn, *user, &text, parts.keeps(*user), &answer);
+                turn.relieve();
+            }
+        }
+    }
+    posts.news.extend(answer.take());
+}
+
+/// A message of level 1 that could not be recorded.
+fn unrecorded(
+    entry: &NewEntry,
+    (to, forward): (RecordedFor, Option<Arc<str>>),
+    (owed, berth): (Owed, Berth),
+    turn: &mut Turn<Posted>,
+    posts: &mut Posts,
+    parts: &RecorderParts,
+) {
+    let Some((link, told)) = owed.done() else { return };
+    let answer = Acknowledgement::new(link, told, None, berth);
+    let text = forward.unwrap_or_else(|| entry.text.clone());
+    for user in
+        parts.recipients(&to, entry).iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender)
+    {
+        parts.router.forward(turn, *user, &text, Keeps::Yes, &answer);
+        turn.relieve();
+    }
+    posts.news.extend(answer.take());
+}
+
+/// What a sender of level 1 is told. A recipient who does not exist is no failure there.
+fn settled(owed: Owed, outcome: Committed) -> Option<(Arc<ClientLink>, Posted)> {
+    match outcome {
+        Committed::New(_) | Committed::Again(_) => owed.done(),
+        Committed::Refused(EntryRefusal::NoSuchUser | EntryRefusal::NoSuchGroup) => owed.done(),
+        Committed::Refused(_) => {
+            owed.settle(Err(Undelivered::Unstored)).map(|(link, settled)| (link, Posted::Settled(settled)))
+        }
+    }
+}

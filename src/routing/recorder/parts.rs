@@ -1,0 +1,73 @@
+//! [`RecorderParts`]: what the lanes work with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::recording::RecordedFor;
+use crate::base::clock::Clock;
+use crate::bus::Exchange;
+use crate::protocol::{GroupId, UserId};
+use crate::routing::audience::Audience;
+use crate::routing::groups::GroupCache;
+use crate::routing::level1_seen::Level1Seen;
+use crate::routing::router::{Keeps, Router};
+use crate::session::Recipients;
+use crate::store::history::{HistoryRole, NewEntry};
+use crate::store::outages::Outages;
+use crate::store::{Contacts, Role, StoreError};
+
+/// The parts that it uses.
+pub struct RecorderParts {
+    /// Conversations.
+    pub history: HistoryRole,
+    /// The members of groups as they are stored.
+    pub contacts: Role<dyn Contacts>,
+    /// The members that this node has cached.
+    pub groups: Arc<GroupCache>,
+    /// The users of level 2.
+    pub audience: Arc<Audience>,
+    /// The users who still use level 1.
+    pub level1_seen: Arc<Level1Seen>,
+    /// Connections.
+    pub router: Arc<Router>,
+    /// The other nodes.
+    pub bus: Arc<dyn Exchange>,
+    /// The failing kinds of calls.
+    pub outages: Arc<Outages>,
+    /// The time.
+    pub clock: Clock,
+    /// How long after its time a message may be edited or recalled.
+    pub edit_window: Duration,
+}
+
+impl RecorderParts {
+    /// Whether a recorded message waits for a user whom no connection of level 1 takes here. One who
+    /// uses both levels finds it at either; in a cluster another node may have the connection.
+    pub(super) fn keeps(&self, user: UserId) -> Keeps {
+        let is_here = || self.router.is_alone() && !self.router.devices(user, |_| true).is_empty();
+        let has_it = self.audience.has(user) && (is_here() || !self.level1_seen.uses(user));
+        if has_it { Keeps::No } else { Keeps::Yes }
+    }
+
+    /// The members of a group: as far as they are cached or can be read.
+    pub(super) fn members(&self, group: GroupId) -> Result<Arc<[UserId]>, StoreError> {
+        let now = self.clock.now();
+        match self.groups.members(group, now) {
+            Some(members) => Ok(members),
+            None => self.groups.load(group, now, self.contacts.get()?),
+        }
+    }
+
+    /// The recipients: of a conversation of two the partner alone, of a group all members.
+    pub(super) fn recipients(&self, to: &RecordedFor, entry: &NewEntry) -> Arc<[UserId]> {
+        match to {
+            RecordedFor::Known(Recipients::User(user)) => [*user].into(),
+            RecordedFor::Known(Recipients::Group(_, members)) => members.clone(),
+            RecordedFor::Conversation => match (entry.conv.group(), entry.conv.users()) {
+                (Some(group), _) => self.members(group).unwrap_or_default(),
+                (None, Some((low, high))) => [if low == entry.sender { high } else { low }].into(),
+                (None, None) => [].into(),
+            },
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! [`Posts`]: what connections and other nodes are told of a batch.
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::parts::RecorderParts;
+use crate::bus::news::CommittedFrame;
+use crate::bus::{DeviceNews, Exchange};
+use crate::delivery::{ClientLink, Posted};
+use crate::history::pump::{PumpEvent, Row};
+use crate::protocol::UserId;
+use crate::protocol::level2::frames::{self, Message};
+use crate::store::history::{EntryPlace, NewEntry};
+
+/// What the connections are told of a batch.
+#[derive(Default)]
+pub(super) struct Posts {
+    pub(super) news: Vec<(Arc<ClientLink>, Posted)>,
+    /// For other nodes: messages of groups, and of conversations of two by recipient.
+    groups: Vec<CommittedFrame>,
+    users: FxHashMap<UserId, Vec<CommittedFrame>>,
+}
+
+impl Posts {
+    /// Tells the devices of a message: of the sender, but for the connection that sent it, and of
+    /// the recipients.
+    pub(super) fn push(
+        &mut self,
+        entry: &NewEntry,
+        place: EntryPlace,
+        recipients: &[UserId],
+        origin: Option<&Arc<ClientLink>>,
+        parts: &RecorderParts,
+    ) {
+        let message = Message {
+            at: committed(place),
+            from: entry.sender,
+            frame: Some(&entry.text),
+            edited: None,
+            recalled: None,
+            imported: entry.is_imported,
+        };
+        let (conv, seq, from) = (entry.conv, place.seq, entry.sender);
+        // All members of a group call it by the same name.
+        let mut shared: Option<Arc<str>> = None;
+        let is_listed = recipients.contains(&from);
+        let is_alone = parts.bus.is_alone();
+        for user in recipients.iter().copied().chain((!is_listed).then_some(from)) {
+            if !parts.audience.has(user) {
+                continue;
+            }
+            let links = parts.router.devices(user, |device| origin.is_none_or(|origin| device.link != *origin));
+            if links.is_empty() && is_alone {
+                continue;
+            }
+            let compose = || Arc::<str>::from(frames::pushed(conv.name_for(user), &message));
+            let frame = match conv.group() {
+                Some(_) => shared.get_or_insert_with(compose).clone(),
+                None => compose(),
+            };
+            if !is_alone && conv.group().is_none() {
+                self.users.entry(user).or_default().push(CommittedFrame { conv, seq, from, frame: frame.clone() });
+            }
+            for link in links {
+                let event = PumpEvent::Push { conv, row: Row { seq, from, frame: frame.clone() } };
+                self.news.push((link, Posted::Pump(event)));
+            }
+        }
+        if let Some(frame) = shared.filter(|_| !is_alone) {
+            self.groups.push(CommittedFrame { conv, seq, from, frame });
+        }
+    }
+
+    /// Tells the devices of a message of a group that another node has committed.
+    pub(super) fn hear(&mut self, message: &CommittedFrame, parts: &RecorderParts) {
+        let CommittedFrame { conv, seq, from, frame } = message;
+        let Some(group) = conv.group() else { return };
+        for user in parts.members(group).unwrap_or_default().iter().filter(|user| parts.audience.has(**user)) {
+            for link in parts.router.devices(*user, |_| true) {
+                let row = Row { seq: *seq, from: *from, frame: frame.clone() };
+                self.news.push((link, Posted::Pump(PumpEvent::Push { conv: *conv, row })));
+            }
+        }
+    }
+
+    /// Posts everything, with one wake-up per loop, and tells the other nodes.
+    pub(super) fn send(self, bus: &dyn Exchange) {
+        ClientLink::post_all(self.news);
+        let mut news: Vec<DeviceNews> = Vec::new();
+        for (user, messages) in self.users {
+            news.extend(parcels(messages).map(|messages| DeviceNews::Messages(user, messages)));
+        }
+        news.extend(parcels(self.groups).map(DeviceNews::GroupMessages));
+        if !news.is_empty() {
+            bus.tell_devices(&news);
+        }
+    }
+}
+
+/// Messages in pieces that one publication can hold.
+fn parcels(messages: Vec<CommittedFrame>) -> impl Iterator<Item = Vec<CommittedFrame>> {
+    let mut rest = messages.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let (mut parcel, mut bytes) = (vec![rest.next()?], 0);
+        while let Some(next) = rest.next_if(|next| {
+            bytes += next.frame.len();
+            bytes < PARCEL_BYTES_MAX
+        }) {
+            parcel.push(next);
+        }
+        Some(parcel)
+    })
+}
+
+pub(super) fn committed(place: EntryPlace) -> frames::Committed {
+    frames::Committed { seq: place.seq, tag: place.tag, time: place.time }
+}
+
+/// The most text in one publication, unless a single one is longer.
+const PARCEL_BYTES_MAX: usize = 256 * 1024;

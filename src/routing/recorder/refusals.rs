@@ -1,0 +1,22 @@
+//! Why a message is not committed, as its sender is told.
+
+use crate::protocol::level2::frames::Refusal;
+use crate::store::history::EntryRefusal;
+
+pub(super) fn refusal_of(refusal: EntryRefusal) -> Refusal {
+    match refusal {
+        EntryRefusal::Conflict => Refusal::forever(409, "this cid was used for another message"),
+        EntryRefusal::NoSuchUser => Refusal::forever(404, "there is no such user"),
+        EntryRefusal::NoSuchGroup => Refusal::forever(404, "there is no such group"),
+        EntryRefusal::NotMember => Refusal::forever(403, "you are not a member of this group"),
+        EntryRefusal::Blocked => Refusal::forever(403, "this user does not take messages from you"),
+        EntryRefusal::NoSuchTarget => Refusal::forever(404, "there is no such message to edit or recall"),
+        EntryRefusal::NotYours => Refusal::forever(403, "only own messages that are not recalled can be changed"),
+        EntryRefusal::TooLate => Refusal::forever(403, "the message is too old to be changed"),
+        EntryRefusal::Unstorable => Refusal::forever(500, "the database does not take this message"),
+    }
+}
+
+/// The database is away, or the server stops.
+pub const AWAY: Refusal = Refusal { errno: 503, errmsg: "the database is away, try again", retry_after: Some(1000) };
+pub(super) const BROKEN: Refusal = Refusal::forever(500, "the database refuses, see the log of the server");
