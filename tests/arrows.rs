@@ -170,4 +170,5 @@ fn rings(uses: &Uses) -> Vec<Vec<&str>> {
 }
 
 /// The packages whose files are looked at, and their roots.
-const PACKAGES: [(&str, &str); 3] = [("", "src/lib.rs"), ("net", "src/lib.rs"), ("pool", "src/lib.rs")];
+const PACKAGES: [(&str, &str); 4] =
+    [("", "src/lib.rs"), ("client", "src/lib.rs"), ("net", "src/lib.rs"), ("pool", "src/lib.rs")];

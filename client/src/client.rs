@@ -1,0 +1,418 @@
+//! [`Client`]: one device of one account.
+
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use serde_json::{Value, json};
+
+use crate::cid;
+use crate::conv::Conv;
+use crate::error::{Error, Result};
+use crate::event::{End, Events, State};
+use crate::machine::Machine;
+use crate::store::Store;
+use crate::ticket::{Ticket, Tickets};
+use crate::view::{Conversation, History, Message, Pending};
+use crate::worker::{Shared, Wish, Wishes, Worker};
+
+/// How a client is opened.
+#[derive(Clone)]
+pub struct Options {
+    server: String,
+    file: Option<PathBuf>,
+    password: Option<(String, String)>,
+}
+
+impl Options {
+    /// The address of a server, such as `127.0.0.1:6000`. Without [`Options::file`], the client keeps everything in
+    /// memory.
+    pub fn new(server: impl Into<String>) -> Options {
+        Options { server: server.into(), file: None, password: None }
+    }
+
+    /// Keeps everything in this SQLite file, which only its owner may read. Only one process may use it.
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Options {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Logs in with name and password. Afterwards the file holds a token, and the password is not needed again.
+    pub fn password(mut self, name: impl Into<String>, password: impl Into<String>) -> Options {
+        self.password = Some((name.into(), password.into()));
+        self
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("server", &self.server).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// One device of one account, with a thread that keeps it connected. Dropping it ends the thread; what waits in the
+/// outbox is sent when the file is opened again.
+///
+/// All methods may be called from any thread. Those of the store answer at once; those that ask the server wait for its
+/// answer, at most 20 seconds.
+#[derive(Debug)]
+pub struct Client {
+    pub(crate) shared: Arc<Shared>,
+    wishes: Wishes,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How long an answer may take.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+
+impl Client {
+    /// Opens a client, which begins to connect.
+    ///
+    /// # Errors
+    /// [`Error::NoAccount`] if neither the file has a login nor a password is given, [`Error::InUse`] if another process
+    /// has the file, and faults of the file.
+    pub fn open(options: Options) -> Result<Client> {
+        let store = match &options.file {
+            Some(path) => Store::open(path, new_device)?,
+            None => Store::in_memory(new_device)?,
+        };
+        let mut login = store.login()?;
+        login.password = options.password;
+        if login.password.is_none() && login.token.is_none() {
+            return Err(Error::NoAccount);
+        }
+        let machine = Machine::new(login, Instant::now());
+        let shared = Arc::new(Shared {
+            store: Mutex::new(store),
+            state: Mutex::new(machine.state()),
+            state_changed: Condvar::new(),
+            events: Events::default(),
+            tickets: Tickets::default(),
+        });
+        let (worker, wishes) = Worker::new(shared.clone(), machine, options.server)?;
+        let thread = thread::Builder::new().name("raybox-client".to_owned()).spawn(|| worker.run())?;
+        Ok(Client { shared, wishes, thread: Some(thread) })
+    }
+
+    // The connection
+
+    /// Where it stands.
+    pub fn state(&self) -> State {
+        self.shared.state.lock().clone()
+    }
+
+    /// What happens.
+    pub fn events(&self) -> &Events {
+        &self.shared.events
+    }
+
+    /// Waits until everything that was missed has come.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the login does not succeed, and [`Error::Offline`] if the time is over.
+    pub fn wait_online(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
+        let mut state = self.shared.state.lock();
+        loop {
+            match &*state {
+                State::Online => return Ok(()),
+                State::Ended(end) => return Err(ended(end)),
+                _ => {}
+            }
+            if self.shared.state_changed.wait_until(&mut state, deadline).timed_out() {
+                return Err(Error::Offline);
+            }
+        }
+    }
+
+    /// Connects now instead of waiting.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn hurry(&self) -> Result<()> {
+        self.wish(Wish::Hurry)
+    }
+
+    /// The user's id and name, after the first login.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn user(&self) -> Result<Option<(i64, String)>> {
+        Ok(self.store().login()?.owner)
+    }
+
+    // Sending
+
+    /// Puts a text into the outbox. When this returns, the message survives everything but the loss of the file, and
+    /// is sent exactly once as soon as the server can be reached.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`], and faults of the data file.
+    pub fn send(&self, conv: Conv, text: &str) -> Result<Ticket> {
+        self.send_with(conv, json!({"msg": text}))
+    }
+
+    /// Gives an own message another text.
+    ///
+    /// # Errors
+    /// As of [`Client::send`]. The server may refuse the edit, for example after a day: the ticket says so.
+    pub fn edit(&self, conv: Conv, seq: u64, text: &str) -> Result<Ticket> {
+        self.send_with(conv, json!({"edit": seq, "msg": text}))
+    }
+
+    /// Takes an own message back.
+    ///
+    /// # Errors
+    /// As of [`Client::edit`].
+    pub fn recall(&self, conv: Conv, seq: u64) -> Result<Ticket> {
+        self.send_with(conv, json!({"recall": seq}))
+    }
+
+    /// Sends a message with these members besides `msgType`, the recipient, `cid` and `sendTime`.
+    ///
+    /// # Errors
+    /// As of [`Client::send`].
+    pub fn send_with(&self, conv: Conv, members: Value) -> Result<Ticket> {
+        let kind = if conv.is_group() { 9 } else { 4 };
+        self.enqueue(conv, kind, members)
+    }
+
+    /// Asks a user to be a friend, as a message of the conversation.
+    ///
+    /// # Errors
+    /// As of [`Client::send`].
+    pub fn request_friend(&self, user: i64) -> Result<Ticket> {
+        let name = self.user()?.map_or(Value::Null, |(_, name)| Value::from(name));
+        self.enqueue(Conv::User(user), 5, json!({"name": name}))
+    }
+
+    fn enqueue(&self, conv: Conv, kind: i64, mut frame: Value) -> Result<Ticket> {
+        let now_ms = now_ms();
+        let mut random = [0; 10];
+        getrandom::fill(&mut random).map_err(|error| Error::Io(std::io::Error::other(error)))?;
+        let cid = cid::new(now_ms, random);
+        let to = if conv.is_group() { "GROUPID" } else { "TOID" };
+        let mut store = self.store();
+        frame["msgType"] = json!(kind);
+        frame["FROMID"] = json!(store.me());
+        frame[to] = json!(conv.id());
+        frame["cid"] = json!(cid);
+        frame["sendTime"] = json!(now_ms);
+        let (frame, max) = (frame.to_string(), store.login()?.frame_max);
+        if frame.len() > max {
+            return Err(Error::TooLong { bytes: frame.len(), max });
+        }
+        let ticket = self.shared.tickets.issue(cid.clone());
+        store.enqueue(conv, &cid, &frame, now_ms)?;
+        drop(store);
+        self.shared.events.push(crate::event::Event::Changed(conv));
+        self.wish(Wish::OutboxHasGrown(conv))?;
+        Ok(ticket)
+    }
+
+    /// What waits or was refused in a conversation, in the order sent; at most `limit` messages.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn pending(&self, conv: Conv, limit: usize) -> Result<Vec<Pending>> {
+        self.store().pending(conv, limit)
+    }
+
+    /// The number of messages that wait in all conversations.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn pending_count(&self) -> Result<u64> {
+        self.store().pending_count()
+    }
+
+    /// Removes a message that the server has refused. Returns false if there is no such message.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn discard(&self, cid: &str) -> Result<bool> {
+        self.store().discard(cid)
+    }
+
+    // Reading
+
+    /// The conversations, the most recently active first.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn conversations(&self) -> Result<Vec<Conversation>> {
+        self.store().conversations()
+    }
+
+    /// One conversation.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn conversation(&self, conv: Conv) -> Result<Option<Conversation>> {
+        self.store().conversation(conv)
+    }
+
+    /// The newest messages below a number that the store holds, down to the first hole.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn history(&self, conv: Conv, before: Option<u64>, limit: usize) -> Result<History> {
+        self.store().history(conv, before, limit)
+    }
+
+    /// The messages above a number in ascending order, up to the first hole.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn after(&self, conv: Conv, after: u64, limit: usize) -> Result<Vec<Message>> {
+        self.store().after(conv, after, limit)
+    }
+
+    /// Like [`Client::history`], but what the store lacks is read from the server first.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`], if something is to be read from the server.
+    pub fn older(&self, conv: Conv, before: Option<u64>, limit: usize) -> Result<History> {
+        loop {
+            let history = self.history(conv, before, limit)?;
+            let Some((_, last)) = self.gap_of(conv, before, &history)? else { return Ok(history) };
+            let (answer, answered) = mpsc::sync_channel(1);
+            self.wish(Wish::Page(conv, Some(last + 1), 200, Some(answer)))?;
+            match answered.recv_timeout(ANSWER_WITHIN) {
+                Ok(Ok(_)) => {}
+                // All of it is gone; the store knows now.
+                Ok(Err(Error::Refused { errno: 410, .. })) => {}
+                Ok(Err(error)) => return Err(error),
+                Err(_) => return Err(Error::NoAnswer),
+            }
+            if self.gap_of(conv, before, &self.history(conv, before, limit)?)?.is_some_and(|gap| gap.1 == last) {
+                return Err(Error::Misunderstood);
+            }
+        }
+    }
+
+    /// Asks for the page that [`Client::history`] lacks, without waiting: an event follows when it has come.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn fetch_older(&self, conv: Conv, before: Option<u64>) -> Result<()> {
+        let gap = self.store().gap_below(conv, before.unwrap_or(1 << 53))?;
+        match gap {
+            Some((_, last)) => self.wish(Wish::Page(conv, Some(last + 1), 200, None)),
+            None => Ok(()),
+        }
+    }
+
+    /// The gap at which a piece of history ends.
+    fn gap_of(&self, conv: Conv, before: Option<u64>, history: &History) -> Result<Option<(u64, u64)>> {
+        if !history.has_gap {
+            return Ok(None);
+        }
+        self.store().gap_below(conv, before.unwrap_or(1 << 53))
+    }
+
+    /// The user has read a conversation up to this number. The mark is kept until the server has it.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn mark_read(&self, conv: Conv, seq: u64) -> Result<()> {
+        let is_news = self.store().mark_read(conv, seq)?;
+        if is_news { self.wish(Wish::MarkRead(conv, seq)) } else { Ok(()) }
+    }
+
+    /// Shows the others that the user is writing, at most every 3 seconds, if there is a connection.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn typing(&self, conv: Conv) -> Result<()> {
+        self.wish(Wish::Typing(conv))
+    }
+
+    /// Shows who of these users is online, and every change, until the next call. At most 500; more are cut off.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn watch(&self, mut users: Vec<i64>) -> Result<()> {
+        users.truncate(500);
+        self.wish(Wish::Watch(users))
+    }
+
+    /// The name of a user, if it is known here.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn name_of(&self, user: i64) -> Result<Option<String>> {
+        self.store().name_of(user)
+    }
+
+    /// A text that the application has noted under this key.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn note(&self, key: &str) -> Result<Option<String>> {
+        self.store().note(key)
+    }
+
+    /// Notes a text for the application, such as how far it has shown something.
+    ///
+    /// # Errors
+    /// Faults of the data file.
+    pub fn set_note(&self, key: &str, value: &str) -> Result<()> {
+        self.store().set_note(key, value)
+    }
+
+    /// Asks the server, and waits for its reply. `rid` and `FROMID` are added.
+    ///
+    /// # Errors
+    /// [`Error::Offline`], [`Error::Refused`] with what the server says, [`Error::Interrupted`], [`Error::NoAnswer`].
+    pub fn ask(&self, request: Value) -> Result<Value> {
+        let (answer, answered) = mpsc::sync_channel(1);
+        self.wish(Wish::Ask(request, answer))?;
+        answered.recv_timeout(ANSWER_WITHIN).unwrap_or(Err(Error::NoAnswer))
+    }
+
+    pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
+        self.shared.store.lock()
+    }
+
+    fn wish(&self, wish: Wish) -> Result<()> {
+        self.wishes.make(wish)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        if self.wishes.make(Wish::Close).is_ok()
+            && let Some(thread) = self.thread.take()
+        {
+            // A thread that has panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn ended(end: &End) -> Error {
+    let errno = match end {
+        End::WrongPassword => 302,
+        End::Revoked => 403,
+        End::Replaced | End::OtherAccount(_) => 409,
+        End::NoLevel2 => 501,
+        End::Refused(_) => 400,
+        End::LoggedOut | End::Closed => return Error::Closed,
+    };
+    Error::Refused { errno, message: end.to_string(), retry_after: None }
+}
+
+/// A name for a new device.
+fn new_device() -> Result<String> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random).map_err(|error| Error::Io(std::io::Error::other(error)))?;
+    Ok(format!("rust-{:016x}", u64::from_be_bytes(random)))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,69 @@
+//! [`Asks`]: requests without an answer.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::conv::Conv;
+
+/// What waits for the answer to a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// The application, under this number.
+    Application(u64),
+    /// The application, a page below this number.
+    Page { ask: u64, conv: Conv, before: Option<u64> },
+    /// Nobody: a read mark.
+    Mark,
+    /// A 46, which its 45 answers.
+    Sync,
+}
+
+/// The requests of one connection.
+#[derive(Default, Debug)]
+pub(crate) struct Asks {
+    next: u64,
+    open: BTreeMap<String, Asked>,
+}
+
+/// The most requests without an answer. The server reads no further at 64.
+const OPEN_MAX: usize = 48;
+
+impl Asks {
+    /// A new `rid`; `None` if there are too many requests already.
+    pub(crate) fn ask(&mut self, asked: Asked) -> Option<Value> {
+        if self.open.len() >= OPEN_MAX {
+            return None;
+        }
+        self.next += 1;
+        let rid = format!("r{}", self.next);
+        self.open.insert(rid.clone(), asked);
+        Some(Value::from(rid))
+    }
+
+    /// The request with this `rid` is answered.
+    pub(crate) fn answered(&mut self, rid: &str) -> Option<Asked> {
+        self.open.remove(rid)
+    }
+
+    /// The connection has ended: what was asked and not answered.
+    pub(crate) fn end(&mut self) -> Vec<Asked> {
+        std::mem::take(&mut self.open).into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_is_answered_once_and_their_number_is_bounded() {
+        let mut asks = Asks::default();
+        let rids: Vec<Value> = (0..).map_while(|ask| asks.ask(Asked::Application(ask))).collect();
+        assert_eq!(rids.len(), OPEN_MAX);
+        assert_eq!(asks.answered("r1"), Some(Asked::Application(0)));
+        assert_eq!((asks.answered("r1"), asks.answered("r999")), (None, None));
+        assert!(asks.ask(Asked::Mark).is_some());
+        assert_eq!((asks.end().len(), asks.end().len()), (OPEN_MAX, 0));
+    }
+}

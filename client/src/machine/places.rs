@@ -1,0 +1,281 @@
+//! [`Places`]: which number comes next in each conversation of a connection.
+//!
+//! On one connection the numbers of a conversation ascend without a hole. A hole can only be a fault of the server, or
+//! a push that was lost between its nodes: then the messages beyond it are not taken, and the client asks with a 46.
+
+#[cfg(test)]
+use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Map, Value};
+
+use crate::conv::Conv;
+use crate::frame::{Line, Run};
+
+/// How far a store has come in a conversation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Cursor {
+    pub(crate) seq: u64,
+    pub(crate) tag: String,
+}
+
+/// The conversations of one connection.
+#[derive(Default, Debug)]
+pub(crate) struct Places {
+    places: HashMap<Conv, Place>,
+    /// Conversations that are to be asked for with 46.
+    behind: BTreeSet<Conv>,
+    /// Those that a 46 has asked for, until its 45.
+    asked: BTreeSet<Conv>,
+}
+
+#[derive(Default, Debug)]
+struct Place {
+    /// The last number in the store, and its tag, if it has any.
+    cursor: u64,
+    tag: Option<String>,
+    /// The number that the server shows next.
+    next: u64,
+    /// Whether the run that was asked for has not begun. Until then messages beyond the cursor are not taken.
+    awaits_run: bool,
+}
+
+/// What to do with a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// It is next: the store takes it.
+    Take,
+    /// The store has it.
+    Known,
+    /// Something is missing before it; the server is asked.
+    Hole,
+}
+
+impl Places {
+    /// A connection begins with these cursors, the most recently active conversation first. Returns those that fit
+    /// into a login as `have`; the others are asked for later.
+    pub(crate) fn begin(&mut self, cursors: impl IntoIterator<Item = (Conv, Cursor)>, bytes: usize) -> Value {
+        *self = Places::default();
+        let (mut have, mut left) = (Map::new(), bytes);
+        for (conv, cursor) in cursors {
+            let text = format!("{}:{}", cursor.seq, cursor.tag);
+            let size = text.len() + 32;
+            let fits = size <= left;
+            if fits {
+                left -= size;
+                have.insert(conv.to_string(), Value::from(text));
+            } else {
+                self.behind.insert(conv);
+            }
+            let place = Place {
+                cursor: cursor.seq,
+                tag: Some(cursor.tag),
+                next: cursor.seq.saturating_add(1),
+                awaits_run: !fits,
+            };
+            self.places.insert(conv, place);
+        }
+        Value::Object(have)
+    }
+
+    /// A conversation of a 43. Returns whether the store holds no cursor of it, so that it begins at its head.
+    pub(crate) fn on_line(&mut self, line: &Line) -> bool {
+        let place = self.places.entry(line.conv).or_default();
+        place.next = line.head + 1;
+        let adopt = place.tag.is_none() && line.head > 0;
+        if adopt {
+            (place.cursor, place.tag) = (line.head, line.tag.clone());
+        }
+        adopt
+    }
+
+    /// A 44: the run begins at its `from`.
+    pub(crate) fn on_run(&mut self, run: &Run) {
+        let place = self.places.entry(run.conv).or_default();
+        if run.reset {
+            (place.cursor, place.tag) = (0, None);
+        }
+        place.next = run.from;
+        place.awaits_run = false;
+    }
+
+    /// A conversation is not the user's.
+    pub(crate) fn on_closed(&mut self, conv: Conv) {
+        self.places.remove(&conv);
+        self.behind.remove(&conv);
+    }
+
+    /// A message with a number. `may_jump`: the user joins the group with it.
+    pub(crate) fn on_number(&mut self, conv: Conv, seq: u64, tag: &str, may_jump: bool) -> Step {
+        let place = self.places.entry(conv).or_insert_with(|| Place { next: 1, ..Place::default() });
+        if seq <= place.cursor {
+            place.next = place.next.max(seq + 1);
+            return Step::Known;
+        }
+        let is_next = seq == place.cursor + 1 || (seq == place.next && !place.awaits_run);
+        // Without a cursor there is nothing to ask from: the store notes what is missing as a gap.
+        if !is_next && !may_jump && place.tag.is_some() {
+            place.awaits_run = true;
+            // A run that was asked for already brings this message as well.
+            if !self.asked.contains(&conv) {
+                self.behind.insert(conv);
+            }
+            return Step::Hole;
+        }
+        (place.cursor, place.tag, place.next) = (seq, Some(tag.to_owned()), seq + 1);
+        Step::Take
+    }
+
+    /// What the next 46 asks for, if something is to be asked for.
+    pub(crate) fn ask(&mut self, bytes: usize) -> Option<Value> {
+        if self.behind.is_empty() || !self.asked.is_empty() {
+            return None;
+        }
+        let (mut have, mut left) = (Map::new(), bytes);
+        while let Some(conv) = self.behind.first().copied() {
+            let place = self.places.get(&conv);
+            if let Some((place, tag)) = place.and_then(|place| Some((place, place.tag.as_ref()?))) {
+                let text = format!("{}:{tag}", place.cursor);
+                let size = text.len() + 32;
+                if size > left && !have.is_empty() {
+                    break;
+                }
+                left = left.saturating_sub(size);
+                have.insert(conv.to_string(), Value::from(text));
+                self.asked.insert(conv);
+            }
+            self.behind.remove(&conv);
+        }
+        (!have.is_empty()).then_some(Value::Object(have))
+    }
+
+    /// The 45 of a 46: conversations without a run have nothing behind their cursors.
+    pub(crate) fn on_synced(&mut self) {
+        for conv in std::mem::take(&mut self.asked) {
+            if let Some(place) = self.places.get_mut(&conv).filter(|place| place.awaits_run) {
+                place.awaits_run = self.behind.contains(&conv);
+                place.next = place.cursor + 1;
+            }
+        }
+    }
+
+    /// Whether a conversation is known on this connection.
+    #[cfg(test)]
+    pub(crate) fn next_of(&self, conv: Conv) -> Option<u64> {
+        self.places.get(&conv).map(|place| place.next)
+    }
+
+    /// The cursors, by conversation.
+    #[cfg(test)]
+    pub(crate) fn cursors(&self) -> BTreeMap<Conv, u64> {
+        self.places.iter().map(|(conv, place)| (*conv, place.cursor)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const BOB: Conv = Conv::User(9);
+    const TEAM: Conv = Conv::Group(3);
+
+    fn cursor(seq: u64) -> Cursor {
+        Cursor { seq, tag: "0a".to_owned() }
+    }
+
+    fn line(conv: Conv, head: u64) -> Line {
+        let tag = (head > 0).then(|| "0b".to_owned());
+        Line { conv, head, floor: 0, tag, name: None, read: 0, unread: 0, peer_read: 0, peer_recv: 0, last: None }
+    }
+
+    fn run(conv: Conv, from: u64, reset: bool) -> Run {
+        Run { conv, from, reset }
+    }
+
+    #[test]
+    fn numbers_go_on_behind_the_cursor_the_head_or_at_one() {
+        let mut places = Places::default();
+        assert_eq!(places.begin([(BOB, cursor(5))], 1000), json!({"u9": "5:0a"}));
+        assert!(!places.on_line(&line(BOB, 7)));
+        places.on_run(&run(BOB, 6, false));
+        let mut step = |conv, seq| places.on_number(conv, seq, "0c", false);
+        assert_eq!(
+            [step(BOB, 5), step(BOB, 6), step(BOB, 7), step(BOB, 7)],
+            [Step::Known, Step::Take, Step::Take, Step::Known]
+        );
+        assert_eq!(step(Conv::User(1), 1), Step::Take, "in no 43");
+        assert!(places.on_line(&line(TEAM, 40)), "it begins at its head");
+        assert_eq!(places.on_number(TEAM, 41, "0c", false), Step::Take);
+        assert!(!places.on_line(&line(Conv::Group(4), 0)), "an empty group has no tag");
+        assert_eq!(places.on_number(Conv::Group(4), 1, "0c", false), Step::Take);
+    }
+
+    #[test]
+    fn a_run_behind_a_gap_begins_where_it_says() {
+        let mut places = Places::default();
+        places.begin([(TEAM, cursor(7))], 1000);
+        places.on_line(&line(TEAM, 207));
+        places.on_run(&run(TEAM, 108, false));
+        assert_eq!(places.on_number(TEAM, 108, "0c", false), Step::Take);
+        assert_eq!(places.on_number(TEAM, 109, "0c", false), Step::Take);
+    }
+
+    #[test]
+    fn a_hole_is_asked_for_and_nothing_beyond_it_is_taken() {
+        let mut places = Places::default();
+        places.begin([(BOB, cursor(5))], 1000);
+        places.on_line(&line(BOB, 5));
+        assert_eq!(places.on_number(BOB, 7, "0c", false), Step::Hole);
+        assert_eq!(places.on_number(BOB, 8, "0c", false), Step::Hole);
+        assert_eq!(places.ask(1000), Some(json!({"u9": "5:0a"})));
+        assert_eq!(places.ask(1000), None, "it is asked for once");
+        assert_eq!(places.on_number(BOB, 9, "0c", false), Step::Hole);
+        places.on_run(&run(BOB, 6, false));
+        let steps: Vec<Step> = (6..=9).map(|seq| places.on_number(BOB, seq, "0c", false)).collect();
+        assert_eq!(steps, [Step::Take; 4]);
+        places.on_synced();
+        assert_eq!((places.ask(1000), places.next_of(BOB)), (None, Some(10)));
+    }
+
+    #[test]
+    fn cursors_that_do_not_fit_into_the_login_are_asked_for_later() {
+        let mut places = Places::default();
+        let cursors = (1..=40).map(|id| (Conv::User(id), cursor(5)));
+        let have = places.begin(cursors, 20 * 36);
+        assert_eq!(have.as_object().map(Map::len), Some(20));
+        for id in 1..=40 {
+            assert!(!places.on_line(&line(Conv::User(id), 9)));
+        }
+        assert_eq!(places.on_number(Conv::User(40), 10, "0c", false), Step::Hole, "its run has not begun");
+        let (mut asked, mut rounds) = (BTreeSet::new(), 0);
+        while let Some(have) = places.ask(10 * 36) {
+            asked.extend(have.as_object().expect("cursors").keys().cloned());
+            places.on_synced();
+            rounds += 1;
+        }
+        assert_eq!((asked.len(), rounds), (20, 2));
+        assert_eq!(places.cursors().get(&Conv::User(40)), Some(&5));
+    }
+
+    #[test]
+    fn another_history_begins_anew() {
+        let mut places = Places::default();
+        places.begin([(BOB, cursor(50))], 1000);
+        places.on_line(&line(BOB, 20));
+        places.on_run(&run(BOB, 3, true));
+        assert_eq!(places.on_number(BOB, 3, "0c", false), Step::Take);
+        places.on_closed(BOB);
+        assert_eq!(places.next_of(BOB), None);
+    }
+
+    #[test]
+    fn a_user_who_joins_a_group_again_begins_there() {
+        let mut places = Places::default();
+        places.begin([(TEAM, cursor(5))], 1000);
+        places.on_line(&line(TEAM, 5));
+        assert_eq!(places.on_number(TEAM, 31, "0c", true), Step::Take);
+        assert_eq!(places.on_number(TEAM, 32, "0c", false), Step::Take);
+    }
+}

@@ -1,0 +1,366 @@
+//! Friends, groups, devices and the account: requests by name.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::Client;
+use crate::conv::Conv;
+use crate::error::{Error, Result};
+use crate::frame::Refusal;
+
+/// A user or a group by id and name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Named {
+    /// Its id.
+    pub id: i64,
+    /// Its name.
+    pub name: String,
+}
+
+/// A member of a group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The user's id.
+    pub id: i64,
+    /// The user's name.
+    pub name: String,
+    /// Whether the user may change the group.
+    pub is_creator: bool,
+}
+
+/// What a search finds, also the lists of friends and groups.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Found {
+    /// Users.
+    pub users: Vec<Named>,
+    /// Groups.
+    pub groups: Vec<Named>,
+}
+
+/// A device of the account.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Device {
+    /// Its name.
+    pub device: String,
+    /// When it was seen last, in milliseconds since 1970.
+    pub seen: i64,
+    /// Whether it is connected.
+    pub online: bool,
+}
+
+/// What a request to make friends has led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Friendship {
+    /// Both are friends now.
+    Made,
+    /// The other user is asked.
+    Asked,
+}
+
+/// The longest reply to a registration.
+const REPLY_MAX: u64 = 64 * 1024;
+
+/// Makes an account, and returns its id. Needs no client: it has a connection of its own.
+///
+/// # Errors
+/// [`Error::Refused`] with what the server says, for example because the name is taken.
+pub fn register(server: &str, name: &str, password: &str) -> Result<i64> {
+    let patience = Duration::from_secs(20);
+    let mut last = Error::Offline;
+    for address in server.to_socket_addrs()? {
+        let stream = match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => stream,
+            Err(error) => {
+                last = Error::Io(error);
+                continue;
+            }
+        };
+        stream.set_read_timeout(Some(patience))?;
+        stream.set_write_timeout(Some(patience))?;
+        let request = json!({"msgType": 2, "name": name, "password": password});
+        (&stream).write_all(format!("{request}\n").as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(stream.take(REPLY_MAX)).read_line(&mut line)?;
+        let reply: Value = serde_json::from_str(&line).map_err(|_| Error::Misunderstood)?;
+        return match Refusal::of(&reply) {
+            None => reply["USERID"].as_i64().ok_or(Error::Misunderstood),
+            // The one error that the server has for a name that is taken, empty or too long.
+            Some(Refusal { errno: 500, .. }) => Err(Error::Refused {
+                errno: 500,
+                message: "the name is taken, or name or password is too long: try another name".to_owned(),
+                retry_after: None,
+            }),
+            Some(Refusal { errno, errmsg, retry_after }) => Err(Error::Refused { errno, message: errmsg, retry_after }),
+        };
+    }
+    Err(last)
+}
+
+/// # Requests
+///
+/// Each waits for the server's answer. Their errors are those of [`Client::ask`].
+impl Client {
+    /// The user's friends and groups.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn friends(&self) -> Result<Found> {
+        let reply = self.ask(json!({"msgType": 8}))?;
+        self.remember(found(&reply["friends"]))
+    }
+
+    /// Searches users by id or name, and groups by id or by a part of their name.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn search(&self, keyword: &str) -> Result<Found> {
+        let reply = self.ask(json!({"msgType": 15, "keyword": keyword}))?;
+        self.remember(found(&reply["results"]))
+    }
+
+    /// The conversation with a user or a group of this name: a conversation of the store, a friend, or somebody whom
+    /// the server knows. `None` if there is none.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`], if the store does not know the name.
+    pub fn find(&self, name: &str) -> Result<Option<Conv>> {
+        if let Ok(conv) = name.parse() {
+            return Ok(Some(conv));
+        }
+        let is_it = |known: Option<&str>| known.is_some_and(|known| known.to_lowercase() == name.to_lowercase());
+        let known = self.conversations()?.into_iter().find(|known| is_it(known.name.as_deref()));
+        if let Some(known) = known {
+            return Ok(Some(known.conv));
+        }
+        if self.user()?.is_some_and(|(_, own)| is_it(Some(&own))) {
+            return Ok(self.user()?.map(|(id, _)| Conv::User(id)));
+        }
+        let named = |found: &Found| {
+            let user = found.users.iter().find(|user| is_it(Some(&user.name))).map(|user| Conv::User(user.id));
+            user.or_else(|| {
+                found.groups.iter().find(|group| is_it(Some(&group.name))).map(|group| Conv::Group(group.id))
+            })
+        };
+        match named(&self.friends()?) {
+            Some(conv) => Ok(Some(conv)),
+            None => Ok(named(&self.search(name)?)),
+        }
+    }
+
+    /// Makes friends with a user, or asks for it where the server wants both to agree.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn add_friend(&self, user: i64) -> Result<Friendship> {
+        let me = self.store().me();
+        let reply = self.ask(json!({"msgType": 6, "U1": me, "U2": user}))?;
+        if let Some(name) = reply["name"].as_str() {
+            self.store().remember_names(&[(user, name.to_owned())])?;
+        }
+        Ok(if reply["errno"] == 202 { Friendship::Asked } else { Friendship::Made })
+    }
+
+    /// Removes a user from the own list of friends.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn remove_friend(&self, user: i64) -> Result<()> {
+        self.ask(json!({"msgType": 7, "TOID": user})).map(drop)
+    }
+
+    /// Makes a group, and returns its conversation.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn create_group(&self, name: &str, description: &str) -> Result<Conv> {
+        let reply = self.ask(json!({"msgType": 12, "name": name, "description": description}))?;
+        reply["GROUPID"].as_i64().map(Conv::Group).ok_or(Error::Misunderstood)
+    }
+
+    /// Becomes a member of a group.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn join_group(&self, group: i64) -> Result<()> {
+        self.ask(json!({"msgType": 10, "GROUPID": group})).map(drop)
+    }
+
+    /// The members of a group.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn members(&self, group: i64) -> Result<Vec<Member>> {
+        let reply = self.ask(json!({"msgType": 61, "GROUPID": group}))?;
+        let members = reply["members"].as_array().ok_or(Error::Misunderstood)?;
+        let member = |member: &Value| {
+            let (id, name) = (id(&member["id"])?, member["name"].as_str()?.to_owned());
+            Some(Member { id, name, is_creator: member["role"] == "creator" })
+        };
+        let members: Vec<Member> = members.iter().filter_map(member).collect();
+        let names: Vec<(i64, String)> = members.iter().map(|member| (member.id, member.name.clone())).collect();
+        self.store().remember_names(&names)?;
+        Ok(members)
+    }
+
+    /// Leaves a group.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn leave_group(&self, group: i64) -> Result<()> {
+        self.ask(json!({"msgType": 62, "GROUPID": group})).map(drop)
+    }
+
+    /// Removes a member from a group; for its creator.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn remove_member(&self, group: i64, user: i64) -> Result<()> {
+        self.ask(json!({"msgType": 63, "GROUPID": group, "USERID": user})).map(drop)
+    }
+
+    /// Adds a user to a group; for its creator.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn add_member(&self, group: i64, user: i64) -> Result<()> {
+        self.ask(json!({"msgType": 63, "GROUPID": group, "USERID": user, "add": true})).map(drop)
+    }
+
+    /// Gives a group another name; for its creator.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn rename_group(&self, group: i64, name: &str) -> Result<()> {
+        self.ask(json!({"msgType": 64, "GROUPID": group, "name": name})).map(drop)
+    }
+
+    /// Dissolves a group; for its creator.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn dissolve_group(&self, group: i64) -> Result<()> {
+        self.ask(json!({"msgType": 65, "GROUPID": group})).map(drop)
+    }
+
+    /// Blocks a user, or allows the user again.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn block(&self, user: i64, block: bool) -> Result<()> {
+        self.ask(json!({"msgType": 66, "USERID": user, "block": block})).map(drop)
+    }
+
+    /// The users whom the user has blocked.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn blocked(&self) -> Result<Vec<Named>> {
+        Ok(found(&self.ask(json!({"msgType": 66}))?["blocked"]).users)
+    }
+
+    /// Changes the own name.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn rename(&self, name: &str) -> Result<()> {
+        self.ask(json!({"msgType": 67, "name": name})).map(drop)
+    }
+
+    /// Shows partners how far the user has read, and the user how far they have, or not.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn set_receipts(&self, shown: bool) -> Result<()> {
+        self.ask(json!({"msgType": 67, "receipts": shown})).map(drop)
+    }
+
+    /// The devices of the account.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        self.devices_after(json!({"msgType": 68}))
+    }
+
+    /// Logs a device out, and returns the others.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn revoke_device(&self, device: &str) -> Result<Vec<Device>> {
+        self.devices_after(json!({"msgType": 68, "revoke": device}))
+    }
+
+    fn devices_after(&self, request: Value) -> Result<Vec<Device>> {
+        let reply = self.ask(request)?;
+        let devices = reply["devices"].as_array().ok_or(Error::Misunderstood)?;
+        let device = |device: &Value| {
+            let (name, seen) = (device["device"].as_str()?.to_owned(), device["seen"].as_i64().unwrap_or(0));
+            Some(Device { device: name, seen, online: device["online"] == true })
+        };
+        Ok(devices.iter().filter_map(device).collect())
+    }
+
+    /// Changes the password. All other devices are logged out.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn change_password(&self, password: &str, new: &str) -> Result<()> {
+        self.ask(json!({"msgType": 60, "password": password, "new": new})).map(drop)
+    }
+
+    /// Deletes the account for ever.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn delete_account(&self, password: &str) -> Result<()> {
+        self.ask(json!({"msgType": 69, "password": password})).map(drop)
+    }
+
+    /// Logs this device out. The client ends; the data stay in the file.
+    ///
+    /// # Errors
+    /// As of [`Client::ask`].
+    pub fn log_out(&self) -> Result<()> {
+        let me = self.store().me();
+        self.ask(json!({"msgType": 3, "USERID": me})).map(drop)
+    }
+
+    fn remember(&self, found: Found) -> Result<Found> {
+        let names: Vec<(i64, String)> = found.users.iter().map(|user| (user.id, user.name.clone())).collect();
+        self.store().remember_names(&names)?;
+        Ok(found)
+    }
+}
+
+/// Lists of level 1 have ids as texts and say in `isGroup` what they are of.
+fn found(list: &Value) -> Found {
+    let mut found = Found::default();
+    for entry in list.as_array().into_iter().flatten() {
+        let (Some(id), Some(name)) = (id(&entry["id"]), entry["name"].as_str()) else { continue };
+        let named = Named { id, name: name.to_owned() };
+        if entry["isGroup"] == "1" { found.groups.push(named) } else { found.users.push(named) }
+    }
+    found
+}
+
+fn id(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).filter(|id| *id > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_in_both_forms() {
+        let list = json!([{"id": "2", "isGroup": "0", "name": "bob"}, {"desc": "", "id": "1", "isGroup": "1", "name": "hikers"},
+            {"id": 7, "name": "cat"}, {"id": "x", "name": "?"}, {"id": "3"}, 5]);
+        let named = |id, name: &str| Named { id, name: name.to_owned() };
+        let expected = Found { users: vec![named(2, "bob"), named(7, "cat")], groups: vec![named(1, "hikers")] };
+        assert_eq!(found(&list), expected);
+        assert_eq!(found(&Value::Null), Found::default());
+    }
+}
