@@ -13,6 +13,9 @@ COPY raybench/Cargo.toml raybench/
 COPY net/Cargo.toml net/
 COPY pool/Cargo.toml pool/
 COPY testkit/Cargo.toml testkit/
+# Lists the files of the web client, which are part of the server.
+COPY build.rs ./
+COPY web web
 # The manifests name these, so they must exist, although they are not built.
 COPY benches benches
 COPY net/benches net/benches

@@ -178,7 +178,6 @@ impl Admission {
     /// line a minute about it.
     pub fn speaks(&self, foreign: Foreign, source: Source, now: Instant) {
         let (hit, protocol) = match foreign {
-            Foreign::Http { .. } => (Hit::Http, "HTTP"),
             Foreign::Tls => (Hit::Tls, "TLS"),
             Foreign::Plain { .. } => (Hit::Plain, "no TLS"),
         };
@@ -186,7 +185,7 @@ impl Admission {
         log::debug!("closed a connection from {source}: it speaks {protocol}");
         let advice = match foreign {
             Foreign::Plain { .. } => "tls=require; have the client connect with TLS, or set tls=on",
-            Foreign::Http { .. } | Foreign::Tls => "this port takes JSON over TCP; have the client connect elsewhere",
+            Foreign::Tls => "this port takes JSON over TCP; have the client connect elsewhere",
         };
         let raised = self.complaints.lock()[hit as usize].raise(now);
         match raised {

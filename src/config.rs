@@ -21,6 +21,7 @@ mod keys;
 mod limits;
 mod networks;
 mod settings;
+mod sites;
 mod spelling;
 mod values;
 
@@ -46,6 +47,7 @@ pub use networks::Networks;
 pub use settings::{
     AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
 };
+pub use sites::{HostName, Hosts, Origin, Origins};
 use spelling::nearest;
 
 /// The action that the command line asks for.
@@ -132,6 +134,9 @@ impl Config {
             output_bytes_max: 0,
             paced: Paced::Off,
             presence: PresenceShown::Off,
+            web: false,
+            ws_origins: Origins::default(),
+            http_hosts: Hosts::default(),
             receipts: false,
             friends: FriendsBecome::Open,
             group_join: GroupJoin::Open,

@@ -33,6 +33,7 @@
 //!   room each has.
 //! - [`metrics`] are the counters of all of these.
 //! - [`protocol`] reads and writes the JSON of clients; `net` and the bus over Redis poll with mio.
+//! - [`web`] is what the port says in HTTP.
 //! - [`config`] is read once.
 //! - [`base`] may be used by all of them.
 //!
@@ -76,3 +77,4 @@ pub mod routing;
 pub mod server;
 pub mod session;
 pub mod store;
+pub mod web;

@@ -23,6 +23,7 @@ use pool::LanesWatch;
 use crate::base::loads::{PoolUse, SpoolLoad};
 use crate::protocol::{FrameKind, ReplyKind};
 use counters::{Batches, Count, Sharded};
+use events::HTTP_STATUSES;
 pub use events::{BatchStage, Hit, Login, SpoolMove};
 use families::{Families, Sample};
 
@@ -60,6 +61,7 @@ struct Counts {
     logged_out: Count,
     logins: [Count; Login::NAMES.len()],
     refused: [Count; Hit::COUNT],
+    http_answers: [Count; HTTP_STATUSES.len()],
     batches: [Batches; BatchStage::NAMES.len()],
     spool: [Count; SpoolMove::NAMES.len()],
     /// A gauge.
@@ -96,6 +98,13 @@ impl Metrics {
     /// `n` messages were written to connections of this node.
     pub fn delivered_locally(&self, n: usize) {
         self.counts.local.add(n);
+    }
+
+    /// A request of HTTP got an answer with this status; 101 is the beginning of a WebSocket.
+    pub fn http_answer(&self, status: u16) {
+        if let Some(at) = HTTP_STATUSES.iter().position(|known| *known == status) {
+            self.counts.http_answers[at].add(1);
+        }
     }
 
     /// `n` messages were offered to other nodes.
@@ -305,6 +314,10 @@ impl Metrics {
         show("raybox_refused_total", |counts| {
             Hit::KEYS.iter().zip(&counts.refused).map(|(key, count)| count.sample().of(*key)).collect()
         });
+        show("raybox_http_answers_total", |counts| {
+            let counted = HTTP_STATUSES.iter().zip(&counts.http_answers);
+            counted.map(|(status, count)| count.sample().of(status.to_string())).collect()
+        });
         show("raybox_batch_messages", |counts| {
             BatchStage::NAMES.iter().zip(&counts.batches).map(|(name, batches)| batches.sample().of(*name)).collect()
         });
@@ -350,6 +363,8 @@ fn reason_name(reason: CloseReason) -> &'static str {
         CloseReason::Idle => "idle",
         CloseReason::Stopped => "stopped",
         CloseReason::Foreign => "foreign",
+        CloseReason::Answered => "answered",
+        CloseReason::Violation => "violation",
         CloseReason::Excess => "excess",
         CloseReason::TurnedAway => "turned_away",
     }

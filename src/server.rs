@@ -16,6 +16,7 @@ mod facts;
 mod fetching;
 pub mod foreign;
 mod hashing;
+mod http_client;
 mod importing;
 pub mod jobs;
 mod members;

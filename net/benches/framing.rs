@@ -67,7 +67,9 @@ fn take_all(decoder: &mut Decoder, received: &[u8]) -> usize {
             }
             Item::LineEnd { len } | Item::Blank { len } => len,
             Item::Incomplete => return taken,
-            Item::Oversize | Item::Foreign(_) => unreachable!("no frame is that long, and these are frames"),
+            Item::Oversize | Item::Http | Item::Foreign(_) => {
+                unreachable!("no frame is that long, and these are frames")
+            }
         };
         decoder.taken();
         at += len;

@@ -44,6 +44,9 @@ impl<H: Handler> Closing<'_, H> {
             }
         }
         conn.forget_kept();
+        if conn.reader.is_websocket() {
+            conn.link.ends_with(code_of(reason));
+        }
         self.drain_on(conn);
         if let ConnectionPhase::Draining(_) = conn.phase {
             self.timers.set(self.turn.now() + self.settings.drain_timeout, conn.link.id, Deadline::Close);
@@ -86,7 +89,7 @@ impl<H: Handler> Closing<'_, H> {
     /// Everything is written: shuts the sending side down, and waits for the peer's end unless it
     /// has come.
     fn finish(&mut self, conn: &mut Conn<H>) {
-        conn.link.finish();
+        conn.link.finish(self.turn);
         if conn.input == InputState::Ended && conn.ends.is_of_client() {
             self.kill(conn);
             return;
@@ -132,6 +135,17 @@ impl<H: Handler> Closing<'_, H> {
             ConnectionPhase::Draining(None) | ConnectionPhase::Lingering | ConnectionPhase::Dead => {}
         }
         self.dead.push(conn.link.id);
+    }
+}
+
+/// The code that a WebSocket ends with if neither its framing nor the application has said one.
+fn code_of(reason: CloseReason) -> u16 {
+    match reason {
+        CloseReason::Ended | CloseReason::Broken => 1000,
+        // RFC 6455, 7.4.1: the endpoint is going away.
+        CloseReason::Idle | CloseReason::Stopped | CloseReason::Excess | CloseReason::TurnedAway => 1001,
+        CloseReason::Foreign | CloseReason::Answered | CloseReason::Violation => 1002,
+        CloseReason::Oversize => 1009,
     }
 }
 

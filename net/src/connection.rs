@@ -277,7 +277,7 @@ impl<A, M> Connection<A, M> {
     /// Puts taken bytes back, of which `consumed` more are consumed now. An idle connection holds
     /// no buffer, and consumed bytes are removed soon.
     pub(crate) fn put_back(&mut self, mut kept: Box<HeldInput>, consumed: usize) {
-        if consumed > 0 {
+        if consumed > 0 && !self.reader.goes_on() {
             kept.begun = None;
         }
         kept.consumed += consumed;

@@ -13,35 +13,48 @@
 //! mask. The writer puts head and tail around a frame in the buffer of the output. A frame that is
 //! returned to its sender is a payload again. So only this folder knows the encoding of frames.
 //!
-//! The halves are enums and not trait objects: the framing of a connection never changes, most
-//! connections are idle, and there will be three kinds. An object would cost an allocation for each
-//! idle connection, and a call that cannot be inlined for each frame. An enum of one kind costs
-//! nothing, and one with more kinds a comparison for each call.
+//! Every connection begins with the reader of JSON, which finds out whether the connection begins
+//! with something else ([`foreign`]). HTTP has a reader of its own, and after an upgrade the
+//! connection has those of a WebSocket.
+//!
+//! The halves are enums and not trait objects: most connections are idle, and there are three
+//! kinds. An object would cost an allocation for each idle connection, and a call that cannot be
+//! inlined for each frame. An enum costs a comparison for each call.
 
 mod codec;
 #[cfg(feature = "simulation")]
 mod custom;
 mod foreign;
 mod found;
+mod http;
 mod json;
 mod json_prefix;
+mod websocket;
 
 pub use codec::{Decoder, Item};
 #[cfg(feature = "simulation")]
 pub use custom::{CustomReader, CustomWriter};
 pub use foreign::Foreign;
 pub(crate) use foreign::looks_like_http;
-#[cfg_attr(not(feature = "simulation"), expect(unused_imports))]
-pub use found::{FoundItem, Notice, Piece, Wrapping};
+pub use found::HttpPart;
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
+pub use found::{Ending, FoundItem, HttpItem, Notice, Piece, Wrapping};
+pub use http::HEAD_BYTES_MAX;
 pub use json_prefix::NESTING_MAX;
 
+use http::HttpReader;
 use json::{JsonReader, JsonWriter};
+use websocket::{WebSocketReader, WebSocketWriter};
 
 /// The half that finds frames in received bytes. It stores none of the bytes.
 #[derive(Debug)]
 pub(crate) enum FrameReader {
     /// JSON objects back to back.
     Json(JsonReader),
+    /// Messages of a WebSocket.
+    WebSocket(WebSocketReader),
+    /// Requests of HTTP/1.1.
+    Http(HttpReader),
     #[cfg(feature = "simulation")]
     Custom(Box<dyn CustomReader>),
 }
@@ -51,6 +64,8 @@ pub(crate) enum FrameReader {
 pub(crate) enum FrameWriter {
     /// JSON objects back to back, or each on a line of its own.
     Json(JsonWriter),
+    /// Messages of a WebSocket.
+    WebSocket(WebSocketWriter),
     #[cfg(feature = "simulation")]
     Custom(Box<dyn CustomWriter>),
 }
@@ -62,6 +77,36 @@ impl FrameReader {
         FrameReader::Json(JsonReader::new(frame_bytes_max))
     }
 
+    /// The connection begins with HTTP.
+    pub(crate) fn become_http(&mut self) {
+        if let FrameReader::Json(reader) = self {
+            *self = FrameReader::Http(HttpReader::new(reader.frame_bytes_max()));
+        }
+    }
+
+    /// The connection has become a WebSocket.
+    pub(crate) fn become_websocket(&mut self) {
+        if let FrameReader::Http(reader) = self {
+            *self = FrameReader::WebSocket(WebSocketReader::new(reader.message_bytes_max));
+        }
+    }
+
+    /// Whether bytes that were skipped belong to a frame that has not ended.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self, FrameReader::WebSocket(reader) if reader.goes_on())
+    }
+
+    pub(crate) fn is_websocket(&self) -> bool {
+        matches!(self, FrameReader::WebSocket(_))
+    }
+
+    /// The head of the request was taken, and a body of this length follows.
+    pub(crate) fn expect_body(&mut self, len: usize) {
+        if let FrameReader::Http(reader) = self {
+            reader.expect_body(len);
+        }
+    }
+
     /// Finds the item at the front of `bytes`, which are all received and unconsumed bytes.
     /// `ended`: no more can be read at this moment. A frame, garbage and other shown items stay the
     /// same until [`FrameReader::taken`] is called. This may write into the bytes of a frame, for
@@ -70,6 +115,8 @@ impl FrameReader {
     pub(crate) fn find(&mut self, bytes: &mut [u8], ended: bool) -> FoundItem {
         match self {
             FrameReader::Json(reader) => reader.find(bytes, ended),
+            FrameReader::WebSocket(reader) => reader.find(bytes),
+            FrameReader::Http(reader) => reader.find(bytes),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.find(bytes, ended),
         }
@@ -81,6 +128,8 @@ impl FrameReader {
     pub(crate) fn taken(&mut self, frame: Option<Piece>) {
         match self {
             FrameReader::Json(reader) => reader.taken(frame),
+            FrameReader::WebSocket(reader) => reader.taken(),
+            FrameReader::Http(reader) => reader.taken(),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.taken(),
         }
@@ -91,6 +140,8 @@ impl FrameReader {
     pub(crate) fn notice(&mut self) -> Option<Notice> {
         match self {
             FrameReader::Json(reader) => reader.notice(),
+            FrameReader::WebSocket(reader) => reader.notice(),
+            FrameReader::Http(_) => None,
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.notice(),
         }
@@ -101,6 +152,8 @@ impl FrameReader {
     pub(crate) fn has_shown(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.has_shown(),
+            FrameReader::WebSocket(reader) => reader.has_shown(),
+            FrameReader::Http(reader) => reader.has_shown(),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.has_shown(),
         }
@@ -111,16 +164,20 @@ impl FrameReader {
     pub(crate) fn is_inside(&self) -> bool {
         match self {
             FrameReader::Json(reader) => reader.is_inside(),
+            FrameReader::WebSocket(reader) => reader.is_inside(),
+            FrameReader::Http(reader) => reader.is_inside(),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.is_inside(),
         }
     }
 
-    /// Gives up on a frame that has begun: the caller drops its bytes, and the next item is
-    /// garbage, or the protocol that the connection has begun with.
+    /// Gives up on a frame that has begun: the caller drops its bytes, and the next item says so:
+    /// garbage, the end, or a late request.
     pub(crate) fn give_up(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.give_up(),
+            FrameReader::WebSocket(reader) => reader.give_up(),
+            FrameReader::Http(reader) => reader.give_up(),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.give_up(),
         }
@@ -130,6 +187,8 @@ impl FrameReader {
     pub(crate) fn forget(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.forget(),
+            FrameReader::WebSocket(reader) => reader.forget(),
+            FrameReader::Http(reader) => reader.taken(),
             #[cfg(feature = "simulation")]
             FrameReader::Custom(reader) => reader.forget(),
         }
@@ -141,10 +200,31 @@ impl FrameWriter {
         FrameWriter::Json(JsonWriter::default())
     }
 
+    pub(crate) fn websocket() -> FrameWriter {
+        FrameWriter::WebSocket(WebSocketWriter::default())
+    }
+
+    /// Notes the code that the connection ends with, if its framing tells the client one. The first
+    /// one counts.
+    pub(crate) fn ends_with(&mut self, code: u16) {
+        if let FrameWriter::WebSocket(writer) = self {
+            writer.ends_with(code);
+        }
+    }
+
+    /// The last bytes of the connection, if its framing has some.
+    pub(crate) fn goodbye(&self) -> Option<[u8; 4]> {
+        match self {
+            FrameWriter::WebSocket(writer) => Some(writer.goodbye()),
+            _ => None,
+        }
+    }
+
     /// Appends the encoded frame to `out`.
     pub(crate) fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping {
         match self {
             FrameWriter::Json(writer) => writer.wrap(frame, out),
+            FrameWriter::WebSocket(writer) => writer.wrap(frame, out),
             #[cfg(feature = "simulation")]
             FrameWriter::Custom(writer) => writer.wrap(frame, out),
         }
@@ -156,6 +236,7 @@ impl FrameWriter {
     pub(crate) fn is_bare(&self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.is_bare(),
+            FrameWriter::WebSocket(_) => false,
             #[cfg(feature = "simulation")]
             FrameWriter::Custom(_) => false,
         }
@@ -166,8 +247,21 @@ impl FrameWriter {
     pub(crate) fn use_lines(&mut self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.use_lines(),
+            FrameWriter::WebSocket(_) => false,
             #[cfg(feature = "simulation")]
             FrameWriter::Custom(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_costs_the_same_memory_whatever_it_speaks() {
+        assert_eq!(size_of::<FrameReader>(), size_of::<JsonReader>().next_multiple_of(8) + 8);
+        // In a test there is a variant more, with a pointer to an object.
+        assert!(size_of::<FrameWriter>() <= 24, "{}", size_of::<FrameWriter>());
     }
 }

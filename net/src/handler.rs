@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::framing::Foreign;
+use crate::framing::{Foreign, HttpPart};
 use crate::label::Label;
 use crate::link::{Link, Turn};
 use crate::opening::Preface;
@@ -95,6 +95,20 @@ pub trait Handler {
         conn: &mut Self::Conn,
         incoming: Incoming<'_>,
     ) -> Flow;
+
+    /// A part of an HTTP request has arrived; the connection began with one. What is sent now is
+    /// sent as it is. A part that is answered with [`HttpFlow::Later`] is shown again as in
+    /// [`Handler::on_incoming`]. The end of the input is shown there, too.
+    fn on_http(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        conn: &mut Self::Conn,
+        part: HttpPart<'_>,
+    ) -> HttpFlow {
+        let _ = (turn, link, conn, part);
+        HttpFlow::Last
+    }
 
     /// A frame sent with [`Fate::Report`](crate::Fate::Report) has arrived: the peer's kernel has
     /// acknowledged it. This is called while the connection is open; an application that needs it
@@ -212,6 +226,23 @@ pub enum Flow {
     Last,
 }
 
+/// The application's answer to a part of an HTTP request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HttpFlow {
+    /// The request was answered, and another one may follow.
+    Next,
+    /// Its body follows, of this length.
+    Body(usize),
+    /// Not now: show it again after the next call for this connection.
+    Later,
+    /// It was answered with the upgrade to a WebSocket. Each message is a frame from now on, in both
+    /// directions.
+    WebSocket,
+    /// It was answered, and it is the last: the connection is closed after what was sent has been
+    /// written. What the client still sends is dropped.
+    Last,
+}
+
 /// Why a connection closes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CloseReason {
@@ -221,8 +252,12 @@ pub enum CloseReason {
     Broken,
     /// It sent a frame that is too long.
     Oversize,
-    /// It spoke another protocol.
+    /// It spoke a protocol that is not spoken here.
     Foreign,
+    /// It spoke HTTP, and was answered ([`HttpFlow::Last`]).
+    Answered,
+    /// It broke the rules of its WebSocket.
+    Violation,
     /// Nothing has arrived from it for the idle timeout.
     Idle,
     /// The server shuts down.
@@ -242,11 +277,13 @@ impl CloseReason {
     }
 
     /// All reasons.
-    pub const ALL: [CloseReason; 8] = [
+    pub const ALL: [CloseReason; 10] = [
         CloseReason::Ended,
         CloseReason::Broken,
         CloseReason::Oversize,
         CloseReason::Foreign,
+        CloseReason::Answered,
+        CloseReason::Violation,
         CloseReason::Idle,
         CloseReason::Stopped,
         CloseReason::Excess,

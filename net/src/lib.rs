@@ -121,7 +121,8 @@
 //!   socket ◀──────────────────────────── records ◀──────────────── head, payload, tail ◀──── Link
 //! ```
 //! The openings end before the application is shown anything; the last one says which transport and
-//! which framing the connection has. Both have a half that the loop reads with and a half that any
+//! which framing the connection has. A connection of JSON that begins with HTTP is shown as that,
+//! and may become a WebSocket ([`HttpFlow::WebSocket`]). Both have a half that the loop reads with and a half that any
 //! thread writes with.
 //!
 //! # Why any thread writes
@@ -193,8 +194,8 @@ mod waiting;
 
 pub use acceptor::{Acceptor, ListenSettings, Stopper};
 pub use complaints::Complaints;
-pub use framing::{Decoder, Foreign, Item, NESTING_MAX};
-pub use handler::{CloseReason, Flow, Handler, Incoming, Settings};
+pub use framing::{Decoder, Foreign, HEAD_BYTES_MAX, HttpPart, Item, NESTING_MAX};
+pub use handler::{CloseReason, Flow, Handler, HttpFlow, Incoming, Settings};
 pub use label::Label;
 pub use link::{Link, Refused, Turn};
 pub use loop_group::LoopGroup;

@@ -351,10 +351,23 @@ impl<M> Link<M> {
         self.side.lock().pending() == 0
     }
 
-    /// Shuts the sending side down. Frames sent from now on are returned in the end: writing them
-    /// would break the connection before the peer has read the rest.
-    pub(crate) fn finish(&self) {
+    /// From now on frames are messages of a WebSocket. What was sent before is written as it is.
+    pub(crate) fn speak_websocket(&self) {
+        self.side.lock().writer = FrameWriter::websocket();
+    }
+
+    /// Notes the code that a WebSocket ends with, the first one for good; other connections tell
+    /// none. Any thread may call it.
+    pub fn ends_with(&self, code: u16) {
+        self.side.lock().writer.ends_with(code);
+    }
+
+    /// Says the last word of the framing, and shuts the sending side down. Frames sent from now on
+    /// are returned in the end: writing them would break the connection before the peer has read the
+    /// rest.
+    pub(crate) fn finish(&self, turn: &mut Turn<M>) {
         let mut side = self.side.lock();
+        side.say_goodbye(self.reach(), turn);
         side.transport.end(&self.socket);
         side.state = SideState::Finished;
         drop(side);

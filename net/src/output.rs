@@ -224,7 +224,6 @@ impl Output {
     }
 
     /// Has these bytes written as they are.
-    #[cfg(feature = "simulation")]
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.marks.push_back(Mark::new(bytes.len(), Wrapping::default(), Content::Frame(Fate::Drop)));

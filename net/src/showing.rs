@@ -1,8 +1,8 @@
 //! Reads a connection and shows its bytes to the application, one item after the other.
 
 use crate::connection::{Connection, ConnectionPhase, InputState, Read1, Way};
-use crate::framing::{Foreign, FoundItem, Piece};
-use crate::handler::{CloseReason, Flow, Handler, Incoming};
+use crate::framing::{Ending, Foreign, FoundItem, HttpItem, Notice, Piece};
+use crate::handler::{CloseReason, Flow, Handler, HttpFlow, Incoming};
 use crate::link::Turn;
 
 /// The result of showing the received bytes to the application.
@@ -117,6 +117,9 @@ enum Front {
     Garbage(usize),
     /// The last item, and why the connection then closes.
     Last(Incoming<'static>, CloseReason),
+    /// This number of bytes was answered by the framing; skip them.
+    Answered(usize),
+    Http(HttpItem),
 }
 
 /// Shows the application the frames in `bytes`; returns the number of consumed bytes.
@@ -153,6 +156,20 @@ fn show<H: Handler>(
             Front::Frame(piece) => Incoming::Frame(&rest[piece.payload()]),
             Front::Garbage(len) => Incoming::Garbage { len: conn.blanks + len },
             Front::Last(incoming, _) => incoming,
+            Front::Answered(len) => {
+                turn.budget.spend(ITEM_WORK);
+                conn.blanks += len;
+                (consumed, taken) = (consumed + len, taken + 1);
+                continue;
+            }
+            Front::Http(item) => match show_http(handler, turn, conn, rest, item) {
+                Ok(len) => {
+                    (consumed, taken) = (consumed + len, taken + 1);
+                    continue;
+                }
+                Err(Shown::Held) => return (consumed, Shown::Held),
+                Err(shown) => return (bytes.len(), shown),
+            },
         };
         let ConnectionPhase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
         match handler.on_incoming(turn, &conn.link, app, incoming) {
@@ -187,10 +204,34 @@ fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> 
             return Ok(0);
         }
         Front::Last(_, reason) => return Err(reason),
-        Front::Nothing | Front::Passed(_) => unreachable!("not shown"),
+        Front::Nothing | Front::Passed(_) | Front::Answered(_) | Front::Http(_) => unreachable!("not shown here"),
     };
     turn.budget.spend(work + ITEM_WORK);
     Ok(len)
+}
+
+/// Shows a part of an HTTP request; returns the number of bytes to pass over.
+#[cold]
+fn show_http<H: Handler>(
+    handler: &mut H,
+    turn: &mut Turn<H::Message>,
+    conn: &mut Connection<H::Conn, H::Message>,
+    bytes: &[u8],
+    item: HttpItem,
+) -> Result<usize, Shown> {
+    let ConnectionPhase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
+    turn.budget.spend(item.len() + ITEM_WORK);
+    match handler.on_http(turn, &conn.link, app, item.part(bytes)) {
+        HttpFlow::Next => conn.reader.taken(None),
+        HttpFlow::Body(len) => conn.reader.expect_body(len),
+        HttpFlow::Later => return Err(Shown::Held),
+        HttpFlow::WebSocket => {
+            conn.reader.become_websocket();
+            conn.link.speak_websocket();
+        }
+        HttpFlow::Last => return Err(Shown::Over(CloseReason::Answered)),
+    }
+    Ok(item.len())
 }
 
 /// Whether too much waits for the client to be read on, also after another write.
@@ -212,14 +253,31 @@ fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut
     }
     let found = conn.reader.find(bytes, !conn.input.flows());
     if let Some(notice) = conn.reader.notice() {
+        let is_answer = matches!(notice, Notice::Answer(_));
         conn.link.heed(turn, notice);
+        if let (FoundItem::Skip { len }, true) = (found, is_answer) {
+            return Front::Answered(len);
+        }
     }
     match found {
         FoundItem::Frame(piece) => Front::Frame(piece),
         FoundItem::Garbage { len } => Front::Garbage(len),
         FoundItem::Skip { len } => Front::Passed(len),
         FoundItem::Oversize => Front::Last(Incoming::Oversize, CloseReason::Oversize),
+        FoundItem::BeginsHttp => {
+            conn.reader.become_http();
+            Front::Passed(0)
+        }
         FoundItem::Foreign(foreign) => Front::Last(Incoming::Foreign(foreign), CloseReason::Foreign),
+        FoundItem::Http(item) => Front::Http(item),
+        FoundItem::Ended(ending) => match ending {
+            Ending::Peer => {
+                conn.link.on_peer_ended();
+                Front::Last(Incoming::End, CloseReason::Ended)
+            }
+            Ending::Violation => Front::Last(Incoming::End, CloseReason::Violation),
+            Ending::TooLong => Front::Last(Incoming::End, CloseReason::Oversize),
+        },
         FoundItem::Incomplete if conn.input != InputState::Ended => Front::Nothing,
         FoundItem::Incomplete if conn.reader.is_inside() => {
             conn.reader.give_up();

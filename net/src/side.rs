@@ -191,13 +191,24 @@ impl Side {
                     self.enqueue(link, turn, b"", Fate::Drop);
                 }
             }
-            #[cfg(feature = "simulation")]
+            Notice::EndsWith(code) => self.writer.ends_with(code),
             Notice::Answer(bytes) => {
                 if self.state.writes() {
                     self.output.get_or_insert_with(|| turn.pool.get()).push_raw(&bytes);
                     self.list(link, turn, bytes.len(), true);
                 }
             }
+        }
+    }
+
+    /// Writes the last bytes that the framing has. All else is written. If the socket does not take
+    /// them, the end of the stream must do.
+    pub(crate) fn say_goodbye<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut Turn<L>) {
+        if self.state.writes()
+            && let Some(bytes) = self.writer.goodbye()
+        {
+            self.output.get_or_insert_with(|| turn.pool.get()).push_raw(&bytes);
+            let _ = self.write_output(reach, turn.now());
         }
     }
 

@@ -20,7 +20,7 @@ use crate::socket::Socket;
 use crate::stats::LoopWatch;
 use crate::transport::Transport;
 
-pub use crate::framing::{CustomReader, CustomWriter, FoundItem, Notice, Piece, Wrapping};
+pub use crate::framing::{CustomReader, CustomWriter, Ending, FoundItem, HttpItem, Notice, Piece, Wrapping};
 pub use crate::opening::{Chain, CustomOpening, CustomStep, Speech};
 pub use crate::readiness::Readiness;
 pub use crate::socket::SimulatedSocket;

@@ -9,6 +9,7 @@ use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
 use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown};
+use super::sites::{Hosts, Origins};
 use super::values::{
     LANES_MAX, LEVELS, MEMORY_KIB_MAX, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names, one_of,
     path, rate, shown_size, shown_time, size, threads, time,
@@ -41,6 +42,10 @@ pub(super) enum Kind {
     Either([&'static str; 2], fn(&mut Config, bool)),
     /// One of [`SWITCHES`].
     Switch(fn(&mut Config, bool)),
+    /// Hosts, or `off`.
+    Hosts(fn(&mut Config, Hosts)),
+    /// Origins, or `off`.
+    Origins(fn(&mut Config, Origins)),
     /// Addresses and networks.
     Networks(fn(&mut Config, Networks)),
     /// One of [`LEVELS`], and perhaps others for parts of the program.
@@ -78,6 +83,8 @@ impl Key {
             Kind::Presence(set) => one_of(&PRESENCES, text).map(|presence| set(config, presence)),
             Kind::Either(names, set) => names.iter().position(|name| *name == text).map(|at| set(config, at == 1)),
             Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
+            Kind::Hosts(set) => Hosts::parse(text).map(|hosts| set(config, hosts)),
+            Kind::Origins(set) => Origins::parse(text).map(|origins| set(config, origins)),
             Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
@@ -107,6 +114,8 @@ impl Key {
             Kind::Presence(_) => names(&PRESENCES),
             Kind::Either([first, second], _) => format!("{first} or {second}"),
             Kind::Switch(_) => names(&SWITCHES),
+            Kind::Hosts(_) => "off or hosts with commas".to_owned(),
+            Kind::Origins(_) => "off or origins with commas".to_owned(),
             Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
             Kind::Levels(_) => names(&LEVELS),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
@@ -137,6 +146,8 @@ impl Key {
             | Kind::Limit(..) => "",
             Kind::Rate(..) => ", optionally with a burst, such as 100/500",
             Kind::ByteRate(..) => ", in bytes or with k or m (KiB, MiB), optionally with a burst, such as 1m/4m",
+            Kind::Hosts(_) => ", such as chat.example.org,localhost:6000",
+            Kind::Origins(_) => ", such as https://chat.example.org,http://localhost:8080",
             Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
             Kind::Levels(_) => ", optionally with others for parts of the program, such as info,net=debug",
             Kind::Size(..) | Kind::AutoSize(..) => ", in bytes or with k or m (KiB, MiB)",
@@ -153,6 +164,8 @@ impl Key {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
             Kind::Auth(_) | Kind::Paced(_) | Kind::Presence(_) | Kind::Either(..) | Kind::Switch(_) => "MODE",
+            Kind::Hosts(_) => "HOSTS",
+            Kind::Origins(_) => "ORIGINS",
             Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",

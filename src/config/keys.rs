@@ -107,6 +107,24 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Networks(|config, networks| config.proxy_from = networks),
     },
     Key {
+        name: "web",
+        default: "on",
+        help: "Whether browsers get the web client at /",
+        kind: Kind::Either(SWITCHED, |config, is_off| config.web = !is_off),
+    },
+    Key {
+        name: "ws_origins",
+        default: "off",
+        help: "Pages of other sites that may open WebSockets here",
+        kind: Kind::Origins(|config, origins| config.ws_origins = origins),
+    },
+    Key {
+        name: "http_hosts",
+        default: "off",
+        help: "The only names by which HTTP clients may call this server; off: any",
+        kind: Kind::Hosts(|config, hosts| config.http_hosts = hosts),
+    },
+    Key {
         name: "paced",
         default: "auto",
         help: "Which clients get one frame at a time, as the Qt client needs it; auto: those that log in as the Qt client does",
@@ -333,6 +351,8 @@ mod tests {
                 Kind::Presence(_) => "all",
                 Kind::Either([_, second], _) => second,
                 Kind::Switch(_) => "on",
+                Kind::Hosts(_) => "chat.example.org",
+                Kind::Origins(_) => "https://chat.example.org",
                 Kind::Networks(_) => "10.0.0.0/8",
                 Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) | Kind::Rate(..) => "123",

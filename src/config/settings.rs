@@ -10,6 +10,7 @@ use log::LevelFilter;
 use super::cluster_settings::{MysqlSettings, RedisSettings, SettingsFile};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
+use super::sites::{Hosts, Origins};
 
 /// Every setting of one server process.
 ///
@@ -55,6 +56,12 @@ pub struct Config {
     pub proxy_protocol: bool,
     /// The trusted proxies.
     pub proxy_from: Networks,
+    /// Whether browsers get the web client.
+    pub web: bool,
+    /// Pages of other sites that may open WebSockets.
+    pub ws_origins: Origins,
+    /// The only names of this server for HTTP clients; without any, every name will do.
+    pub http_hosts: Hosts,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
     /// The clients that get one frame at a time, with pauses.

@@ -93,7 +93,7 @@ impl Connection {
                     (len, line)
                 }
                 Item::LineEnd { len } => (len, true),
-                Item::Foreign(_) => unreachable!("this is not the beginning of a connection"),
+                Item::Http | Item::Foreign(_) => unreachable!("this is not the beginning of a connection"),
                 Item::Oversize => {
                     self.seen.push(Seen::Oversize);
                     return false;

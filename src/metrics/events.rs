@@ -49,13 +49,15 @@ pub enum Hit {
     LoginTimeout,
     /// Memory for unfinished frames, and for replies on their way.
     MemoryMax,
-    /// Not a limit: a client speaks HTTP.
-    Http,
     /// Not a limit: a client speaks TLS, and the port does not.
     Tls,
     /// Not a limit: a client does not speak TLS, and must.
     Plain,
 }
+
+/// The statuses of HTTP answers that are counted, each for itself.
+pub(super) const HTTP_STATUSES: [u16; 21] =
+    [101, 200, 304, 400, 401, 403, 404, 405, 408, 409, 411, 413, 417, 421, 426, 429, 431, 500, 501, 503, 505];
 
 /// A stage that takes messages in batches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,7 +99,6 @@ impl Hit {
         "descriptors",
         "login_timeout",
         "memory_max",
-        "http",
         "tls",
         "plain",
     ];

@@ -188,7 +188,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// The families of the process, named `process_`, come from the `prometheus` crate.
-static TABLE: [Row; 32] = [
+static TABLE: [Row; 33] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new(
@@ -205,6 +205,7 @@ static TABLE: [Row; 32] = [
     Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
     Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by outcome."),
     Row::new("raybox_refused_total", COUNTER, Some("limit"), "Refusals because of a limit, by the limit's key."),
+    Row::new("raybox_http_answers_total", COUNTER, Some("status"), "Answers in HTTP, by status; 101 is a WebSocket."),
     Row::new("raybox_frames_total", COUNTER, Some("type"), "Frames processed, by msgType."),
     Row::new("raybox_replies_total", COUNTER, Some("errno"), "Replies sent, by errno."),
     Row::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by path."),

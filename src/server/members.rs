@@ -165,6 +165,7 @@ impl Desk<'_> {
                 MemberEffect::End(reason) => {
                     self.shared.router.leave_device(identity.user, self.link);
                     let _ = self.link.send(turn, farewell(reason).as_bytes(), Fate::Drop);
+                    self.link.ends_with(4000 + reason.errno());
                     turn.turn_away(self.link);
                 }
             }

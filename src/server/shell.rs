@@ -1,17 +1,19 @@
 //! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out
 //! what they want.
 
+mod http;
 mod opted_in;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use net::{CloseReason, Fate, Flow, Foreign, Handler, Incoming, Label, Preface, Turn};
+use net::{CloseReason, Fate, Flow, Foreign, Handler, HttpFlow, HttpPart, Incoming, Label, Preface, Turn};
 
 use super::facts::Facts;
 use super::fetching::Fetcher;
 use super::foreign;
+use super::http_client::HttpClient;
 use super::members::{self, Level2};
 use super::wiring::ServerParts;
 use crate::admission::{Excess, Holder, Meter, Payer, RateRefusal, Seat};
@@ -38,6 +40,8 @@ pub(super) struct Client {
     seat: Seat,
     /// Once it opts in to level 2.
     level2: Option<Level2>,
+    /// While it speaks HTTP.
+    http: Option<Box<HttpClient>>,
 }
 
 impl Shell {
@@ -99,12 +103,16 @@ impl Shell {
         let flow = self.feed(turn, link, client, Input::Excess { last: refusal.last });
         if flow != Flow::Later {
             client.meter.refused();
-            self.shared.metrics.refused(match refusal.excess {
-                Excess::Frames => Hit::Frames,
-                Excess::Bytes => Hit::Bytes,
-            });
+            self.count_refusal(refusal.excess);
         }
         flow
+    }
+
+    fn count_refusal(&self, excess: Excess) {
+        self.shared.metrics.refused(match excess {
+            Excess::Frames => Hit::Frames,
+            Excess::Bytes => Hit::Bytes,
+        });
     }
 
     /// Carries out all effects; returns the frames that this has settled.
@@ -217,9 +225,11 @@ impl Shell {
         }
     }
 
-    /// Closes a connection that is not logged in, with a last reply.
-    fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str) {
-        self.send(turn, link, reply, Fate::Drop);
+    /// Closes a connection that is not logged in, with a last reply unless that is not understood.
+    fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &Client, reply: &str) {
+        if client.http.is_none() {
+            self.send(turn, link, reply, Fate::Drop);
+        }
         turn.turn_away(link);
     }
 
@@ -233,7 +243,7 @@ impl Shell {
         if client.session.is_logged_in() {
             self.send(turn, link, protocol::ACCOUNT_CHANGED, Fate::Drop);
         } else {
-            self.turn_away(turn, link, protocol::ACCOUNT_CHANGED);
+            self.turn_away(turn, link, client, protocol::ACCOUNT_CHANGED);
         }
     }
 
@@ -293,7 +303,7 @@ impl Handler for Shell {
         let first = FrameId::first_of(self.shared.connections_opened.fetch_add(1, Relaxed));
         let session = Session::new(self.shared.auth, first);
         note_login(turn, link, &session, &mut seat);
-        Client { session, meter: Meter::default(), seat, level2: None }
+        Client { session, meter: Meter::default(), seat, level2: None, http: None }
     }
 
     fn on_incoming(
@@ -336,6 +346,16 @@ impl Handler for Shell {
         flow
     }
 
+    fn on_http(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        part: HttpPart<'_>,
+    ) -> HttpFlow {
+        self.on_http_part(turn, link, client, part)
+    }
+
     fn on_kept(&mut self, client: &mut Client, bytes: usize) -> bool {
         client.seat.keep(bytes)
     }
@@ -370,14 +390,17 @@ impl Handler for Shell {
                 Input::MailboxWanted { now: turn.now(), undelivered_bytes: link.undelivered_bytes() }
             }
             Posted::MakeRoom if client.seat.is_users() => return,
-            Posted::MakeRoom => return self.turn_away(turn, link, protocol::MAKE_ROOM),
+            Posted::MakeRoom => return self.turn_away(turn, link, client, protocol::MAKE_ROOM),
         };
         self.feed(turn, link, client, input);
     }
 
     fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
         if client.seat.is_late(turn.now()) {
-            return self.turn_away(turn, link, protocol::LOGIN_LATE);
+            return self.turn_away(turn, link, client, protocol::LOGIN_LATE);
+        }
+        if client.http.is_some() {
+            return self.on_http_reminder(turn, link, client);
         }
         if let Some(Level2::In(_)) = client.level2 {
             let (now, waiting) = (turn.now(), link.undelivered_bytes());

@@ -39,6 +39,7 @@ use crate::session::password::Passwords;
 use crate::store::Database;
 use crate::store::community::{FriendPolicy, Visible};
 use crate::store::spool::Spool;
+use crate::web::site::Site;
 
 /// The parts of a server that all loops share.
 pub(super) struct ServerParts {
@@ -63,6 +64,8 @@ pub(super) struct ServerParts {
     pub(super) conversations: Arc<Conversations>,
     /// Commits messages; `None` if the tables have no conversations.
     pub(super) recorder: Option<Recorder>,
+    /// What requests of HTTP get.
+    pub(super) site: Site,
     /// The limits of a connection of level 2.
     pub(super) pump_limits: PumpLimits,
     /// The number of connections that were opened. It has memory of its own: every frame reads the
@@ -125,6 +128,7 @@ impl ServerParts {
             level1_seen,
             conversations,
             recorder,
+            site: Site::new(config),
             pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: INFLIGHT_MAX },
             reference_nodes: bus,
             database: store.database,

@@ -59,6 +59,8 @@ pub enum Item {
         /// The number of bytes to skip.
         len: usize,
     },
+    /// The connection begins with HTTP, whose bytes are at the front.
+    Http,
     /// The connection begins with another protocol. The bytes after that are not processed.
     Foreign(Foreign),
     /// Nothing complete before more arrives.
@@ -69,7 +71,7 @@ pub enum Item {
 #[derive(Debug)]
 pub struct Decoder {
     state: ScanState,
-    frame_bytes_max: usize,
+    pub(super) frame_bytes_max: usize,
     /// An item was taken and its line has not ended yet.
     line_open: bool,
     /// Whether the client ends with newlines what it sends. It is the reader's, and here because
@@ -90,9 +92,9 @@ pub(super) enum Lines {
 
 #[derive(Debug)]
 enum ScanState {
-    /// At the beginning of a connection whose protocol is not known. If no more comes, it is the
-    /// one in `late`, or garbage.
-    Beginning { begun: bool, late: Option<Foreign> },
+    /// At the beginning of a connection whose protocol is not known. If no more comes, it is
+    /// garbage.
+    Beginning { begun: bool },
     /// Before a frame.
     Between,
     /// Inside a frame that has not ended in the scanned bytes.
@@ -137,7 +139,7 @@ impl Decoder {
     /// A decoder at the beginning of a connection, which may speak another protocol. Otherwise the
     /// same as [`Decoder::new`].
     pub(crate) fn of_connection(frame_bytes_max: usize) -> Decoder {
-        let state = ScanState::Beginning { begun: false, late: None };
+        let state = ScanState::Beginning { begun: false };
         Decoder { state, ..Decoder::new(frame_bytes_max) }
     }
 
@@ -222,7 +224,9 @@ impl Decoder {
         match self.state {
             ScanState::Shown(Item::Frame { line, len } | Item::Garbage { line, len }) => self.note_taken(len, line),
             ScanState::Shown(Item::LineEnd { .. }) => self.line_open = false,
-            ScanState::Shown(Item::Oversize | Item::Foreign(_) | Item::Blank { .. } | Item::Incomplete)
+            ScanState::Shown(
+                Item::Oversize | Item::Http | Item::Foreign(_) | Item::Blank { .. } | Item::Incomplete,
+            )
             | ScanState::Beginning { .. }
             | ScanState::Between
             | ScanState::Inside(_)
@@ -234,7 +238,7 @@ impl Decoder {
     /// Whether a frame is incomplete, or the protocol of the connection is not known yet.
     #[inline]
     pub fn is_inside(&self) -> bool {
-        matches!(self.state, ScanState::Inside(_) | ScanState::Beginning { begun: true, .. })
+        matches!(self.state, ScanState::Inside(_) | ScanState::Beginning { begun: true })
     }
 
     /// Whether an item was shown and not taken.
@@ -243,14 +247,9 @@ impl Decoder {
         matches!(self.state, ScanState::Shown(_))
     }
 
-    /// Gives up on a started frame: the caller drops its bytes, and the next item is garbage, or
-    /// the protocol that the connection has begun with.
+    /// Gives up on a started frame: the caller drops its bytes, and the next item is garbage.
     pub fn give_up(&mut self) {
-        let garbage = Item::Garbage { len: 0, line: false };
-        self.state = ScanState::Shown(match self.state {
-            ScanState::Beginning { late: Some(foreign), .. } => Item::Foreign(foreign),
-            _ => garbage,
-        });
+        self.state = ScanState::Shown(Item::Garbage { len: 0, line: false });
     }
 
     /// Checks whether the connection begins with frames; `None` if it does.
@@ -265,10 +264,11 @@ impl Decoder {
                 self.state = ScanState::Between;
                 None
             }
-            Beginning::Undecided(late) => {
-                self.state = ScanState::Beginning { begun: true, late };
+            Beginning::Undecided => {
+                self.state = ScanState::Beginning { begun: true };
                 Some(Item::Incomplete)
             }
+            Beginning::Http => Some(Item::Http),
             Beginning::Foreign(foreign) => Some(Item::Foreign(foreign)),
         }
     }
@@ -371,6 +371,20 @@ impl Scan {
 
     fn broken_at(&mut self, bytes: &[u8]) -> Option<usize> {
         self.prefix.get_or_insert_with(|| Box::new(JsonPrefix::new())).read(bytes).err()
+    }
+}
+
+/// Whether these bytes are one object and nothing else, by its braces.
+pub(super) fn is_one_object(bytes: &[u8]) -> bool {
+    if bytes.first() != Some(&b'{') {
+        return false;
+    }
+    match flat_object(&bytes[..bytes.len().min(FLAT_BYTES_MAX)]) {
+        Some(len) => len == bytes.len(),
+        None => {
+            let mut scan = Scan { looked_at: 0, depth: 0, place: ScanPlace::Outside, prefix: None };
+            scan.find_end(bytes) == Some(bytes.len())
+        }
     }
 }
 

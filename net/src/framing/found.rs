@@ -17,6 +17,12 @@ pub enum FoundItem {
     Oversize,
     /// The connection begins with another protocol. The bytes after that are not processed.
     Foreign(Foreign),
+    /// The connection begins with HTTP, whose bytes are at the front.
+    BeginsHttp,
+    /// A part of an HTTP request.
+    Http(HttpItem),
+    /// The framing says that the connection is over. Nothing behind it is looked at.
+    Ended(Ending),
     /// Bytes without a meaning for the application; look again behind them.
     Skip {
         /// The number of bytes to skip.
@@ -24,6 +30,45 @@ pub enum FoundItem {
     },
     /// Nothing complete before more arrives.
     Incomplete,
+}
+
+/// A part of an HTTP request, for the application.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HttpPart<'a> {
+    /// The head of a request with the empty line after it. It was not parsed.
+    Head(&'a [u8]),
+    /// The body that the application has asked for.
+    Body(&'a [u8]),
+    /// The head is longer than [`HEAD_BYTES_MAX`](crate::HEAD_BYTES_MAX).
+    TooLong,
+    /// The head or the body did not arrive in time, or its connection has ended before.
+    Late,
+}
+
+/// A part of an HTTP request, as it is found at the front of the received bytes.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HttpItem {
+    /// A head of this length.
+    Head(usize),
+    /// A body of this length.
+    Body(usize),
+    /// Too long a head.
+    TooLong,
+    /// It has not arrived in time.
+    Late,
+}
+
+/// Why a framing says that its connection is over.
+#[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// The client has said so.
+    Peer,
+    /// The client has broken the rules of the framing.
+    Violation,
+    /// The client has begun a message that is too long.
+    TooLong,
 }
 
 /// The position of a frame: lengths, counted from the front.
@@ -45,8 +90,9 @@ pub enum Notice {
     /// The client reads lines.
     Lines,
     /// These bytes are sent as they are: the answer to something that the application is not shown.
-    #[cfg(feature = "simulation")]
     Answer(Vec<u8>),
+    /// The connection ends, and the client is told this code.
+    EndsWith(u16),
 }
 
 /// The number of bytes around the payload of a sent frame.
@@ -68,5 +114,25 @@ impl Piece {
     /// The payload.
     pub(crate) fn payload(self) -> std::ops::Range<usize> {
         self.head..self.head + self.len
+    }
+}
+
+impl HttpItem {
+    /// The bytes of it.
+    pub(crate) fn len(self) -> usize {
+        match self {
+            HttpItem::Head(len) | HttpItem::Body(len) => len,
+            HttpItem::TooLong | HttpItem::Late => 0,
+        }
+    }
+
+    /// The part, whose bytes are at the front.
+    pub(crate) fn part(self, bytes: &[u8]) -> HttpPart<'_> {
+        match self {
+            HttpItem::Head(len) => HttpPart::Head(&bytes[..len]),
+            HttpItem::Body(len) => HttpPart::Body(&bytes[..len]),
+            HttpItem::TooLong => HttpPart::TooLong,
+            HttpItem::Late => HttpPart::Late,
+        }
     }
 }

@@ -24,6 +24,10 @@ impl JsonReader {
         JsonReader { decoder: Decoder::of_connection(frame_bytes_max) }
     }
 
+    pub(super) fn frame_bytes_max(&self) -> usize {
+        self.decoder.frame_bytes_max
+    }
+
     #[inline]
     pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> FoundItem {
         // Most of what comes, and so it is not even remembered until it is taken.
@@ -53,6 +57,7 @@ impl JsonReader {
             }
             Item::Blank { len } => FoundItem::Skip { len },
             Item::Oversize => FoundItem::Oversize,
+            Item::Http => FoundItem::BeginsHttp,
             Item::Foreign(foreign) => FoundItem::Foreign(foreign),
             Item::Incomplete => FoundItem::Incomplete,
         }

@@ -448,34 +448,6 @@ fn an_urgent_byte_hides_nothing_of_what_is_behind_it() {
 }
 
 #[test]
-fn a_connection_that_begins_with_http_is_shown_as_such_and_nothing_of_it_as_a_frame() {
-    const POST: &str = "POST / HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n\r\n{\"a\":1}";
-    let server = TestServer::start(1, settings(), ignore);
-    let plain = "<Http { upgrade: false, head: false }>";
-    for cut in (1..POST.len()).step_by(3) {
-        let mut peer = server.connect();
-        let (first, rest) = POST.split_at(cut);
-        peer.write(first);
-        peer.write(rest);
-        peer.expect([taken(plain), Seen::Closed(CloseReason::Foreign)]);
-        assert_eq!(peer.rest(), "");
-    }
-    let mut peer = server.connect();
-    for byte in "GET /chat HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".bytes() {
-        peer.socket.write_all(&[byte]).expect("the server reads");
-    }
-    peer.expect([taken("<Http { upgrade: true, head: false }>"), Seen::Closed(CloseReason::Foreign)]);
-    // A head without an end, because its client sends none.
-    let mut peer = server.connect();
-    peer.write("HEAD / HTTP/1.1\r\nHost:");
-    peer.end();
-    peer.expect([taken("<Http { upgrade: false, head: true }>"), Seen::Closed(CloseReason::Foreign)]);
-    let mut peer = server.connect();
-    peer.write("\u{16}\u{3}\u{1}");
-    peer.expect([taken("<Tls>"), Seen::Closed(CloseReason::Foreign)]);
-}
-
-#[test]
 fn a_beginning_that_turns_out_to_be_no_method_is_garbage_as_ever() {
     let server = TestServer::start(1, settings(), echo);
     let mut peer = server.connect();
@@ -489,10 +461,6 @@ fn a_beginning_that_turns_out_to_be_no_method_is_garbage_as_ever() {
     peer.expect_bytes("<garbage>");
     peer.write(r#"{"a":1}GET / {"b":2}"#);
     peer.expect_bytes(r#"{"a":1}<garbage>{"b":2}"#);
-    let mut peer = server.connect();
-    peer.write("GET / HT");
-    peer.expect_bytes("<Http { upgrade: false, head: false }>");
-    assert_eq!(peer.rest(), "");
     let mut peer = server.connect();
     peer.write("G");
     peer.end();

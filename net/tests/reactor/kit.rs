@@ -11,8 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use net::{
-    Acceptor, CloseReason, Fate, Flow, Handler, Incoming, Label, Link, ListenSettings, LoopGroup, LoopWatch, Preface,
-    Refused, Settings, Stopper, Tls, Turn,
+    Acceptor, CloseReason, Fate, Flow, Handler, HttpFlow, HttpPart, Incoming, Label, Link, ListenSettings, LoopGroup,
+    LoopWatch, Preface, Refused, Settings, Stopper, Tls, Turn,
 };
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -169,6 +169,40 @@ impl Handler for Recorder {
         client.tell(Seen::Taken(text_of(incoming)));
         (self.react)(turn, link, incoming);
         if incoming == Incoming::Frame(LAST) { Flow::Last } else { Flow::Taken }
+    }
+
+    /// `GET /ws` becomes a WebSocket; `POST` has a body of three bytes; everything else is answered
+    /// with its first line, and another request may follow if it says so.
+    fn on_http(
+        &mut self,
+        turn: &mut Turn<Note>,
+        link: &Arc<Link<Note>>,
+        client: &mut Client,
+        part: HttpPart<'_>,
+    ) -> HttpFlow {
+        let (text, flow) = match part {
+            HttpPart::Head(head) => {
+                let line = String::from_utf8_lossy(head).lines().next().unwrap_or_default().to_owned();
+                let flow = match line.split(' ').next() {
+                    _ if line.starts_with("GET /ws") => HttpFlow::WebSocket,
+                    Some("POST") => HttpFlow::Body(3),
+                    Some("GET") => HttpFlow::Next,
+                    _ => HttpFlow::Last,
+                };
+                (line, flow)
+            }
+            HttpPart::Body(body) => (String::from_utf8_lossy(body).into_owned(), HttpFlow::Last),
+            HttpPart::TooLong => ("<too long>".to_owned(), HttpFlow::Last),
+            HttpPart::Late => ("<late>".to_owned(), HttpFlow::Last),
+        };
+        if client.permits == 0 {
+            client.tell(Seen::Later(text));
+            return HttpFlow::Later;
+        }
+        client.permits -= 1;
+        let _ = link.send(turn, format!("{text}\n").as_bytes(), Fate::Drop);
+        client.tell(Seen::Taken(text));
+        flow
     }
 
     fn on_sent(&mut self, _: &mut Turn<Note>, _: &Arc<Link<Note>>, client: &mut Client, label: u32) {

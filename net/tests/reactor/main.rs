@@ -10,3 +10,4 @@ mod seams;
 mod stop;
 mod tls;
 mod watch;
+mod web;

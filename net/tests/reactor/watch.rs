@@ -42,7 +42,7 @@ fn connections_and_turns_are_counted() {
     broken.expect([Seen::HangUp, taken("<end>"), Seen::Closed(CloseReason::Broken)]);
     wait_until(|| watch.stats().open() == 1);
     let closed = CloseReason::ALL.map(|reason| watch.stats().closed(reason));
-    assert_eq!(closed, [1, 1, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(closed, [1, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(watch.stats().accepted(), 3, "that does not change");
     let (turns_before, total_before) = (turns(watch), watch.stats().turn_times().total);
     watch.ask();

@@ -34,6 +34,10 @@ fn decode<'a>(pieces: impl IntoIterator<Item = (&'a [u8], bool)>, frame_bytes_ma
                     taken.push("\\n".into());
                     len
                 }
+                Item::Http => {
+                    taken.push("http".into());
+                    return taken;
+                }
                 Item::Foreign(foreign) => {
                     taken.push(format!("{foreign:?}"));
                     return taken;

@@ -1,0 +1,386 @@
+//! WebSocket (RFC 6455): each message of text is one frame of ours.
+//!
+//! ```text
+//!   received   │ head │ key │ masked text │ head │ key │ masked text │ …
+//!   shown                   └── unmasked, where it lies ──┘
+//!   sent       │ head │ text │ head │ text │ …
+//! ```
+//!
+//! The codec is our own. A library's would copy each message into a buffer of its own, and an idle
+//! connection would hold that buffer; here the mask is removed in the buffer of the loop, and an
+//! idle connection holds nothing.
+//!
+//! The text of a message in several frames is moved together at the front of the received bytes.
+//! Between it and the next frame lie bytes without a meaning, the heads of its frames:
+//!
+//! ```text
+//!   │ text so far │ gap │ head │ key │ masked text │
+//! ```
+//! Each byte of text is moved once for the frame that it comes in, and once for each time that the
+//! gap has become longer than the text: the work is a small multiple of the bytes received.
+//!
+//! A message that is not exactly one JSON object, apart from blanks around it, is garbage. What
+//! breaks the protocol ends the connection with the code of RFC 6455, 7.4.1.
+
+use super::codec::is_one_object;
+use super::found::{Ending, FoundItem, Notice, Piece, Wrapping};
+
+/// Finds messages. It stores none of their bytes.
+#[derive(Debug)]
+pub(crate) struct WebSocketReader {
+    state: WsState,
+    message_bytes_max: u32,
+    /// A message in several frames has begun.
+    begun: Option<Begun>,
+    /// A frame or a message is incomplete.
+    is_inside: bool,
+    notice: Option<Notice>,
+}
+
+/// An unfinished message, whose text so far is at the front.
+#[derive(Clone, Copy, Debug)]
+struct Begun {
+    len: u32,
+    /// The bytes between the text and the next frame.
+    gap: u32,
+    /// The text was moved, and so bytes of the message were skipped.
+    is_moved: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum WsState {
+    Between,
+    /// Shown, and not taken yet.
+    Frame {
+        head: u32,
+        len: u32,
+        tail: u32,
+    },
+    Garbage {
+        len: u32,
+    },
+    Ended(Ending),
+}
+
+/// The head of a frame.
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    is_last: bool,
+    opcode: u8,
+    /// Its length with the key.
+    len: usize,
+    payload: usize,
+    key: [u8; 4],
+}
+
+impl WebSocketReader {
+    pub(crate) fn new(message_bytes_max: usize) -> WebSocketReader {
+        let message_bytes_max = u32::try_from(message_bytes_max).unwrap_or(u32::MAX);
+        WebSocketReader { state: WsState::Between, message_bytes_max, begun: None, is_inside: false, notice: None }
+    }
+
+    pub(super) fn find(&mut self, bytes: &mut [u8]) -> FoundItem {
+        if let Some(item) = self.state.item() {
+            return item;
+        }
+        loop {
+            let at = self.begun.map_or(0, |begun| (begun.len + begun.gap) as usize);
+            let head = match Head::parse(&bytes[at..]) {
+                Ok(Some(head)) => head,
+                Ok(None) => return self.wait(self.begun.is_some() || bytes.len() > at),
+                Err(code) => return self.end(Ending::Violation, code),
+            };
+            if let Err(code) = self.check(head) {
+                return self.end(if code == TOO_BIG { Ending::TooLong } else { Ending::Violation }, code);
+            }
+            let (from, end) = (at + head.len, at + head.len + head.payload);
+            let Some(payload) = bytes.get_mut(from..end) else { return self.wait(true) };
+            unmask(payload, head.key);
+            match (head.opcode, &mut self.begun) {
+                (TEXT, _) if head.is_last => return self.found(bytes, from, head.payload, end),
+                (TEXT, begun) => {
+                    *begun = Some(Begun { len: head.payload as u32, gap: 0, is_moved: false });
+                    return FoundItem::Skip { len: from };
+                }
+                (CONTINUATION, Some(begun)) => {
+                    let text = begun.len as usize;
+                    bytes.copy_within(from..end, text);
+                    if head.is_last {
+                        return self.found(bytes, 0, text + head.payload, end);
+                    }
+                    begun.len += head.payload as u32;
+                    begun.gap += head.len as u32;
+                    if let Some(skip) = begun.close_gap(bytes) {
+                        return skip;
+                    }
+                }
+                (opcode, _) => {
+                    if let Some(ended) = self.control(opcode, &bytes[from..end]) {
+                        return ended;
+                    }
+                    let Some(begun) = &mut self.begun else { return FoundItem::Skip { len: end } };
+                    begun.gap += (end - at) as u32;
+                    return begun.close_gap(bytes).unwrap_or(FoundItem::Skip { len: 0 });
+                }
+            }
+        }
+    }
+
+    /// Whether a frame with this head may come now; otherwise the code of the violation.
+    fn check(&self, head: Head) -> Result<(), u16> {
+        let begun = match (head.opcode, self.begun) {
+            (CONTINUATION, None) | (TEXT | BINARY, Some(_)) => return Err(VIOLATION),
+            (BINARY, None) => return Err(NO_TEXT),
+            (CONTINUATION, Some(begun)) => begun.len as usize,
+            _ => 0,
+        };
+        if begun + head.payload > self.message_bytes_max as usize { Err(TOO_BIG) } else { Ok(()) }
+    }
+
+    fn wait(&mut self, is_inside: bool) -> FoundItem {
+        self.is_inside = is_inside;
+        FoundItem::Incomplete
+    }
+
+    /// A message is whole: its text, and how many bytes it takes up in all.
+    fn found(&mut self, bytes: &[u8], from: usize, len: usize, end: usize) -> FoundItem {
+        let text = &bytes[from..from + len];
+        if str::from_utf8(text).is_err() {
+            return self.end(Ending::Violation, NO_UTF8);
+        }
+        let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0);
+        let before = text.iter().take_while(is_blank).count();
+        let behind = text[before..].iter().rev().take_while(is_blank).count();
+        self.state = match is_one_object(&text[before..len - behind]) {
+            true => WsState::Frame {
+                head: (from + before) as u32,
+                len: (len - before - behind) as u32,
+                tail: (end - from - len + behind) as u32,
+            },
+            false => WsState::Garbage { len: end as u32 },
+        };
+        self.is_inside = false;
+        self.state.item().unwrap_or(FoundItem::Incomplete)
+    }
+
+    /// A control frame was received whole. Returns the end if it is one.
+    fn control(&mut self, opcode: u8, payload: &[u8]) -> Option<FoundItem> {
+        match opcode {
+            PING => {
+                let mut answer = vec![LAST | PONG, payload.len() as u8];
+                answer.extend_from_slice(payload);
+                self.notice = Some(Notice::Answer(answer));
+                None
+            }
+            CLOSE => Some(match code_of(payload) {
+                Ok(code) => self.end(Ending::Peer, code),
+                Err(code) => self.end(Ending::Violation, code),
+            }),
+            _ => None,
+        }
+    }
+
+    /// The connection is over, and its client is told this code.
+    fn end(&mut self, ending: Ending, code: u16) -> FoundItem {
+        (self.state, self.is_inside) = (WsState::Ended(ending), false);
+        self.notice = Some(Notice::EndsWith(code));
+        FoundItem::Ended(ending)
+    }
+
+    #[inline]
+    pub(super) fn notice(&mut self) -> Option<Notice> {
+        self.notice.take()
+    }
+
+    #[inline]
+    pub(super) fn taken(&mut self) {
+        (self.state, self.begun, self.is_inside) = (WsState::Between, None, false);
+    }
+
+    #[inline]
+    pub(super) fn has_shown(&self) -> bool {
+        !matches!(self.state, WsState::Between)
+    }
+
+    #[inline]
+    pub(super) fn is_inside(&self) -> bool {
+        self.is_inside
+    }
+
+    pub(super) fn goes_on(&self) -> bool {
+        self.begun.is_some_and(|begun| begun.is_moved)
+    }
+
+    /// Behind a frame that was given up, no other can be found.
+    pub(super) fn give_up(&mut self) {
+        self.end(Ending::Violation, LATE);
+    }
+
+    pub(super) fn forget(&mut self) {
+        *self = WebSocketReader::new(self.message_bytes_max as usize);
+    }
+}
+
+impl WsState {
+    #[inline]
+    fn item(self) -> Option<FoundItem> {
+        match self {
+            WsState::Between => None,
+            WsState::Frame { head, len, tail } => {
+                Some(FoundItem::Frame(Piece { head: head as usize, len: len as usize, tail: tail as usize }))
+            }
+            WsState::Garbage { len } => Some(FoundItem::Garbage { len: len as usize }),
+            WsState::Ended(ending) => Some(FoundItem::Ended(ending)),
+        }
+    }
+}
+
+impl Begun {
+    /// Moves the text behind the gap once that is longer: so a client that sends few bytes of text
+    /// in many frames takes up no more memory than twice the text and a little.
+    fn close_gap(&mut self, bytes: &mut [u8]) -> Option<FoundItem> {
+        if self.gap <= self.len + GAP_BYTES_MAX {
+            return None;
+        }
+        let gap = self.gap as usize;
+        bytes.copy_within(..self.len as usize, gap);
+        (self.gap, self.is_moved) = (0, true);
+        Some(FoundItem::Skip { len: gap })
+    }
+}
+
+impl Head {
+    /// Reads the head at the front; `None` if more of it must come. What may not be is found as
+    /// early as possible.
+    fn parse(bytes: &[u8]) -> Result<Option<Head>, u16> {
+        let [first, second, rest @ ..] = bytes else { return Ok(None) };
+        let (is_last, opcode) = (first & LAST != 0, first & OPCODE);
+        let is_control = opcode >= CLOSE;
+        // A frame of a client is masked (RFC 6455, 5.1). Nobody has agreed on a meaning of the other
+        // bits and opcodes.
+        let is_known = first & RESERVED == 0 && matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG);
+        let len = second & !MASKED;
+        if !is_known || second & MASKED == 0 || is_control && (!is_last || len > CONTROL_BYTES_MAX) {
+            return Err(VIOLATION);
+        }
+        let (payload, rest) = match (len, rest) {
+            (126, [a, b, rest @ ..]) => (u64::from(u16::from_be_bytes([*a, *b])), rest),
+            (127, [a, b, c, d, e, f, g, h, rest @ ..]) => (u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h]), rest),
+            (126 | 127, _) => return Ok(None),
+            (len, rest) => (u64::from(len), rest),
+        };
+        if payload >> 63 != 0 {
+            return Err(VIOLATION);
+        }
+        let payload =
+            usize::try_from(payload).ok().filter(|len| *len <= u32::MAX as usize).unwrap_or(u32::MAX as usize);
+        let key = rest.first_chunk::<4>();
+        // One that is too long is refused before its key has come.
+        let key = match key {
+            Some(key) => *key,
+            None if payload == u32::MAX as usize => [0; 4],
+            None => return Ok(None),
+        };
+        Ok(Some(Head { is_last, opcode, len: bytes.len() - rest.len() + 4, payload, key }))
+    }
+}
+
+/// Removes the mask, which is 4 bytes over and over.
+fn unmask(bytes: &mut [u8], key: [u8; 4]) {
+    let [a, b, c, d] = key;
+    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
+    let (chunks, rest) = bytes.as_chunks_mut::<8>();
+    for chunk in chunks {
+        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
+    }
+    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+}
+
+/// The code that answers the payload of a close: the client's own, or that of its violation.
+fn code_of(payload: &[u8]) -> Result<u16, u16> {
+    match payload {
+        [] => Ok(NORMAL),
+        [high, low, reason @ ..] => match u16::from_be_bytes([*high, *low]) {
+            code @ (1000..=1003 | 1007..=1014 | 3000..=4999) => match str::from_utf8(reason) {
+                Ok(_) => Ok(code),
+                Err(_) => Err(NO_UTF8),
+            },
+            _ => Err(VIOLATION),
+        },
+        _ => Err(VIOLATION),
+    }
+}
+
+/// Puts messages into frames.
+#[derive(Debug, Default)]
+pub(crate) struct WebSocketWriter {
+    /// The code that the connection ends with; 0 while that is not known.
+    code: u16,
+}
+
+impl WebSocketWriter {
+    pub(super) fn wrap(&mut self, text: &[u8], out: &mut Vec<u8>) -> Wrapping {
+        let mut head = [LAST | TEXT, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let len = match text.len() {
+            len @ ..126 => {
+                head[1] = len as u8;
+                2
+            }
+            len @ ..0x1_0000 => {
+                head[1] = 126;
+                head[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+                4
+            }
+            len => {
+                head[1] = 127;
+                head[2..].copy_from_slice(&(len as u64).to_be_bytes());
+                10
+            }
+        };
+        out.extend_from_slice(&head[..len]);
+        out.extend_from_slice(text);
+        Wrapping { head: len as u8, tail: 0 }
+    }
+
+    /// The first code counts.
+    pub(super) fn ends_with(&mut self, code: u16) {
+        if self.code == 0 {
+            self.code = code;
+        }
+    }
+
+    /// The last frame.
+    pub(super) fn goodbye(&self) -> [u8; 4] {
+        let [high, low] = if self.code == 0 { NORMAL } else { self.code }.to_be_bytes();
+        [LAST | CLOSE, 2, high, low]
+    }
+}
+
+const LAST: u8 = 0x80;
+const RESERVED: u8 = 0x70;
+const OPCODE: u8 = 0x0f;
+const MASKED: u8 = 0x80;
+const CONTINUATION: u8 = 0;
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+const CLOSE: u8 = 8;
+const PING: u8 = 9;
+const PONG: u8 = 10;
+/// The longest payload of a control frame.
+const CONTROL_BYTES_MAX: u8 = 125;
+/// The gap may be this much longer than the text.
+const GAP_BYTES_MAX: u32 = 4096;
+
+// Codes of RFC 6455, 7.4.1.
+const NORMAL: u16 = 1000;
+const VIOLATION: u16 = 1002;
+const NO_TEXT: u16 = 1003;
+const NO_UTF8: u16 = 1007;
+/// The client has left a message unfinished for too long.
+const LATE: u16 = 1008;
+const TOO_BIG: u16 = 1009;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! [`HttpClient`]: what a loop knows of a connection that speaks HTTP.
+
+use std::time::Instant;
+
+/// A connection that speaks HTTP.
+pub(super) struct HttpClient {
+    /// When it last sent a request.
+    pub(super) asked: Instant,
+    /// A reminder will come that closes it if it asks for nothing more.
+    pub(super) is_watched: bool,
+}
+
+impl HttpClient {
+    /// One that has just sent a request.
+    pub(super) fn new(now: Instant) -> HttpClient {
+        HttpClient { asked: now, is_watched: false }
+    }
+}
