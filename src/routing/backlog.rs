@@ -18,10 +18,13 @@
 //!
 //! A state machine that one lane runs: it has no threads, and gets the time as an argument.
 
+mod drain;
+
 use std::time::{Duration, Instant};
 
 use pool::Again;
 
+use self::drain::{REFUSED_MAX, SpoolDrain, Stuck};
 use crate::base::ending::{Ending, Undelivered};
 use crate::bus::Neighbours;
 use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle, settle_all};
@@ -29,95 +32,50 @@ use crate::metrics::{BatchStage, Hit, SpoolMove};
 use crate::protocol::UserId;
 use crate::routing::quotas::{Admitted, Size};
 use crate::routing::services::StoreLaneParts;
-use crate::store::spool::{Addition, Part, Spool, SpoolId, Spooled};
+use crate::store::spool::{Addition, Spool};
 use crate::store::{AppendOutcome, StoreError};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Backlog {
-    /// The number of this lane, and the number of lanes.
-    lane: (u64, u64),
     /// Messages without a sender that would repeat them, which neither the store nor the spool
     /// accepted. Their number is limited by what connections held when they ended. They are newer
     /// than those in the spool.
     returned: Vec<Delivery>,
     /// The number of them that the metrics count.
     counted: usize,
-    spooling: Option<Spooling>,
-    /// Messages that are stored and could not be removed from the spool yet.
-    moved: Vec<SpoolId>,
-}
-
-/// The state of a lane whose part of the spool is not empty, as far as is known.
-#[derive(Debug)]
-struct Spooling {
-    due: Due,
-    /// The pause after the next failure.
-    pause: Duration,
-    /// Everything up to this message is drained.
-    after: SpoolId,
-    /// The number of times in a row that the store has refused everything it was given.
-    refusals: u32,
-}
-
-/// When to try the store again.
-#[derive(Clone, Copy, Debug)]
-enum Due {
-    /// Immediately.
-    Now,
-    /// At this time.
-    At(Instant),
-    /// This long after the batch in which it has failed.
-    In(Duration),
-}
-
-/// The store accepts no more of the spool now.
-struct Stuck;
-
-/// The result of draining a piece of the spool.
-#[derive(Default)]
-struct Moved {
-    /// Messages that are stored, or whose recipient does not exist.
-    gone: Vec<SpoolId>,
-    /// Messages that the store has refused individually, although it works.
-    refused: Vec<SpoolId>,
+    /// The lane's part of the spool.
+    drain: SpoolDrain,
 }
 
 impl Backlog {
     /// The nth of `lanes` lanes. Messages that an earlier run has left in the spool come first.
     pub fn new(nth: usize, lanes: usize, spool: &dyn Spool) -> Backlog {
-        let spooling = (spool.load().messages > 0).then(|| Spooling::after(SpoolId(i64::MIN), Due::Now));
-        Backlog { lane: (nth as u64, lanes as u64), returned: Vec::new(), counted: 0, spooling, moved: Vec::new() }
+        let drain = SpoolDrain::new((nth as u64, lanes as u64), spool);
+        Backlog { returned: Vec::new(), counted: 0, drain }
     }
 
     /// The lane's next state after a panic, which may have left this one half changed. Messages
     /// that no sender would send again are kept, and the spool is read again.
     pub fn begin_again(self, spool: &dyn Spool) -> Backlog {
-        let Backlog { lane, returned, counted, moved, .. } = self;
-        Backlog { lane, returned, counted, moved, ..Backlog::new(0, 1, spool) }
+        Backlog { drain: self.drain.begin_again(spool), ..self }
     }
 
     /// When to call it first if no batch comes.
     pub fn begins(&self) -> Option<Again> {
         // After a panic, what connections have returned may be left of the state before.
         let returned = (!self.returned.is_empty()).then_some(Again::After(Duration::ZERO));
-        returned.or(self.spooling.as_ref().map(|_| Again::UnlessClosing(Duration::ZERO)))
+        returned.or(self.drain.is_spooling().then_some(Again::UnlessClosing(Duration::ZERO)))
     }
 
     /// Handles one batch. Returns when to call it again if no other batch comes.
     pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, parts: &StoreLaneParts) -> Option<Again> {
-        if let Some(Spooling { due, .. }) = &mut self.spooling
-            && let Due::In(pause) = *due
-        {
-            // With an empty batch, the pause is over. Otherwise it counts from now, because the
-            // attempt itself may have taken long.
-            *due = if batch.is_empty() { Due::Now } else { Due::At(now + pause) };
-        }
+        self.drain.on_batch(batch.is_empty(), now);
         if parts.spool.owes() {
             parts.spool.tidy();
         }
         // Drain more than this batch adds, or the spool would never empty.
-        self.drain_when_due(2 * batch.len(), now, parts);
+        self.drain.move_when_due(2 * batch.len(), now, parts);
         // The oldest go first, so that a user's messages keep their order.
         let (mut deliveries, mut works) = (std::mem::take(&mut self.returned), Vec::new());
         for item in batch {
@@ -143,15 +101,9 @@ impl Backlog {
     }
 
     fn again(&self, now: Instant, parts: &StoreLaneParts) -> Option<Again> {
-        let retry = self.spooling.as_ref().map(|spooling| match spooling.due {
-            Due::In(pause) => Again::UnlessClosing(pause),
-            Due::At(at) if at > now => Again::UnlessClosing(at - now),
-            // The store accepts it: it is drained completely.
-            Due::At(_) | Due::Now => Again::After(Duration::ZERO),
-        });
         let returned = (!self.returned.is_empty()).then_some(Again::After(RETRY_AFTER));
         let owed = || parts.spool.owes().then_some(Again::UnlessClosing(TIDY_EVERY));
-        returned.or(retry).or_else(owed)
+        returned.or(self.drain.again(now)).or_else(owed)
     }
 
     /// Offers messages to nodes of the reference server, and stores the rest.
@@ -159,13 +111,12 @@ impl Backlog {
         if deliveries.is_empty() {
             return;
         }
-        if self.spooling.is_some() {
+        if self.drain.is_spooling() {
             return self.spool(within_quotas(deliveries, false, parts), parts);
         }
-        let untaken = offer_to_neighbours(deliveries, parts, |taken| {
-            parts.metrics.confirmed(taken.len());
-            settle_all(taken, Ok(()));
-        });
+        let Neighbours { taken, untaken } = parts.offer_to_neighbours(deliveries);
+        parts.metrics.confirmed(taken.len());
+        settle_all(taken, Ok(()));
         self.keep(within_quotas(untaken, true, parts), parts);
     }
 
@@ -211,7 +162,7 @@ impl Backlog {
                 let second = deliveries.split_off(deliveries.len() / 2);
                 let kept = append(&deliveries, parts);
                 let refused = self.settle_kept(deliveries, kept, refused, parts);
-                if self.spooling.is_some() {
+                if self.drain.is_spooling() {
                     // The first half is spooled, and the second must not overtake it.
                     self.spool(second, parts);
                     return refused;
@@ -259,7 +210,7 @@ impl Backlog {
         let kept = kept.unwrap_or_else(|_| vec![false; deliveries.len()]);
         let (kept, refused): (Vec<_>, Vec<_>) = deliveries.into_iter().zip(kept).partition(|(_, kept)| *kept);
         if !kept.is_empty() {
-            self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Due::In(FIRST_PAUSE)));
+            self.drain.spooled();
             parts.metrics.spool(SpoolMove::Spooled, kept.len());
             settle(kept.into_iter().map(|(delivery, _)| (delivery, Ok(()))));
         }
@@ -276,157 +227,13 @@ impl Backlog {
 
     /// Drains this user's messages, if the store accepts them.
     fn mailbox(&mut self, user: UserId, parts: &StoreLaneParts) -> MailboxState {
-        if self.spooling.is_some() {
-            loop {
-                match self.drain_piece(Part::User(user), parts) {
-                    Ok(None) => break,
-                    Ok(Some(_)) => {}
-                    Err(Stuck) => return MailboxState::InParts,
-                }
-            }
+        if let Err(Stuck) = self.drain.move_user(user, parts) {
+            return MailboxState::InParts;
         }
         // Returned messages that could not be stored are newer, so they go behind everything in the
         // spool.
         let waits = self.returned.iter().any(|delivery| delivery.to == user);
         if waits { MailboxState::InParts } else { MailboxState::Whole }
-    }
-
-    /// If it is due, drains the lane's part of the spool: all of it, or at least this number of
-    /// messages.
-    fn drain_when_due(&mut self, at_least: usize, now: Instant, parts: &StoreLaneParts) {
-        let mut drained = 0;
-        while let Some(spooling) = self.spooling.as_ref().filter(|spooling| spooling.is_due(now)) {
-            let (nth, of) = self.lane;
-            match self.drain_piece(Part::Lane { nth, of, after: spooling.after }, parts) {
-                Ok(None) => self.spooling = None,
-                Ok(Some((last, messages))) => {
-                    self.spooling = Some(Spooling::after(last, Due::Now));
-                    drained += messages;
-                    if drained > at_least {
-                        return;
-                    }
-                }
-                Err(Stuck) => self.spooling.iter_mut().for_each(|spooling| spooling.back_off()),
-            }
-        }
-    }
-
-    /// Moves the oldest messages of a part to the store. Returns the last of them and their number,
-    /// `None` if there are none.
-    fn drain_piece(&mut self, part: Part, parts: &StoreLaneParts) -> Result<Option<(SpoolId, usize)>, Stuck> {
-        self.remove_moved(parts)?;
-        let piece = parts.spool.oldest(part);
-        parts.outages.note("reading from the spool", piece.as_ref().err());
-        let piece = piece.map_err(|_| Stuck)?;
-        let Some(last) = piece.last().map(|spooled| spooled.id) else { return Ok(None) };
-        let count = piece.len();
-        let deliveries: Vec<Delivery> = piece
-            .into_iter()
-            .map(|Spooled { id, message }| {
-                Delivery::new(message.to, message.text, Origin::Spooled(id, message.recorded))
-            })
-            .collect();
-        let untaken = offer_to_neighbours(deliveries, parts, |taken| {
-            parts.metrics.spool(SpoolMove::Drained, taken.len());
-            self.moved.extend(taken.iter().filter_map(spool_id));
-        });
-        let mut moved = Moved::default();
-        let outcome = moved.store(&untaken, parts);
-        let nothing_accepted = moved.gone.is_empty();
-        self.moved.append(&mut moved.gone);
-        self.remove_moved(parts)?;
-        if !moved.refused.is_empty() {
-            if let Part::User(_) = part {
-                // The lane's pause decides when the message is set aside, not the number of
-                // fetches.
-                return Err(Stuck);
-            }
-            self.set_aside(&moved.refused, nothing_accepted, parts)?;
-        }
-        outcome.map(|()| Some((last, count)))
-    }
-
-    /// Sets refused messages aside, so that later ones are not blocked. If the store has refused
-    /// everything it was given, the cause may not be the messages, so it is asked several times
-    /// first.
-    fn set_aside(&mut self, refused: &[SpoolId], nothing_accepted: bool, parts: &StoreLaneParts) -> Result<(), Stuck> {
-        if nothing_accepted && let Some(spooling) = &mut self.spooling {
-            spooling.refusals += 1;
-            if spooling.refusals < REFUSALS_MAX {
-                return Err(Stuck);
-            }
-            spooling.refusals = 0;
-        }
-        parts.spool.set_aside(refused).map_err(|_| Stuck)?;
-        parts.metrics.spool(SpoolMove::SetAside, refused.len());
-        let count = refused.len();
-        log::error!("the database refuses {count} messages of the spool: they stay there until the next start");
-        Ok(())
-    }
-
-    /// Removes stored messages from the spool. Until that succeeds, nothing else is drained;
-    /// otherwise it would be stored again and again.
-    fn remove_moved(&mut self, parts: &StoreLaneParts) -> Result<(), Stuck> {
-        if self.moved.is_empty() {
-            return Ok(());
-        }
-        let removed = parts.spool.remove(&self.moved);
-        parts.outages.note("deleting from the spool", removed.as_ref().err());
-        removed.map_err(|_| Stuck)?;
-        self.moved.clear();
-        Ok(())
-    }
-}
-
-impl Spooling {
-    fn after(after: SpoolId, due: Due) -> Spooling {
-        Spooling { due, pause: FIRST_PAUSE, after, refusals: 0 }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        match self.due {
-            Due::Now => true,
-            Due::At(at) => at <= now,
-            Due::In(_) => false,
-        }
-    }
-
-    fn back_off(&mut self) {
-        self.due = Due::In(self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-impl Moved {
-    /// Stores messages of the spool, and separates those that the store refuses individually.
-    fn store(&mut self, deliveries: &[Delivery], parts: &StoreLaneParts) -> Result<(), Stuck> {
-        if deliveries.is_empty() {
-            return Ok(());
-        }
-        parts.metrics.batch(BatchStage::Store, deliveries.len());
-        match parts.append(&messages(deliveries)) {
-            Ok(kept) => {
-                let count = |what| kept.iter().filter(|kept| **kept == what).count();
-                parts.metrics.spool(SpoolMove::Drained, count(AppendOutcome::Stored));
-                parts.metrics.spool(SpoolMove::Dropped, count(AppendOutcome::NoSuchUser));
-                parts.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
-                for (delivery, kept) in deliveries.iter().zip(kept) {
-                    let list = if kept == AppendOutcome::TooLong { &mut self.refused } else { &mut self.gone };
-                    list.extend(spool_id(delivery));
-                }
-                Ok(())
-            }
-            Err(StoreError::Failed(_)) if deliveries.len() > 1 && self.refused.len() < REFUSED_MAX => {
-                let (first, second) = deliveries.split_at(deliveries.len() / 2);
-                self.store(first, parts)?;
-                self.store(second, parts)
-            }
-            Err(StoreError::Failed(_)) if deliveries.len() == 1 && parts.database.check().is_ok() => {
-                self.refused.extend(spool_id(&deliveries[0]));
-                Ok(())
-            }
-            Err(_) => Err(Stuck),
-        }
     }
 }
 
@@ -458,20 +265,6 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, parts: &StoreLanePart
     fits
 }
 
-/// Returns the messages that nodes of the reference server do not take; `taken` settles the others.
-fn offer_to_neighbours(
-    deliveries: Vec<Delivery>,
-    parts: &StoreLaneParts,
-    settle: impl FnOnce(Vec<Delivery>),
-) -> Vec<Delivery> {
-    // While the store is unreachable, no user is known to be online there.
-    let online = |users: &[UserId]| parts.states.get().and_then(|store| store.online(users)).unwrap_or_default();
-    let Neighbours { taken, untaken } = parts.reference_nodes.publish_to_neighbours(deliveries, &online);
-    parts.metrics.published(taken.len());
-    settle(taken);
-    untaken
-}
-
 /// What became of a message for which the store has this outcome.
 fn ending_of(outcome: AppendOutcome) -> Ending {
     match outcome {
@@ -484,23 +277,10 @@ fn is_returned(delivery: &Delivery) -> bool {
     matches!(delivery.origin, Origin::Returned(..))
 }
 
-fn spool_id(delivery: &Delivery) -> Option<SpoolId> {
-    if let Origin::Spooled(id, _) = delivery.origin { Some(id) } else { None }
-}
-
 const UNSTORED: Ending = Err(Undelivered::Unstored);
-/// If the database refuses this many messages individually, it is assumed to refuse all.
-const REFUSED_MAX: usize = 3;
-/// After it has refused everything it was given this many times in a row (for about ten seconds),
-/// the messages are set aside.
-const REFUSALS_MAX: u32 = 12;
 /// The pause before returned messages that could not be stored are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// How often an idle lane checks for deletions that its spool still owes to the disk.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-/// The pauses of the store after its first failure, and after it has failed for a while.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
 #[cfg(test)]
 mod tests;

@@ -13,9 +13,11 @@ use super::quotas::Quotas;
 use super::watchers::Watchers;
 use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
-use crate::bus::{Bus, Exchange, ReferenceNodes};
+use crate::bus::{Bus, Exchange, Neighbours, ReferenceNodes};
 use crate::config::Config;
+use crate::delivery::Delivery;
 use crate::metrics::Metrics;
+use crate::protocol::UserId;
 use crate::store::outages::Outages;
 use crate::store::spool::Spool;
 use crate::store::{AppendOutcome, Database, Messages, NewMessage, Role, States, Store, StoreError};
@@ -131,6 +133,15 @@ impl StoreLaneParts {
         let result = self.messages.get().and_then(|store| store.append(messages));
         self.outages.note("storing messages", result.as_ref().err());
         result
+    }
+
+    /// Offers messages to nodes of the reference server, and returns which of them are taken.
+    pub fn offer_to_neighbours(&self, deliveries: Vec<Delivery>) -> Neighbours {
+        // While the store is unreachable, no user is known to be online there.
+        let online = |users: &[UserId]| self.states.get().and_then(|store| store.online(users)).unwrap_or_default();
+        let offered = self.reference_nodes.publish_to_neighbours(deliveries, &online);
+        self.metrics.published(offered.taken.len());
+        offered
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the simulation does not say by name.
 
 use super::*;
-use crate::base::conversation::Tag;
+use crate::base::conversation::{Seq, Tag};
+use crate::history::cursor::Extent;
 use crate::protocol::GroupId;
 use crate::protocol::level2::frames::Committed;
 

@@ -8,6 +8,7 @@ use std::{env, fs, process};
 
 use parking_lot::Mutex;
 
+use super::drain::{FIRST_PAUSE, LONGEST_PAUSE, REFUSALS_MAX};
 use super::*;
 use crate::admission::berths::Berths;
 use crate::admission::{Holder, Payer, Source};
@@ -18,7 +19,7 @@ use crate::delivery::{Comeback, Fan, Owed, Provenance};
 use crate::metrics::Metrics;
 use crate::protocol::GroupId;
 use crate::routing::quotas::Quotas;
-use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, SpoolLoad, Spooled};
+use crate::store::spool::{MESSAGE_BYTES, PIECE_MAX, Part, SpoolId, SpoolLoad, Spooled};
 use crate::store::sqlite::SpoolFile;
 use crate::store::{Database, KeptMessage, MessageId, Messages, NewMessage, Role, States, UserState};
 

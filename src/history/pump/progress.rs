@@ -1,0 +1,245 @@
+//! [`Progress`]: how far a connection is with each conversation, and what is to be read for it next.
+//! It writes nothing.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::event::{Command, FoundCursor, Heads};
+use crate::base::conversation::{ConversationId, Seq};
+use crate::history::cursor::{self, Extent};
+use crate::history::places::{PlaceMark, ShownPlace, ShownPlaces};
+use crate::history::syncs::Syncs;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub(super) stage: PumpStage,
+    pub(super) places: ShownPlaces,
+    pub(super) syncs: Syncs,
+    /// Conversations that are behind, in the order in which they are read.
+    behind: VecDeque<ConversationId>,
+    /// Ends of memberships whose last message is not written.
+    ending: Vec<(ConversationId, Option<Seq>)>,
+    reading: Option<Reading>,
+    /// Whether the last page was for a run.
+    run_was_last: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum PumpStage {
+    Opening,
+    Overview { asked: bool },
+    Live,
+}
+
+/// A page that was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reading {
+    pub(super) conv: ConversationId,
+    /// The first number that was asked for. Those before it were there.
+    pub(super) from: Seq,
+    /// Whether it is for the run that has its turn.
+    pub(super) is_run: bool,
+}
+
+impl Progress {
+    /// Of a connection whose login is under way.
+    pub(super) fn new() -> Progress {
+        Progress {
+            stage: PumpStage::Opening,
+            places: ShownPlaces::default(),
+            syncs: Syncs::of_login(),
+            behind: VecDeque::new(),
+            ending: Vec::new(),
+            reading: None,
+            run_was_last: false,
+        }
+    }
+
+    /// The heads say where every conversation goes on, and which runs come first.
+    pub(super) fn on_heads(&mut self, heads: Heads) {
+        self.syncs.heads_came();
+        self.places.fill(heads.convs.iter().map(|(conv, extent)| ShownPlace::new(*conv, extent.head)));
+        let extents: HashMap<_, _> = heads.convs.into_iter().collect();
+        if self.stage == PumpStage::Opening {
+            self.stage = PumpStage::Overview { asked: false };
+            self.place_early(&extents);
+        }
+        let (mut refused, mut runs) = (VecDeque::new(), Vec::new());
+        for found in heads.cursors {
+            match found {
+                FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
+                FoundCursor::Own(conv, held) => {
+                    let extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
+                    if let Some(head) = cursor::plan(held, extent, heads.resume) {
+                        self.places.entry(conv).put(PlaceMark::Run, true);
+                        runs.push((conv, head));
+                    }
+                }
+            }
+        }
+        self.syncs.add(heads.rid, refused, runs);
+    }
+
+    /// Pushes that came before the heads: a conversation whose head is lower is behind.
+    fn place_early(&mut self, heads: &HashMap<ConversationId, Extent>) {
+        let early: Vec<ShownPlace> = self.places.iter().filter(|place| place.has(PlaceMark::Early)).collect();
+        for place in early {
+            let known = heads.get(&place.conv);
+            let entry = self.places.entry(place.conv);
+            entry.put(PlaceMark::Early, false);
+            entry.put(PlaceMark::Fresh, known.is_none());
+            entry.set_sent(known.map_or(0, |extent| extent.head));
+            self.raise(place.conv, place.sent());
+        }
+    }
+
+    /// The last number of this conversation that was written.
+    pub(super) fn sent(&mut self, conv: ConversationId) -> Seq {
+        self.places.entry(conv).sent()
+    }
+
+    /// A conversation has messages up to `seq`.
+    pub(super) fn raise(&mut self, conv: ConversationId, seq: Seq) {
+        let is_opening = self.stage == PumpStage::Opening;
+        let place = self.places.entry(conv);
+        if is_opening {
+            place.put(PlaceMark::Early, true);
+            place.set_sent(place.sent().max(seq));
+        } else if seq > place.sent() || place.has(PlaceMark::Run) {
+            self.set_behind(conv);
+        }
+    }
+
+    /// There is something to be read in this conversation.
+    pub(super) fn set_behind(&mut self, conv: ConversationId) {
+        let is_reading = self.reading.is_some_and(|reading| reading.conv == conv);
+        let place = self.places.entry(conv);
+        if place.has(PlaceMark::Run) || is_reading {
+            place.put(PlaceMark::Dirty, true);
+        } else if !place.has(PlaceMark::Behind) {
+            place.put(PlaceMark::Behind, true);
+            self.behind.push_back(conv);
+        }
+    }
+
+    /// All of a page up to this head is written, or more has been pushed meanwhile.
+    pub(super) fn page_is_written(&mut self, conv: ConversationId, head: Seq) {
+        let place = self.places.entry(conv);
+        let has_more = place.sent() < head || place.has(PlaceMark::Dirty);
+        place.put(PlaceMark::Dirty, false);
+        if has_more {
+            self.set_behind(conv);
+        }
+    }
+
+    /// The membership that is shown ends with `last`; `None` if that is not known.
+    pub(super) fn set_ending(&mut self, conv: ConversationId, last: Option<Seq>) {
+        self.set_lasting(conv);
+        self.ending.push((conv, last));
+    }
+
+    /// The membership that is shown does not end.
+    pub(super) fn set_lasting(&mut self, conv: ConversationId) {
+        self.ending.retain(|(ending, _)| *ending != conv);
+    }
+
+    /// A page has come: the user is a member, unless the last number says otherwise.
+    pub(super) fn was_read(&mut self, conv: ConversationId) {
+        self.ending.retain(|(ending, last)| *ending != conv || last.is_some());
+    }
+
+    /// Forgets a conversation whose last message is written. If later ones are, the user is back.
+    pub(super) fn end_if_last(&mut self, conv: ConversationId) {
+        let Some((_, Some(last))) = self.ending.iter().find(|(ending, _)| *ending == conv) else { return };
+        let Some(place) = self.places.get(conv) else { return };
+        let (last, sent) = (*last, place.sent());
+        if sent == last && !place.has(PlaceMark::Moved) {
+            self.drop_conversation(conv);
+        } else if sent >= last {
+            self.set_lasting(conv);
+        }
+    }
+
+    /// Forgets a conversation, with its runs.
+    pub(super) fn drop_conversation(&mut self, conv: ConversationId) {
+        self.set_lasting(conv);
+        self.syncs.drop_runs(conv);
+        self.places.remove(conv);
+    }
+
+    /// Ends the first run if it is this conversation's and all of it is written. Returns whether it
+    /// has ended.
+    pub(super) fn end_run_if_written(&mut self, conv: ConversationId) -> bool {
+        let Some(run) = self.syncs.run() else { return false };
+        if run.conv != conv || self.sent(conv) < run.head.to {
+            return false;
+        }
+        self.syncs.end_run();
+        let has_another = self.syncs.has_run(conv);
+        let place = self.places.entry(conv);
+        place.put(PlaceMark::Run, has_another);
+        if place.has(PlaceMark::Dirty) && !has_another {
+            place.put(PlaceMark::Dirty, false);
+            self.set_behind(conv);
+        }
+        self.end_if_last(conv);
+        true
+    }
+
+    /// Whether a page is being read.
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.is_some()
+    }
+
+    /// Whether the last page that was asked for was one of a run.
+    pub(super) fn run_was_last(&self) -> bool {
+        self.run_was_last
+    }
+
+    /// Asks for the next page of the first run. `is_held`: whether this message waits for an answer.
+    pub(super) fn read_run(&mut self, is_held: impl Fn(ConversationId, Seq) -> bool) -> Option<Command> {
+        let run = self.syncs.run()?;
+        let from = self.sent(run.conv) + 1;
+        if is_held(run.conv, from) {
+            return None;
+        }
+        Some(self.read(Reading { conv: run.conv, from, is_run: true }, Some(run.head.to)))
+    }
+
+    /// Asks for a page of the conversation that has been behind for longest.
+    pub(super) fn read_behind(&mut self, is_held: impl Fn(ConversationId, Seq) -> bool) -> Option<Command> {
+        while let Some(conv) = self.behind.pop_front() {
+            let Some(place) = self.places.get_mut(conv).filter(|place| place.has(PlaceMark::Behind)) else { continue };
+            place.put(PlaceMark::Behind, false);
+            let (from, has_run) = (place.sent() + 1, place.has(PlaceMark::Run));
+            if has_run {
+                place.put(PlaceMark::Dirty, true);
+                continue;
+            }
+            if is_held(conv, from) {
+                // The answer that it waits for raises it again.
+                continue;
+            }
+            // A later membership is shown already.
+            self.ending.retain(|(ending, last)| *ending != conv || last.is_none_or(|last| last >= from));
+            let to = self.ending.iter().find(|(ending, _)| *ending == conv).and_then(|(_, last)| *last);
+            return Some(self.read(Reading { conv, from, is_run: false }, to));
+        }
+        self.behind = VecDeque::new();
+        None
+    }
+
+    fn read(&mut self, reading: Reading, to: Option<Seq>) -> Command {
+        let Reading { conv, from, is_run } = reading;
+        self.reading = Some(reading);
+        self.run_was_last = is_run;
+        Command::Read { conv, from, to }
+    }
+
+    /// The read that has come back. Its run may be over: the membership that it was for has ended.
+    pub(super) fn take_reading(&mut self) -> Option<Reading> {
+        let reading = self.reading.take()?;
+        let is_run = reading.is_run && self.syncs.run().is_some_and(|run| run.conv == reading.conv);
+        Some(Reading { is_run, ..reading })
+    }
+}
