@@ -31,8 +31,8 @@ pub use crate::base::ids::{GroupId, UserId};
 /// A request of a client. Texts borrow from the frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request<'f> {
-    /// 1: log in as `user` on this connection.
-    Login { user: Id, password: Cow<'f, str> },
+    /// 1: log in as `user` on this connection. With a `level`, it may be a login at level 2.
+    Login { user: Id, password: Cow<'f, str>, has_level: bool },
     /// 2: create an account.
     Register { name: Cow<'f, str>, password: Cow<'f, str> },
     /// 3: log out `user` on this connection.
@@ -80,7 +80,11 @@ impl<'f> Request<'f> {
         let msg_type = members.msg_type.id(text, "msgType")?;
         let id = |member: &Member<'f>, key| member.id(text, key);
         let request = match msg_type.0 {
-            1 => Request::Login { user: id(&members.user_id, "USERID")?, password: members.password.text()? },
+            1 => Request::Login {
+                user: id(&members.user_id, "USERID")?,
+                password: members.password.text()?,
+                has_level: members.has_level,
+            },
             2 => Request::Register { name: members.name.text()?, password: members.password.text()? },
             3 => Request::Logout { user: id(&members.user_id, "USERID")? },
             4 | 5 => Request::Chat {
@@ -217,6 +221,21 @@ mod tests {
             Request::parse(format!(r#"{{"msgType":200,"x":{open}{close}}}"#).as_bytes()).is_ok()
         };
         assert_eq!((nested(net::NESTING_MAX), nested(net::NESTING_MAX + 1), nested(10_000)), (true, false, false));
+    }
+
+    #[test]
+    fn a_login_says_whether_it_has_a_level_and_a_chat_may_have_several() {
+        let has_level = |more: &str| match parse(&format!(r#"{{"msgType":1,"USERID":1,"password":"p"{more}}}"#)) {
+            Ok(Request::Login { has_level, .. }) => has_level,
+            other => panic!("{other:?}"),
+        };
+        assert!(!has_level(""));
+        assert!(!has_level(r#","x":{"level":2}"#));
+        assert!(has_level(r#","level":2"#));
+        assert!(has_level(r#","lev\u0065l":"x""#));
+        let frame = r#"{"msgType":4,"TOID":2,"level":1,"level":2}"#;
+        let Ok(Request::Chat { text, .. }) = parse(frame) else { panic!("a chat") };
+        assert_eq!(text.text(), frame, "level 1 does not know it");
     }
 
     #[test]

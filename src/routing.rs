@@ -4,7 +4,8 @@
 //! - [`router`] hands a message to a connection, or puts it into its recipient's lane.
 //!   [`fan_out`] does so for the members of a group; a frame for a large one gets on piece by
 //!   piece: [`spreading`].
-//! - [`presence`] is the only table that loops share: user -> connections.
+//! - [`presence`] is the only table that loops share: user -> connections. [`attendance`] changes
+//!   it as users come and go, and hands on what a connection did not deliver.
 //! - [`routed`] is what became of a message then. What other nodes say comes through
 //!   `from_nodes`. A `label` says whose message a connection returns.
 //! - [`ways`] are the lanes out of this node.
@@ -21,6 +22,7 @@
 //! - [`groups`] caches the members of groups, [`states`] writes `User.state`.
 
 pub mod assembly;
+pub mod attendance;
 pub mod audience;
 pub mod backlog;
 pub mod blocks;

@@ -44,6 +44,7 @@ use crate::admission::{Payer, Source};
 use crate::base::ending::Undelivered;
 use crate::base::ids::FrameId;
 use crate::config::Auth;
+use crate::protocol::level2::ForLevel1;
 use crate::protocol::{self, BadRequest, FrameKind, Request, UserId, level2};
 use crate::store::UserState;
 
@@ -204,14 +205,16 @@ impl Session {
         known: &dyn SessionFacts,
         effects: &mut Effects<'f>,
     ) -> Flow {
-        if self.frame_kind.may_be_of_level2()
-            && let Some(flow) = self.on_level2(frame, known, effects)
-        {
+        let may_be_of_level2 = match request {
+            Request::Login { has_level, .. } => has_level,
+            _ => self.frame_kind == FrameKind::OTHER && known.has_level2(),
+        };
+        if may_be_of_level2 && let Some(flow) = self.on_level2(frame, known, effects) {
             return flow;
         }
         match request {
             Request::Chat { .. } | Request::OldChat { .. } | Request::GroupChat { .. } => Flow::Later,
-            Request::Login { user, password } => self.login(user, password, known, effects),
+            Request::Login { user, password, .. } => self.login(user, password, known, effects),
             Request::Register { name, password } => self.register(name, password, effects),
             Request::Logout { user } => self.logout(user, known, effects),
             Request::AddFriend { a, b } => self.add_friend(a, b, effects),
@@ -242,13 +245,17 @@ impl Session {
 
     /// A login that opts in to level 2, or one of 60 to 69; `None` for any other frame.
     fn on_level2<'f>(&mut self, frame: &'f [u8], known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Option<Flow> {
-        if let Some(login) = level2::opt_in(frame) {
-            self.frame_kind = FrameKind::LOGIN;
-            return Some(self.opt_in(login, effects));
+        match level2::for_level1(frame)? {
+            ForLevel1::OptIn(login) => {
+                self.frame_kind = FrameKind::LOGIN;
+                Some(self.opt_in(login, effects))
+            }
+            ForLevel1::Account { msg_type, from, request } if known.has_level2() => {
+                self.frame_kind = FrameKind::of(msg_type.into());
+                Some(self.account_request(msg_type, from, request, effects))
+            }
+            ForLevel1::Account { .. } => None,
         }
-        let (msg_type, from, request) = known.has_level2().then(|| level2::account_request(frame)).flatten()?;
-        self.frame_kind = FrameKind::of(msg_type.into());
-        Some(self.account_request(msg_type, from, request, effects))
     }
 
     fn on_outcome(&mut self, outcome: Outcome, known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {

@@ -166,7 +166,7 @@ impl Plain {
             texts: texts.iter().map(|text| (*text).to_owned()).collect(),
         };
         match request {
-            Request::Login { user, password } => plain("login", &[*user], &[password]),
+            Request::Login { user, password, .. } => plain("login", &[*user], &[password]),
             Request::Register { name, password } => plain("register", &[], &[name, password]),
             Request::Logout { user } => plain("logout", &[*user], &[]),
             Request::Chat { to, .. } => plain("chat", &[*to], &[]),

@@ -21,16 +21,13 @@ impl FrameKind {
     /// Not JSON, or not a request.
     pub const INVALID: FrameKind = FrameKind(21);
 
+    /// A number that level 1 does not know.
+    pub const OTHER: FrameKind = FrameKind(20);
+
     /// 1, a login.
     pub const LOGIN: FrameKind = FrameKind(0);
     /// 5, a friend request.
     pub const FRIEND_REQUEST: FrameKind = FrameKind(4);
-
-    /// Whether level 2 has requests of this kind for clients of level 1: logins, and those that level
-    /// 1 does not know.
-    pub fn may_be_of_level2(self) -> bool {
-        matches!(self.0, 0 | 20)
-    }
 
     /// A request with this msgType.
     pub fn of(msg_type: i64) -> FrameKind {

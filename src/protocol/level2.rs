@@ -16,7 +16,7 @@ mod rid;
 
 pub use self::login::{Have, HaveItem, Login, Proof, Who};
 pub use self::request::{
-    Account, AccountProof, Change, Frame, MemberChange, PageAsk, Request, Send, account_request, opt_in,
+    Account, AccountProof, Change, ForLevel1, Frame, MemberChange, PageAsk, Request, Send, for_level1,
 };
 pub use self::rid::Rid;
 

@@ -28,6 +28,8 @@ pub(super) struct Members<'f> {
     pub(super) keyword: Member<'f>,
     /// Whether one of them occurs more than once.
     pub(super) repeated: bool,
+    /// Whether there is a `level`, which no request of level 1 has.
+    pub(super) has_level: bool,
 }
 
 /// One member's value.
@@ -74,6 +76,10 @@ impl<'f> Members<'f> {
             "password" => &mut self.password,
             "description" => &mut self.description,
             "keyword" => &mut self.keyword,
+            "level" => {
+                self.has_level = true;
+                return None;
+            }
             _ => return None,
         })
     }

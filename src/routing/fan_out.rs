@@ -75,7 +75,7 @@ impl FanOut<'_> {
                         Some((Fan::new(&provenance, group, text.len(), berth), Arc::<str>::from(text)))
                     })
                     .as_ref()?;
-                held.get_or_insert_with(|| router.ways.hold());
+                held.get_or_insert_with(|| router.attendance.ways.hold());
                 let share = fan.add(DELIVERY_BYTES)?;
                 Some(Delivery::new(to, text.clone(), Origin::Group(share)))
             });

@@ -28,7 +28,8 @@ impl Node for Router {
                 let (bus, receipt) = (self.parts.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
                 // If this node shuts down and its lanes have ended, everything is stored already.
-                if let Err(LaneItem::Answer(_, refuse)) = self.ways.submit_late(LaneItem::Answer(to, refuse)) {
+                if let Err(LaneItem::Answer(_, refuse)) = self.attendance.ways.submit_late(LaneItem::Answer(to, refuse))
+                {
                     refuse();
                 }
                 return false;
@@ -45,7 +46,7 @@ impl Node for Router {
         receipt: &dyn Fn() -> Receipt,
     ) -> bool {
         let receipt = receipt();
-        let mut shard = self.presence.write(to);
+        let mut shard = self.attendance.presence.write(to);
         let mut delivered = 0;
         if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
             let send = |frame: &&str| link.send(turn, frame.as_bytes(), or_back(to, FrameId::UNNAMED)).is_ok();
@@ -67,27 +68,27 @@ impl Node for Router {
         // For clients that read lines, a line is a frame.
         let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
         let returned = Returned { id: FrameId::UNNAMED, frame: frame.into_bytes().into() };
-        self.route_anyway(turn, to, vec![returned]);
+        self.attendance.hand_in(turn, to, vec![returned]);
     }
 
     fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
-        self.ways.confirmed(place, sequences);
+        self.attendance.ways.confirmed(place, sequences);
     }
 
     fn on_refused(&self, sequence: u64, delivered: usize) {
-        self.ways.refused(sequence, delivered);
+        self.attendance.ways.refused(sequence, delivered);
     }
 
     fn on_left(&self, user: UserId) {
-        let shard = self.presence.read(user);
+        let shard = self.attendance.presence.read(user);
         match shard.has(user) {
-            false => self.states.note(user, UserState::Offline),
-            true => self.states.tell_at_once(user),
+            false => self.attendance.states.note(user, UserState::Offline),
+            true => self.attendance.states.tell_at_once(user),
         }
     }
 
     fn on_elsewhere(&self, turn: &mut Turn<Posted>, user: UserId) {
-        let mut shard = self.presence.write(user);
+        let mut shard = self.attendance.presence.write(user);
         shard.went_elsewhere(user);
         for link in shard.links(user) {
             if link.doubt(turn) {
@@ -98,8 +99,9 @@ impl Node for Router {
     }
 
     fn on_died(&self, users: &[UserId]) -> bool {
-        let gone: Vec<UserId> = users.iter().copied().filter(|user| !self.presence.read(*user).has(*user)).collect();
-        self.states.write_offline(&gone)
+        let gone: Vec<UserId> =
+            users.iter().copied().filter(|user| !self.attendance.presence.read(*user).has(*user)).collect();
+        self.attendance.states.write_offline(&gone)
     }
 
     fn online_after(&self, user: UserId, limit: usize) -> Option<Vec<UserId>> {
@@ -117,7 +119,7 @@ impl Node for Router {
                     let CommittedFrame { conv, seq, from, frame } = message;
                     PumpEvent::Push { conv: *conv, row: Row { seq: *seq, from: *from, frame: frame.clone() } }
                 };
-                for link in self.devices(user, |_| true) {
+                for link in self.attendance.devices(user, |_| true) {
                     post(&link, MemberNews::Pump(messages.iter().map(push).collect()));
                 }
             }
@@ -127,29 +129,29 @@ impl Node for Router {
                 }
             }
             DeviceNews::Show(user, frame) => {
-                for link in self.devices(user, |_| true) {
+                for link in self.attendance.devices(user, |_| true) {
                     post(&link, MemberNews::Show(frame.clone()));
                 }
             }
             DeviceNews::End(user, device, DeviceEnd::Replaced(login)) => {
                 // One that replaces that login is newer.
                 let is_older = |other: &DeviceLink<Posted>| other.login != login && other.replaces != Some(login);
-                for link in self.devices(user, |other| other.device == device && is_older(other)) {
+                for link in self.attendance.devices(user, |other| other.device == device && is_older(other)) {
                     post(&link, MemberNews::End(Reason::Replaced));
                 }
             }
             DeviceNews::End(user, device, DeviceEnd::Revoked) => {
-                for link in self.devices(user, |other| other.device == device) {
+                for link in self.attendance.devices(user, |other| other.device == device) {
                     post(&link, MemberNews::End(Reason::Revoked));
                 }
             }
             DeviceNews::Joined(user, conv, from) => {
-                for link in self.devices(user, |_| true) {
+                for link in self.attendance.devices(user, |_| true) {
                     post(&link, MemberNews::Pump(vec![PumpEvent::Joined { conv, from }]));
                 }
             }
             DeviceNews::Left(user, conv, last) => {
-                for link in self.devices(user, |_| true) {
+                for link in self.attendance.devices(user, |_| true) {
                     post(&link, MemberNews::Pump(vec![PumpEvent::Left { conv, seen: Some((1, last)) }]));
                 }
             }
@@ -163,9 +165,9 @@ impl Node for Router {
             sweep();
         }
         let mut all = Vec::new();
-        for shard in self.presence.shards() {
+        for shard in self.attendance.presence.shards() {
             for user in shard.users() {
-                self.states.note(user, UserState::Online);
+                self.attendance.states.note(user, UserState::Online);
                 all.push(user);
             }
             all.extend(shard.joining());

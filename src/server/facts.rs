@@ -73,11 +73,11 @@ impl SessionFacts for Facts<'_> {
     }
 
     fn is_connected(&self, user: UserId) -> bool {
-        self.shared.router.is_connected(user)
+        self.shared.router.attendance().is_connected(user)
     }
 
     fn is_here(&self, user: UserId) -> bool {
-        self.shared.router.is_here(user)
+        self.shared.router.attendance().is_here(user)
     }
 
     fn pace(&self) -> Option<Duration> {

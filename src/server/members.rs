@@ -123,7 +123,7 @@ impl Desk<'_> {
     pub(super) fn enter(&self, turn: &mut Turn<Posted>, admitted: Admitted, entry: Entry) -> Box<Member> {
         let Admitted { identity, replaced, .. } = &admitted;
         let (router, user) = (&self.shared.router, identity.user);
-        let entered = router.enter(user, self.link, identity.device, (identity.login, *replaced));
+        let entered = router.attendance().enter(user, self.link, identity.device, (identity.login, *replaced));
         for other in &entered.replaced {
             end(other, Reason::Replaced);
         }
@@ -163,7 +163,7 @@ impl Desk<'_> {
                 }
                 MemberEffect::Remind(after) => turn.remind(self.link, after),
                 MemberEffect::End(reason) => {
-                    self.shared.router.leave_device(identity.user, self.link);
+                    self.shared.router.attendance().leave_device(identity.user, self.link);
                     let _ = self.link.send(turn, farewell(reason).as_bytes(), Fate::Drop);
                     self.link.ends_with(4000 + reason.errno());
                     turn.turn_away(self.link);

@@ -180,28 +180,28 @@ impl Shell {
             // The answer may refuse, which the session must hear after these effects.
             Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),
             Effect::Submit(job) => self.shared.dispatch.submit(job, link, holder, turn.now()),
-            Effect::Join(user) => router.join(user, link),
+            Effect::Join(user) => router.attendance().join(user, link),
             Effect::Attach(user) => {
                 link.set_share(session.payer(holder.source).share());
-                router.attach(turn, user, link);
+                router.attendance().attach(turn, user, link);
                 if self.shared.audience.has(user) {
                     self.note_level1(user, holder, turn.now());
                 }
             }
             Effect::Detach(user) => {
                 if is_of_level2 {
-                    router.leave_device(user, link);
+                    router.attendance().leave_device(user, link);
                 }
                 link.set_share(session.payer(holder.source).share());
-                router.detach(turn, user, link);
+                router.attendance().detach(turn, user, link);
             }
             Effect::DetachAndShow(user) => {
                 link.set_share(session.payer(holder.source).share());
-                router.detach_and_show(turn, user, link);
+                router.attendance().detach_and_show(turn, user, link);
             }
-            Effect::Show(user) => router.show(user, link),
+            Effect::Show(user) => router.attendance().show(user, link),
             Effect::LogOut { user, shows } => {
-                for other in router.log_out(turn, user, shows.then_some(link)) {
+                for other in router.attendance().log_out(turn, user, shows.then_some(link)) {
                     other.post(Posted::LoggedOut(user));
                 }
             }
@@ -236,7 +236,7 @@ impl Shell {
     /// The account of a user of this connection was changed or deleted. If the connection has no
     /// other user, it is closed, so that its client notices.
     fn log_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, user: UserId) {
-        if !client.session.is(Id(user.0.into())) || self.shared.router.is_on(user, link) {
+        if !client.session.is(Id(user.0.into())) || self.shared.router.attendance().is_on(user, link) {
             return;
         }
         self.feed(turn, link, client, Input::LoggedOut(user));
@@ -383,7 +383,7 @@ impl Handler for Shell {
             Posted::Settled(settled) => Input::Settled(settled),
             Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),
             // The client has logged in again since: the logout was of an earlier login.
-            Posted::LoggedOut(user) if self.shared.router.is_on(user, link) => return,
+            Posted::LoggedOut(user) if self.shared.router.attendance().is_on(user, link) => return,
             Posted::LoggedOut(user) => Input::LoggedOut(user),
             Posted::AccountChanged(user) => return self.log_out(turn, link, client, user),
             Posted::MailboxWanted => {

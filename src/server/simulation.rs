@@ -31,6 +31,7 @@ mod world;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 use std::time::Instant;
 
 use net::{Handler, Preface, Turn};
@@ -211,17 +212,17 @@ fn messages_held_from_an_earlier_login_are_not_handed_on_with_the_rest() {
             router.deliver(turn, user, &format!("{{\"n\":{number}}}"), provenance);
             turn.flush();
         };
-        router.attach(&mut turn, user, &first);
+        router.attendance().attach(&mut turn, user, &first);
         send(&mut turn, 1);
-        router.detach(&mut turn, user, &first);
+        router.attendance().detach(&mut turn, user, &first);
         if has_other {
-            router.attach(&mut turn, user, &other);
+            router.attendance().attach(&mut turn, user, &other);
             send(&mut turn, 2);
         }
-        router.attach(&mut turn, user, &first);
+        router.attendance().attach(&mut turn, user, &first);
         send(&mut turn, 3);
         first.hang_up();
-        router.detach(&mut turn, user, &first);
+        router.attendance().detach(&mut turn, user, &first);
         turn.flush();
         let live = String::from_utf8(pipes[1].written_after(0)).expect("text");
         let lanes = machine.parts().into_iter().filter(|part| matches!(part, Part::Lane(_)));
@@ -251,15 +252,32 @@ fn a_logout_that_comes_after_the_next_login_takes_no_rights() {
         let seat = shell.on_arrival(&mut turn, peer, Preface::None).expect("there is room");
         let mut client = shell.on_open(&mut turn, &link, seat);
         client.session.add_user(user);
-        router.attach(&mut turn, user, &link);
-        assert_eq!(router.log_out(&mut turn, user, None).len(), 1);
-        router.attach(&mut turn, user, &link);
+        router.attendance().attach(&mut turn, user, &link);
+        assert_eq!(router.attendance().log_out(&mut turn, user, None).len(), 1);
+        router.attendance().attach(&mut turn, user, &link);
         shell.on_message(&mut turn, &link, &mut client, post(user));
         assert!(client.session.is(Id(1)), "it receives for the user, and may send for the user too");
-        assert_eq!(router.log_out(&mut turn, user, None).len(), 1);
+        assert_eq!(router.attendance().log_out(&mut turn, user, None).len(), 1);
         shell.on_message(&mut turn, &link, &mut client, post(user));
         assert!(!client.session.is(Id(1)));
     }
+}
+
+/// A panic in a loop ends the process, because the loop's thread says itself that it is vital.
+#[test]
+fn the_thread_of_a_loop_becomes_vital_when_the_loop_starts() {
+    let clock = Clock::standing_at(Instant::now());
+    let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
+    let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
+    let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
+    let machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires);
+    let mut shell = machine.shell();
+    let is_vital = thread::spawn(move || {
+        let was_vital = pool::is_vital();
+        shell.on_start();
+        (was_vital, pool::is_vital())
+    });
+    assert_eq!(is_vital.join().expect("it does not panic"), (false, true));
 }
 
 const SEEDS: u64 = 2000;

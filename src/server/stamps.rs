@@ -89,7 +89,7 @@ impl AccountStamps {
     pub fn changed(&self, user: UserId, stamp: Stamp, by: &Arc<ClientLink>) {
         self.shard(user).lock().insert(user, Entry::new(stamp));
         let Some(router) = self.router() else { return };
-        for link in router.log_out_others(&mut Turn::at(self.clock.now()), user, by) {
+        for link in router.attendance().log_out_others(&mut Turn::at(self.clock.now()), user, by) {
             link.post(Posted::AccountChanged(user));
         }
     }
@@ -167,11 +167,11 @@ impl AccountStamps {
     /// Logs the user out of all connections of this node, which are notified.
     pub(super) fn log_out(&self, user: UserId) -> usize {
         let Some(router) = self.router() else { return 0 };
-        let links = router.log_out(&mut Turn::at(self.clock.now()), user, None);
+        let links = router.attendance().log_out(&mut Turn::at(self.clock.now()), user, None);
         for link in &links {
             link.post(Posted::AccountChanged(user));
         }
-        let devices = router.devices(user, |_| true);
+        let devices = router.attendance().devices(user, |_| true);
         for link in &devices {
             link.post(Posted::Member(Box::new(MemberNews::End(Reason::Revoked))));
         }
@@ -183,7 +183,7 @@ impl AccountStamps {
     pub(super) fn connected(&self, nth: usize) -> Vec<UserId> {
         let Some(router) = self.router() else { return Vec::new() };
         let users: Vec<UserId> = self.shards[nth].lock().keys().copied().collect();
-        let (connected, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| router.has(*user));
+        let (connected, absent): (Vec<_>, Vec<_>) = users.into_iter().partition(|user| router.attendance().has(*user));
         let mut shard = self.shards[nth].lock();
         for user in &connected {
             if let Some(entry) = shard.get_mut(user) {

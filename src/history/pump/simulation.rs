@@ -6,6 +6,9 @@
 //! stored at the end against the history.
 
 mod client;
+mod device;
+mod random;
+mod store;
 mod world;
 
 use self::world::{Faults, World};

@@ -182,10 +182,31 @@ impl<'f> Frame<'f> {
     }
 }
 
-/// The frame, if it is a login that opts in to level 2.
-pub fn opt_in(frame: &[u8]) -> Option<Frame<'_>> {
-    let opts_in = |frame: &Frame<'_>| matches!(frame.request, Request::Login(_) | Request::Refused(40, _));
-    Frame::parse(frame).ok().filter(opts_in)
+/// What a client of level 1 may ask of level 2.
+#[derive(Clone, PartialEq, Debug)]
+pub enum ForLevel1<'f> {
+    /// A login that opts in.
+    OptIn(Frame<'f>),
+    /// One of 60 to 69: FROMID, and what is asked or why it is refused.
+    Account { msg_type: u16, from: Option<Sender>, request: Result<Account<'f>, Refusal> },
+}
+
+/// The frame, if level 2 answers it also for clients of level 1.
+pub fn for_level1(frame: &[u8]) -> Option<ForLevel1<'_>> {
+    let text = std::str::from_utf8(frame).ok()?;
+    let mut members = Members::read(text).ok()?;
+    match u16::try_from(members.integer("msgType").ok()?).ok()? {
+        1 if login::opts_in(&members) => {
+            let rid = members.rid();
+            let request = or_refused(40, Login::of(&mut members).map(Request::Login));
+            Some(ForLevel1::OptIn(Frame { kind: FrameKind::LOGIN, rid, request }))
+        }
+        msg_type @ 60..=69 => {
+            let from = members.sender();
+            Some(ForLevel1::Account { msg_type, from, request: Account::of(msg_type, &mut members) })
+        }
+        _ => None,
+    }
 }
 
 fn or_refused(msg_type: u16, request: Result<Request<'_>, Refusal>) -> Request<'_> {
@@ -316,16 +337,6 @@ fn watched(members: &mut Members<'_>) -> Result<Vec<Id>, Refusal> {
         _ => Err(bad("watch must be a list of user ids")),
     };
     list.into_iter().map(id).collect()
-}
-
-/// A frame of a client of level 1 that asks for one of 60 to 69, if it is one: its type, FROMID, and
-/// what it asks or why it is refused.
-pub fn account_request(frame: &[u8]) -> Option<(u16, Option<Sender>, Result<Account<'_>, Refusal>)> {
-    let text = std::str::from_utf8(frame).ok()?;
-    let mut members = Members::read(text).ok()?;
-    let msg_type = u16::try_from(members.integer("msgType").ok()?).ok().filter(|number| (60..=69).contains(number))?;
-    let from = members.sender();
-    Some((msg_type, from, Account::of(msg_type, &mut members)))
 }
 
 impl Account<'_> {

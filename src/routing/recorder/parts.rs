@@ -44,7 +44,7 @@ impl RecorderParts {
     /// Whether a recorded message waits for a user whom no connection of level 1 takes here. One who
     /// uses both levels finds it at either; in a cluster another node may have the connection.
     pub(super) fn keeps(&self, user: UserId) -> Keeps {
-        let is_here = || self.router.is_alone() && !self.router.devices(user, |_| true).is_empty();
+        let is_here = || self.router.is_alone() && !self.router.attendance().devices(user, |_| true).is_empty();
         let has_it = self.audience.has(user) && (is_here() || !self.level1_seen.uses(user));
         if has_it { Keeps::No } else { Keeps::Yes }
     }

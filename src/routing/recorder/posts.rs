@@ -50,7 +50,8 @@ impl Posts {
             if !parts.audience.has(user) {
                 continue;
             }
-            let links = parts.router.devices(user, |device| origin.is_none_or(|origin| device.link != *origin));
+            let links =
+                parts.router.attendance().devices(user, |device| origin.is_none_or(|origin| device.link != *origin));
             if links.is_empty() && is_alone {
                 continue;
             }
@@ -77,7 +78,7 @@ impl Posts {
         let CommittedFrame { conv, seq, from, frame } = message;
         let Some(group) = conv.group() else { return };
         for user in parts.members(group).unwrap_or_default().iter().filter(|user| parts.audience.has(**user)) {
-            for link in parts.router.devices(*user, |_| true) {
+            for link in parts.router.attendance().devices(*user, |_| true) {
                 let row = Row { seq: *seq, from: *from, frame: frame.clone() };
                 self.news.push((link, Posted::Pump(PumpEvent::Push { conv: *conv, row })));
             }

@@ -18,14 +18,15 @@ use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
 use crate::bus::{DeviceNews, Envelope, Exchange, Frames, Node, Published, Publisher, Receipt, Register, Unreachable};
 use crate::delivery;
-use crate::delivery::Spread;
+use crate::delivery::{ClientLink, Spread};
 use crate::protocol::GroupId;
 use crate::routing::fan_out::{self, GroupFrame};
 use crate::routing::groups::GroupCache;
+use crate::routing::label::is_for;
 use crate::routing::outbox::OutItem;
 use crate::routing::watchers::Watchers;
 use crate::session::{Outcome, Settled, members_at_once};
-use crate::store::Role;
+use crate::store::{Role, UserState};
 
 /// A client's end of a connection: it takes what there is room for, and acknowledges what it is
 /// told to.
@@ -231,7 +232,7 @@ impl Scene {
     /// A connection on which the user has logged in.
     fn log_in(&mut self, user: UserId) -> Client {
         let client = self.connect();
-        self.router.attach(&mut self.turn, user, &client.link);
+        self.router.attendance().attach(&mut self.turn, user, &client.link);
         client
     }
 
@@ -251,7 +252,7 @@ impl Scene {
     /// The user leaves a connection, as when it closes.
     fn leave(&mut self, user: UserId, client: &Client) {
         client.link.hang_up();
-        self.router.detach(&mut self.turn, user, &client.link);
+        self.router.attendance().detach(&mut self.turn, user, &client.link);
         self.turn.flush();
     }
 
@@ -347,10 +348,10 @@ fn a_logout_of_a_user_who_is_not_here_is_answered_at_once() {
         let posted = scene.notes.posted.lock().pop();
         matches!(posted, Some(Posted::Outcome(Outcome::Shown(USER, UserState::Offline))))
     };
-    assert_eq!(scene.router.log_out(&mut scene.turn, USER, Some(&waiter.link)).len(), 0);
+    assert_eq!(scene.router.attendance().log_out(&mut scene.turn, USER, Some(&waiter.link)).len(), 0);
     assert!(is_told(&mut scene));
     scene.log_in(USER);
-    assert_eq!(scene.router.log_out(&mut scene.turn, USER, Some(&waiter.link)).len(), 1);
+    assert_eq!(scene.router.attendance().log_out(&mut scene.turn, USER, Some(&waiter.link)).len(), 1);
     assert!(!is_told(&mut scene), "it is when it is written");
 }
 
@@ -361,9 +362,9 @@ fn a_user_who_comes_is_subscribed_once() {
     assert_eq!(scene.told(), ["subscribe 1"]);
     scene.log_in(USER);
     let third = scene.connect();
-    scene.router.join(UserId(2), &third.link);
+    scene.router.attendance().join(UserId(2), &third.link);
     assert_eq!(scene.router.on_rejoined().len(), 2, "the one who is about to come as well");
-    scene.router.attach(&mut scene.turn, UserId(2), &third.link);
+    scene.router.attendance().attach(&mut scene.turn, UserId(2), &third.link);
     assert_eq!(scene.told(), ["subscribe 2"]);
 }
 
@@ -397,7 +398,7 @@ fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
     scene.send_all(&Scene::group(&[USER], 2, "{b}"), 2);
     scene.turn.flush();
     next.is_silent();
-    scene.router.attach(&mut scene.turn, USER, &next.link);
+    scene.router.attendance().attach(&mut scene.turn, USER, &next.link);
     scene.leave(USER, &next);
     scene.leave(USER, &silent);
     assert_eq!(ids(scene.items()), [first, second], "they came back from both");
@@ -406,8 +407,8 @@ fn a_frame_has_the_id_that_its_sender_gave_it_wherever_it_goes() {
     again.is_silent();
     scene.send(USER, "{a}");
     scene.turn.flush();
-    scene.router.detach(&mut scene.turn, USER, &again.link);
-    scene.router.attach(&mut scene.turn, USER, &again.link);
+    scene.router.attendance().detach(&mut scene.turn, USER, &again.link);
+    scene.router.attendance().attach(&mut scene.turn, USER, &again.link);
     scene.leave(USER, &again);
     assert_eq!(ids(scene.items()), [first], "its user has left in between");
 }
@@ -453,7 +454,7 @@ fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
     drop(items);
     assert_eq!(heard(&mut scene), [failed(4, second)]);
 
-    scene.router.ways.close_to_nodes(scene.turn.now());
+    scene.router.attendance.ways.close_to_nodes(scene.turn.now());
     assert_eq!(scene.send(USER, "{a}"), Routed::FAILED);
     let routed = scene.send_all(&frame, 3);
     assert_eq!((routed, heard(&mut scene)), (Routed::FAILED, vec![]), "each is told once");

@@ -48,7 +48,7 @@ impl Scene {
         let members = net::simulation::link_to_nowhere().expect("descriptors");
         let mut turn = Turn::at(clock.now());
         for user in (3..=MEMBERS as i32).map(UserId) {
-            machine.router().attach(&mut turn, user, &members);
+            machine.router().attendance().attach(&mut turn, user, &members);
         }
         Scene { machine, pipes: Vec::new(), dice: Dice::new(0), members }
     }

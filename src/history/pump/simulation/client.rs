@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
 
-use super::world::{LEFT, ME};
 use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq, Tag};
-use crate::protocol::GroupId;
+use crate::protocol::{GroupId, UserId};
+
+/// The user whose connections are simulated.
+pub(super) const ME: UserId = UserId(7);
+/// What the message that ends the user's membership begins with.
+pub(super) const LEFT: &str = "left";
 
 /// What outlives connections: the client's database.
 #[derive(Debug, Default)]

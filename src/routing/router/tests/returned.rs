@@ -26,8 +26,8 @@ fn messages_to_an_earlier_login_on_the_same_connection_come_back_late_and_first(
     let client = scene.log_in(USER);
     client.is_silent();
     scene.send(USER, "{a}");
-    scene.router.detach(&mut scene.turn, USER, &client.link);
-    scene.router.attach(&mut scene.turn, USER, &client.link);
+    scene.router.attendance().detach(&mut scene.turn, USER, &client.link);
+    scene.router.attendance().attach(&mut scene.turn, USER, &client.link);
     scene.told();
     scene.leave(USER, &client);
     assert_eq!(scene.told(), [""; 0]);
@@ -140,12 +140,12 @@ fn messages_of_a_stalled_connection_do_not_go_to_one_that_may_have_got_something
     let mut scene = Scene::new();
     let returning = scene.log_in(USER);
     scene.send(USER, "{a}");
-    scene.router.detach(&mut scene.turn, USER, &returning.link);
+    scene.router.attendance().detach(&mut scene.turn, USER, &returning.link);
     let stalled = scene.log_in(USER);
     stalled.is_silent();
     scene.send(USER, "{b}");
     scene.pass(&[&stalled]);
-    scene.router.attach(&mut scene.turn, USER, &returning.link);
+    scene.router.attendance().attach(&mut scene.turn, USER, &returning.link);
     scene.turn.flush();
     assert!(stalled.link.is_sealed(), "it is given up");
     assert_eq!((returning.got(), scene.lane()), ("{a}".to_owned(), vec!["{b} for 1 returned".to_owned()]));
@@ -163,7 +163,7 @@ fn of_two_stalled_connections_only_what_the_newer_one_holds_goes_to_the_one_that
     stalled.is_silent();
     scene.send(USER, "{c}");
     scene.pass(&[&oldest, &stalled]);
-    scene.router.attach(&mut scene.turn, USER, &again.link);
+    scene.router.attendance().attach(&mut scene.turn, USER, &again.link);
     scene.turn.flush();
     assert_eq!((again.got(), scene.lane()), ("{b}{c}".to_owned(), vec!["{a} for 1 returned".to_owned()]));
 }

@@ -52,7 +52,7 @@ impl Arrangements {
 
     fn post(&self, user: UserId, events: Vec<PumpEvent>, posts: &mut Vec<(Arc<ClientLink>, Posted)>) {
         let Some(router) = self.router() else { return };
-        let links = router.devices(user, |_| true);
+        let links = router.attendance().devices(user, |_| true);
         let tell = |link| (link, Posted::Member(Box::new(MemberNews::Pump(events.clone()))));
         posts.extend(links.into_iter().map(tell));
     }

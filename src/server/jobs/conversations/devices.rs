@@ -165,7 +165,9 @@ impl Conversations {
         }
         let router = self.router();
         let is_online = |device: &Device| {
-            router.as_ref().is_some_and(|router| !router.devices(user, |link| link.device == device.id).is_empty())
+            router
+                .as_ref()
+                .is_some_and(|router| !router.attendance().devices(user, |link| link.device == device.id).is_empty())
         };
         let line = |device: &Device| (device.name.clone(), device.seen, is_online(device));
         let lines: Vec<_> = devices.iter().map(line).collect();
@@ -189,7 +191,7 @@ impl Conversations {
     pub fn revoke(&self, user: UserId, devices: &[DeviceId], but: Option<DeviceId>) {
         let ended: Vec<DeviceId> = devices.iter().copied().filter(|device| Some(*device) != but).collect();
         if let Some(router) = self.router() {
-            for link in router.devices(user, |link| ended.contains(&link.device)) {
+            for link in router.attendance().devices(user, |link| ended.contains(&link.device)) {
                 link.post(Posted::Member(Box::new(MemberNews::End(Reason::Revoked))));
             }
         }

@@ -79,7 +79,7 @@ impl Conversations {
     fn show(&self, user: UserId, except: Option<&Identity>, frame: &Arc<str>) {
         let Some(router) = self.router() else { return };
         let is_meant = |login| except.is_none_or(|except| except.login != login);
-        let links = router.devices(user, |device| is_meant(device.login));
+        let links = router.attendance().devices(user, |device| is_meant(device.login));
         let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame.clone()))));
         ClientLink::post_all(links.into_iter().map(show).collect());
         self.tell_nodes(&[DeviceNews::Show(user, frame.clone())]);

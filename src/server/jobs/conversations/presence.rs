@@ -36,7 +36,10 @@ impl Conversations {
         // The answer comes before the states, which are posted by the watchers.
         post(link, MemberNews::Answer(ticket, replies::done(52, rid)));
         self.parts.watchers.watch(link, before, &states);
-        if self.router().is_none_or(|router| router.devices(who.user, |device| device.link == *link).is_empty()) {
+        if self
+            .router()
+            .is_none_or(|router| router.attendance().devices(who.user, |device| device.link == *link).is_empty())
+        {
             // It has ended meanwhile.
             self.parts.watchers.forget(link, now);
         }
@@ -45,7 +48,7 @@ impl Conversations {
         }
         if let Some(router) = self.router().filter(|_| self.parts.bus.is_alone()) {
             // Those who came or went between the look and the note.
-            self.parts.watchers.look(&visible, |user| router.has(user));
+            self.parts.watchers.look(&visible, |user| router.attendance().has(user));
         }
         Ok(vec![MemberNews::Watching])
     }
@@ -62,7 +65,7 @@ impl Conversations {
     /// Those of the users who are online: on this node, or by the column that all nodes write.
     fn online(&self, users: &[UserId]) -> Result<HashSet<UserId>, StoreError> {
         let Some(router) = self.router() else { return Ok(HashSet::new()) };
-        let (here, others): (Vec<UserId>, Vec<UserId>) = users.iter().partition(|user| router.has(**user));
+        let (here, others): (Vec<UserId>, Vec<UserId>) = users.iter().partition(|user| router.attendance().has(**user));
         let mut online: HashSet<UserId> = here.into_iter().collect();
         if !others.is_empty() && !self.parts.bus.is_alone() {
             online.extend(self.parts.states.get()?.online(&others)?);

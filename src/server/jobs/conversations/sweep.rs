@@ -10,7 +10,8 @@ use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
 use crate::protocol::UserId;
 use crate::protocol::level2::replies::Reason;
-use crate::routing::router::{DeviceLogin, Router};
+use crate::routing::attendance::DeviceLogin;
+use crate::routing::router::Router;
 use crate::store::StoreError;
 use crate::store::history::{DeviceId, History, Touched};
 
@@ -33,7 +34,7 @@ impl Conversations {
 
     fn try_sweep(&self, router: &Router, within: Duration) -> Result<(), StoreError> {
         let Some(history) = self.parts.history.get()? else { return Ok(()) };
-        let logins = router.logins();
+        let logins = router.attendance().logins();
         if logins.is_empty() {
             return Ok(());
         }
@@ -70,7 +71,7 @@ impl Conversations {
         };
         for user in users.iter().filter(|user| self.parts.audience.has(**user)) {
             let hint = |link| (link, news(MemberNews::Pump(vec![PumpEvent::Hint { conv, head }])));
-            posts.extend(router.devices(*user, |_| true).into_iter().map(hint));
+            posts.extend(router.attendance().devices(*user, |_| true).into_iter().map(hint));
         }
         Ok(())
     }
@@ -87,7 +88,7 @@ fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) 
                 Some(_) => Reason::Replaced,
                 None => Reason::Revoked,
             };
-            for link in router.devices(*user, |other| other.device == *device && other.login == *login) {
+            for link in router.attendance().devices(*user, |other| other.device == *device && other.login == *login) {
                 link.post(news(MemberNews::End(reason)));
             }
         }
