@@ -8,6 +8,7 @@
 FROM rust:1-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY chat/Cargo.toml chat/
 COPY client/Cargo.toml client/
 COPY raybench/Cargo.toml raybench/
 COPY net/Cargo.toml net/
@@ -22,8 +23,8 @@ COPY net/benches net/benches
 COPY pool/benches pool/benches
 # Empty sources with the same names stand in for the real ones; the results of building them are
 # removed.
-RUN mkdir -p src client/src raybench/src net/src pool/src testkit/src \
-    && echo 'fn main() {}' | tee src/main.rs > raybench/src/main.rs \
+RUN mkdir -p src chat/src client/src raybench/src net/src pool/src testkit/src \
+    && echo 'fn main() {}' | tee src/main.rs chat/src/main.rs > raybench/src/main.rs \
     && touch src/lib.rs client/src/lib.rs net/src/lib.rs pool/src/lib.rs testkit/src/lib.rs \
     && cargo build --release --locked --bin server \
     && cargo clean --release -p raybox -p net -p pool \

@@ -112,7 +112,7 @@ impl Client {
         self.remember(found(&reply["friends"]))
     }
 
-    /// Searches users by id or name, and groups by id or by a part of their name.
+    /// Searches users by id, and groups by id or by a part of their name. The server does not find users by name.
     ///
     /// # Errors
     /// As of [`Client::ask`].
@@ -121,8 +121,8 @@ impl Client {
         self.remember(found(&reply["results"]))
     }
 
-    /// The conversation with a user or a group of this name: a conversation of the store, a friend, or somebody whom
-    /// the server knows. `None` if there is none.
+    /// The conversation of this name, or of a text such as `u9` or `g3`: a conversation of the store, a friend, or a
+    /// group that the server knows. `None` if there is none; the server does not find users by name.
     ///
     /// # Errors
     /// As of [`Client::ask`], if the store does not know the name.
@@ -325,7 +325,9 @@ impl Client {
     /// As of [`Client::ask`].
     pub fn log_out(&self) -> Result<()> {
         let me = self.store().me();
-        self.ask(json!({"msgType": 3, "USERID": me})).map(drop)
+        self.ask(json!({"msgType": 3, "USERID": me}))?;
+        // The program may end before the server's farewell comes.
+        self.store().forget_token()
     }
 
     fn remember(&self, found: Found) -> Result<Found> {

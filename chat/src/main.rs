@@ -1,0 +1,81 @@
+//! `chat`: a terminal client of level 2, and commands for scripts. Everything that lasts is in `raybox-client`.
+
+mod app;
+mod commands;
+mod input;
+mod options;
+mod password;
+mod safe;
+mod screen;
+mod script;
+mod terminal;
+mod time;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use clap::Parser;
+use raybox_client::{Client, Error};
+
+use self::options::{Command, Options};
+
+/// Why the program does not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// What to tell the user.
+    Text(String),
+    /// Nobody reads what it prints.
+    Pipe,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Text(text) => f.write_str(text),
+            Failure::Pipe => f.write_str("nobody reads the output"),
+        }
+    }
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure::Text(text)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Text(match error {
+            Error::NoAccount => "nobody has logged in yet: chat login NAME, or chat register NAME".to_owned(),
+            Error::InUse => {
+                "another chat uses the data file: close it, or give another one with --data FILE".to_owned()
+            }
+            error => error.to_string(),
+        })
+    }
+}
+
+/// Opens the data file and begins to connect.
+pub(crate) fn open(options: &Options, password: Option<(String, String)>) -> Result<Client, Failure> {
+    let mut client = raybox_client::Options::new(&options.server).file(options.data()?);
+    if let Some((name, password)) = password {
+        client = client.password(name, password);
+    }
+    Ok(Client::open(client)?)
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let done = match &options.command {
+        None => terminal::run(&options),
+        Some(Command::Register { name }) => script::register(&options, name),
+        Some(Command::Login { name }) => script::login(&options, name),
+        Some(Command::Logout) => script::logout(&options),
+        Some(Command::Send { to, text, timeout }) => script::send(&options, to, text.clone(), *timeout),
+        Some(Command::Tail { name, json, once }) => script::tail(&options, name.as_deref(), *json, *once),
+    };
+    done.unwrap_or_else(|failure| {
+        eprintln!("chat: {}", safe::line(&failure.to_string()));
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,25 @@
+//! Times as a reader wants them.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// The day and the minute here, such as `2026-11-29 21:07`.
+pub(crate) fn short(unix_ms: i64) -> String {
+    format(unix_ms, "%Y-%m-%d %H:%M")
+}
+
+/// The minute here, such as `21:07`.
+pub(crate) fn minute(unix_ms: i64) -> String {
+    format(unix_ms, "%H:%M")
+}
+
+/// The day here, such as `Sun 29 Nov 2026`.
+pub(crate) fn day(unix_ms: i64) -> String {
+    format(unix_ms, "%a %-d %b %Y")
+}
+
+fn format(unix_ms: i64, format: &str) -> String {
+    // A server may send any number; one that is no time is shown as none.
+    Timestamp::from_millisecond(unix_ms)
+        .map_or_else(|_| "?".to_owned(), |at| TimeZone::system().to_datetime(at).strftime(format).to_string())
+}

@@ -1,0 +1,214 @@
+//! The program as a user and a script run it, against a real server.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+use std::{env, process};
+
+use serde_json::Value;
+use testkit::{TestServer, wait_until};
+
+/// A folder for data files, which is removed at the end, and a server's address.
+struct Desk {
+    folder: PathBuf,
+    server: String,
+}
+
+impl Desk {
+    fn new(server: &TestServer) -> Desk {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("raybox-chat-test-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(name);
+        fs::create_dir(&folder).expect("a folder");
+        Desk { folder, server: server.address().to_string() }
+    }
+
+    /// `chat` as this user.
+    fn chat(&self, user: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chat"));
+        for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+            command.env_remove(variable);
+        }
+        command.args(arguments).arg("--server").arg(&self.server).arg("--data").arg(self.folder.join(user));
+        command.stdin(Stdio::null()).env("RAYBOX_PASSWORD", format!("pw-{user}")).env("TZ", "UTC");
+        command
+    }
+
+    fn run(&self, user: &str, arguments: &[&str]) -> Output {
+        self.chat(user, arguments).output().expect("it runs")
+    }
+
+    /// Runs it; it must succeed. Returns what it printed.
+    fn succeed(&self, user: &str, arguments: &[&str]) -> String {
+        let output = self.run(user, arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        text(&output.stdout)
+    }
+
+    /// Runs it; it must exit with this code. Returns what it said.
+    fn fail(&self, user: &str, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(user, arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        text(&output.stderr)
+    }
+
+    /// The texts that `tail --once --json` prints.
+    fn tail(&self, user: &str) -> Vec<String> {
+        texts(&self.succeed(user, &["tail", "--once", "--json"]))
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A process that is killed at the end.
+struct Running(Child);
+
+impl Running {
+    fn kill9(&mut self) {
+        self.0.kill().expect("killed");
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+/// The texts in lines of JSON; half a line at the end, of a process that was killed, is none.
+fn texts(lines: &str) -> Vec<String> {
+    let whole = lines.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    let line = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    whole.lines().filter_map(|text| line(text)["text"].as_str().map(str::to_owned)).collect()
+}
+
+#[test]
+fn two_users_write_from_the_shell() {
+    let server = TestServer::start();
+    let desk = Desk::new(&server);
+    assert!(desk.fail("ann", 1, &["send", "u2", "hello"]).contains("chat register NAME"));
+    assert_eq!(desk.succeed("ann", &["register", "ann"]), "registered and logged in as ann (user 1)\n");
+    assert_eq!(desk.succeed("bob", &["register", "bob"]), "registered and logged in as bob (user 2)\n");
+    assert!(desk.fail("ann", 1, &["register", "ann"]).contains("the name is taken"));
+    assert!(desk.fail("cat", 1, &["login", "ann"]).contains("the name or the password is wrong"));
+    assert!(desk.fail("ann", 1, &["send", "nobody", "hello"]).contains("name a user by number"));
+
+    desk.succeed("ann", &["send", "u2", "hello bob"]);
+    let printed = desk.succeed("bob", &["tail", "--once"]);
+    assert!(printed.ends_with(" ann: hello bob\n"), "{printed}");
+    assert_eq!(desk.succeed("bob", &["tail", "--once"]), "", "it is printed once");
+    // By name, once they know each other, and from standard input.
+    let mut send = desk.chat("bob", &["send", "ann"]).stdin(Stdio::piped()).spawn().expect("it runs");
+    send.stdin.take().expect("a pipe").write_all(b"two\nlines \x1b[2J\x7f\n").expect("written");
+    assert!(send.wait().expect("it ends").success());
+    let printed = desk.succeed("ann", &["tail", "--once"]);
+    assert!(printed.ends_with("bob: two lines \u{241b}[2J\u{2421}\n"), "nothing acts on the terminal: {printed:?}");
+    desk.succeed("bob", &["send", "ann", "\u{9b}31m\u{202e}"]);
+    let printed = desk.succeed("ann", &["tail", "--once", "--json"]);
+    assert!(!printed.trim_end().chars().any(|c| c.is_control() || c == '\u{202e}'), "{printed:?}");
+    assert_eq!(texts(&printed), ["\u{9b}31m\u{202e}"]);
+
+    desk.succeed("ann", &["logout"]);
+    assert!(desk.fail("ann", 1, &["tail", "--once"]).contains("chat login NAME"));
+    desk.succeed("ann", &["login", "ann"]);
+}
+
+#[test]
+fn a_message_waits_for_the_server() {
+    let mut server = TestServer::builder().fixed_port().start();
+    let desk = Desk::new(&server);
+    desk.succeed("ann", &["register", "ann"]);
+    desk.succeed("bob", &["register", "bob"]);
+    server.kill9();
+    assert!(desk.fail("ann", 3, &["send", "u2", "0", "--timeout", "1"]).contains("it waits in the data file"));
+    server.restart();
+    desk.succeed("ann", &["send", "u2", "1"]);
+    assert_eq!(desk.tail("bob"), ["0", "1"]);
+}
+
+#[test]
+fn a_send_that_is_killed_is_sent_once_or_never() {
+    let server = TestServer::start();
+    let desk = Desk::new(&server);
+    desk.succeed("ann", &["register", "ann"]);
+    desk.succeed("bob", &["register", "bob"]);
+    let mut committed = Vec::new();
+    for n in 0..12_u64 {
+        let mut send = Running(desk.chat("ann", &["send", "u2", &n.to_string()]).spawn().expect("it runs"));
+        if n % 3 == 2 {
+            assert!(send.0.wait().expect("it ends").success());
+            committed.push(n);
+        } else {
+            // Before and after it has the message in its outbox; which of both does not matter.
+            thread::sleep(Duration::from_millis(n * 4));
+            send.kill9();
+        }
+    }
+    desk.succeed("ann", &["send", "u2", "12"]);
+    let numbers: Vec<u64> = desk.tail("bob").iter().map(|text| text.parse().expect("a number")).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "once and in order: {numbers:?}");
+    assert!(committed.iter().all(|n| numbers.contains(n)), "{committed:?} were committed: {numbers:?}");
+}
+
+#[test]
+fn a_tail_that_is_killed_goes_on_where_it_stopped() {
+    let server = TestServer::start();
+    let desk = Desk::new(&server);
+    desk.succeed("ann", &["register", "ann"]);
+    desk.succeed("bob", &["register", "bob"]);
+    let mut seen: Vec<u64> = Vec::new();
+    let mut sent = 0;
+    for round in 0..4 {
+        let path = desk.folder.join(format!("printed-{round}"));
+        let file = File::create(&path).expect("a file");
+        // By name, once there is a conversation of that name.
+        let arguments: &[&str] = if round == 0 { &["tail", "--json"] } else { &["tail", "ann", "--json"] };
+        let mut tail = Running(desk.chat("bob", arguments).stdout(file).spawn().expect("it runs"));
+        for _ in 0..5 {
+            desk.succeed("ann", &["send", "u2", &sent.to_string()]);
+            sent += 1;
+        }
+        let printed = |path: &Path| texts(&fs::read_to_string(path).expect("the output"));
+        wait_until("it prints", || printed(&path).len() >= 3);
+        tail.kill9();
+        let numbers: Vec<u64> = printed(&path).iter().map(|text| text.parse().expect("a number")).collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+        let first = numbers[0];
+        let expected = seen.last().map_or(0, |last| last + 1);
+        assert!(first <= expected, "goes on at {expected} or before: {numbers:?}");
+        seen.extend(numbers.into_iter().filter(|n| *n >= expected));
+    }
+    let rest = desk.tail("bob");
+    let known = seen.len() as u64;
+    seen.extend(rest.iter().map(|text| text.parse::<u64>().expect("a number")).filter(|n| *n >= known));
+    assert_eq!(seen, (0..sent).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_message_is_typed_on_a_small_terminal() {
+    let server = TestServer::start();
+    let desk = Desk::new(&server);
+    desk.succeed("ann", &["register", "ann"]);
+    desk.succeed("bob", &["register", "bob"]);
+    let chat = desk.chat("ann", &[]);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/type_a_message.py");
+    let mut python = Command::new("python3");
+    python.arg(script).arg(chat.get_program()).args(chat.get_args()).env("TZ", "UTC");
+    let output = python.output().unwrap_or_else(|error| panic!("this test needs python3: {error}"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(desk.tail("bob"), ["hello \u{4f60}\u{597d} from a terminal"]);
+}

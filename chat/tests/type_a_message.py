@@ -1,0 +1,121 @@
+"""Types into `chat` on a terminal of 40 by 12, resizes it, and quits. Prints nothing if all is well.
+
+    type_a_message.py CHAT ARGUMENT...
+"""
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import sys
+import termios
+import time
+import unicodedata
+
+PATIENCE = 60
+
+
+def resize(fd, pid, columns, rows):
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    os.kill(pid, signal.SIGWINCH)
+
+
+class Terminal:
+    """What a program shows: where it moves to, and what it writes there. Colours are nothing to it."""
+
+    def __init__(self, command):
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            # The program starts when the terminal has its size.
+            sys.stdin.readline()
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(command[0], command)
+        resize(self.fd, self.pid, 40, 12)
+        os.write(self.fd, b"\n")
+        self.said = b""
+        self.cells = {}
+        self.row = self.column = 1
+        self.is_over = False
+
+    def read(self, deadline):
+        """Reads a piece; False at the end."""
+        if not select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0]:
+            return False
+        try:
+            piece = os.read(self.fd, 65536)
+        except OSError:
+            return False
+        self.said += piece
+        self.show()
+        return bool(piece)
+
+    def show(self):
+        while self.said:
+            sequence = re.match(rb"\x1b\[([0-9;?]*)([a-zA-Z])", self.said)
+            if sequence:
+                self.act(sequence[1].decode(), sequence[2].decode())
+                self.said = self.said[sequence.end():]
+                continue
+            if self.said[0] == 0x1B:
+                return
+            length = 1 + sum(self.said[0] >= least for least in (0xC0, 0xE0, 0xF0))
+            if len(self.said) < length:
+                return
+            character = self.said[:length].decode()
+            self.said = self.said[length:]
+            if character in "\r\n":
+                continue
+            self.cells[self.row, self.column] = character
+            if unicodedata.east_asian_width(character) in "WF":
+                self.column += 1
+                self.cells.pop((self.row, self.column), None)
+            self.column += 1
+
+    def act(self, numbers, letter):
+        if letter == "H":
+            self.row, self.column = (int(number) for number in (numbers or "1;1").split(";"))
+        elif letter == "J":
+            self.cells = {}
+        elif (numbers, letter) == ("?1049", "l"):
+            self.is_over = True
+
+    def text(self):
+        rows = {}
+        for (row, _), character in sorted(self.cells.items()):
+            rows[row] = rows.get(row, "") + character
+        return "\n".join(rows[row].rstrip() for row in sorted(rows))
+
+    def wait_for(self, text):
+        """Waits until this is on the screen."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.text():
+            if not self.read(deadline):
+                os.kill(self.pid, signal.SIGKILL)
+                sys.exit(f"waited in vain for {text!r} on:\n{self.text()}")
+
+    def type(self, text):
+        os.write(self.fd, text.encode())
+
+
+terminal = Terminal(sys.argv[1:])
+terminal.wait_for("\nonline")
+terminal.type("/open u2\r")
+terminal.wait_for("bob\n")
+terminal.wait_for("the beginning")
+terminal.type("hello \u4f60\u597d from a terminal\r")
+terminal.wait_for("ann: \u2713 hello \u4f60\u597d")
+resize(terminal.fd, terminal.pid, 100, 30)
+# Everything is drawn again, beside the list.
+terminal.wait_for("ann: \u2713 hello \u4f60\u597d from a terminal")
+terminal.type("/quit\r")
+deadline = time.monotonic() + PATIENCE
+while terminal.read(deadline):
+    pass
+if not terminal.is_over:
+    sys.exit("the ordinary screen does not come back")
+_, status = os.waitpid(terminal.pid, 0)
+if status != 0:
+    sys.exit(f"it ended with {status}")
