@@ -1,7 +1,7 @@
 //! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out
 //! what they want.
 
-mod http;
+mod http_part;
 mod opted_in;
 
 use std::net::SocketAddr;

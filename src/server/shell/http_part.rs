@@ -1,0 +1,98 @@
+//! The shell's part in HTTP: requests of a connection that begins with one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use net::{Fate, HttpFlow, HttpPart, Turn};
+
+use super::{Client, Shell};
+use crate::delivery::{ClientLink, Posted};
+use crate::server::http_client::HttpClient;
+use crate::web::answer::{Answer, Persistence};
+use crate::web::site::Response;
+
+impl Shell {
+    /// A part of a request has arrived, or is shown again.
+    pub(super) fn on_http_part(
+        &mut self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        part: HttpPart<'_>,
+    ) -> HttpFlow {
+        let now = turn.now();
+        let http = client.http.get_or_insert_with(|| Box::new(HttpClient::new(now)));
+        match part {
+            HttpPart::Head(head) => {
+                http.asked = now;
+                if let Err(refusal) = client.meter.check(now, self.shared.admission.rates()) {
+                    self.count_refusal(refusal.excess);
+                    return self.answer(turn, link, &Answer::too_many());
+                }
+                client.meter.pay(head.len());
+                let response = self.shared.site.respond(head);
+                self.respond(turn, link, client, response)
+            }
+            // None was asked for.
+            HttpPart::Body(_) => HttpFlow::Last,
+            HttpPart::TooLong => self.answer(turn, link, &Answer::too_long()),
+            HttpPart::Late => self.answer(turn, link, &Answer::late()),
+        }
+    }
+
+    fn respond(
+        &self,
+        turn: &mut Turn<Posted>,
+        link: &Arc<ClientLink>,
+        client: &mut Client,
+        response: Response,
+    ) -> HttpFlow {
+        let Some(http) = &mut client.http else { return HttpFlow::Last };
+        match response {
+            Response::Answer(answer) => {
+                let flow = self.answer(turn, link, &answer);
+                if flow == HttpFlow::Next && !std::mem::replace(&mut http.is_watched, true) {
+                    turn.remind(link, KEPT_OPEN);
+                }
+                flow
+            }
+            Response::WebSocket(bytes) => {
+                self.shared.metrics.http_answer(101);
+                self.say(turn, link, &bytes);
+                client.http = None;
+                HttpFlow::WebSocket
+            }
+        }
+    }
+
+    fn answer(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, answer: &Answer) -> HttpFlow {
+        self.shared.metrics.http_answer(answer.status);
+        self.say(turn, link, &answer.bytes);
+        match answer.persistence {
+            Persistence::Stays => HttpFlow::Next,
+            Persistence::Closes => HttpFlow::Last,
+        }
+    }
+
+    /// Sending fails only if the client has gone.
+    fn say(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, bytes: &[u8]) {
+        let _ = link.send(turn, bytes, Fate::Drop);
+    }
+
+    /// The time has come to close the connection, unless it has just been used.
+    pub(super) fn on_http_reminder(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        let Some(http) = &mut client.http else { return };
+        let idle = turn.now().saturating_duration_since(http.asked);
+        let allowed = if link.undelivered_bytes() > 0 { TAKES_MAX } else { KEPT_OPEN };
+        match allowed.saturating_sub(idle) {
+            Duration::ZERO => turn.turn_away(link),
+            _ => turn.remind(link, KEPT_OPEN.saturating_sub(idle).max(LOOK_AGAIN)),
+        }
+    }
+}
+
+/// How long a connection may wait for its next request.
+const KEPT_OPEN: Duration = Duration::from_secs(10);
+/// How long a client may take to receive an answer.
+const TAKES_MAX: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
