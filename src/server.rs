@@ -21,6 +21,7 @@ mod importing;
 pub mod jobs;
 mod members;
 mod places;
+mod posting;
 mod shell;
 mod stamps;
 mod sweep;

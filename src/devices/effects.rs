@@ -53,7 +53,7 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// A send of a client in this conversation.
-    pub(super) fn of(send: &Send<'_>, conv: ConversationId, submission: Submission, cid: Cid) -> Outgoing {
+    pub fn of(send: &Send<'_>, conv: ConversationId, submission: Submission, cid: Cid) -> Outgoing {
         let kind = match send.change {
             Some(Change::Edit(target)) => EntryKind::Edit(target),
             Some(Change::Recall(target)) => EntryKind::Recall(target),

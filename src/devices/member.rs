@@ -463,7 +463,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 pub const NO_SUCH_USER: Refusal = Refusal::forever(404, "there is no such user");
 /// 404 for a group that does not exist.
 pub const NO_SUCH_GROUP: Refusal = Refusal::forever(404, "there is no such group");
-const NOT_YOU: Refusal = Refusal::forever(403, "FROMID must be your id");
+/// 403 for a message in another user's name.
+pub const NOT_YOU: Refusal = Refusal::forever(403, "FROMID must be your id");
 const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open another connection for another login");
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");
 

@@ -33,6 +33,11 @@ pub struct Submission {
     pub resumes: bool,
 }
 
+impl Submission {
+    /// The only send of its connection.
+    pub const ALONE: Submission = Submission { id: SendId(0), resumes: false };
+}
+
 /// What became of a send.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum SendAnswer {

@@ -218,6 +218,21 @@ impl Desk<'_> {
         });
     }
 
+    /// Looks for the user whose device has this token. No device is logged in.
+    pub(super) fn check_token(&self, token: String) -> Result<(), Refusal> {
+        self.shared.conversations.are_there()?;
+        let place = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics).ok_or(BUSY)?;
+        let (answer, conversations) =
+            (EntryAnswer { link: Some(self.link.clone()) }, self.shared.conversations.clone());
+        self.shared.dispatch.requests.submit(RequestKind::Short, place, move || {
+            answer.send(match conversations.sender_with(&token) {
+                Ok(user) => EntryNews::Found(user),
+                Err(refusal) => EntryNews::Admitted(Err(refusal)),
+            });
+        });
+        Ok(())
+    }
+
     fn work_on_entry(&self, work: impl FnOnce() -> EntryNews + Send + 'static) -> Result<(), Refusal> {
         let answer = EntryAnswer { link: Some(self.link.clone()) };
         let place = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics).ok_or(BUSY);
@@ -227,7 +242,7 @@ impl Desk<'_> {
     }
 
     /// Has a message committed; without room for it, returns what the member is told.
-    fn send(&self, user: UserId, outgoing: Outgoing) -> Result<(), PumpEvent> {
+    pub(super) fn send(&self, user: UserId, outgoing: Outgoing) -> Result<(), PumpEvent> {
         let Outgoing { conv, submission, kind, cid, hash, text, forward } = outgoing;
         let berth = self.shared.router.take_berth(self.holder, text.len() + RECORDING_BYTES);
         let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else {

@@ -373,7 +373,13 @@ impl Handler for Shell {
             Posted::Outcome(outcome) if client.level2.is_some() => return self.on_outcome(turn, link, client, outcome),
             Posted::Outcome(outcome) => Input::Outcome(outcome),
             Posted::OptIn(opt_in) => return self.opt_in(turn, link, client, *opt_in),
+            Posted::Entry(news) if client.http.is_some() => {
+                return Shell::with_posting(client, |posting| posting.checked(news));
+            }
             Posted::Entry(news) => return self.on_entry(turn, link, client, news),
+            Posted::Pump(event) if client.level2.is_none() => {
+                return Shell::with_posting(client, |posting| posting.committed(event));
+            }
             Posted::Pump(event) => {
                 return self.with_member(turn, link, client, |member, effects| member.on_event(event, effects));
             }

@@ -2,6 +2,7 @@
 
 use super::answer::{Answer, Composer};
 use super::files;
+use super::post::{self, Post};
 use super::request::{HttpError, Persistence, Request};
 use super::upgrade::{self, Handshake};
 use crate::config::{Config, Hosts, Origin, Origins};
@@ -21,6 +22,8 @@ pub enum Response {
     Answer(Answer),
     /// A WebSocket, after these bytes.
     WebSocket(Vec<u8>),
+    /// Its body is a message.
+    Post(Post),
 }
 
 impl Site {
@@ -40,6 +43,7 @@ impl Site {
         }
         match request.path {
             SOCKET => self.socket(&request),
+            SEND => self.send(&request),
             path if self.serves_files && files::is_there(path) => Response::Answer(match request.method {
                 "GET" | "HEAD" => files::answer(&request).unwrap_or_else(|| files::none(&request)),
                 _ => files::not_allowed("GET, HEAD"),
@@ -66,6 +70,19 @@ impl Site {
         }
     }
 
+    fn send(&self, request: &Request<'_>) -> Response {
+        if request.method != "POST" {
+            return Response::Answer(files::not_allowed("POST"));
+        }
+        if !self.is_from_here(request) {
+            return Response::Answer(Answer::error(FOREIGN));
+        }
+        match post::look(request) {
+            Ok(post) => Response::Post(post),
+            Err(answer) => Response::Answer(answer),
+        }
+    }
+
     /// Whether no page of another site has made a browser send it. Other clients tell no origin.
     fn is_from_here(&self, request: &Request<'_>) -> bool {
         if !request.has("origin") {
@@ -78,6 +95,7 @@ impl Site {
 }
 
 const SOCKET: &str = "/ws";
+const SEND: &str = "/v2/send";
 
 const FOREIGN: HttpError =
     HttpError { status: 403, text: "pages of other sites may not do this; the key ws_origins allows some\n" };

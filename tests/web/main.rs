@@ -5,4 +5,5 @@ mod autobahn;
 mod files;
 mod first_bytes;
 mod people;
+mod posts;
 mod sockets;

@@ -8,6 +8,7 @@ use net::{Fate, HttpFlow, HttpPart, Turn};
 use super::{Client, Shell};
 use crate::delivery::{ClientLink, Posted};
 use crate::server::http_client::HttpClient;
+use crate::server::posting::{Posting, Step};
 use crate::web::answer::{Answer, Persistence};
 use crate::web::site::Response;
 
@@ -33,8 +34,7 @@ impl Shell {
                 let response = self.shared.site.respond(head);
                 self.respond(turn, link, client, response)
             }
-            // None was asked for.
-            HttpPart::Body(_) => HttpFlow::Last,
+            HttpPart::Body(body) => self.on_body(turn, link, client, body),
             HttpPart::TooLong => self.answer(turn, link, &Answer::too_long()),
             HttpPart::Late => self.answer(turn, link, &Answer::late()),
         }
@@ -62,6 +62,32 @@ impl Shell {
                 client.http = None;
                 HttpFlow::WebSocket
             }
+            Response::Post(post) => {
+                if let Some(bytes) = post.first {
+                    self.say(turn, link, bytes);
+                }
+                http.posting = Some(Posting::New { token: post.token });
+                HttpFlow::Body(post.len)
+            }
+        }
+    }
+
+    /// The body of a message. It is shown again after each step of its way.
+    fn on_body(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, body: &[u8]) -> HttpFlow {
+        let desk = self.desk(link, client, turn.now());
+        let posting = client.http.as_mut().and_then(|http| http.posting.as_mut());
+        match posting.map(|posting| posting.go_on(&desk, body)) {
+            Some(Step::Wait) => HttpFlow::Later,
+            Some(Step::Answer(answer)) => self.answer(turn, link, &answer),
+            // None was asked for.
+            None => HttpFlow::Last,
+        }
+    }
+
+    /// Something has become known about a message. Its body is shown again after this.
+    pub(super) fn with_posting(client: &mut Client, act: impl FnOnce(&mut Posting)) {
+        if let Some(posting) = client.http.as_mut().and_then(|http| http.posting.as_mut()) {
+            act(posting);
         }
     }
 
@@ -85,6 +111,7 @@ impl Shell {
         let idle = turn.now().saturating_duration_since(http.asked);
         let allowed = if link.undelivered_bytes() > 0 { TAKES_MAX } else { KEPT_OPEN };
         match allowed.saturating_sub(idle) {
+            _ if http.posting.is_some() => http.is_watched = false,
             Duration::ZERO => turn.turn_away(link),
             _ => turn.remind(link, KEPT_OPEN.saturating_sub(idle).max(LOOK_AGAIN)),
         }

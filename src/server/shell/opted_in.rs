@@ -62,7 +62,7 @@ impl Shell {
         }
     }
 
-    fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {
+    pub(super) fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {
         let source = client.seat.source();
         let holder = Holder { payer: client.session.payer(source), source };
         Desk { shared: &self.shared, link, holder, now }

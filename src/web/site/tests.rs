@@ -13,6 +13,7 @@ fn status(site: &Site, head: &str) -> u16 {
     match site.respond(head.as_bytes()) {
         Response::Answer(answer) => answer.status,
         Response::WebSocket(_) => 101,
+        Response::Post(_) => 100,
     }
 }
 
@@ -89,6 +90,31 @@ fn what_is_spoken_is_chosen_if_it_is_offered() {
         assert_eq!(text.contains("Sec-WebSocket-Protocol: raybox.2\r\n"), is_chosen, "{text}");
         assert!(!text.contains("Extensions") && text.ends_with("\r\n\r\n"), "{text}");
     }
+}
+
+#[test]
+fn a_message_needs_a_token_and_a_length() {
+    let site = site(&[]);
+    const TOKEN: &str = "Authorization: Bearer abc\r\n";
+    for (headers, expected) in [
+        (format!("{TOKEN}Content-Length: 20\r\n"), 100),
+        (format!("{TOKEN}Content-Length: 20\r\nExpect: 100-Continue\r\n"), 100),
+        (format!("{TOKEN}Content-Length: 65536\r\n"), 100),
+        (format!("{TOKEN}Content-Length: 65537\r\n"), 413),
+        (format!("{TOKEN}Content-Length: 0\r\n"), 400),
+        (format!("{TOKEN}Content-Length: 2\r\nContent-Length: 2\r\n"), 400),
+        (TOKEN.to_owned(), 411),
+        (format!("{TOKEN}Transfer-Encoding: chunked\r\n"), 411),
+        (format!("{TOKEN}Content-Length: 20\r\nExpect: gold\r\n"), 417),
+        ("Content-Length: 20\r\n".to_owned(), 401),
+        ("Content-Length: 20\r\nAuthorization: Basic abc\r\n".to_owned(), 401),
+        ("Content-Length: 20\r\nAuthorization: Bearer\r\n".to_owned(), 401),
+        (format!("{TOKEN}Content-Length: 20\r\nOrigin: http://evil.com\r\n"), 403),
+    ] {
+        assert_eq!(ask(&site, "POST /v2/send", &headers), expected, "{headers}");
+    }
+    assert_eq!(ask(&site, "GET /v2/send", ""), 405);
+    assert_eq!(ask(&site, "OPTIONS /v2/send", "Origin: http://evil.com\r\n"), 405);
 }
 
 #[test]

@@ -53,17 +53,30 @@ impl Conversations {
         self.admit(user, visitor)
     }
 
+    /// The user of the device that this token is of, without a login; `None` if it is wrong.
+    ///
+    /// # Errors
+    /// What the client is told.
+    pub fn sender_with(&self, token: &str) -> Result<Option<UserId>, Refusal> {
+        let device = self.device_with(token);
+        self.parts.outages.note("reading devices", device.as_ref().err());
+        Ok(device.map_err(|error| refusal_of(&error))?.map(|device| device.user))
+    }
+
+    /// The device of this token, unless the token is wrong, has expired or was revoked.
+    fn device_with(&self, token: &str) -> Result<Option<Device>, StoreError> {
+        let Some(token) = self.key()?.verify(token, wall_clock()) else { return Ok(None) };
+        let found = self.history()?.device(DeviceId(token.device))?;
+        Ok(found.filter(|device| token.is_of(device.user, &device.secret)))
+    }
+
     fn user_of(
         &self,
         token: &str,
         device: &str,
         is_another: impl Fn(UserId, &str) -> bool,
     ) -> Result<Option<UserId>, StoreError> {
-        let Some(token) = self.key()?.verify(token, wall_clock()) else { return Ok(None) };
-        let Some(found) = self.history()?.device(DeviceId(token.device))? else { return Ok(None) };
-        if !token.is_of(found.user, &found.secret) || found.name != device {
-            return Ok(None);
-        }
+        let Some(found) = self.device_with(token)?.filter(|found| found.name == device) else { return Ok(None) };
         let name = self.parts.accounts.get()?.user(found.user)?.map(|user| user.name);
         Ok(name.filter(|name| !is_another(found.user, name)).map(|_| found.user))
     }
