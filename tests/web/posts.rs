@@ -132,7 +132,11 @@ fn a_page_of_another_site_posts_nothing() {
         assert_eq!(ask(&server, "POST /v2/send", &headers, &body).status, 403);
         let asked = format!("Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n");
         let answer = ask(&server, "OPTIONS /v2/send", &asked, "");
-        assert!(answer.status == 405 && !answer.head.to_ascii_lowercase().contains("access-control"), "{}", answer.head);
+        assert!(
+            answer.status == 405 && !answer.head.to_ascii_lowercase().contains("access-control"),
+            "{}",
+            answer.head
+        );
     }
     assert_eq!(server.count("SELECT count(*) FROM Message"), 0, "nothing was sent");
 }
