@@ -46,6 +46,7 @@ pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use settings::{
     AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
+    Recorded,
 };
 pub use sites::{HostName, Hosts, Origin, Origins};
 use spelling::nearest;
@@ -133,6 +134,14 @@ impl Config {
             proxy_from: Networks::default(),
             output_bytes_max: 0,
             paced: Paced::Off,
+            recorded: Recorded::Nothing,
+            history_days: Limit(None),
+            history_per_conversation: Limit(None),
+            dedup_days: 0,
+            edit_window: Duration::ZERO,
+            inflight_max: 0,
+            devices_max: 0,
+            token_days: 0,
             presence: PresenceShown::Off,
             web: false,
             ws_origins: Origins::default(),

@@ -21,10 +21,12 @@ use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
 use pool::LanesWatch;
 
 use crate::base::loads::{PoolUse, SpoolLoad};
-use crate::protocol::{FrameKind, ReplyKind};
+use crate::protocol::{FrameKind, ReplyKind, SendOutcome, WrittenKind};
 use counters::{Batches, Count, Sharded};
 use events::HTTP_STATUSES;
-pub use events::{BatchStage, Hit, Login, SpoolMove};
+pub use events::{
+    BatchStage, HistoryRead, Hit, ImportEvent, Login, RecordedEvent, RetentionEvent, SpoolMove, SweepEvent,
+};
 use families::{Families, Sample};
 
 /// The numbers of one server. Any thread may count and read.
@@ -42,6 +44,10 @@ pub struct Metrics {
 pub struct LoopTally {
     frames: [Tally; FrameKind::NAMES.len()],
     replies: [Tally; ReplyKind::NAMES.len()],
+    /// Answers to sends of level 2.
+    sends: [Tally; SendOutcome::NAMES.len()],
+    /// Messages to connections of level 2.
+    pushes: Tally,
 }
 
 /// Counters that all threads share.
@@ -64,6 +70,11 @@ struct Counts {
     http_answers: [Count; HTTP_STATUSES.len()],
     batches: [Batches; BatchStage::NAMES.len()],
     spool: [Count; SpoolMove::NAMES.len()],
+    recorded: [Count; RecordedEvent::NAMES.len()],
+    history_reads: [Count; HistoryRead::NAMES.len()],
+    sweeps: [Count; SweepEvent::NAMES.len()],
+    imports: [Count; ImportEvent::NAMES.len()],
+    retention: [Count; RetentionEvent::NAMES.len()],
     /// A gauge.
     unstored: Count,
 }
@@ -177,6 +188,31 @@ impl Metrics {
         self.counts.spool[what as usize].add(n);
     }
 
+    /// An event of `n` messages that are to be recorded.
+    pub fn recorded(&self, what: RecordedEvent, n: usize) {
+        self.counts.recorded[what as usize].add(n);
+    }
+
+    /// Something was read of conversations.
+    pub fn history_read(&self, what: HistoryRead) {
+        self.counts.history_reads[what as usize].add(1);
+    }
+
+    /// `n` events of a sweep.
+    pub fn sweep(&self, what: SweepEvent, n: usize) {
+        self.counts.sweeps[what as usize].add(n);
+    }
+
+    /// An event of `n` messages that waited in a mailbox.
+    pub fn imported(&self, what: ImportEvent, n: usize) {
+        self.counts.imports[what as usize].add(n);
+    }
+
+    /// An event of `n` old messages.
+    pub fn retention(&self, what: RetentionEvent, n: u64) {
+        self.counts.retention[what as usize].add(usize::try_from(n).unwrap_or(usize::MAX));
+    }
+
     /// `now` messages that came back from connections are only in memory; at the last call there
     /// were `before`.
     pub fn unstored(&self, now: usize, before: usize) {
@@ -228,13 +264,21 @@ impl Metrics {
     /// Lanes, by the name of their threads without its number.
     pub fn watch_lanes<T: Send + 'static>(&self, name: &'static str, lanes: LanesWatch<T>) {
         let lanes = Arc::new(lanes);
-        let each = move |look: fn(pool::LaneLoad) -> usize| {
+        let each = |look: fn(pool::LaneLoad) -> usize| {
             let lanes = lanes.clone();
             let sample = move |(nth, load)| Sample::number(look(load) as u64).of(format!("{name}-{nth}"));
             move || lanes.loads().into_iter().enumerate().map(sample).collect()
         };
         self.families.add("raybox_lane_items", each(|load| load.items));
         self.families.add("raybox_lane_bytes", each(|load| load.bytes));
+        let sample = move |(nth, busy)| Sample::seconds(busy).of(format!("{name}-{nth}"));
+        let busy = move || lanes.busy().into_iter().enumerate().map(sample).collect();
+        self.families.add("raybox_lane_busy_seconds", busy);
+    }
+
+    /// The connections of level 2.
+    pub fn watch_devices(&self, online: impl Fn() -> usize + Send + Sync + 'static) {
+        self.families.add("raybox_level2_devices", move || vec![Sample::number(online() as u64)]);
     }
 
     /// The users who are online here.
@@ -308,6 +352,11 @@ impl Metrics {
         show("raybox_spool_total", |counts| {
             SpoolMove::NAMES.iter().zip(&counts.spool).map(|(name, count)| count.sample().of(*name)).collect()
         });
+        show("raybox_recorded_total", |counts| named(&RecordedEvent::NAMES, &counts.recorded));
+        show("raybox_history_reads_total", |counts| named(&HistoryRead::NAMES, &counts.history_reads));
+        show("raybox_sweeps_total", |counts| named(&SweepEvent::NAMES, &counts.sweeps));
+        show("raybox_imported_total", |counts| named(&ImportEvent::NAMES, &counts.imports));
+        show("raybox_retention_total", |counts| named(&RetentionEvent::NAMES, &counts.retention));
         show("raybox_logins_total", |counts| {
             Login::NAMES.iter().zip(&counts.logins).map(|(name, count)| count.sample().of(*name)).collect()
         });
@@ -327,7 +376,13 @@ impl Metrics {
     fn show_tallies(&self) {
         let loops = self.loops.clone();
         let sum = move |of: &dyn Fn(&LoopTally) -> u64| loops.iter().map(|tally| of(tally)).sum();
-        let (sum_frames, sum_replies) = (sum.clone(), sum);
+        let (sum_frames, sum_replies, sum_sends, sum_pushes) = (sum.clone(), sum.clone(), sum.clone(), sum);
+        self.families.add("raybox_level2_sends_total", move || {
+            let outcomes = SendOutcome::NAMES.iter().enumerate();
+            outcomes.map(|(n, name)| Sample::number(sum_sends(&|tally| tally.sends[n].value())).of(*name)).collect()
+        });
+        self.families
+            .add("raybox_level2_pushes_total", move || vec![Sample::number(sum_pushes(&|tally| tally.pushes.value()))]);
         self.families.add("raybox_frames_total", move || {
             let kinds = FrameKind::NAMES.iter().enumerate();
             kinds.map(|(n, name)| Sample::number(sum_frames(&|tally| tally.frames[n].value())).of(*name)).collect()
@@ -341,7 +396,12 @@ impl Metrics {
 
 impl LoopTally {
     fn new() -> LoopTally {
-        LoopTally { frames: array::from_fn(|_| Tally::default()), replies: Default::default() }
+        LoopTally {
+            frames: array::from_fn(|_| Tally::default()),
+            replies: Default::default(),
+            sends: Default::default(),
+            pushes: Tally::default(),
+        }
     }
 
     /// A frame was processed.
@@ -353,6 +413,20 @@ impl LoopTally {
     pub fn reply(&self, kind: ReplyKind) {
         self.replies[kind.place()].add(1);
     }
+
+    /// A frame of this server was written to a connection of level 2.
+    pub fn written(&self, frame: &str) {
+        match WrittenKind::of(frame) {
+            WrittenKind::Push => self.pushes.add(1),
+            WrittenKind::Answer(outcome) => self.sends[outcome.place()].add(1),
+            WrittenKind::Other => {}
+        }
+    }
+}
+
+/// The counters of events that have names.
+fn named(names: &[&'static str], counts: &[Count]) -> Vec<Sample> {
+    names.iter().zip(counts).map(|(name, count)| count.sample().of(*name)).collect()
 }
 
 fn reason_name(reason: CloseReason) -> &'static str {
@@ -413,6 +487,14 @@ mod tests {
         metrics.refused(Hit::RequestsMax);
         metrics.of_loop(0).frame(FrameKind::of(4));
         metrics.of_loop(0).reply(ReplyKind::of(crate::protocol::NOT_YOU));
+        metrics.of_loop(0).written(r#"{"conv":"u9","from":9,"m":{},"msgType":42,"seq":1,"tag":"00000000","time":1}"#);
+        metrics.of_loop(0).written(r#"{"cid":"c","errmsg":"no","errno":409,"msgType":41}"#);
+        metrics.recorded(RecordedEvent::Committed, 11);
+        metrics.history_read(HistoryRead::Page);
+        metrics.sweep(SweepEvent::Told, 12);
+        metrics.imported(ImportEvent::New, 13);
+        metrics.retention(RetentionEvent::Retired, 14);
+        metrics.watch_devices(|| 15);
         for size in [1, 5, 16, 5000] {
             metrics.batch(BatchStage::Store, size);
         }
@@ -440,6 +522,15 @@ mod tests {
             r#"raybox_batch_messages_bucket{stage="store",le="+Inf"} 4"#,
             r#"raybox_batch_messages_sum{stage="store"} 5022"#,
             r#"raybox_batch_messages_count{stage="publish"} 0"#,
+            "raybox_level2_pushes_total 1",
+            r#"raybox_level2_sends_total{outcome="409"} 1"#,
+            r#"raybox_level2_sends_total{outcome="new"} 0"#,
+            r#"raybox_recorded_total{what="committed"} 11"#,
+            r#"raybox_history_reads_total{what="page"} 1"#,
+            r#"raybox_sweeps_total{what="told"} 12"#,
+            r#"raybox_imported_total{what="new"} 13"#,
+            r#"raybox_retention_total{what="retired"} 14"#,
+            "raybox_level2_devices 15",
         ] {
             has(&metrics, line);
         }

@@ -21,7 +21,7 @@ mod waiting;
 
 pub use claims::{Asked, BadRequest, Id, Sender};
 pub use forward::Forward;
-pub use kinds::{FrameKind, ReplyKind};
+pub use kinds::{FrameKind, ReplyKind, SendOutcome, WrittenKind};
 use parse::{Member, Members};
 pub use reply::*;
 pub use waiting::Waiting;

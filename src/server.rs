@@ -5,6 +5,7 @@
 //! - `dispatch` says which thread does a job: `hashing` has the queue of passwords, `fetching` the
 //!   mailboxes. [`jobs`] is what the threads do then, and `answer` how they tell the session.
 //! - `wiring` puts the parts together, for the simulation too.
+//! - `sweep` finds what the bus has not told, and `retention` deletes old messages.
 //! - [`accounts`] logs out users whose accounts were changed, by the `stamps` that logins note.
 //!   [`foreign`] answers clients that speak another protocol.
 
@@ -22,6 +23,7 @@ pub mod jobs;
 mod members;
 mod places;
 mod posting;
+mod retention;
 mod shell;
 mod stamps;
 mod sweep;
@@ -36,6 +38,7 @@ use pool::Workers;
 
 use self::accounts::Checker;
 pub use self::error::StartError;
+use self::retention::Retirer;
 use self::shell::Shell;
 use self::sweep::Sweeper;
 use self::wiring::{Equipment, ServerParts, settings};
@@ -48,6 +51,7 @@ use crate::metrics::Metrics;
 use crate::operation::health::Health;
 use crate::operation::resources;
 use crate::routing::outbox::ENVELOPE_BYTES_MAX;
+use crate::routing::recorder::Recorder;
 use crate::routing::services::Services;
 use crate::store::Store;
 use crate::store::spool::Spool;
@@ -62,6 +66,8 @@ pub struct Server {
     shared: Arc<ServerParts>,
     checker: Checker,
     sweeper: Sweeper,
+    /// Where old messages are deleted.
+    retirer: Option<Retirer>,
     drain_rate: u32,
     drain_timeout: Duration,
 }
@@ -108,9 +114,21 @@ impl Server {
         metrics.watch_loops(loops.watches());
         let checker = Checker::start(shared.of_checker(), config.account_check).map_err(StartError::Resources)?;
         let sweeper = Sweeper::start(shared.conversations.clone(), shared.bell()).map_err(StartError::Resources)?;
+        let retirer = shared.of_retirer(config).map(Retirer::start).transpose().map_err(StartError::Resources)?;
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
-        Ok(Server { acceptor, local_addr, proxies, loops, shared, checker, sweeper, drain_rate, drain_timeout })
+        Ok(Server {
+            acceptor,
+            local_addr,
+            proxies,
+            loops,
+            shared,
+            checker,
+            sweeper,
+            retirer,
+            drain_rate,
+            drain_timeout,
+        })
     }
 
     /// The address it listens on, with the port that the system chose if 0 was requested.
@@ -125,7 +143,7 @@ impl Server {
 
     /// The health, without results until [`Checks`](crate::operation::health::Checks) are started.
     pub fn health(&self) -> Health {
-        Health::new(self.loops.watches())
+        Health::new(self.loops.watches(), self.shared.recorder.as_ref().map(Recorder::watch))
     }
 
     /// Has `stop` called if the store's or the spool's file is removed.
@@ -176,6 +194,9 @@ impl Server {
         }
         self.checker.close(by);
         self.sweeper.close(by);
+        if let Some(retirer) = self.retirer {
+            retirer.close(by);
+        }
         shared.dispatch.close(by);
         let spooled = shared.spool.load();
         if spooled.messages > 0 {

@@ -96,7 +96,8 @@ fn thread_names(server: &TestServer) -> Vec<String> {
 fn it_answers_what_it_is_asked() {
     let (server, admin) = start();
     wait_ready(admin);
-    for (path, body) in [("/healthz", "ok\n"), ("/readyz?verbose=1", "store: ok\nbus: ok\nrunning: ok\n")] {
+    for (path, body) in [("/healthz", "ok\n"), ("/readyz?verbose=1", "store: ok\nrecorder: ok\nbus: ok\nrunning: ok\n")]
+    {
         let answer = get(admin, path);
         assert_eq!((answer.status, answer.body.as_str()), (200, body), "{path}");
         assert!(answer.head.contains("\r\nContent-Type: text/plain; charset=utf-8\r\n"), "{}", answer.head);
@@ -181,7 +182,10 @@ fn a_server_that_stops_is_not_ready_before_its_port_closes_and_alive_to_the_end(
     server.terminate();
     wait_until("the port is closed", || TcpStream::connect(server.address()).is_err());
     let ready = get(admin, "/readyz");
-    assert_eq!((ready.status, ready.body.as_str()), (503, "store: ok\nbus: ok\nrunning: the server stops\n"));
+    assert_eq!(
+        (ready.status, ready.body.as_str()),
+        (503, "store: ok\nrecorder: ok\nbus: ok\nrunning: the server stops\n")
+    );
     assert_eq!(get(admin, "/healthz").status, 200);
     let numbers = numbers(admin);
     assert_eq!(

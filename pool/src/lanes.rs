@@ -71,6 +71,8 @@ struct LaneQueue<T> {
     items: FairQueue<T>,
     /// The number of items being handled.
     in_hand: usize,
+    /// Since when these are being handled.
+    since: Option<Instant>,
     /// The weight of the queued items and of those being handled.
     bytes: usize,
     closing: bool,
@@ -148,6 +150,7 @@ impl<T: Send + 'static> Lanes<T> {
             let queue = LaneQueue {
                 items: FairQueue::new(secret),
                 in_hand: 0,
+                since: None,
                 bytes: 0,
                 closing: false,
                 ended: false,
@@ -303,6 +306,12 @@ impl<T> LanesWatch<T> {
         };
         self.lanes.iter().map(load).collect()
     }
+
+    /// How long each lane has been at its batch; zero if it has none.
+    pub fn busy(&self) -> Vec<Duration> {
+        let busy = |lane: &Arc<Lane<T>>| lane.queue.lock().since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.lanes.iter().map(busy).collect()
+    }
 }
 
 /// The state of a lane's thread between batches.
@@ -340,7 +349,7 @@ impl<T> Lane<T> {
     fn wait<S>(&self, hand: &mut Hand<S>, batch_max: usize) -> Option<Vec<T>> {
         let mut queue = self.queue.lock();
         queue.bytes -= std::mem::take(&mut hand.done);
-        queue.in_hand = 0;
+        (queue.in_hand, queue.since) = (0, None);
         while queue.items.is_empty() {
             match hand.again {
                 None | Some(Again::UnlessClosing(_)) if queue.closing => {
@@ -367,6 +376,7 @@ impl<T> Lane<T> {
 fn take<T, S>(mut queue: MutexGuard<'_, LaneQueue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
     let (batch, bytes) = queue.items.take(batch_max);
     queue.in_hand = batch.len();
+    queue.since = (!batch.is_empty()).then(Instant::now);
     hand.done = bytes;
     batch
 }
@@ -416,7 +426,9 @@ impl<T: Send, S: Send, H: Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync> Man
     fn handle(&mut self) {
         if let Some(batch) = self.batch.take() {
             self.hand.again = (self.handle)(&mut self.hand.state, batch);
-            self.lane.queue.lock().bytes -= std::mem::take(&mut self.hand.done);
+            let mut queue = self.lane.queue.lock();
+            queue.bytes -= std::mem::take(&mut self.hand.done);
+            queue.since = None;
         }
     }
 

@@ -8,7 +8,7 @@ use super::cluster_settings::SettingsFile;
 use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
-use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown};
+use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown, Recorded};
 use super::sites::{Hosts, Origins};
 use super::values::{
     LANES_MAX, LEVELS, MEMORY_KIB_MAX, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names, one_of,
@@ -38,6 +38,8 @@ pub(super) enum Kind {
     Paced(fn(&mut Config, Paced)),
     /// One of [`PRESENCES`].
     Presence(fn(&mut Config, PresenceShown)),
+    /// One of [`RECORDED`].
+    Recorded(fn(&mut Config, Recorded)),
     /// One of two; whether it is the second.
     Either([&'static str; 2], fn(&mut Config, bool)),
     /// One of [`SWITCHES`].
@@ -81,6 +83,7 @@ impl Key {
             Kind::Auth(set) => one_of(&AUTHS, text).map(|auth| set(config, auth)),
             Kind::Paced(set) => one_of(&PACED, text).map(|paced| set(config, paced)),
             Kind::Presence(set) => one_of(&PRESENCES, text).map(|presence| set(config, presence)),
+            Kind::Recorded(set) => one_of(&RECORDED, text).map(|recorded| set(config, recorded)),
             Kind::Either(names, set) => names.iter().position(|name| *name == text).map(|at| set(config, at == 1)),
             Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
             Kind::Hosts(set) => Hosts::parse(text).map(|hosts| set(config, hosts)),
@@ -112,6 +115,7 @@ impl Key {
             Kind::Auth(_) => names(&AUTHS),
             Kind::Paced(_) => names(&PACED),
             Kind::Presence(_) => names(&PRESENCES),
+            Kind::Recorded(_) => names(&RECORDED),
             Kind::Either([first, second], _) => format!("{first} or {second}"),
             Kind::Switch(_) => names(&SWITCHES),
             Kind::Hosts(_) => "off or hosts with commas".to_owned(),
@@ -139,6 +143,7 @@ impl Key {
             | Kind::Auth(_)
             | Kind::Paced(_)
             | Kind::Presence(_)
+            | Kind::Recorded(_)
             | Kind::Either(..)
             | Kind::Switch(_)
             | Kind::Count(..)
@@ -163,7 +168,12 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
-            Kind::Auth(_) | Kind::Paced(_) | Kind::Presence(_) | Kind::Either(..) | Kind::Switch(_) => "MODE",
+            Kind::Auth(_)
+            | Kind::Paced(_)
+            | Kind::Presence(_)
+            | Kind::Recorded(_)
+            | Kind::Either(..)
+            | Kind::Switch(_) => "MODE",
             Kind::Hosts(_) => "HOSTS",
             Kind::Origins(_) => "ORIGINS",
             Kind::Networks(_) => "NETWORKS",
@@ -212,5 +222,8 @@ const PACED: [(&str, Paced); 3] = [("auto", Paced::Auto), ("on", Paced::On), ("o
 
 const PRESENCES: [(&str, PresenceShown); 3] =
     [("contacts", PresenceShown::Contacts), ("all", PresenceShown::All), ("off", PresenceShown::Off)];
+
+const RECORDED: [(&str, Recorded); 3] =
+    [("auto", Recorded::OfLevel2), ("all", Recorded::Everything), ("off", Recorded::Nothing)];
 
 const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];

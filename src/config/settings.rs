@@ -68,6 +68,22 @@ pub struct Config {
     pub paced: Paced,
     /// The pause for each message that a frame shows.
     pub pace: Duration,
+    /// The messages that are recorded in conversations.
+    pub recorded: Recorded,
+    /// The days after which recorded messages are deleted.
+    pub history_days: Limit,
+    /// The newest messages of a conversation that are kept.
+    pub history_per_conversation: Limit,
+    /// The days for which a repeat of a message is recognised, even where the message is deleted before.
+    pub dedup_days: u32,
+    /// How long after its time a message may be edited or recalled; zero: not at all.
+    pub edit_window: Duration,
+    /// The most sends of a connection of level 2 without an answer.
+    pub inflight_max: usize,
+    /// The most devices of a user; beyond that, the least recently seen one is forgotten.
+    pub devices_max: usize,
+    /// The days for which a token of a device is valid.
+    pub token_days: u32,
     /// The users who may see at level 2 which users are online.
     pub presence: PresenceShown,
     /// Whether partners at level 2 are shown how far the other one has read.
@@ -140,6 +156,17 @@ pub enum Auth {
     Strict,
     /// Any connection may act as any user, as on the reference server.
     Compat,
+}
+
+/// The messages that are recorded in conversations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recorded {
+    /// Those from and to users who have used level 2.
+    OfLevel2,
+    /// All of them.
+    Everything,
+    /// None: there is no level 2.
+    Nothing,
 }
 
 /// The users who may see at level 2 which users are online.

@@ -1,5 +1,5 @@
-//! Events that are counted by kind: logins, limits that were hit, batches, and messages in the
-//! spool.
+//! Events that are counted by kind: logins, limits that were hit, batches, messages in the spool, and
+//! what happens to conversations.
 
 /// The outcome of a login.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +66,8 @@ pub enum BatchStage {
     Publish,
     /// The store.
     Store,
+    /// Conversations.
+    Record,
 }
 
 /// An event of messages in the spool.
@@ -79,6 +81,81 @@ pub enum SpoolMove {
     Dropped,
     /// The database refused them although it works.
     SetAside,
+}
+
+/// An event of messages that are to be recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordedEvent {
+    /// They are in their conversations.
+    Committed,
+    /// The database was away. They were of level 1 and went on without being recorded.
+    Unrecorded,
+}
+
+/// Something that is read of conversations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HistoryRead {
+    /// The heads for a login, which is a resume if the client has cursors.
+    Login,
+    /// The heads for a 46.
+    Sync,
+    /// A page for a connection that is behind.
+    Behind,
+    /// A page that a client asked for (48).
+    Page,
+}
+
+/// An event of the sweeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SweepEvent {
+    /// One was done.
+    Done,
+    /// One has failed.
+    Failed,
+    /// Connections were told how far one of their conversations goes.
+    Told,
+    /// Connections ended, because their device had logged in or out elsewhere.
+    Ended,
+}
+
+/// An event of messages that waited in a mailbox when their user came to level 2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ImportEvent {
+    /// They are in their conversations now.
+    New,
+    /// They were there already.
+    Known,
+    /// They stay in the mailbox: nobody can read them, or their conversation is not the user's.
+    Left,
+}
+
+/// An event of old messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RetentionEvent {
+    /// Nobody is shown them any more.
+    Retired,
+    /// Their rows are gone.
+    Deleted,
+}
+
+impl RecordedEvent {
+    pub(super) const NAMES: [&'static str; 2] = ["committed", "unrecorded"];
+}
+
+impl HistoryRead {
+    pub(super) const NAMES: [&'static str; 4] = ["login", "sync", "behind", "page"];
+}
+
+impl SweepEvent {
+    pub(super) const NAMES: [&'static str; 4] = ["done", "failed", "told", "ended"];
+}
+
+impl ImportEvent {
+    pub(super) const NAMES: [&'static str; 3] = ["new", "known", "left"];
+}
+
+impl RetentionEvent {
+    pub(super) const NAMES: [&'static str; 2] = ["retired", "deleted"];
 }
 
 impl Hit {
@@ -122,7 +199,7 @@ impl Login {
 }
 
 impl BatchStage {
-    pub(super) const NAMES: [&'static str; 2] = ["publish", "store"];
+    pub(super) const NAMES: [&'static str; 3] = ["publish", "store", "record"];
 }
 
 impl SpoolMove {

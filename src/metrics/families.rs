@@ -188,7 +188,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// The families of the process, named `process_`, come from the `prometheus` crate.
-static TABLE: [Row; 33] = [
+static TABLE: [Row; 42] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new(
@@ -221,6 +221,20 @@ static TABLE: [Row; 33] = [
     Row::new("raybox_queue_jobs", GAUGE, Some("queue"), "Jobs that wait for a thread."),
     Row::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
     Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes that wait in a lane or are being handled."),
+    Row::new(
+        "raybox_lane_busy_seconds",
+        GAUGE,
+        Some("lane"),
+        "How long a lane has been at its batch; 0 if it has none.",
+    ),
+    Row::new("raybox_level2_devices", GAUGE, None, "Connections of level 2."),
+    Row::new("raybox_level2_sends_total", COUNTER, Some("outcome"), "Answers to sends of level 2."),
+    Row::new("raybox_level2_pushes_total", COUNTER, None, "Messages written to connections of level 2."),
+    Row::new("raybox_recorded_total", COUNTER, Some("what"), "Messages that were recorded in conversations, or not."),
+    Row::new("raybox_history_reads_total", COUNTER, Some("what"), "Reads of conversations, by their purpose."),
+    Row::new("raybox_sweeps_total", COUNTER, Some("what"), "Sweeps, and what they found."),
+    Row::new("raybox_imported_total", COUNTER, Some("what"), "Messages that waited when their user came to level 2."),
+    Row::new("raybox_retention_total", COUNTER, Some("what"), "Old messages that were deleted."),
     Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
     Row::new(
         "raybox_unstored_messages",

@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn answers() {
-        let (health, metrics) = (Arc::new(Health::new(Arc::new([]))), Arc::new(Metrics::new(1)));
+        let (health, metrics) = (Arc::new(Health::new(Arc::new([]), None)), Arc::new(Metrics::new(1)));
         health.drain();
         let known = AnswerSources { health, metrics };
         for (method, path, status) in [

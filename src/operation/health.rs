@@ -1,7 +1,7 @@
 //! [`Health`]: whether this node is alive, and whether clients should be sent to it.
 //!
-//! Alive: its event loops turn. Ready: its store, and its spool if it has one, accept writes, its
-//! bus answers, and it is not shutting down. A query returns recent results and never waits for a
+//! Alive: its event loops turn. Ready: its store, and its spool if it has one, accept writes, the
+//! lanes that record messages go on, its bus answers, and it is not shutting down. A query returns recent results and never waits for a
 //! database; threads do the checks.
 //!
 //! | thread | task | may block |
@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender};
 use net::LoopWatch;
 use parking_lot::Mutex;
+use pool::LanesWatch;
 
 use crate::bus::BusHealth;
 use crate::delivery::Posted;
+use crate::routing::recorder::RecorderItem;
 use crate::store::spool::Spool;
 use crate::store::{Database, StoreCallback, StoreError};
 
@@ -35,6 +37,8 @@ pub struct Health {
     /// `None` if there is no spool.
     spool: Mutex<Option<CheckResult>>,
     bus: Mutex<(CheckResult, Option<Duration>)>,
+    /// The lanes of the recorder, if there are any.
+    recorder: Option<LanesWatch<RecorderItem>>,
     draining: AtomicBool,
 }
 
@@ -65,11 +69,11 @@ pub struct Checks {
 
 impl Health {
     /// A node without results except for its loops: it is not ready.
-    pub fn new(loops: Arc<[LoopWatch<Posted>]>) -> Health {
+    pub fn new(loops: Arc<[LoopWatch<Posted>]>, recorder: Option<LanesWatch<RecorderItem>>) -> Health {
         let unknown = CheckResult { trouble: Some(NOT_YET.to_owned()), at: Instant::now() };
         let bus = Mutex::new((unknown.clone(), None));
         let (store, spool) = (Mutex::new(unknown), Mutex::new(None));
-        Health { loops, store, spool, bus, draining: AtomicBool::new(false) }
+        Health { loops, store, spool, bus, recorder, draining: AtomicBool::new(false) }
     }
 
     /// From now on the node is not ready for clients.
@@ -118,6 +122,8 @@ impl Health {
         let now = Instant::now();
         let mut conditions = vec![("store", self.store.lock().trouble(now))];
         conditions.extend(self.spool.lock().as_ref().map(|finding| ("spool", finding.trouble(now))));
+        conditions
+            .extend(self.recorder.as_ref().map(|lanes| ("recorder", trouble_of(&lanes.busy(), RECORDER_PATIENCE))));
         conditions.extend([("bus", self.bus.lock().0.trouble(now)), ("running", draining)]);
         conditions
     }
@@ -232,6 +238,12 @@ fn look_now(thread: &Arc<Sender<()>>) -> StoreCallback {
     })
 }
 
+/// The problem of lanes of which one does not come to the end of its batch.
+fn trouble_of(busy: &[Duration], patience: Duration) -> Option<String> {
+    let stuck = busy.iter().enumerate().find(|(_, busy)| **busy >= patience);
+    stuck.map(|(nth, busy)| format!("recorder-{nth} has been at one batch for {:.1} s", busy.as_secs_f32()))
+}
+
 /// A driver's text may have several lines, and a condition has one.
 fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
@@ -243,6 +255,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a good result is valid: `/readyz` returns 503 within five seconds if a database does
 /// not respond at all.
 const FINDING_AGE_MAX: Duration = Duration::from_secs(4);
+/// How long a batch of messages may take until it is committed and handed on. It takes milliseconds.
+const RECORDER_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a loop may not turn. A turn takes milliseconds, a very long one a second.
 const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -395,7 +409,7 @@ mod tests {
         };
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let mut group = net::LoopGroup::start(2, settings, |_| Stuck(held.clone())).expect("threads");
-        let health = Health::new(group.watches());
+        let health = Health::new(group.watches(), None);
         let listen = net::ListenSettings { backlog: 1, user_timeout: time };
         let acceptor = net::Acceptor::bind(([127, 0, 0, 1], 0).into(), listen).expect("a port");
         let client = std::net::TcpStream::connect(acceptor.local_addr().expect("an address")).expect("it listens");
@@ -424,7 +438,7 @@ mod tests {
     }
 
     fn health() -> Health {
-        Health::new(Arc::new([]))
+        Health::new(Arc::new([]), None)
     }
 
     #[test]
@@ -443,6 +457,15 @@ mod tests {
         assert_eq!(health.readiness(), [("store", true), ("bus", true), ("running", false)]);
         assert!(!health.ready().good);
         assert!(health.alive().good, "a server that stops is alive");
+    }
+
+    #[test]
+    fn a_lane_that_does_not_come_to_its_end_is_told() {
+        let (patience, short) = (Duration::from_secs(5), Duration::from_secs(4));
+        assert_eq!(trouble_of(&[], patience), None);
+        assert_eq!(trouble_of(&[short, Duration::ZERO], patience), None);
+        let stuck = trouble_of(&[short, Duration::from_millis(7500)], patience);
+        assert_eq!(stuck, Some("recorder-1 has been at one batch for 7.5 s".into()));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! [`FrameKind`] and [`ReplyKind`]: the kinds by which frames and replies are counted.
+//! [`FrameKind`] and [`ReplyKind`]: the kinds by which frames and replies are counted, and
+//! [`WrittenKind`], that of frames to clients of level 2.
 
 use std::sync::LazyLock;
 
@@ -11,6 +12,60 @@ pub struct FrameKind(u8);
 /// The kind of a reply: its errno.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplyKind(u8);
+
+/// The kind of a frame to a client of level 2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WrittenKind {
+    /// A 42.
+    Push,
+    /// A 41.
+    Answer(SendOutcome),
+    /// Anything else.
+    Other,
+}
+
+/// What became of a send of level 2.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendOutcome(u8);
+
+impl WrittenKind {
+    /// The kind of a frame that this server composed: its keys are in byte order, and the first ones
+    /// tell what it is.
+    pub fn of(frame: &str) -> WrittenKind {
+        // A send without an id is refused without one.
+        if frame.starts_with("{\"cid\":\"") || frame.starts_with("{\"errmsg\":") && frame.ends_with("\"msgType\":41}") {
+            return WrittenKind::Answer(SendOutcome::of(ReplyKind::of(frame)));
+        }
+        if frame.starts_with("{\"again\":") {
+            return WrittenKind::Answer(SendOutcome(1));
+        }
+        let after_name =
+            frame.strip_prefix("{\"conv\":\"").and_then(|rest| rest.split_once('"')).map_or("", |(_, rest)| rest);
+        if after_name.starts_with(",\"from\"") || after_name.starts_with(",\"edited\"") {
+            return WrittenKind::Push;
+        }
+        WrittenKind::Other
+    }
+}
+
+impl SendOutcome {
+    /// The names, by index.
+    pub const NAMES: [&'static str; 9] = ["new", "again", "400", "403", "404", "409", "500", "503", "other"];
+
+    fn of(reply: ReplyKind) -> SendOutcome {
+        let name = ReplyKind::NAMES[reply.place()];
+        let place = SendOutcome::NAMES.iter().position(|known| *known == name);
+        SendOutcome(match place {
+            None if name == "200" => 0,
+            place => place.unwrap_or(SendOutcome::NAMES.len() - 1) as u8,
+        })
+    }
+
+    /// Its index in [`SendOutcome::NAMES`].
+    pub fn place(self) -> usize {
+        self.0.into()
+    }
+}
 
 impl FrameKind {
     /// The names of the kinds, by index.
@@ -50,8 +105,8 @@ impl FrameKind {
 
 impl ReplyKind {
     /// The names of the kinds, by index.
-    pub const NAMES: [&'static str; 11] =
-        ["200", "302", "400", "401", "403", "404", "413", "429", "500", "503", "other"];
+    pub const NAMES: [&'static str; 12] =
+        ["200", "302", "400", "401", "403", "404", "409", "413", "429", "500", "503", "other"];
 
     /// The kind of a reply that this server composed. Only constant text and numbers precede its
     /// errno, since keys are in byte order.
@@ -91,6 +146,42 @@ mod tests {
             assert_eq!(FrameKind::NAMES[FrameKind::of(number).place()], "other");
         }
         assert_eq!(FrameKind::NAMES[FrameKind::INVALID.place()], "invalid");
+    }
+
+    #[test]
+    fn frames_to_clients_of_level_2_are_told_apart() {
+        use crate::base::conversation::{ConversationName, Tag};
+        use crate::protocol::level2::frames::{self, Committed, Message, Refusal};
+        let outcome = |frame: &str| match WrittenKind::of(frame) {
+            WrittenKind::Answer(outcome) => SendOutcome::NAMES[outcome.place()],
+            WrittenKind::Push => "push",
+            WrittenKind::Other => "-",
+        };
+        let at = Committed { seq: 42, tag: Tag(7), time: 1 };
+        let conv = ConversationName::User(UserId(9));
+        for cid in ["c", "\"errno\":404", "\\"] {
+            assert_eq!(outcome(&frames::acknowledged(cid, conv, at, false)), "new", "{cid}");
+            assert_eq!(outcome(&frames::acknowledged(cid, conv, at, true)), "again", "{cid}");
+            for (errno, name) in [(400, "400"), (403, "403"), (404, "404"), (409, "409"), (500, "500"), (429, "other")]
+            {
+                let refused = frames::send_refused(Some(cid), Refusal::forever(errno, "no"));
+                assert_eq!(outcome(&refused), name, "{refused}");
+            }
+        }
+        assert_eq!(outcome(&frames::send_refused(None, Refusal::forever(400, "no"))), "400");
+        let away = Refusal { errno: 503, errmsg: "away", retry_after: Some(1000) };
+        assert_eq!(outcome(&frames::send_refused(Some("c"), away)), "503");
+        let message = Message { at, from: UserId(9), frame: Some("{}"), edited: None, recalled: None, imported: false };
+        for message in [
+            message,
+            Message { edited: Some(50), ..message },
+            Message { frame: None, recalled: Some(50), imported: true, ..message },
+        ] {
+            assert_eq!(outcome(&frames::pushed(conv, &message)), "push");
+        }
+        for other in ["", "{", "{\"conv\":\"u9", "{\"conv\":\"u9\",\"event\":\"typing\"}", "{\"convs\":[]}", ACK] {
+            assert_eq!(outcome(other), "-", "{other}");
+        }
     }
 
     #[test]

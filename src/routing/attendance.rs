@@ -180,6 +180,11 @@ impl Attendance {
         self.leave(turn, user, link);
     }
 
+    /// The number of connections of level 2 of this node.
+    pub fn device_count(&self) -> usize {
+        self.presence.shards().map(|shard| shard.all_devices().count()).sum()
+    }
+
     /// The logins of all connections of level 2 of this node.
     pub fn logins(&self) -> Vec<DeviceLogin> {
         let mut logins = Vec::new();

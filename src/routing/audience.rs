@@ -1,14 +1,16 @@
-//! [`Audience`]: who uses level 2. Every message asks.
+//! [`Audience`]: who uses level 2, and so which messages are recorded. Every message asks.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use crate::config::Recorded;
 use crate::protocol::UserId;
 
 /// One bit for each user. Ids are given one after the other, so segments are full: 8 KiB for 65,536
 /// users, and none where nobody uses level 2. A user stays in it for ever.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Audience {
+    recorded: Recorded,
     any: AtomicBool,
     segments: OnceLock<Box<[OnceLock<Box<Segment>>]>>,
 }
@@ -16,12 +18,27 @@ pub struct Audience {
 type Segment = [AtomicU64; SEGMENT_BITS / 64];
 
 impl Audience {
-    /// Whether anybody uses level 2.
+    /// Nobody, so far.
+    pub fn new(recorded: Recorded) -> Audience {
+        Audience { recorded, any: AtomicBool::new(recorded == Recorded::Everything), segments: OnceLock::new() }
+    }
+
+    /// Whether no message is recorded, since nobody uses level 2.
     pub fn is_empty(&self) -> bool {
         !self.any.load(Relaxed)
     }
 
-    /// Whether this user does.
+    /// Whether a message between these two is recorded.
+    pub fn records(&self, one: UserId, other: UserId) -> bool {
+        self.recorded == Recorded::Everything || self.has(one) || self.has(other)
+    }
+
+    /// Whether a message to these members of a group is recorded.
+    pub fn records_for(&self, members: &[UserId]) -> bool {
+        self.recorded == Recorded::Everything || !self.is_empty() && members.iter().any(|user| self.has(*user))
+    }
+
+    /// Whether this user uses level 2.
     pub fn has(&self, user: UserId) -> bool {
         if self.is_empty() {
             return false;
@@ -31,13 +48,11 @@ impl Audience {
         segment.is_some_and(|words| words[word].load(Relaxed) & bit != 0)
     }
 
-    /// Whether any of these users does.
-    pub fn has_any(&self, users: &[UserId]) -> bool {
-        !self.is_empty() && users.iter().any(|user| self.has(*user))
-    }
-
-    /// This user does from now on.
+    /// This user uses level 2 from now on. Where there is none, another node has said so.
     pub fn add(&self, user: UserId) {
+        if self.recorded == Recorded::Nothing {
+            return;
+        }
         let Some((segment, word, bit)) = place(user) else { return };
         let segments = self.segments.get_or_init(|| (0..SEGMENTS).map(|_| OnceLock::new()).collect());
         let words = segments[segment].get_or_init(|| Box::new([const { AtomicU64::new(0) }; SEGMENT_BITS / 64]));
@@ -61,7 +76,7 @@ mod tests {
 
     #[test]
     fn it_has_whom_it_was_given_and_nobody_else() {
-        let audience = Audience::default();
+        let audience = Audience::new(Recorded::OfLevel2);
         assert!(audience.is_empty() && !audience.has(UserId(1)));
         let users = [1, 63, 64, 65_535, 65_536, 1_000_000, i32::MAX].map(UserId);
         users.iter().for_each(|user| audience.add(*user));
@@ -70,6 +85,22 @@ mod tests {
         for stranger in [-1, 0, 2, 62, 65, 65_534, 65_537, 999_999, i32::MAX - 1, i32::MIN].map(UserId) {
             assert!(!audience.has(stranger), "{stranger}");
         }
-        assert!(audience.has_any(&[UserId(2), UserId(64)]) && !audience.has_any(&[UserId(2), UserId(66)]));
+        assert!(audience.records_for(&[UserId(2), UserId(64)]) && !audience.records_for(&[UserId(2), UserId(66)]));
+        assert!(audience.records(UserId(1), UserId(2)) && audience.records(UserId(2), UserId(1)));
+        assert!(!audience.records(UserId(2), UserId(66)));
+    }
+
+    #[test]
+    fn everything_is_recorded_though_nobody_uses_level_2() {
+        let audience = Audience::new(Recorded::Everything);
+        assert!(!audience.is_empty() && !audience.has(UserId(1)));
+        assert!(audience.records(UserId(1), UserId(2)) && audience.records_for(&[]));
+    }
+
+    #[test]
+    fn where_there_is_no_level_2_another_nodes_word_changes_nothing() {
+        let audience = Audience::new(Recorded::Nothing);
+        audience.add(UserId(1));
+        assert!(audience.is_empty() && !audience.has(UserId(1)) && !audience.records(UserId(1), UserId(2)));
     }
 }

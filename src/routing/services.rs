@@ -14,10 +14,11 @@ use super::watchers::Watchers;
 use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
 use crate::bus::{Bus, Exchange, Neighbours, ReferenceNodes};
-use crate::config::Config;
+use crate::config::{Config, Recorded};
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
 use crate::protocol::UserId;
+use crate::store::history::HistoryRole;
 use crate::store::outages::Outages;
 use crate::store::spool::Spool;
 use crate::store::{AppendOutcome, Database, Messages, NewMessage, Role, States, Store, StoreError};
@@ -54,8 +55,11 @@ pub struct Services {
 
 impl Services {
     /// For a server with these settings.
-    pub fn new(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
+    pub fn new(config: &Config, mut store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
         let outages = Arc::<Outages>::default();
+        if config.recorded == Recorded::Nothing {
+            store.history = HistoryRole::of(None);
+        }
         Services {
             level1_seen: Arc::new(Level1Seen::new(store.history.clone(), outages.clone(), clock.clone())),
             groups: Arc::new(GroupCache::new((!bus.is_alone()).then_some(GROUP_LIFETIME))),
@@ -66,7 +70,7 @@ impl Services {
             clock,
             berths: Berths::new(config.lane_bytes_max),
             quotas: Arc::new(Quotas::new(config.mailbox_bytes_max)),
-            audience: Arc::default(),
+            audience: Arc::new(Audience::new(config.recorded)),
             blocks: Arc::default(),
             metrics: Arc::new(Metrics::new(config.loops)),
             outages,

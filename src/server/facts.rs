@@ -41,12 +41,11 @@ impl SessionFacts for Facts<'_> {
     }
 
     fn is_recorded(&self, sender: Option<UserId>, to: UserId) -> bool {
-        let audience = &self.shared.audience;
-        !audience.is_empty() && (audience.has(to) || sender.is_some_and(|sender| audience.has(sender)))
+        sender.is_some_and(|sender| self.shared.audience.records(sender, to))
     }
 
     fn is_recorded_for(&self, members: &[UserId]) -> bool {
-        self.shared.audience.has_any(members)
+        self.shared.audience.records_for(members)
     }
 
     fn has_level2(&self) -> bool {

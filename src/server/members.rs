@@ -20,7 +20,7 @@ use crate::devices::member::Member;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::history::answers::Ticket;
 use crate::history::pump::{PumpEvent, SendAnswer};
-use crate::metrics::Login;
+use crate::metrics::{Login, LoopTally};
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Rid};
@@ -42,6 +42,7 @@ pub(super) struct Desk<'a> {
     pub(super) shared: &'a ServerParts,
     pub(super) link: &'a Arc<ClientLink>,
     pub(super) holder: Holder,
+    pub(super) tally: &'a LoopTally,
     pub(super) now: Instant,
 }
 
@@ -146,9 +147,11 @@ impl Desk<'_> {
             // Sending fails only if the client has gone.
             match effect {
                 MemberEffect::Write(frame) => {
+                    self.tally.written(&frame);
                     let _ = self.link.send(turn, frame.as_bytes(), Fate::Drop);
                 }
                 MemberEffect::WriteAndReport(frame) => {
+                    self.tally.written(&frame);
                     let _ = self.link.send(turn, frame.as_bytes(), Fate::Report(TAKEN));
                 }
                 MemberEffect::Do(task) => self.work(identity, task),

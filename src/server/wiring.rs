@@ -18,12 +18,13 @@ use super::jobs::{
     ArrangementParts, Arrangements, CommunityRules, ConversationParts, Conversations, DeviceRules, Directory,
     GroupDoor, Jobs, Limits, LoginJobs, Mail, Postbox,
 };
+use super::retention::{self, RetirerParts};
 use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
 use crate::bus::ReferenceNodes;
-use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced};
+use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced, Recorded};
 use crate::history::pump::PumpLimits;
 use crate::metrics::Metrics;
 use crate::protocol;
@@ -38,6 +39,7 @@ use crate::routing::services::Services;
 use crate::session::password::Passwords;
 use crate::store::Database;
 use crate::store::community::{FriendPolicy, Visible};
+use crate::store::history::HistoryRole;
 use crate::store::spool::Spool;
 use crate::web::site::Site;
 
@@ -49,6 +51,8 @@ pub(super) struct ServerParts {
     pub(super) groups: Arc<GroupCache>,
     pub(super) reference_nodes: Arc<dyn ReferenceNodes>,
     pub(super) database: Arc<dyn Database>,
+    /// The conversations in the database.
+    pub(super) history: HistoryRole,
     pub(super) spool: Arc<dyn Spool>,
     pub(super) jobs: Arc<Jobs>,
     pub(super) router: Arc<Router>,
@@ -105,7 +109,7 @@ impl ServerParts {
         let hashing = Hashing::new(hashers.map_err(StartError::Resources)?, config.hashers);
         conversations.attach(&router);
         jobs.arrangements.attach(&router);
-        let recorder = recorder(&services, &router, threads).map_err(StartError::Resources)?;
+        let recorder = recorder(config, &services, &router, threads).map_err(StartError::Resources)?;
         let Services { store, spool, bus, clock, groups, audience, blocks, level1_seen, metrics, .. } = services;
         let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
         jobs.logins.stamps.attach(&router);
@@ -129,9 +133,10 @@ impl ServerParts {
             conversations,
             recorder,
             site: Site::new(config),
-            pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: INFLIGHT_MAX },
+            pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: config.inflight_max },
             reference_nodes: bus,
             database: store.database,
+            history: store.history,
             spool,
             jobs,
             router,
@@ -161,10 +166,26 @@ impl ServerParts {
         }
     }
 
+    /// The parts of the thread that deletes old messages, if there is such a thread.
+    pub(super) fn of_retirer(&self, config: &Config) -> Option<RetirerParts> {
+        let rules = retention::rules(config)?;
+        Some(RetirerParts {
+            history: self.history.clone(),
+            rules,
+            outages: self.jobs.outages.clone(),
+            metrics: self.metrics.clone(),
+        })
+    }
+
     /// Has the metrics show the lanes, the spool and the queues.
     pub(super) fn show(&self) {
         let metrics = &self.metrics;
         self.router.watched_by(metrics);
+        if let Some(recorder) = &self.recorder {
+            metrics.watch_lanes("recorder", recorder.watch());
+        }
+        let router = Arc::downgrade(&self.router);
+        metrics.watch_devices(move || router.upgrade().map_or(0, |router| router.attendance().device_count()));
         let spool = Arc::downgrade(&self.spool);
         metrics.watch_spool(move || spool.upgrade().map(|spool| spool.load()).unwrap_or_default());
         metrics.watch_queue("worker", self.dispatch.requests.watch());
@@ -233,7 +254,7 @@ fn jobs(
 }
 
 fn conversations(config: &Config, services: &Services) -> Conversations {
-    let Services { store, bus, clock, groups, quotas, audience, blocks, watchers, outages, .. } = services;
+    let Services { store, bus, clock, groups, quotas, audience, blocks, watchers, outages, metrics, .. } = services;
     let parts = ConversationParts {
         history: store.history.clone(),
         accounts: store.accounts.clone(),
@@ -247,14 +268,16 @@ fn conversations(config: &Config, services: &Services) -> Conversations {
         bus: bus.clone(),
         clock: clock.clone(),
         outages: outages.clone(),
+        metrics: metrics.clone(),
         postbox: Postbox::new(store.messages.clone(), quotas.clone()),
     };
     let rules = DeviceRules {
-        devices_max: DEVICES_MAX,
-        token_lifetime: TOKEN_LIFETIME,
-        inflight: INFLIGHT_MAX,
+        devices_max: config.devices_max,
+        token_lifetime: days(config.token_days),
+        inflight: config.inflight_max,
         receipts: config.receipts,
         presence: config.presence,
+        is_off: config.recorded == Recorded::Nothing,
     };
     let conversations = Conversations::new(parts, rules);
     // Where the database does not answer yet, the sweeper tries again.
@@ -264,8 +287,13 @@ fn conversations(config: &Config, services: &Services) -> Conversations {
 }
 
 /// The lanes of conversations, unless there can be none.
-fn recorder(services: &Services, router: &Arc<Router>, threads: &mut impl Threads) -> io::Result<Option<Recorder>> {
-    let Services { store, bus, clock, groups, audience, level1_seen, outages, .. } = services;
+fn recorder(
+    config: &Config,
+    services: &Services,
+    router: &Arc<Router>,
+    threads: &mut impl Threads,
+) -> io::Result<Option<Recorder>> {
+    let Services { store, bus, clock, groups, audience, level1_seen, outages, metrics, .. } = services;
     if let Ok(None) = store.history.get() {
         return Ok(None);
     }
@@ -279,7 +307,8 @@ fn recorder(services: &Services, router: &Arc<Router>, threads: &mut impl Thread
         bus: bus.clone(),
         outages: outages.clone(),
         clock: clock.clone(),
-        edit_window: EDIT_WINDOW,
+        edit_window: config.edit_window,
+        metrics: metrics.clone(),
     };
     Recorder::start(parts, store.database.appenders(), threads).map(Some)
 }
@@ -302,11 +331,7 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// The most devices of a user.
-const DEVICES_MAX: usize = 16;
-/// How long a token is valid.
-const TOKEN_LIFETIME: Duration = Duration::from_hours(30 * 24);
-/// The most sends of a connection without an answer.
-const INFLIGHT_MAX: usize = 256;
-/// How long after its time a message may be edited or recalled.
-const EDIT_WINDOW: Duration = Duration::from_hours(24);
+/// So many days.
+fn days(n: u32) -> Duration {
+    Duration::from_hours(24 * u64::from(n))
+}

@@ -25,15 +25,16 @@ pub(in crate::store) mod head;
 mod names;
 mod page;
 pub(in crate::store) mod plan;
+pub(in crate::store) mod retention;
 
 pub use self::devices::{Device, DeviceId, DeviceLogin, LoggedIn};
 pub use self::entries::{
-    Committed, Denied, Entry, EntryKind, EntryPlace, EntryRefusal, Marked, MemberChange, NewEntry, RaisedMark,
-    Retention, RetentionStep, Touched,
+    Committed, Denied, Entry, EntryKind, EntryPlace, EntryRefusal, Marked, MemberChange, NewEntry, RaisedMark, Touched,
 };
 pub use self::head::Head;
 pub use self::names::{Cid, FrameHash, Occurrence, import_cid, tag_of};
 pub use self::page::{EntryPage, PageOutcome};
+pub use self::retention::{Retention, RetentionClaim, RetentionRules, RetentionStep};
 use super::maybe::MaybeRole;
 use super::{KeptMessage, MessageId, StoreError};
 use crate::base::conversation::{ConversationId, Tag};
@@ -182,8 +183,15 @@ pub trait History: Send + Sync + 'static {
     /// The key of all tokens: `new`, or the one that was stored before.
     fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
 
-    /// One small step of retention: at most [`RETIRED_MAX`] messages of the conversations after
-    /// `after`.
+    /// Whether the caller is to delete old messages now: it is time to, and no other node does it.
+    /// Asked again while it works, which it must do before the lease is over.
+    fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError>;
+
+    /// Writes that the caller is done with it.
+    fn end_retention(&self, claim: &RetentionClaim) -> Result<(), StoreError>;
+
+    /// One small step of retention: at most [`RETIRED_MAX`] messages of the conversations behind
+    /// `after`, lowest numbers first. Of one with more than that the rest comes in the next round.
     fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError>;
 }
 

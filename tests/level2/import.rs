@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::people::with;
 use testkit::level2::{Level2Client, Store};
-use testkit::{Database, TestClient, TestServer, chat, login, offline_user, user, wait_until};
+use testkit::{Cluster, Database, LONG_PATIENCE, MariaDb, Neighbour, TestClient, TestServer};
+use testkit::{chat, login, offline_user, user, wait_until, wait_within};
 
 /// Runs a test on each kind of database.
 fn on_both(test: impl Fn(&TestServer)) {
@@ -203,24 +204,106 @@ fn nothing_waits_for_who_has_left_level_1() {
 
 #[test]
 fn a_large_mailbox_is_imported_while_others_are_served() {
-    let server = TestServer::start();
+    // What a piece of the import needs is independent of the mailbox.
+    let server = TestServer::builder().option("admin", "0").may_keep(48).start();
     let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
     server.run_sql(&format!(
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {ROWS})
          INSERT INTO OfflineMessage (userid, message)
          SELECT {b}, '{{\"FROMID\":{a},\"TOID\":{b},\"msg\":\"' || i || '\",\"msgType\":4}}' FROM n"
     ));
+    let mut ann = Level2Client::enter(&server, "ann", a, "phone");
+    let c = offline_user(&server, "carl");
+    let (before, imported) = (server.resident_bytes(), || server.metric("raybox_imported_total{what=\"new\"}") as i64);
     let store = Store::new(b);
     let login = testkit::level2::LoginAs::password(b, &testkit::password("bob"), "phone");
     let mut bob = Level2Client::login(TestClient::connect(&server), store, login);
-    // The import is under way or done.
-    let mut ann = Level2Client::enter(&server, "ann", a, "phone");
-    ann.ask_for_pong();
+    bob.set_patience(LONG_PATIENCE);
+    // While the import is under way, others send, read pages and log in.
+    let (conv, mut largest) = (format!("u{c}"), 0);
+    for n in 1.. {
+        assert_eq!(ann.say(&conv, "quiet"), n);
+        ann.ask_for(200, json!({"msgType": 48, "conv": conv, "limit": 1}));
+        largest = largest.max(server.resident_bytes());
+        if imported() == ROWS {
+            assert!(n > 10, "{n} messages of others are not many beside {ROWS}");
+            break;
+        }
+    }
     bob.sync();
     let head = bob.inbox().find(|frame| frame["msgType"] == 43).expect("a 43")["convs"][0]["head"].clone();
     assert_eq!(head, ROWS);
     assert_eq!(unmarked(&server, b), 0);
     assert_eq!(texts(&page(&mut bob, &format!("u{a}")))[..2], [(ROWS - 199).to_string(), (ROWS - 198).to_string()]);
+    assert!(largest.saturating_sub(before) < 64 << 20, "{before} bytes before, {largest} at most");
 }
 
-const ROWS: i64 = 20_000;
+#[test]
+fn what_a_reference_node_stored_is_imported_at_each_login() {
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[0];
+    let (a, b) = (offline_user(node, "ann"), offline_user(node, "bob"));
+    wait_until("bob is offline", || cluster.database.state_of(b).as_deref() == Some("offline"));
+    let neighbour = Neighbour::start(&cluster.database, &cluster.redis);
+    let mut ann = TestClient::connect_to(neighbour.address());
+    let mut says = |texts: &[&str]| {
+        for text in texts {
+            ann.send(&chat(a, b, text));
+        }
+        ann.ask(&json!({"msgType": 200}));
+    };
+    says(&["1", "same", "same"]);
+    assert_eq!(unmarked(node, b), 3);
+    let mut bob = Level2Client::enter(node, "bob", b, "phone");
+    let conv = format!("u{a}");
+    assert_eq!(texts(&page(&mut bob, &conv)), ["1", "same", "same"]);
+    let store = bob.leave();
+    wait_until("bob is offline", || cluster.database.state_of(b).as_deref() == Some("offline"));
+    // What comes later is behind it, equal or not.
+    says(&["same", "5"]);
+    let mut bob = Level2Client::resume(node, "bob", "phone", store);
+    bob.until_at(&conv, 5);
+    assert_eq!(texts(&page(&mut bob, &conv)), ["1", "same", "same", "same", "5"]);
+    assert!(page(&mut bob, &conv).iter().all(|message| message["imported"] == true && message["from"] == a));
+    let mut tablet = Level2Client::enter(node, "bob", b, "tablet");
+    assert_eq!(page(&mut tablet, &conv).len(), 5);
+    assert_eq!(unmarked(node, b), 0);
+}
+
+#[test]
+fn what_was_spooled_while_the_database_was_away_is_imported_once_and_in_order() {
+    let mut mariadb = MariaDb::start();
+    let server = TestServer::builder().mysql(&mariadb.create_database()).option("admin", "0").start();
+    let (mut ann, a) = user(&server, "ann");
+    ann.set_patience(LONG_PATIENCE);
+    let b = offline_user(&server, "bob");
+    let conv = format!("u{a}");
+    let store = Level2Client::enter(&server, "bob", b, "phone").leave();
+    wait_until("bob is offline", || server.state_of(b) == "offline");
+    let mut say = |numbers: std::ops::Range<usize>| {
+        numbers.for_each(|n| ann.send(&chat(a, b, &n.to_string())));
+        ann.ack_barrier();
+    };
+    say(0..5);
+    mariadb.kill();
+    // These go on unrecorded, as if nobody used level 2.
+    say(5..15);
+    assert_eq!(server.metric("raybox_recorded_total{what=\"unrecorded\"}"), 10.0);
+    mariadb.restart();
+    let login = || testkit::level2::LoginAs::password(b, &testkit::password("bob"), "phone").with("have", store.have());
+    let mut bob = None;
+    wait_within(LONG_PATIENCE, "the database is back", || {
+        bob = Level2Client::try_login(TestClient::connect(&server), store.clone(), login()).ok();
+        bob.is_some()
+    });
+    drop(bob);
+    wait_within(LONG_PATIENCE, "the spool is empty", || server.metric("raybox_spool_messages") == 0.0);
+    let mut bob = Level2Client::login(TestClient::connect(&server), store.clone(), login());
+    // The import may be the one that the first login has begun: then they come behind the 43.
+    bob.until_at(&conv, 15);
+    let all: Vec<String> = (0..15).map(|n| n.to_string()).collect();
+    assert_eq!(texts(&page(&mut bob, &conv)), all);
+    assert_eq!(unmarked(&server, b), 0);
+}
+
+const ROWS: i64 = 100_000;

@@ -24,6 +24,8 @@ mod presence;
 mod privacy;
 mod requests;
 mod restore;
+mod retention;
 mod script;
 mod sends;
+mod settings;
 mod store;

@@ -10,7 +10,7 @@ use crate::operation::health::Health;
 /// the answer is a response with the right length.
 pub fn http(data: &[u8]) {
     static KNOWN: LazyLock<AnswerSources> = LazyLock::new(|| AnswerSources {
-        health: Arc::new(Health::new(Arc::new([]))),
+        health: Arc::new(Health::new(Arc::new([]), None)),
         metrics: Arc::new(Metrics::new(1)),
     });
     let data = &data[..data.len().min(HEAD_BYTES_MAX)];

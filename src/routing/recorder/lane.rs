@@ -14,6 +14,7 @@ use crate::admission::berths::Berth;
 use crate::base::ending::Undelivered;
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
 use crate::history::pump::SendAnswer;
+use crate::metrics::{BatchStage, RecordedEvent};
 use crate::routing::router::Keeps;
 use crate::session::Recipients;
 use crate::store::StoreError;
@@ -145,6 +146,11 @@ fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> R
         committed => committed,
     };
     parts.outages.note("recording messages", committed.as_ref().err());
+    if let Ok(committed) = &committed {
+        parts.metrics.batch(BatchStage::Record, committed.len());
+        let is_new = |committed: &&Committed| matches!(committed, Committed::New(_));
+        parts.metrics.recorded(RecordedEvent::Committed, committed.iter().filter(is_new).count());
+    }
     committed
 }
 
@@ -194,6 +200,7 @@ fn unrecorded(
     posts: &mut Posts,
     parts: &RecorderParts,
 ) {
+    parts.metrics.recorded(RecordedEvent::Unrecorded, 1);
     let Some((link, told)) = owed.done() else { return };
     let answer = Acknowledgement::new(link, told, None, berth);
     let text = forward.unwrap_or_else(|| entry.text.clone());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::recording::RecordedFor;
 use crate::base::clock::Clock;
 use crate::bus::Exchange;
+use crate::metrics::Metrics;
 use crate::protocol::{GroupId, UserId};
 use crate::routing::audience::Audience;
 use crate::routing::groups::GroupCache;
@@ -38,6 +39,8 @@ pub struct RecorderParts {
     pub clock: Clock,
     /// How long after its time a message may be edited or recalled.
     pub edit_window: Duration,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
 }
 
 impl RecorderParts {

@@ -17,9 +17,11 @@ use super::*;
 use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
 use crate::bus::{DeviceNews, Envelope, Exchange, Frames, Node, Published, Publisher, Receipt, Register, Unreachable};
+use crate::config::Recorded;
 use crate::delivery;
 use crate::delivery::{ClientLink, Spread};
 use crate::protocol::GroupId;
+use crate::routing::audience::Audience;
 use crate::routing::fan_out::{self, GroupFrame};
 use crate::routing::groups::GroupCache;
 use crate::routing::label::is_for;
@@ -194,7 +196,7 @@ impl Scene {
             berths: berths.clone(),
             groups: Arc::new(GroupCache::new(None)),
             states: Role::none(),
-            audience: Arc::default(),
+            audience: Arc::new(Audience::new(Recorded::OfLevel2)),
             metrics: Arc::new(Metrics::new(1)),
         };
         let queued = Arc::new(Mutex::new(Vec::new()));

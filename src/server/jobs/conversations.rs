@@ -19,12 +19,16 @@ pub use self::parts::{ConversationParts, Conversations, DeviceRules};
 pub use self::postbox::Postbox;
 use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
+use crate::metrics::HistoryRead;
 use crate::protocol::level2::frames::Refusal;
 use crate::store::StoreError;
 
 impl Conversations {
     /// Does a task. Blocks.
     pub fn run(&self, who: &Identity, link: &Arc<ClientLink>, task: &MemberTask) -> Result<Vec<MemberNews>, Refusal> {
+        if let Some(read) = read_by(task) {
+            self.parts.metrics.history_read(read);
+        }
         let done = self.try_run(who, link, task);
         self.parts.outages.note(task.what(), done.as_ref().err());
         done.map_err(|error| parts::refusal_of(&error))
@@ -66,6 +70,17 @@ impl Conversations {
             MemberTask::Account(..) => Ok(Vec::new()),
             MemberTask::LogOut(ticket, rid) => self.log_out(history, who, *ticket, rid.as_ref()),
         }
+    }
+}
+
+/// What a task reads of conversations.
+fn read_by(task: &MemberTask) -> Option<HistoryRead> {
+    match task {
+        MemberTask::Heads { .. } => Some(HistoryRead::Login),
+        MemberTask::Sync { .. } => Some(HistoryRead::Sync),
+        MemberTask::Read { .. } => Some(HistoryRead::Behind),
+        MemberTask::Page(..) => Some(HistoryRead::Page),
+        _ => None,
     }
 }
 

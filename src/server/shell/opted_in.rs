@@ -65,7 +65,7 @@ impl Shell {
     pub(super) fn desk<'a>(&'a self, link: &'a Arc<ClientLink>, client: &Client, now: Instant) -> Desk<'a> {
         let source = client.seat.source();
         let holder = Holder { payer: client.session.payer(source), source };
-        Desk { shared: &self.shared, link, holder, now }
+        Desk { shared: &self.shared, link, holder, tally: &self.tally, now }
     }
 
     /// Begins the login of a client that opts in.
@@ -178,7 +178,7 @@ impl Shell {
         let Level2::In(member) = level2 else { return self.send(turn, link, reply, Fate::Drop) };
         let mut effects = MemberEffects::new();
         member.on_reply(reply, &mut effects);
-        let desk = Desk { shared: &self.shared, link, holder, now: turn.now() };
+        let desk = Desk { shared: &self.shared, link, holder, tally: &self.tally, now: turn.now() };
         desk.carry_out(turn, member, effects);
     }
 

@@ -167,23 +167,3 @@ pub struct Touched {
     /// Its last number.
     pub head: i64,
 }
-
-/// What is no longer kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retention {
-    /// Messages of before this time, ms.
-    pub before: i64,
-    /// Messages behind this many newer ones of their conversation.
-    pub newest: i64,
-    /// The ids of messages of before this time, ms, after which a repeat is not recognised.
-    pub ids_before: i64,
-}
-
-/// What a step of retention has done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RetentionStep {
-    /// Where the next one begins, `None` at the end.
-    pub next: Option<ConversationId>,
-    /// How many messages are gone.
-    pub retired: u64,
-}

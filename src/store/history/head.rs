@@ -1,5 +1,7 @@
 //! [`Head`]: where a conversation stands for one of its members.
 
+use rustc_hash::FxHashMap;
+
 use crate::base::conversation::{ConversationId, Tag};
 
 /// A conversation as one member sees it.
@@ -85,6 +87,19 @@ impl HeadRow {
             touched: self.touched,
         }
     }
+}
+
+/// The heads, given the recalled messages of all of them, in any order.
+pub(in crate::store) fn into_heads(rows: Vec<HeadRow>, recalled: &[RecalledBlock]) -> Vec<Head> {
+    let mut by_conv: FxHashMap<i64, Vec<RecalledBlock>> = FxHashMap::default();
+    for block in recalled {
+        by_conv.entry(block.conv).or_default().push(block.clone());
+    }
+    let head = |row: HeadRow| {
+        let recalled = by_conv.get(&row.conv).map_or(&[][..], Vec::as_slice);
+        row.into_head(recalled)
+    };
+    rows.into_iter().map(head).collect()
 }
 
 /// How many messages of others count as unread: those behind the marks, without the recalled ones

@@ -201,7 +201,7 @@ fn unfit_target(entry: &NewEntry, target: i64, facts: &BatchFacts, edit_window: 
     if found.sender != entry.sender || !counts(found.kind) || found.recalled > 0 {
         return Some(EntryRefusal::NotYours);
     }
-    (facts.now - found.time > edit_window).then_some(EntryRefusal::TooLate)
+    (facts.now - found.time >= edit_window).then_some(EntryRefusal::TooLate)
 }
 
 /// The other user of a conversation of two; the user in one with oneself. `None` in a group, and

@@ -35,7 +35,7 @@ use crate::protocol::UserId;
 use crate::store::history::head::HeadRow;
 use crate::store::history::{
     Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked,
-    NewEntry, RaisedMark, Retention, RetentionStep, Touched,
+    NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -266,6 +266,18 @@ impl History for MysqlStore {
         })?;
         let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
         key.ok_or_else(|| StoreError::Failed("the key of tokens in the table Meta (row 1) has not 32 bytes".into()))
+    }
+
+    fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError> {
+        // Most of the time it is not due, and nothing is locked for that answer.
+        if !self.base.calls.call(|db, _| retention::may_claim(db, claim))? {
+            return Ok(false);
+        }
+        self.base.calls.transaction(Repeat::Freely, |db| retention::claim(db, claim))
+    }
+
+    fn end_retention(&self, claim: &RetentionClaim) -> Result<(), StoreError> {
+        self.base.calls.transaction(Repeat::Freely, |db| retention::end(db, claim))
     }
 
     fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {

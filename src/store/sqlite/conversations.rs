@@ -19,7 +19,7 @@ use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::{
     Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked,
-    NewEntry, RaisedMark, Retention, RetentionStep, Touched,
+    NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -53,15 +53,11 @@ impl History for SqliteStore {
     }
 
     fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError> {
-        self.live.read(|db| places.iter().map(|(conv, seq)| reading::tag(db, *conv, *seq)).collect())
+        self.live.read(|db| reading::tags(db, places))
     }
 
     fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
-        self.live.read(|db| {
-            let message =
-                |(conv, seq): &(ConversationId, i64)| Ok(reading::run(db, *conv, *seq, *seq, true, usize::MAX)?.pop());
-            places.iter().map(message).collect()
-        })
+        self.live.read(|db| reading::messages_at(db, places))
     }
 
     fn run(
@@ -232,8 +228,20 @@ impl History for SqliteStore {
         })
     }
 
+    fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError> {
+        let granted = self.live.read(|db| retention::claimed(db, claim))?;
+        if let Some(turn) = granted {
+            self.live.change(move |db| retention::write_turn(db, &turn))?;
+        }
+        Ok(granted.is_some())
+    }
+
+    fn end_retention(&self, claim: &RetentionClaim) -> Result<(), StoreError> {
+        let claim = claim.clone();
+        self.live.change(move |db| retention::end(db, &claim))
+    }
+
     fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
-        let retention = *retention;
-        self.live.change(move |db| retention::step(db, &retention, after))
+        retention::step(&self.live, retention, after)
     }
 }

@@ -136,12 +136,9 @@ impl Arrangements {
     pub(in crate::server::jobs) fn befriend(&self, a: UserId, b: UserId) -> Result<Option<MadeFriends>, StoreError> {
         let Some(community) = self.parts.community.get()? else { return Ok(None) };
         let audience = &self.parts.audience;
-        let is_recorded = audience.has(a) || audience.has(b);
-        let (trace, push) = match is_recorded {
-            true => (Trace::Recorded, ToldBy::Nothing),
-            // As from the reference server, which tells the other user each time.
-            false => (Trace::None, ToldBy::Push),
-        };
+        let trace = if audience.records(a, b) { Trace::Recorded } else { Trace::None };
+        // At level 1 as from the reference server, which tells the other user each time.
+        let push = if audience.has(a) || audience.has(b) { ToldBy::Nothing } else { ToldBy::Push };
         let request = FriendRequest { a, b, policy: self.parts.rules.friends, trace, nonce: nonce()? };
         Ok(Some(match community.befriend(&request)? {
             Befriended::New(names, recorded) => MadeFriends::Friends(names, self.told(recorded.as_ref(), b)),

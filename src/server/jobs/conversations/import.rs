@@ -17,6 +17,7 @@ use super::parts::Conversations;
 use super::postbox::ImportClaim;
 use crate::base::conversation::ConversationId;
 use crate::delivery::ClientLink;
+use crate::metrics::ImportEvent;
 use crate::protocol::{UserId, Waiting};
 use crate::routing::level1_seen::LEVEL1_WINDOW;
 use crate::store::history::{Cid, Committed, EntryKind, FrameHash, History, NewEntry, Occurrence, Touched, import_cid};
@@ -61,6 +62,8 @@ struct ImportPiece {
     entries: Vec<NewEntry>,
     /// Rows of messages that are in conversations.
     placed: Vec<(MessageId, ConversationId, i64)>,
+    /// How many of these were not before.
+    new: usize,
 }
 
 impl Conversations {
@@ -95,11 +98,15 @@ impl Conversations {
             return Ok(ImportStep::Done);
         };
         import.after = last;
-        let mut piece = ImportPiece::default();
+        let (mut piece, count) = (ImportPiece::default(), waiting.len());
         for row in waiting {
             piece.add(row, import, history)?;
         }
         let heads = piece.commit(history)?;
+        let metrics = &self.parts.metrics;
+        metrics.imported(ImportEvent::New, piece.new);
+        metrics.imported(ImportEvent::Known, piece.placed.len() - piece.new);
+        metrics.imported(ImportEvent::Left, count - piece.placed.len());
         match rows {
             ImportedRows::Stay => history.mark_rows(user, &piece.placed)?,
             ImportedRows::Go => {
@@ -166,6 +173,7 @@ impl ImportPiece {
         for ((id, entry), outcome) in self.rows.iter().zip(&self.entries).zip(outcomes) {
             match outcome {
                 Committed::New(place) => {
+                    self.new += 1;
                     heads.insert(entry.conv, place.seq);
                     self.placed.push((*id, entry.conv, place.seq));
                 }

@@ -11,6 +11,7 @@ use crate::bus::{DeviceNews, Exchange};
 use crate::config::PresenceShown;
 use crate::delivery::ClientLink;
 use crate::devices::token::TokenKey;
+use crate::metrics::Metrics;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{Committed, Message, Refusal};
 use crate::routing::audience::Audience;
@@ -60,6 +61,8 @@ pub struct ConversationParts {
     pub clock: Clock,
     /// The failing kinds of calls.
     pub outages: Arc<Outages>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
     /// What waits for users who are away.
     pub postbox: Postbox,
 }
@@ -77,6 +80,8 @@ pub struct DeviceRules {
     pub receipts: bool,
     /// The users who may see who is online.
     pub presence: PresenceShown,
+    /// The operator has switched level 2 off.
+    pub is_off: bool,
 }
 
 impl Conversations {
@@ -142,6 +147,7 @@ impl Conversations {
     pub fn are_there(&self) -> Result<(), Refusal> {
         match self.parts.history.get() {
             Ok(Some(_)) => Ok(()),
+            Ok(None) if self.rules.is_off => Err(SWITCHED_OFF),
             Ok(None) => Err(NOT_MIGRATED),
             Err(_) => Err(AWAY),
         }
@@ -211,6 +217,7 @@ pub(super) fn wall_clock() -> i64 {
 const BLOCKS_PAGE: usize = 10_000;
 /// The users of one statement.
 const AUDIENCE_PAGE: usize = 10_000;
+const SWITCHED_OFF: Refusal = Refusal::forever(501, "this server keeps no conversations: log in without level");
 const NOT_MIGRATED: Refusal = Refusal::forever(
     501,
     "this server has no conversations, its tables are those of an older server: log in without level",

@@ -8,6 +8,7 @@ use super::parts::Conversations;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
+use crate::metrics::SweepEvent;
 use crate::protocol::UserId;
 use crate::protocol::level2::replies::Reason;
 use crate::routing::attendance::DeviceLogin;
@@ -24,6 +25,7 @@ impl Conversations {
         let swept = self.try_sweep(&router, within);
         let swept = swept.and_then(|()| self.look_at_watched());
         self.parts.outages.note("sweeping conversations", swept.as_ref().err());
+        self.parts.metrics.sweep(if swept.is_ok() { SweepEvent::Done } else { SweepEvent::Failed }, 1);
         swept.is_ok() && knows_blocks
     }
 
@@ -39,13 +41,14 @@ impl Conversations {
             return Ok(());
         }
         // A login that is written after they were listed is not looked at.
-        check_logins(&logins, history, router)?;
+        self.parts.metrics.sweep(SweepEvent::Ended, check_logins(&logins, history, router)?);
         let window = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
         let (mut posts, mut hinted) = (Vec::new(), Ok(()));
         for touched in history.touched(window, TOUCHED_MAX)? {
             // One group that cannot be read does not hide the others.
             hinted = hinted.and(self.hint(router, touched, &mut posts));
         }
+        self.parts.metrics.sweep(SweepEvent::Told, posts.len());
         ClientLink::post_all(posts);
         hinted
     }
@@ -77,8 +80,9 @@ impl Conversations {
     }
 }
 
-/// Ends connections whose device has logged in or out elsewhere since.
-fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) -> Result<(), StoreError> {
+/// Ends connections whose device has logged in or out elsewhere since. Returns how many.
+fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) -> Result<usize, StoreError> {
+    let mut ended = 0;
     for some in logins.chunks(LOGINS_AT_ONCE) {
         let ids: Vec<DeviceId> = some.iter().map(|login| login.device).collect();
         let last: HashMap<DeviceId, i64> = history.logins(&ids)?.into_iter().collect();
@@ -90,10 +94,11 @@ fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) 
             };
             for link in router.attendance().devices(*user, |other| other.device == *device && other.login == *login) {
                 link.post(news(MemberNews::End(reason)));
+                ended += 1;
             }
         }
     }
-    Ok(())
+    Ok(ended)
 }
 
 fn news(news: MemberNews) -> Posted {

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use super::script::{LIST_MAX, Script, list};
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
-use crate::store::history::head::{HeadRow, RecalledBlock};
+use crate::store::history::head::{HeadRow, RecalledBlock, into_heads};
 use crate::store::history::plan::partner_of;
 use crate::store::history::{Denied, Head};
 use crate::store::mysql::rows::column;
@@ -195,18 +195,6 @@ fn head_row(row: &mut Row) -> mysql::Result<HeadRow> {
         recv: column(row, "recv")?,
         peer: peer_read.zip(peer_recv),
     })
-}
-
-pub(super) fn into_heads(rows: Vec<HeadRow>, recalled: &[RecalledBlock]) -> Vec<Head> {
-    let mut by_conv: FxHashMap<i64, Vec<RecalledBlock>> = FxHashMap::default();
-    for block in recalled {
-        by_conv.entry(block.conv).or_default().push(block.clone());
-    }
-    let head = |row: HeadRow| {
-        let recalled = by_conv.get(&row.conv).map_or(&[][..], Vec::as_slice);
-        row.into_head(recalled)
-    };
-    rows.into_iter().map(head).collect()
 }
 
 /// The recalled messages that matter for what is unread in these conversations.

@@ -4,30 +4,34 @@
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, Transaction};
 
+use super::moments::now;
 use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
 use crate::store::history::head::BLOCK;
-use crate::store::history::{RETIRED_MAX, Retention, RetentionStep};
+use crate::store::history::retention::{RetentionTurn, TURN_ROW};
+use crate::store::history::{RETIRED_MAX, Retention, RetentionClaim, RetentionStep};
 use crate::store::mysql::calls::{Calls, Repeat};
 use crate::store::mysql::rows::column;
 
 pub(super) fn step(calls: &Calls, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
     let convs = calls.call(|db, _| candidates(db, retention, after))?;
-    let is_last = convs.len() < RETIRED_MAX;
-    let (mut left, mut last) = (RETIRED_MAX as i64, after.column());
-    let retired = |left: i64| (RETIRED_MAX as i64 - left).unsigned_abs();
-    for (conv, has_work) in convs {
-        if has_work {
-            left -= calls.transaction(Repeat::Freely, |db| retire(db, retention, conv, left))?;
-        }
+    let next = convs.last().map(|(conv, _)| *conv).filter(|_| convs.len() == RETIRED_MAX);
+    let mut step = RetentionStep { next: next.map(ConversationId::from_column), retired: 0, deleted: 0 };
+    let last = convs.last().map(|(conv, _)| *conv);
+    let mut left = RETIRED_MAX as i64;
+    for (conv, _) in convs.iter().filter(|(_, has_work)| *has_work) {
+        let gone = calls.transaction(Repeat::Freely, |db| retire(db, retention, *conv, left))?;
+        left -= gone.retired.max(gone.deleted);
+        step.retired += gone.retired.unsigned_abs();
+        step.deleted += gone.deleted.unsigned_abs();
         if left <= 0 {
-            // There may be more of this one.
-            return Ok(RetentionStep { next: Some(ConversationId::from_column(conv - 1)), retired: retired(left) });
+            if Some(*conv) != last {
+                step.next = Some(ConversationId::from_column(*conv));
+            }
+            break;
         }
-        last = conv;
     }
-    let next = (!is_last).then_some(ConversationId::from_column(last));
-    Ok(RetentionStep { next, retired: retired(left) })
+    Ok(step)
 }
 
 /// The next conversations, and whether there is something to do in them.
@@ -35,7 +39,8 @@ fn candidates(db: &mut Conn, retention: &Retention, after: ConversationId) -> my
     let rows = db.exec_iter(
         "SELECT c.id AS id, c.head AS head, c.floor AS floor,
              (SELECT m.time FROM Message AS m WHERE m.conv = c.id AND m.seq = c.floor + 1) AS first_time,
-             (SELECT o.time FROM Message AS o WHERE o.conv = c.id ORDER BY o.seq LIMIT 1) AS oldest_time
+             (SELECT o.time FROM Message AS o WHERE o.conv = c.id AND o.seq <= c.floor ORDER BY o.seq LIMIT 1)
+                 AS oldest_time
          FROM Conversation AS c WHERE c.id > ? ORDER BY c.id LIMIT ?",
         (after.column(), RETIRED_MAX),
     )?;
@@ -44,19 +49,26 @@ fn candidates(db: &mut Conn, retention: &Retention, after: ConversationId) -> my
         let (head, floor): (i64, i64) = (column(&mut row, "head")?, column(&mut row, "floor")?);
         let first: Option<i64> = column(&mut row, "first_time")?;
         let oldest: Option<i64> = column(&mut row, "oldest_time")?;
-        let is_retired = head.saturating_sub(retention.newest) > floor
+        let has_work = head.saturating_sub(retention.newest) > floor
             || first.is_some_and(|time| time < retention.before)
-            || floor > 0 && oldest.is_some_and(|time| time < retention.ids_before);
-        Ok((column(&mut row, "id")?, is_retired))
+            || oldest.is_some_and(|time| time < retention.ids_before);
+        Ok((column(&mut row, "id")?, has_work))
     })
     .collect()
 }
 
+/// What is gone of a conversation.
+#[derive(Default)]
+struct Gone {
+    retired: i64,
+    deleted: i64,
+}
+
 /// Retires at most `max` messages of a conversation. What is younger than ids are stored stays as a
 /// row without text, so that its repeat is found.
-fn retire(db: &mut Transaction<'_>, retention: &Retention, conv: i64, max: i64) -> mysql::Result<i64> {
+fn retire(db: &mut Transaction<'_>, retention: &Retention, conv: i64, max: i64) -> mysql::Result<Gone> {
     let found = db.exec_first("SELECT head, floor FROM Conversation WHERE id = ? FOR UPDATE", (conv,))?;
-    let Some((head, floor)): Option<(i64, i64)> = found else { return Ok(0) };
+    let Some((head, floor)): Option<(i64, i64)> = found else { return Ok(Gone::default()) };
     let surplus = head.saturating_sub(retention.newest);
     let rows: Vec<(i64, i64, i64)> = db.exec(
         "SELECT seq, nth, time FROM Message WHERE conv = ? AND seq > ? ORDER BY seq LIMIT ?",
@@ -64,30 +76,36 @@ fn retire(db: &mut Transaction<'_>, retention: &Retention, conv: i64, max: i64) 
     )?;
     let goes = |(seq, _, time): &&(i64, i64, i64)| *time < retention.before || *seq <= surplus;
     let reached = rows.iter().take_while(goes).last();
-    let new_floor = match reached {
-        Some((seq, nth, _)) => {
-            db.exec_drop("UPDATE Conversation SET floor = ?, floor_nth = ? WHERE id = ?", (seq, nth, conv))?;
-            db.exec_drop("UPDATE Message SET text = '' WHERE conv = ? AND seq > ? AND seq <= ?", (conv, floor, seq))?;
-            forget_changes(db, conv, *seq)?;
-            *seq
-        }
-        None => floor,
-    };
-    delete_old(db, retention, conv, new_floor, max)?;
-    Ok(new_floor - floor)
+    let new_floor = reached.map_or(floor, |(seq, ..)| *seq);
+    if let Some((seq, nth, _)) = reached {
+        db.exec_drop("UPDATE Conversation SET floor = ?, floor_nth = ? WHERE id = ?", (seq, nth, conv))?;
+        forget_changes(db, conv, *seq)?;
+    }
+    let (end, deleted) = delete_old(db, retention, conv, new_floor, max)?;
+    if new_floor > floor.max(end) {
+        let empty = "UPDATE Message SET text = '' WHERE conv = ? AND seq > ? AND seq <= ?";
+        db.exec_drop(empty, (conv, floor.max(end), new_floor))?;
+    }
+    Ok(Gone { retired: new_floor - floor, deleted })
 }
 
 /// Deletes rows up to the floor whose ids are too old to be repeated; they are the lowest ones.
-fn delete_old(db: &mut Transaction<'_>, retention: &Retention, conv: i64, floor: i64, max: i64) -> mysql::Result<()> {
+/// Returns up to which number there are none, and how many there were.
+fn delete_old(
+    db: &mut Transaction<'_>,
+    retention: &Retention,
+    conv: i64,
+    floor: i64,
+    max: i64,
+) -> mysql::Result<(i64, i64)> {
     let end: Option<Option<i64>> = db.exec_first(
         "SELECT MAX(seq) FROM (SELECT seq, time FROM Message WHERE conv = ? AND seq <= ? ORDER BY seq LIMIT ?) AS lowest
          WHERE time < ?",
         (conv, floor, max, retention.ids_before),
     )?;
-    match end.flatten() {
-        Some(end) => db.exec_drop("DELETE FROM Message WHERE conv = ? AND seq <= ?", (conv, end)),
-        None => Ok(()),
-    }
+    let Some(end) = end.flatten() else { return Ok((0, 0)) };
+    db.exec_drop("DELETE FROM Message WHERE conv = ? AND seq <= ?", (conv, end))?;
+    Ok((end, i64::try_from(db.affected_rows()).unwrap_or(i64::MAX)))
 }
 
 /// The edits and the recalled numbers that no reader needs any more.
@@ -105,3 +123,37 @@ fn forget_changes(db: &mut Transaction<'_>, conv: i64, floor: i64) -> mysql::Res
     }
     Ok(())
 }
+
+/// Whether a claim would be granted, as far as can be seen without a lock.
+pub(super) fn may_claim(db: &mut Conn, claim: &RetentionClaim) -> mysql::Result<bool> {
+    let turn = turn(db, "SELECT value FROM Meta WHERE id = ?")?;
+    Ok(turn.claimed(claim, now(db)?).is_some())
+}
+
+/// Grants it, or not.
+pub(super) fn claim(db: &mut Transaction<'_>, claim: &RetentionClaim) -> mysql::Result<bool> {
+    // Before the row is there, nodes would not wait for each other.
+    let first = RetentionTurn::default().bytes();
+    db.exec_drop("INSERT INTO Meta (id, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE id = id", (TURN_ROW, &first[..]))?;
+    let turn = turn(db, LOCKED)?;
+    let granted = turn.claimed(claim, now(db)?);
+    granted.map_or(Ok(false), |turn| write_turn(db, &turn).map(|()| true))
+}
+
+/// Writes that the work is done.
+pub(super) fn end(db: &mut Transaction<'_>, claim: &RetentionClaim) -> mysql::Result<()> {
+    let turn = turn(db, LOCKED)?;
+    let ended = turn.ended(claim, now(db)?);
+    ended.map_or(Ok(()), |turn| write_turn(db, &turn))
+}
+
+fn turn(db: &mut impl Queryable, statement: &str) -> mysql::Result<RetentionTurn> {
+    let found: Option<Vec<u8>> = db.exec_first(statement, (TURN_ROW,))?;
+    Ok(found.map_or_else(RetentionTurn::default, |found| RetentionTurn::stored(&found)))
+}
+
+fn write_turn(db: &mut Transaction<'_>, turn: &RetentionTurn) -> mysql::Result<()> {
+    db.exec_drop("UPDATE Meta SET value = ? WHERE id = ?", (&turn.bytes()[..], TURN_ROW))
+}
+
+const LOCKED: &str = "SELECT value FROM Meta WHERE id = ? FOR UPDATE";

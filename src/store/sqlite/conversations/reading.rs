@@ -1,11 +1,13 @@
 //! Reading conversations: where they stand, and their messages.
 
+use std::slice;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::moments::in_one_moment;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
-use crate::store::history::head::{HeadRow, RecalledBlock};
+use crate::store::history::head::{HeadRow, RecalledBlock, into_heads};
 use crate::store::history::plan::{IMPORTED, partner_of};
 use crate::store::history::{Cid, Denied, Entry, Head, tag_of};
 
@@ -51,7 +53,8 @@ pub(super) fn heads(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Head>
         for row in groups.query_map([user.0], head_row)? {
             rows.push(row?);
         }
-        let mut heads = rows.into_iter().map(|row| complete(db, row)).collect::<rusqlite::Result<Vec<Head>>>()?;
+        let recalled = recalled(db, &rows)?;
+        let mut heads = into_heads(rows, &recalled);
         heads.sort_by_key(|head| (std::cmp::Reverse(head.touched), head.conv));
         Ok(heads)
     })
@@ -121,23 +124,68 @@ fn head_row(row: &Row<'_>) -> rusqlite::Result<HeadRow> {
 }
 
 fn complete(db: &Connection, row: HeadRow) -> rusqlite::Result<Head> {
-    let Some(block) = row.block() else { return Ok(row.into_head(&[])) };
-    let recalled: Vec<RecalledBlock> = db
-        .prepare_cached("SELECT block, count, bits FROM Recalled WHERE conv = ?1 AND block >= ?2")?
-        .query_map([row.conv, block], |found| {
-            Ok(RecalledBlock::stored(row.conv, found.get(0)?, found.get(1)?, found.get(2)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
+    let recalled = recalled(db, slice::from_ref(&row))?;
     Ok(row.into_head(&recalled))
 }
 
-pub(super) fn tag(db: &Connection, conv: ConversationId, seq: i64) -> rusqlite::Result<Option<Tag>> {
-    db.prepare_cached("SELECT sender, cid, time FROM Message WHERE conv = ?1 AND seq = ?2")?
-        .query_row([conv.column(), seq], |row| {
-            let cid = Cid::stored(row.get_ref(1)?.as_blob()?);
-            Ok(tag_of(conv, seq, UserId(row.get(0)?), &cid, row.get(2)?))
-        })
-        .optional()
+/// What is recalled of these conversations, as far as it matters: by one statement, if any.
+fn recalled(db: &Connection, rows: &[HeadRow]) -> rusqlite::Result<Vec<RecalledBlock>> {
+    let first: Vec<(i64, i64)> = rows.iter().filter_map(|row| Some((row.conv, row.block()?))).collect();
+    if first.is_empty() {
+        return Ok(Vec::new());
+    }
+    db.prepare_cached(
+        "SELECT r.conv, r.block, r.count, r.bits FROM json_each(?1) AS first
+         CROSS JOIN Recalled AS r ON r.conv = first.value ->> 0 AND r.block >= first.value ->> 1",
+    )?
+    .query_map([pairs(&first)], |row| Ok(RecalledBlock::stored(row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
+    .collect()
+}
+
+/// `[[1,2],[3,4]]`, which statements take for a table: they have the same text however many there
+/// are. `CROSS JOIN` has them look up each pair by an index, whatever the planner believes.
+fn pairs(pairs: &[(i64, i64)]) -> String {
+    let each: Vec<String> = pairs.iter().map(|(one, other)| format!("[{one},{other}]")).collect();
+    format!("[{}]", each.join(","))
+}
+
+/// The tags of these numbers, in their order.
+pub(super) fn tags(db: &Connection, places: &[(ConversationId, i64)]) -> rusqlite::Result<Vec<Option<Tag>>> {
+    let mut found = vec![None; places.len()];
+    let mut query = db.prepare_cached(
+        "SELECT place.key, m.conv, m.seq, m.sender, m.cid, m.time FROM json_each(?1) AS place
+         CROSS JOIN Message AS m ON m.conv = place.value ->> 0 AND m.seq = place.value ->> 1",
+    )?;
+    let mut rows = query.query([pairs_of(places)])?;
+    while let Some(row) = rows.next()? {
+        let (nth, conv): (u32, i64) = (row.get(0)?, row.get(1)?);
+        let cid = Cid::stored(row.get_ref(4)?.as_blob()?);
+        let tag = tag_of(ConversationId::from_column(conv), row.get(2)?, UserId(row.get(3)?), &cid, row.get(5)?);
+        found[nth as usize] = Some(tag);
+    }
+    Ok(found)
+}
+
+/// The messages with these numbers, in their order.
+pub(super) fn messages_at(db: &Connection, places: &[(ConversationId, i64)]) -> rusqlite::Result<Vec<Option<Entry>>> {
+    let mut found = vec![None; places.len()];
+    let mut query = db.prepare_cached(&format!(
+        "SELECT {ENTRY}, place.key, m.conv FROM json_each(?1) AS place
+         CROSS JOIN Message AS m ON m.conv = place.value ->> 0 AND m.seq = place.value ->> 1
+         LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
+         LEFT JOIN Conversation AS c ON c.id = m.conv
+         WHERE m.seq > coalesce(c.floor, 0)"
+    ))?;
+    let mut rows = query.query([pairs_of(places)])?;
+    while let Some(row) = rows.next()? {
+        let (nth, conv): (u32, i64) = (row.get(8)?, row.get(9)?);
+        found[nth as usize] = Some(entry(ConversationId::from_column(conv), row)?);
+    }
+    Ok(found)
+}
+
+fn pairs_of(places: &[(ConversationId, i64)]) -> String {
+    pairs(&places.iter().map(|(conv, seq)| (conv.column(), *seq)).collect::<Vec<_>>())
 }
 
 pub(super) fn run(
@@ -150,8 +198,7 @@ pub(super) fn run(
 ) -> rusqlite::Result<Vec<Entry>> {
     let order = if from_end { "DESC" } else { "ASC" };
     let mut query = db.prepare_cached(&format!(
-        "SELECT m.seq, m.sender, m.time, m.kind, m.edited, m.recalled, m.cid, coalesce(e.text, m.text)
-         FROM Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
+        "SELECT {ENTRY} FROM Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
          WHERE m.conv = ?1 AND m.seq BETWEEN ?2 AND ?3 AND m.seq > coalesce((SELECT floor FROM Conversation WHERE id = ?1), 0)
          ORDER BY m.seq {order}"
     ))?;
@@ -171,6 +218,9 @@ pub(super) fn run(
     Ok(entries)
 }
 
+/// What [`entry`] reads, with edits applied.
+const ENTRY: &str = "m.seq, m.sender, m.time, m.kind, m.edited, m.recalled, m.cid, coalesce(e.text, m.text)";
+
 fn entry(conv: ConversationId, row: &Row<'_>) -> rusqlite::Result<Entry> {
     let (seq, from, time) = (row.get(0)?, UserId(row.get(1)?), row.get(2)?);
     let (kind, edited, recalled): (i64, i64, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
@@ -185,4 +235,65 @@ fn entry(conv: ConversationId, row: &Row<'_>) -> rusqlite::Result<Entry> {
         recalled: (recalled > 0).then_some(recalled),
         is_imported: kind >= IMPORTED,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use rusqlite::trace::{TraceEvent, TraceEventCodes};
+
+    use super::*;
+
+    thread_local! {
+        static STATEMENTS: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn note(event: TraceEvent<'_>) {
+        if let TraceEvent::Stmt(..) = event {
+            STATEMENTS.set(STATEMENTS.get() + 1);
+        }
+    }
+
+    /// A user with this number of conversations, in each of which something unread is recalled.
+    fn with_conversations(count: i32) -> (Connection, UserId) {
+        let mut db = Connection::open_in_memory().unwrap();
+        for sql in [
+            include_str!("../../../../sql/sqlite/0001_init.sql"),
+            include_str!("../../../../sql/sqlite/0002_shared_text.sql"),
+            include_str!("../../../../sql/sqlite/0003_history.sql"),
+        ] {
+            db.execute_batch(sql).unwrap();
+        }
+        for partner in 2..2 + count {
+            let conv = ConversationId::between(UserId(1), UserId(partner)).column();
+            db.execute_batch(&format!(
+                "INSERT INTO Conversation VALUES ({conv}, 2, 5, 2, 1, 0, 0, {partner});
+                 INSERT INTO Message VALUES (NULL, {conv}, 1, 1, {partner}, 7, 0, 0, 0, 2, x'61{partner:08x}', x'00', ''),
+                     (NULL, {conv}, 2, 2, {partner}, 7, 0, 0, 0, 0, x'62{partner:08x}', x'00', '{{}}');
+                 INSERT INTO Recalled VALUES ({conv}, 0, 1, x'02');
+                 INSERT INTO Member (conv, user) VALUES ({conv}, 1), ({conv}, {partner});"
+            ))
+            .unwrap();
+        }
+        db.trace_v2(TraceEventCodes::SQLITE_TRACE_STMT, Some(note)).unwrap();
+        (db, UserId(1))
+    }
+
+    #[test]
+    fn a_login_needs_as_many_statements_for_five_hundred_conversations_as_for_five() {
+        let counts = [5, 500].map(|count| {
+            let (db, user) = with_conversations(count);
+            let heads = heads(&db, user).unwrap();
+            assert_eq!(heads.len(), count as usize);
+            assert!(heads.iter().all(|head| head.unread == 1), "one of two is recalled");
+            let places: Vec<(ConversationId, i64)> = heads.iter().map(|head| (head.conv, head.head)).collect();
+            let lasts = messages_at(&db, &places).unwrap();
+            assert!(lasts.iter().all(|last| last.as_ref().is_some_and(|last| last.seq == 2)));
+            assert!(tags(&db, &places).unwrap().iter().zip(lasts).all(|(tag, last)| *tag == last.map(|last| last.tag)));
+            STATEMENTS.take()
+        });
+        assert_eq!(counts[0], counts[1]);
+        assert!(counts[0] <= 8, "{counts:?}");
+    }
 }

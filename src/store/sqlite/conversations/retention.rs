@@ -2,32 +2,74 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
+use super::moments::now;
 use crate::base::conversation::ConversationId;
+use crate::store::StoreError;
 use crate::store::history::head::BLOCK;
-use crate::store::history::{RETIRED_MAX, Retention, RetentionStep};
+use crate::store::history::retention::{RetentionTurn, TURN_ROW};
+use crate::store::history::{RETIRED_MAX, Retention, RetentionClaim, RetentionStep};
+use crate::store::sqlite::late::Late;
 
-pub(super) fn step(db: &Connection, retention: &Retention, after: ConversationId) -> rusqlite::Result<RetentionStep> {
-    let convs: Vec<(i64, i64, i64)> = db
-        .prepare_cached("SELECT id, head, floor FROM Conversation WHERE id > ?1 ORDER BY id LIMIT ?2")?
-        .query_map([after.column(), RETIRED_MAX as i64], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    let is_last = convs.len() < RETIRED_MAX;
-    let (mut left, mut last) = (RETIRED_MAX as i64, after);
-    for (conv, head, floor) in convs {
-        left -= retire(db, retention, conv, head, floor, left)?;
-        if left <= 0 {
-            // There may be more of this one.
-            let next = Some(ConversationId::from_column(conv - 1));
-            return Ok(RetentionStep { next, retired: (RETIRED_MAX as i64 - left).unsigned_abs() });
+/// Looks at the next conversations on a reading connection, and only changes those in which there is
+/// something to do: all of them in one short transaction.
+pub(super) fn step(live: &Late, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+    let convs = live.read(|db| candidates(db, retention, after))?;
+    let last = convs.last().map(|(conv, _)| *conv).filter(|_| convs.len() == RETIRED_MAX);
+    let work: Vec<i64> = convs.iter().filter(|(_, has_work)| *has_work).map(|(conv, _)| *conv).collect();
+    let mut step = RetentionStep { next: last.map(ConversationId::from_column), retired: 0, deleted: 0 };
+    let Some(&last_work) = work.last() else { return Ok(step) };
+    let retention = *retention;
+    let (reached, retired, deleted) = live.change(move |db| {
+        let (mut left, mut retired, mut deleted, mut reached) = (RETIRED_MAX as i64, 0, 0, last_work);
+        for conv in &work {
+            let gone = retire(db, &retention, *conv, left)?;
+            left -= gone.retired.max(gone.deleted);
+            retired += gone.retired;
+            deleted += gone.deleted;
+            if left <= 0 {
+                reached = *conv;
+                break;
+            }
         }
-        last = ConversationId::from_column(conv);
+        Ok((reached, retired, deleted))
+    })?;
+    if reached != last_work {
+        step.next = Some(ConversationId::from_column(reached));
     }
-    Ok(RetentionStep { next: (!is_last).then_some(last), retired: (RETIRED_MAX as i64 - left).unsigned_abs() })
+    Ok(RetentionStep { retired: retired.unsigned_abs(), deleted: deleted.unsigned_abs(), ..step })
+}
+
+/// The next conversations, and whether there is something to do in them.
+fn candidates(db: &Connection, retention: &Retention, after: ConversationId) -> rusqlite::Result<Vec<(i64, bool)>> {
+    let mut query = db.prepare_cached(
+        "SELECT c.id, c.head, c.floor,
+             (SELECT m.time FROM Message AS m WHERE m.conv = c.id AND m.seq = c.floor + 1),
+             (SELECT o.time FROM Message AS o WHERE o.conv = c.id AND o.seq <= c.floor ORDER BY o.seq LIMIT 1)
+         FROM Conversation AS c WHERE c.id > ?1 ORDER BY c.id LIMIT ?2",
+    )?;
+    let rows = query.query_map([after.column(), RETIRED_MAX as i64], |row| {
+        let (head, floor): (i64, i64) = (row.get(1)?, row.get(2)?);
+        let (first, oldest): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+        let has_work = head.saturating_sub(retention.newest) > floor
+            || first.is_some_and(|time| time < retention.before)
+            || oldest.is_some_and(|time| time < retention.ids_before);
+        Ok((row.get(0)?, has_work))
+    })?;
+    rows.collect()
+}
+
+/// What is gone of a conversation.
+struct Gone {
+    retired: i64,
+    deleted: i64,
 }
 
 /// Retires at most `max` messages of a conversation. What is younger than ids are stored stays as a
 /// row without text, so that its repeat is found.
-fn retire(db: &Connection, retention: &Retention, conv: i64, head: i64, floor: i64, max: i64) -> rusqlite::Result<i64> {
+fn retire(db: &Connection, retention: &Retention, conv: i64, max: i64) -> rusqlite::Result<Gone> {
+    let (head, floor): (i64, i64) = db
+        .prepare_cached("SELECT head, floor FROM Conversation WHERE id = ?1")?
+        .query_row([conv], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let surplus = head.saturating_sub(retention.newest);
     let mut query =
         db.prepare_cached("SELECT seq, nth, time FROM Message WHERE conv = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3")?;
@@ -40,23 +82,26 @@ fn retire(db: &Connection, retention: &Retention, conv: i64, head: i64, floor: i
         }
         reached = Some((seq, nth));
     }
-    let new_floor = match reached {
-        Some((seq, nth)) => {
-            db.prepare_cached("UPDATE Conversation SET floor = ?2, floor_nth = ?3 WHERE id = ?1")?
-                .execute([conv, seq, nth])?;
-            db.prepare_cached("UPDATE Message SET text = '' WHERE conv = ?1 AND seq > ?2 AND seq <= ?3")?
-                .execute([conv, floor, seq])?;
-            forget_changes(db, conv, seq)?;
-            seq
-        }
-        None => floor,
-    };
-    delete_old(db, retention, conv, new_floor, max)?;
-    Ok(new_floor - floor)
+    let new_floor = reached.map_or(floor, |(seq, _)| seq);
+    if let Some((seq, nth)) = reached {
+        db.prepare_cached("UPDATE Conversation SET floor = ?2, floor_nth = ?3 WHERE id = ?1")?
+            .execute([conv, seq, nth])?;
+        forget_changes(db, conv, seq)?;
+    }
+    let (end, deleted) = delete_old(db, retention, conv, new_floor, max)?;
+    if new_floor > floor.max(end) {
+        db.prepare_cached("UPDATE Message SET text = '' WHERE conv = ?1 AND seq > ?2 AND seq <= ?3")?.execute([
+            conv,
+            floor.max(end),
+            new_floor,
+        ])?;
+    }
+    Ok(Gone { retired: new_floor - floor, deleted })
 }
 
 /// Deletes rows up to the floor whose ids are too old to be repeated; they are the lowest ones.
-fn delete_old(db: &Connection, retention: &Retention, conv: i64, floor: i64, max: i64) -> rusqlite::Result<()> {
+/// Returns up to which number there are none, and how many there were.
+fn delete_old(db: &Connection, retention: &Retention, conv: i64, floor: i64, max: i64) -> rusqlite::Result<(i64, i64)> {
     let end: Option<i64> = db
         .prepare_cached(
             "SELECT max(seq) FROM (SELECT seq, time FROM Message WHERE conv = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?4)
@@ -65,12 +110,9 @@ fn delete_old(db: &Connection, retention: &Retention, conv: i64, floor: i64, max
         .query_row([conv, floor, retention.ids_before, max], |row| row.get(0))
         .optional()?
         .flatten();
-    match end {
-        Some(end) => {
-            db.prepare_cached("DELETE FROM Message WHERE conv = ?1 AND seq <= ?2")?.execute([conv, end]).map(drop)
-        }
-        None => Ok(()),
-    }
+    let Some(end) = end else { return Ok((0, 0)) };
+    let deleted = db.prepare_cached("DELETE FROM Message WHERE conv = ?1 AND seq <= ?2")?.execute([conv, end])?;
+    Ok((end, deleted as i64))
 }
 
 /// The edits and the recalled numbers that no reader needs any more.
@@ -86,4 +128,30 @@ fn forget_changes(db: &Connection, conv: i64, floor: i64) -> rusqlite::Result<()
         db.prepare_cached("UPDATE Conversation SET recalled = recalled - ?2 WHERE id = ?1")?.execute([conv, gone])?;
     }
     Ok(())
+}
+
+fn turn(db: &Connection) -> rusqlite::Result<RetentionTurn> {
+    let found: Option<Vec<u8>> = db
+        .prepare_cached("SELECT value FROM Meta WHERE id = ?1")?
+        .query_row([TURN_ROW], |row| row.get(0))
+        .optional()?;
+    Ok(found.map_or_else(RetentionTurn::default, |found| RetentionTurn::stored(&found)))
+}
+
+/// The turn that this claim gets, if any. A file belongs to one process, so nobody changes it meanwhile.
+pub(super) fn claimed(db: &Connection, claim: &RetentionClaim) -> rusqlite::Result<Option<RetentionTurn>> {
+    Ok(turn(db)?.claimed(claim, now()))
+}
+
+pub(super) fn write_turn(db: &Connection, turn: &RetentionTurn) -> rusqlite::Result<()> {
+    db.prepare_cached("INSERT INTO Meta (id, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = excluded.value")?
+        .execute((TURN_ROW, &turn.bytes()[..]))
+        .map(drop)
+}
+
+pub(super) fn end(db: &Connection, claim: &RetentionClaim) -> rusqlite::Result<()> {
+    match turn(db)?.ended(claim, now()) {
+        Some(turn) => write_turn(db, &turn),
+        None => Ok(()),
+    }
 }
