@@ -90,6 +90,8 @@ impl Screen {
         while let Some(event) = self.client.events().next_now() {
             self.is_stale = true;
             match event {
+                // A page that did not come is asked for again.
+                Event::State => self.asked_below = None,
                 Event::Typing { conv, from } => drop(self.app.typing.insert(conv, (from, self.app.now))),
                 Event::Presence { user, online } => drop(self.app.online.insert(user, online)),
                 Event::Message { conv, .. } => drop(self.app.typing.remove(&conv)),

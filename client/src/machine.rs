@@ -203,7 +203,7 @@ impl Machine {
             Stage::Synchronising | Stage::Online => {
                 let ping = self.heard + if self.has_pinged { PING + PONG_WITHIN } else { PING };
                 let report = (!self.stored.is_empty()).then_some(self.report_at);
-                let lanes = self.lanes.deadline().map(|at| at.max(now));
+                let lanes = self.lanes.deadline(now);
                 [Some(ping), report, lanes, Some(self.sync_at).filter(|at| *at > now)].into_iter().flatten().min()
             }
         }

@@ -227,7 +227,8 @@ impl Store {
             "SELECT convs.conv, coalesce(convs.name, users.name), unread, max(read, coalesce(wanted, 0)),
                 max(head, cursor), peer_read, peer_recv, closed, time,
                 (SELECT count(*) FROM outbox WHERE outbox.conv = convs.conv AND errno IS NULL)
-            FROM convs LEFT JOIN users ON convs.conv = 'u' || users.id
+            FROM convs LEFT JOIN users
+                ON users.id = CASE WHEN convs.conv LIKE 'u%' THEN CAST(substr(convs.conv, 2) AS INTEGER) END
             WHERE {condition} ORDER BY time DESC, convs.conv"
         );
         let mut statement = self.connection.prepare_cached(&query)?;

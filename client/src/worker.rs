@@ -112,21 +112,22 @@ impl Worker {
             self.take_wishes();
             self.take_connection();
             self.read(&mut bytes);
-            self.machine.tick(Instant::now(), chance());
+            // One instant for the rest of the turn: what is due now is done now, and the wait ends with what is due next.
+            let now = Instant::now();
+            self.machine.tick(now, chance());
             self.settle();
-            self.send();
+            self.send(now);
             self.write();
             self.settle();
-            self.connect();
-            self.wait(&mut events);
+            self.connect(now);
+            self.wait(now, &mut events);
         }
     }
 
-    fn wait(&mut self, events: &mut mio::Events) {
-        let now = Instant::now();
+    fn wait(&mut self, now: Instant, events: &mut mio::Events) {
         let timeout = match self.machine.deadline(now) {
             _ if self.readable || self.is_closing => Some(Duration::ZERO),
-            Some(deadline) => Some(deadline.saturating_duration_since(now)),
+            Some(deadline) => Some(deadline.saturating_duration_since(Instant::now())),
             None => None,
         };
         if let Err(error) = self.poll.poll(events, timeout)
@@ -189,8 +190,8 @@ impl Worker {
     // The connection
 
     /// Begins to connect, in a thread of its own because looking up a name blocks.
-    fn connect(&mut self) {
-        if !self.machine.wants_connection(Instant::now()) {
+    fn connect(&mut self, now: Instant) {
+        if !self.machine.wants_connection(now) {
             return;
         }
         let (dialled, connection) = mpsc::sync_channel(1);
@@ -202,7 +203,7 @@ impl Worker {
         });
         match dialler {
             Ok(_) => self.dialled = Some(connection),
-            Err(error) => self.machine.lost(&error.to_string(), Instant::now(), chance()),
+            Err(error) => self.machine.lost(&error.to_string(), now, chance()),
         }
         self.settle();
     }
@@ -263,8 +264,8 @@ impl Worker {
     }
 
     /// Gives the machine what it wants from the outbox.
-    fn send(&mut self) {
-        while let Some(wanted) = self.machine.wanted(Instant::now()) {
+    fn send(&mut self, now: Instant) {
+        while let Some(wanted) = self.machine.wanted(now) {
             let rows = self.shared.store.lock().to_send(wanted);
             match rows {
                 Ok(rows) => self.machine.send(wanted, rows),

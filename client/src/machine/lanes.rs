@@ -118,10 +118,11 @@ impl Lanes {
         Some(conv)
     }
 
-    /// When something can be sent that cannot be sent yet.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    /// When something can be sent that cannot be sent yet. What is due already waits for an answer or for room, not for
+    /// the clock.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let failed = self.lanes.values().filter(|lane| lane.sent.is_empty());
-        failed.filter_map(|lane| lane.failed.map(|(_, until)| until)).min()
+        failed.filter_map(|lane| lane.failed.map(|(_, until)| until)).filter(|until| *until > now).min()
     }
 
     fn take(&mut self, cid: &str) -> Option<(Conv, i64)> {
@@ -163,9 +164,10 @@ mod tests {
         let later = now + Duration::from_secs(2);
         assert_eq!(lanes.failed("c6", later), Some(BOB));
         lanes.grown(BOB);
-        assert_eq!((lanes.wanted(later), lanes.deadline()), (None, None), "9 is not answered yet");
+        assert_eq!((lanes.wanted(later), lanes.deadline(now)), (None, None), "9 is not answered yet");
         assert_eq!(lanes.failed("c9", later + Duration::from_secs(9)), Some(BOB));
-        assert_eq!((lanes.wanted(now), lanes.deadline()), (None, Some(later)));
+        assert_eq!((lanes.wanted(now), lanes.deadline(now)), (None, Some(later)));
+        assert_eq!(lanes.deadline(later), None, "it is due: no clock is waited for");
         assert_eq!(lanes.wanted(later), Some(Wanted { conv: BOB, after: 5, count: 16 }));
     }
 
