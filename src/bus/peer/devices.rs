@@ -5,6 +5,8 @@
 //! u:<user>   m <node>\n<conv> <from> <number> <frame>[\n…]   messages of conversations of two
 //! u:<user>   s <node>\n<frame>                               a frame
 //! u:<user>   x <node> <device> <login>                       that device has logged in elsewhere; without a login: out
+//! u:<user>   j <node> <conv> <number>                        the user is in this group, from this message on
+//! u:<user>   l <node> <conv> <number>                        the user is not in it any more, this was the last message
 //! l          m <node>\n<conv> <from> <number> <frame>[\n…]   messages of groups
 //! l          u <node> <user>                                 the user uses level 2
 //! ```
@@ -89,6 +91,7 @@ fn message(line: &str) -> Option<CommittedFrame> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::peer::envelope::PeerMessage;
 
     #[test]
     fn news_that_are_written_are_read_by_other_nodes_only() {
@@ -110,8 +113,11 @@ mod tests {
         ];
         for news in all {
             let (topic, payload) = write("a1", &news);
-            let payload = String::from_utf8(payload).unwrap();
-            let to = if let Topic::User(to) = topic { Some(to) } else { None };
+            // As it comes from the bus, where it has to be told from messages of level 1.
+            let Some(PeerMessage::Devices { to, payload }) = PeerMessage::parse(topic, &payload) else {
+                panic!("{news:?} is taken for something else");
+            };
+            let payload = payload.to_owned();
             assert_eq!(read("b2", to, &payload), Some(news));
             assert_eq!(read("a1", to, &payload), None);
         }

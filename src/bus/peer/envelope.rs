@@ -65,7 +65,9 @@ impl<'b> PeerMessage<'b> {
             Topic::Level2 => Some(PeerMessage::Devices { to: None, payload }),
             Topic::User(user) => match payload.strip_prefix("h ") {
                 Some(place) => Some(PeerMessage::Hello { user, place }),
-                None if payload.starts_with(['m', 's', 'x']) => Some(PeerMessage::Devices { to: Some(user), payload }),
+                None if payload.starts_with(['m', 's', 'x', 'j', 'l']) => {
+                    Some(PeerMessage::Devices { to: Some(user), payload })
+                }
                 None => {
                     let (head, frames) = payload.split_once('\n')?;
                     let frames = Frames::of(frames);
