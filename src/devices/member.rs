@@ -281,8 +281,9 @@ impl Member {
                     self.note_reports(effects);
                 }
             }
-            // They are the first to be dropped for a client that does not take its output.
-            MemberNews::Show(frame) if !self.outlet.is_full() => self.outlet.write(frame, effects),
+            // They are the first to be dropped for a client that does not take its output, and nothing
+            // comes before the 40.
+            MemberNews::Show(frame) if self.is_open() && !self.outlet.is_full() => self.outlet.write(frame, effects),
             MemberNews::Show(_) => {}
             MemberNews::Watching => self.is_watching = false,
             MemberNews::NotWatching(ticket, text, before) => {
@@ -340,6 +341,10 @@ impl Member {
     /// Whether everything that it was asked is answered.
     pub fn is_settled(&self) -> bool {
         self.replies.is_empty() && self.pump.open_sends() == 0
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.stage, Stage::Open)
     }
 
     /// Whether its last frame is written.

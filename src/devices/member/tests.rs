@@ -27,6 +27,8 @@ impl Scene {
         let (now, limits) = (Instant::now(), PumpLimits { output_high: 1 << 20, inflight: 4 });
         let mut scene = Scene { member: Member::new(admitted, entry, limits, now), now, effects: MemberEffects::new() };
         assert!(!scene.member.takes_requests(), "nothing is read before the heads are");
+        scene.hear(MemberNews::Show("50".into()));
+        assert_eq!(scene.written(), [""; 0], "nothing comes before the 40");
         scene.member.placed(&mut scene.effects);
         assert_eq!(scene.written(), ["welcome"]);
         let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
