@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use self::event::{Command, Commands, FoundCursor, Heads, PumpEvent, PumpLimits, Row, RowPage};
 use self::progress::{PumpStage, Reading};
 use self::transcript::{Shown, Transcript};
-use crate::base::conversation::{ConversationId, ConversationName};
+use crate::base::conversation::{ConversationId, ConversationName, SEQ_END};
 use crate::history::places::PlaceMark;
 use crate::history::sends::RowOrigin;
 pub use crate::history::sends::{SendAnswer, SendId, Submission};
@@ -213,6 +213,11 @@ impl Pump {
             self.script.lose(conv, extent, is_run, out);
             return;
         }
+        if !is_run && place.has(PlaceMark::Run) {
+            // A run was planned since, and begins before what this page shows. The rest is read behind it.
+            self.script.progress.places.entry(conv).put(PlaceMark::Dirty, true);
+            return;
+        }
         if extent.floor > place.sent() {
             self.script.jump(conv, extent, is_run, out);
         }
@@ -224,7 +229,15 @@ impl Pump {
             }
             Shown::All => self.script.progress.page_is_written(conv, extent.head),
             // The answer that it waits for raises it again.
-            Shown::Held => self.script.progress.places.entry(conv).put(PlaceMark::Dirty, false),
+            Shown::Held => {
+                let place = self.script.progress.places.entry(conv);
+                let next = place.sent() + 1;
+                if place.has(PlaceMark::Dirty) {
+                    // What was pushed since the page was read is beyond its head.
+                    place.put(PlaceMark::Dirty, false);
+                    self.script.sends.hold(conv, next, SEQ_END - 1);
+                }
+            }
             Shown::Ended => {}
             Shown::Hole => self.pause(reading, out),
         }
@@ -320,7 +333,13 @@ impl Pump {
     /// Reads the conversation that has been behind for longest; false if there is none.
     fn read_behind(&mut self, out: &mut Commands) -> bool {
         let Transcript { progress, sends, .. } = &mut self.script;
-        let read = progress.read_behind(|conv, next| sends.is_held(conv, next));
+        let read = progress.read_behind(|conv, next| {
+            let is_held = sends.is_held(conv, next);
+            if is_held {
+                sends.hold(conv, next, SEQ_END - 1);
+            }
+            is_held
+        });
         let is_read = read.is_some();
         out.extend(read);
         is_read

@@ -60,7 +60,8 @@ impl Progress {
         self.syncs.heads_came();
         self.places.fill(heads.convs.iter().map(|(conv, extent)| ShownPlace::new(*conv, extent.head)));
         let extents: HashMap<_, _> = heads.convs.into_iter().collect();
-        if self.stage == PumpStage::Opening {
+        let is_login = self.stage == PumpStage::Opening;
+        if is_login {
             self.stage = PumpStage::Overview { asked: false };
             self.place_early(&extents);
         }
@@ -69,7 +70,11 @@ impl Progress {
             match found {
                 FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
                 FoundCursor::Own(conv, held) => {
-                    let extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
+                    let mut extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
+                    if !is_login && held.seq <= extent.head {
+                        // The run includes what was written since the heads were read.
+                        extent.head = extent.head.max(self.sent(conv));
+                    }
                     if let Some(head) = cursor::plan(held, extent, heads.resume) {
                         self.places.entry(conv).put(PlaceMark::Run, true);
                         runs.push((conv, head));
@@ -206,8 +211,9 @@ impl Progress {
         Some(self.read(Reading { conv: run.conv, from, is_run: true }, Some(run.head.to)))
     }
 
-    /// Asks for a page of the conversation that has been behind for longest.
-    pub(super) fn read_behind(&mut self, is_held: impl Fn(ConversationId, Seq) -> bool) -> Option<Command> {
+    /// Asks for a page of the conversation that has been behind for longest. `waits`: whether this
+    /// message waits for an answer, which then raises its conversation again, whatever its end is by then.
+    pub(super) fn read_behind(&mut self, mut waits: impl FnMut(ConversationId, Seq) -> bool) -> Option<Command> {
         while let Some(conv) = self.behind.pop_front() {
             let Some(place) = self.places.get_mut(conv).filter(|place| place.has(PlaceMark::Behind)) else { continue };
             place.put(PlaceMark::Behind, false);
@@ -216,8 +222,7 @@ impl Progress {
                 place.put(PlaceMark::Dirty, true);
                 continue;
             }
-            if is_held(conv, from) {
-                // The answer that it waits for raises it again.
+            if waits(conv, from) {
                 continue;
             }
             // A later membership is shown already.

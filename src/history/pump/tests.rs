@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::base::conversation::{Seq, Tag};
-use crate::history::cursor::Extent;
+use crate::history::cursor::{Extent, HeldCursor};
 use crate::protocol::GroupId;
-use crate::protocol::level2::frames::Committed;
+use crate::protocol::level2::frames::{Committed, RunHead};
 
 const ME: UserId = UserId(7);
 const BOB: UserId = UserId(9);
@@ -104,6 +104,52 @@ fn a_41_takes_the_place_of_its_message() {
     let rows = vec![row(45, BOB), row(46, ME)];
     let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows }));
     assert_eq!(shown, ["message 45".to_owned(), frames::acknowledged("b", ConversationName::User(BOB), at(46), false)]);
+}
+
+/// Found by a seed of the simulation: nobody read what was pushed while a page was on its way whose
+/// first message waited for its answer.
+#[test]
+fn what_is_pushed_during_a_page_that_waits_for_an_answer_is_read_behind_it() {
+    let mut pump = live(43);
+    let first = send(&mut pump, "a").0.expect("it is to be committed").id;
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 44 }), ["read 44 to None"]);
+    for seq in [45, 46] {
+        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, BOB) }), [""; 0]);
+    }
+    let rows = vec![row(44, ME)];
+    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 44, floor: 0 }, rows }));
+    assert_eq!(shown, [""; 0], "it may be the own message");
+    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44)) };
+    let acknowledged = frames::acknowledged("a", ConversationName::User(BOB), at(44), false);
+    assert_eq!(on(&mut pump, answer), [acknowledged, "read 45 to None".to_owned()]);
+}
+
+/// Found by a seed of the simulation: the same of what is pushed while no page is on its way.
+#[test]
+fn what_is_pushed_behind_a_message_that_waits_for_its_answer_is_read_behind_it() {
+    let mut pump = live(43);
+    let first = send(&mut pump, "a").0.expect("it is to be committed").id;
+    for (seq, from) in [(44, ME), (45, BOB)] {
+        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, from) }), [""; 0]);
+    }
+    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44)) };
+    let acknowledged = frames::acknowledged("a", ConversationName::User(BOB), at(44), false);
+    assert_eq!(on(&mut pump, answer), [acknowledged, "read 45 to None".to_owned()]);
+}
+
+/// Found by a seed of the simulation: a 44 led back behind what the client had been shown.
+#[test]
+fn the_run_of_a_46_goes_at_least_as_far_as_what_was_written_since_its_heads_were_read() {
+    let mut pump = live(43);
+    let mut out = Commands::new();
+    pump.on_sync(&mut out);
+    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB) });
+    let held = HeldCursor { seq: 42, tag: Some(Tag(1)), stored: Some(Tag(1)) };
+    let convs = vec![(conv(), Extent { head: 43, floor: 0 })];
+    let heads = Heads { rid: None, convs, cursors: vec![FoundCursor::Own(conv(), held)], resume: 100 };
+    let run = RunHead { from: 43, to: 44, gap: None, reset: false };
+    let name = ConversationName::User(BOB);
+    assert_eq!(on(&mut pump, PumpEvent::Heads(heads)), [frames::run(name, &run), "read 43 to Some(44)".to_owned()]);
 }
 
 #[test]
