@@ -44,26 +44,16 @@ impl Sweeper {
     pub(super) fn start(conversations: Arc<Conversations>, bell: Arc<SweepBell>) -> io::Result<Sweeper> {
         let heard = bell.clone();
         let run = move || {
-            let (mut knows_audience, mut sweeps) = (false, 0_u32);
+            let mut sweeps = Sweeps::default();
             loop {
-                // Another node's word that somebody uses level 2 may have been lost.
-                sweeps = sweeps.wrapping_add(1);
-                knows_audience = knows_audience && !sweeps.is_multiple_of(AUDIENCE_EVERY);
-                // Without this thread nobody would notice what the bus loses.
-                let swept = catch_unwind(AssertUnwindSafe(|| {
-                    knows_audience = knows_audience || conversations.read_audience();
-                    knows_audience && conversations.sweep(SWEPT)
-                }));
-                let (rings, stops) = heard.wait(match swept.unwrap_or(false) {
-                    false => RETRY_AFTER,
-                    true if conversations.is_alone() => ALONE,
-                    true => SWEEP_EVERY,
-                });
+                let pause = sweeps.turn(&conversations);
+                let (rings, stops) = heard.wait(pause);
                 if stops {
                     return;
                 }
-                // It may not have been told who uses level 2 now.
-                knows_audience = knows_audience && !rings;
+                if rings {
+                    sweeps.rang();
+                }
             }
         };
         let thread = thread::Builder::new().name("sweeper".into()).spawn(run)?;
@@ -78,11 +68,48 @@ impl Sweeper {
     }
 }
 
+/// What the thread knows from one turn to the next.
+#[derive(Debug, Default)]
+pub(super) struct Sweeps {
+    knows_audience: bool,
+    count: u32,
+}
+
+impl Sweeps {
+    /// Sweeps, and returns the pause until the next turn. Blocks.
+    pub(super) fn turn(&mut self, conversations: &Conversations) -> Duration {
+        // Another node's word that somebody uses level 2 may have been lost.
+        self.count = self.count.wrapping_add(1);
+        self.knows_audience &= !self.count.is_multiple_of(AUDIENCE_EVERY);
+        // Without this thread nobody would notice what the bus loses.
+        let swept = catch_unwind(AssertUnwindSafe(|| {
+            self.knows_audience = self.knows_audience || conversations.read_audience();
+            self.knows_audience && conversations.sweep(SWEPT)
+        }));
+        match swept.unwrap_or(false) {
+            false => RETRY_AFTER,
+            true if conversations.is_alone() => ALONE,
+            true => SWEEP_EVERY,
+        }
+    }
+
+    /// Something may have been missed, such as that somebody uses level 2 now.
+    pub(super) fn rang(&mut self) {
+        self.knows_audience = false;
+    }
+}
+
 impl SweepBell {
     /// Something may have been missed: sweeps now. Never blocks.
     pub(super) fn ring(&self) {
         self.state.lock().rings = true;
         self.news.notify_one();
+    }
+
+    /// Whether it was rung since this was asked last.
+    #[cfg(test)]
+    pub(super) fn take_ring(&self) -> bool {
+        std::mem::take(&mut self.state.lock().rings)
     }
 
     /// Waits for at most this time. Returns whether something may have been missed, and whether the
