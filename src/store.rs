@@ -10,6 +10,8 @@
 pub mod community;
 pub mod history;
 pub mod maybe;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod mysql;
 pub mod outages;
 pub mod roles;

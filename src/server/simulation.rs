@@ -15,12 +15,15 @@
 //!   world/faults.rs    what fails                          world/checks.rs    what is seen, and must be so
 //!   world/rest.rs      the end: all is mended and comes to rest
 //! ```
+//! `level2.rs` has the worlds with clients of level 2.
+//!
 //! `SIM_SEED=n` runs one seed and prints its events; `SIM_SEEDS=n` runs this number of seeds.
 
 mod bus;
 mod dice;
 mod groups;
 mod ledger;
+mod level2;
 mod node;
 mod socket;
 mod spool;

@@ -23,7 +23,7 @@ mod devices;
 mod entries;
 pub(in crate::store) mod head;
 mod names;
-mod page;
+pub(in crate::store) mod page;
 pub(in crate::store) mod plan;
 pub(in crate::store) mod retention;
 

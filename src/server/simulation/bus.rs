@@ -105,6 +105,8 @@ struct SimState {
     is_connected: bool,
     /// Whether the node no longer trusts its connection.
     is_doubted: bool,
+    /// Nothing that it publishes leaves it.
+    is_mute: bool,
     /// When it connects next.
     connect_at: Instant,
     pauses: Pauses,
@@ -113,7 +115,7 @@ struct SimState {
 impl SimBus {
     pub(super) fn new(name: &str, wires: Arc<Mutex<Wires>>, clock: Clock) -> SimBus {
         let (is_connected, is_doubted, connect_at) = (false, false, clock.now());
-        let state = SimState { is_connected, is_doubted, connect_at, pauses: Pauses::default() };
+        let state = SimState { is_connected, is_doubted, is_mute: false, connect_at, pauses: Pauses::default() };
         let mut rules = PeerRules::default();
         if wires.lock().mutation == Some(Mutation::ForgetsElsewhere) {
             rules.elsewhere_for = Duration::ZERO;
@@ -229,6 +231,11 @@ impl SimBus {
         !self.peer.has_tasks() && !self.wires.lock().has_work(self.name())
     }
 
+    /// Whatever is published from now on is lost: the node dies.
+    pub(super) fn say_no_more(&self) {
+        self.state.lock().is_mute = true;
+    }
+
     /// Stops trusting the connections.
     pub(super) fn doubt(&self) {
         let mut state = self.state.lock();
@@ -259,6 +266,9 @@ impl Transport for SimBus {
     }
 
     fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+        if self.state.lock().is_mute {
+            return Err(NotSent);
+        }
         let mut wires = self.wires.lock();
         let is_connected = wires.is_up && wires.hearers.contains_key(self.name());
         let once_in = wires.fails_once_in;

@@ -27,6 +27,7 @@ use crate::routing::router::Router;
 use crate::routing::services::Services;
 use crate::server::STORE_GRACE;
 use crate::server::shell::Shell;
+use crate::server::sweep::{SweepBell, Sweeps};
 use crate::server::wiring::{Equipment, ServerParts, settings};
 use crate::store::Store;
 
@@ -40,6 +41,10 @@ pub(super) struct Machine {
     lanes: Vec<Lane>,
     /// The number of lanes that lead to other nodes; they come first.
     outboxes: usize,
+    /// The number of lanes that commit messages of conversations; they come next.
+    recorders: usize,
+    /// What the thread that sweeps would do, and when it is due; if there are conversations.
+    sweeps: Option<(Sweeps, Arc<SweepBell>, Instant)>,
     /// Where the router puts what these lanes take.
     outbox: Arc<Lanes<OutItem>>,
     keepers: Arc<Lanes<LaneItem>>,
@@ -113,6 +118,8 @@ enum MachineStage {
     Running,
     /// The loops finish.
     Draining,
+    /// Messages of conversations are committed, until then.
+    Recording(Instant),
     /// Messages on their way to other nodes are finished, until then.
     Publishing(Instant),
     Hushing(Instant),
@@ -130,6 +137,7 @@ pub(super) enum Part {
     Job,
     Bus,
     Redis,
+    Sweep,
     Stop,
 }
 
@@ -158,6 +166,8 @@ impl Machine {
         // Those to the store were made first.
         let stores = keepers.watch().loads().len();
         by_hand.lanes.rotate_left(stores);
+        let recorders = shared.recorder.as_ref().map_or(0, |recorder| recorder.watch().loads().len());
+        let sweeps = (recorders > 0).then(|| (Sweeps::default(), shared.bell(), clock.now()));
         let make_loop = |nth| {
             let shell = Shell::new(shared.clone(), shared.metrics.of_loop(nth));
             ManualLoop::new(shell, settings(config), clock.now()).expect("descriptors")
@@ -166,7 +176,9 @@ impl Machine {
             loops: (0..config.loops).map(make_loop).collect(),
             shared,
             berths,
-            outboxes: by_hand.lanes.len() - stores,
+            outboxes: by_hand.lanes.len() - stores - recorders,
+            recorders,
+            sweeps,
             lanes: by_hand.lanes.into_iter().map(|by_hand| Lane::new(by_hand, clock.now())).collect(),
             outbox,
             keepers,
@@ -198,7 +210,14 @@ impl Machine {
     pub(super) fn parts(&self) -> Vec<Part> {
         let loops = (0..self.loops.len()).map(Part::Loop);
         let lanes = (0..self.lanes.len()).map(Part::Lane);
-        loops.chain(lanes).chain([Part::Job, Part::Bus, Part::Redis, Part::Stop]).collect()
+        let sweep = self.sweeps.as_ref().map(|_| Part::Sweep);
+        loops.chain(lanes).chain([Part::Job, Part::Bus, Part::Redis, Part::Stop]).chain(sweep).collect()
+    }
+
+    /// Whether this part commits messages of conversations, and has some in its hands.
+    pub(super) fn is_about_to_commit(&self, part: Part) -> bool {
+        let recorders = self.outboxes..self.outboxes + self.recorders;
+        matches!(part, Part::Lane(nth) if recorders.contains(&nth) && self.lanes[nth].by_hand.has_taken())
     }
 
     pub(super) fn assign(&self, nth: usize, pipe: &Arc<Pipe>, peer: SocketAddr) {
@@ -232,8 +251,28 @@ impl Machine {
                 }
                 has_work
             }
+            Part::Sweep => self.step_sweep(now),
             Part::Stop => self.step_stop(now),
         }
+    }
+
+    fn step_sweep(&mut self, now: Instant) -> bool {
+        let is_running = self.is_running();
+        let Some((sweeps, bell, due)) = self.sweeps.as_mut().filter(|_| is_running) else { return false };
+        let rings = bell.take_ring();
+        if rings {
+            sweeps.rang();
+        }
+        if !rings && *due > now {
+            return false;
+        }
+        *due = now + sweeps.turn(&self.shared.conversations);
+        true
+    }
+
+    /// When it sweeps next, if nothing happens.
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
+        self.sweeps.as_ref().filter(|_| self.is_running()).map(|(_, _, due)| *due)
     }
 
     pub(super) fn step_loop(&mut self, nth: usize, pipes: &[Arc<Pipe>]) -> bool {
@@ -299,6 +338,15 @@ impl Machine {
             MachineStage::Draining if self.loops.iter().all(ManualLoop::is_over) => {
                 self.loops.drain(..).for_each(ManualLoop::end);
                 let by = now + STORE_GRACE;
+                match &self.shared.recorder {
+                    Some(recorder) => recorder.close(now),
+                    None => self.outbox.close(now),
+                };
+                if self.recorders > 0 { MachineStage::Recording(by) } else { MachineStage::Publishing(by) }
+            }
+            MachineStage::Recording(by)
+                if end(&mut self.lanes[self.outboxes..self.outboxes + self.recorders]) || by <= now =>
+            {
                 self.outbox.close(now);
                 MachineStage::Publishing(by)
             }
@@ -310,12 +358,15 @@ impl Machine {
                 self.keepers.close(now);
                 MachineStage::Keeping(by)
             }
-            MachineStage::Keeping(by) if end(&mut self.lanes[self.outboxes..]) || by <= now => MachineStage::Saying(by),
+            MachineStage::Keeping(by) if end(&mut self.lanes[self.outboxes + self.recorders..]) || by <= now => {
+                MachineStage::Saying(by)
+            }
             MachineStage::Saying(by) if self.bus.is_silent() || by <= now => {
                 self.bus.end(false);
                 MachineStage::Stopped
             }
             MachineStage::Draining
+            | MachineStage::Recording(_)
             | MachineStage::Publishing(_)
             | MachineStage::Hushing(_)
             | MachineStage::Keeping(_)

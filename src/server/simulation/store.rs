@@ -1,14 +1,22 @@
 //! [`Tables`]: a database in memory, which outlives every node, and [`NodeStore`], a node's way to
-//! it, which may fail.
+//! it, which may fail. `history.rs` has the roles of level 2.
+
+mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::dice::Dice;
 use super::{Mutation, number_of};
+use crate::base::clock::Clock;
+use crate::base::conversation::ConversationId;
 use crate::protocol::{GroupId, UserId};
+use crate::store::community::Community;
+use crate::store::history::{Head, History};
+use crate::store::memory::{Flaw, MemoryGroup, MemoryHistory, People};
 use crate::store::{
     Accounts, AppendOutcome, Contacts, Database, FriendNames, Group, Joined, KeptMessage, MessageId, Messages,
     NewMessage, States, StoreError, User, UserState,
@@ -16,11 +24,19 @@ use crate::store::{
 
 /// The durable facts.
 pub(super) struct Tables {
-    users: BTreeMap<UserId, (String, String)>,
-    groups: BTreeMap<GroupId, (String, BTreeSet<UserId>)>,
+    people: People,
     friends: BTreeSet<(UserId, UserId)>,
-    messages: BTreeMap<MessageId, (UserId, Arc<str>)>,
+    messages: BTreeMap<MessageId, MailRow>,
     last_message: i64,
+    /// Conversations, if the tables have them. Otherwise nobody can use level 2.
+    has_history: bool,
+    pub(super) history: MemoryHistory,
+    /// The clock of the database, if it has conversations.
+    clock: Option<(Clock, Instant)>,
+    /// The heads of a login are those of before it was written, and so of before its connection
+    /// hears of messages.
+    reads_heads_early: bool,
+    early_heads: BTreeMap<UserId, Vec<Head>>,
     pub(super) is_up: bool,
     /// One call in this number fails, or is done and fails all the same; none if 0.
     pub(super) fails_once_in: usize,
@@ -30,6 +46,22 @@ pub(super) struct Tables {
     pub(super) news: Vec<News>,
     /// A call has failed on purpose since the world has looked.
     has_failed: bool,
+}
+
+/// A row of `OfflineMessage`.
+#[derive(Clone)]
+struct MailRow {
+    to: UserId,
+    text: Arc<str>,
+    /// Where the message is in its conversation.
+    mark: Option<(ConversationId, i64)>,
+}
+
+/// A copy of what a backup holds.
+pub(super) struct Backup {
+    people: People,
+    messages: BTreeMap<MessageId, MailRow>,
+    history: MemoryHistory,
 }
 
 /// The fate of a stored message.
@@ -43,20 +75,69 @@ impl Tables {
     pub(super) fn new(users: usize, groups: &[Vec<UserId>], seed: u64, mutation: Option<Mutation>) -> Tables {
         let user = |nth: usize| (UserId(nth as i32 + 1), (format!("user{}", nth + 1), "secret".to_owned()));
         let group = |(nth, members): (usize, &Vec<UserId>)| {
-            (GroupId(nth as i32 + 1), (format!("group{}", nth + 1), members.iter().copied().collect()))
+            let group = MemoryGroup {
+                name: format!("group{}", nth + 1),
+                members: members.iter().copied().collect(),
+                creator: members.first().copied(),
+                banned: BTreeSet::new(),
+            };
+            (GroupId(nth as i32 + 1), group)
         };
         Tables {
-            users: (0..users).map(user).collect(),
-            groups: groups.iter().enumerate().map(group).collect(),
+            people: People {
+                users: (0..users).map(user).collect(),
+                groups: groups.iter().enumerate().map(group).collect(),
+            },
             friends: BTreeSet::new(),
             messages: BTreeMap::new(),
             last_message: 0,
+            has_history: false,
+            history: MemoryHistory::default(),
+            clock: None,
+            reads_heads_early: false,
+            early_heads: BTreeMap::new(),
             is_up: true,
             fails_once_in: 0,
             dice: Dice::new(seed ^ 0x5709e),
             mutation,
             news: Vec::new(),
             has_failed: false,
+        }
+    }
+
+    /// The same with conversations.
+    pub(super) fn with_history(self, clock: &Clock, flaw: Option<Flaw>, reads_heads_early: bool) -> Tables {
+        let (history, clock) = (MemoryHistory::with_flaw(flaw), Some((clock.clone(), clock.now())));
+        Tables { has_history: true, history, clock, reads_heads_early, ..self }
+    }
+
+    /// Milliseconds since 1970.
+    fn now(&self) -> i64 {
+        let passed = self.clock.as_ref().map(|(clock, start)| clock.now().saturating_duration_since(*start));
+        STARTED_AT + passed.unwrap_or_default().as_millis() as i64
+    }
+
+    pub(super) fn back_up(&self) -> Backup {
+        let (people, messages, history) = (self.people.clone(), self.messages.clone(), self.history.clone());
+        Backup { people, messages, history }
+    }
+
+    pub(super) fn restore(&mut self, backup: Backup) {
+        let Backup { people, messages, history } = backup;
+        (self.people, self.messages, self.history) = (people, messages, history);
+    }
+
+    pub(super) fn people(&self) -> &People {
+        &self.people
+    }
+
+    /// Commits one of the transactions that have numbers and are not committed, which only exist if
+    /// the store is broken on purpose.
+    pub(super) fn land_one(&mut self) {
+        let count = self.history.in_flight();
+        if count > 0 {
+            let nth = self.dice.range(0..count);
+            self.history.land(&mut self.people, nth);
         }
     }
 
@@ -67,13 +148,13 @@ impl Tables {
 
     /// The messages stored for a user, oldest first.
     pub(super) fn kept(&self, user: UserId) -> impl Iterator<Item = &str> {
-        self.messages.values().filter(move |(to, _)| *to == user).map(|(_, text)| &**text)
+        self.messages.values().filter(move |row| row.to == user).map(|row| &*row.text)
     }
 
     fn append(&mut self, messages: &[NewMessage]) -> Vec<AppendOutcome> {
         let mut kept = Vec::new();
         for message in messages {
-            if !self.users.contains_key(&message.to) {
+            if !self.people.users.contains_key(&message.to) {
                 kept.push(AppendOutcome::NoSuchUser);
                 continue;
             }
@@ -90,7 +171,9 @@ impl Tables {
                     Some(Mutation::ReordersStored) => MessageId(-self.last_message),
                     _ => MessageId(self.last_message),
                 };
-                self.messages.insert(id, (message.to, message.text.clone()));
+                let mark = message.recorded.map(|conv| (conv, self.history.extent(conv)));
+                let row = MailRow { to: message.to, text: message.text.clone(), mark };
+                self.messages.insert(id, row);
                 if let Some(number) = number_of(&message.text) {
                     self.news.push(News::Stored { to: message.to, number });
                 }
@@ -101,10 +184,10 @@ impl Tables {
 
     fn delete(&mut self, user: UserId, ids: &[MessageId]) {
         for id in ids {
-            if let Some((to, text)) = self.messages.get(id)
-                && *to == user
+            if let Some(row) = self.messages.get(id)
+                && row.to == user
             {
-                if let Some(number) = number_of(text) {
+                if let Some(number) = number_of(&row.text) {
                     self.news.push(News::Deleted { of: user, number });
                 }
                 self.messages.remove(id);
@@ -146,16 +229,16 @@ impl Accounts for NodeStore {
     }
 
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
-        self.call(|tables| tables.users.get(&user).map(|(_, password)| password.clone()))
+        self.call(|tables| tables.people.users.get(&user).map(|(_, password)| password.clone()))
     }
 
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError> {
         self.call(|tables| {
-            if tables.users.values().any(|(other, _)| other == name) {
+            if tables.people.users.values().any(|(other, _)| other == name) {
                 return Err(StoreError::NameTaken);
             }
-            let id = UserId(tables.users.keys().last().map_or(1, |last| last.0 + 1));
-            tables.users.insert(id, (name.to_owned(), credential.to_owned()));
+            let id = UserId(tables.people.users.keys().last().map_or(1, |last| last.0 + 1));
+            tables.people.users.insert(id, (name.to_owned(), credential.to_owned()));
             Ok(id)
         })?
     }
@@ -165,12 +248,12 @@ impl Accounts for NodeStore {
     }
 
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
-        self.call(|tables| tables.users.get(&user).map(|(name, _)| User { id: user, name: name.clone() }))
+        self.call(|tables| tables.people.users.get(&user).map(|(name, _)| User { id: user, name: name.clone() }))
     }
 
     fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {
         self.call(|tables| {
-            let found = tables.users.iter().find(|(_, (other, _))| other == name);
+            let found = tables.people.users.iter().find(|(_, (other, _))| other == name);
             found.map(|(user, (name, _))| User { id: *user, name: name.clone() })
         })
     }
@@ -179,7 +262,7 @@ impl Accounts for NodeStore {
 impl Contacts for NodeStore {
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError> {
         self.call(|tables| {
-            let name = |user| tables.users.get(user).map(|(name, _)| name.clone());
+            let name = |user| tables.people.users.get(user).map(|(name, _)| name.clone());
             let names = FriendNames { a: name(&a)?, b: name(&b)? };
             tables.friends.extend([(a, b), (b, a)]);
             Some(names)
@@ -195,39 +278,50 @@ impl Contacts for NodeStore {
     fn friends(&self, user: UserId) -> Result<Vec<User>, StoreError> {
         self.call(|tables| {
             let friends = tables.friends.iter().filter(|(from, _)| *from == user).map(|(_, to)| *to);
-            friends.map(|id| User { id, name: tables.users[&id].0.clone() }).collect()
+            friends.map(|id| User { id, name: tables.people.users[&id].0.clone() }).collect()
         })
     }
 
     fn create_group(&self, owner: UserId, name: &str, _: &str) -> Result<GroupId, StoreError> {
         self.call(|tables| {
-            let id = GroupId(tables.groups.keys().last().map_or(1, |last| last.0 + 1));
-            tables.groups.insert(id, (name.to_owned(), [owner].into()));
+            let id = GroupId(tables.people.groups.keys().last().map_or(1, |last| last.0 + 1));
+            let group = MemoryGroup {
+                name: name.to_owned(),
+                members: [owner].into(),
+                creator: Some(owner),
+                banned: BTreeSet::new(),
+            };
+            tables.people.groups.insert(id, group);
             id
         })
     }
 
     fn join_group(&self, user: UserId, group: GroupId, _: usize) -> Result<Joined, StoreError> {
-        self.call(|tables| match tables.groups.get_mut(&group) {
+        self.call(|tables| match tables.people.groups.get_mut(&group) {
             None => Joined::NoSuchGroup,
-            Some((name, members)) => {
-                let is_new = members.insert(user);
-                (if is_new { Joined::New } else { Joined::Already })(name.clone())
+            Some(group) => {
+                let is_new = group.members.insert(user);
+                (if is_new { Joined::New } else { Joined::Already })(group.name.clone())
             }
         })
     }
 
     fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError> {
         self.call(|tables| {
-            let groups = tables.groups.iter().filter(|(_, (_, members))| members.contains(&user));
-            groups.map(|(id, (name, _))| Group { id: *id, name: name.clone(), description: String::new() }).collect()
+            let groups = tables.people.groups.iter().filter(|(_, group)| group.members.contains(&user));
+            let shown = |(id, group): (&GroupId, &MemoryGroup)| Group {
+                id: *id,
+                name: group.name.clone(),
+                description: String::new(),
+            };
+            groups.map(shown).collect()
         })
     }
 
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError> {
         self.call(|tables| {
-            let (name, _) = tables.groups.get(&group)?;
-            Some(Group { id: group, name: name.clone(), description: String::new() })
+            let name = tables.people.groups.get(&group)?.name.clone();
+            Some(Group { id: group, name, description: String::new() })
         })
     }
 
@@ -237,7 +331,7 @@ impl Contacts for NodeStore {
 
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError> {
         self.call(|tables| {
-            tables.groups.get(&group).map_or(Vec::new(), |(_, members)| members.iter().copied().collect())
+            tables.people.groups.get(&group).map_or(Vec::new(), |group| group.members.iter().copied().collect())
         })
     }
 }
@@ -257,12 +351,12 @@ impl Messages for NodeStore {
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError> {
         self.call(|tables| {
             let (mut found, mut bytes) = (Vec::new(), 0);
-            for (id, (_, text)) in tables.messages.iter().filter(|(_, (to, _))| *to == user) {
-                bytes += text.len();
+            for (id, row) in tables.messages.iter().filter(|(_, row)| row.to == user) {
+                bytes += row.text.len();
                 if !found.is_empty() && bytes > bytes_max {
                     break;
                 }
-                found.push(KeptMessage { id: *id, text: text.to_string() });
+                found.push(KeptMessage { id: *id, text: row.text.to_string() });
             }
             if tables.mutation == Some(Mutation::DeletesEarly) {
                 let ids: Vec<_> = found.iter().map(|message| message.id).collect();
@@ -300,6 +394,16 @@ impl Database for NodeStore {
         "a simulation".into()
     }
 
+    fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
+        let has_history = self.tables.lock().has_history;
+        has_history.then_some(self)
+    }
+
+    fn community(self: Arc<Self>) -> Option<Arc<dyn Community>> {
+        let has_history = self.tables.lock().has_history;
+        has_history.then_some(self)
+    }
+
     fn appenders(&self) -> usize {
         2
     }
@@ -308,3 +412,6 @@ impl Database for NodeStore {
         if self.tables.lock().is_up { Ok(()) } else { Err(StoreError::Unavailable("it is away".into())) }
     }
 }
+
+/// When the database's clock starts, in ms.
+const STARTED_AT: i64 = 1_790_000_000_000;

@@ -28,6 +28,19 @@ pub(super) struct Wires {
     left: u64,
     pub(super) dice: Dice,
     pub(super) mutation: Option<Mutation>,
+    /// What happens to news for devices, which nobody confirms.
+    pub(super) weather: Weather,
+    /// If present: the messages for devices of a user that nodes were told of.
+    pub(super) overheard: Option<Vec<(UserId, String)>>,
+}
+
+/// One in this number is lost, comes twice, or comes before the one that was sent before it; none
+/// if 0.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Weather {
+    pub(super) loses: usize,
+    pub(super) doubles: usize,
+    pub(super) reorders: usize,
 }
 
 /// A node, as Redis knows it.
@@ -63,7 +76,18 @@ impl Wires {
     pub(super) fn new(seed: u64, mutation: Option<Mutation>) -> Wires {
         let dice = Dice::new(seed ^ 0xb05);
         let hearers = BTreeMap::new();
-        Wires { is_up: true, fails_once_in: 0, faults: 0, given_up: 0, hearers, left: 0, dice, mutation }
+        Wires {
+            is_up: true,
+            fails_once_in: 0,
+            faults: 0,
+            given_up: 0,
+            hearers,
+            left: 0,
+            dice,
+            mutation,
+            weather: Weather::default(),
+            overheard: None,
+        }
     }
 
     /// Redis ends: everything that is on its way is gone.
@@ -170,11 +194,43 @@ impl Wires {
         }
         let is_hello = matches!(message, Some(PeerMessage::Hello { .. } | PeerMessage::Hellos { .. }));
         let is_lost = is_hello && self.mutation == Some(Mutation::LosesHellos);
+        if let Some(PeerMessage::Devices { to, payload }) = message {
+            self.tell_devices(&nodes, topic, (to, payload));
+            return nodes.len() as u32;
+        }
         for node in nodes.iter().filter(|node| !is_lost || *node == from) {
             let topic = self.misdelivered(node, topic).unwrap_or_else(|| topic.clone());
             self.send(node, Heard::Said(topic, payload.to_vec()));
         }
         nodes.len() as u32
+    }
+
+    fn tell_devices(&mut self, nodes: &[String], topic: &SimTopic, (to, payload): (Option<UserId>, &str)) {
+        let Weather { loses, doubles, reorders } = self.weather;
+        for node in nodes {
+            let times = match () {
+                () if loses > 0 && self.dice.one_in(loses) => 0,
+                () if doubles > 0 && self.dice.one_in(doubles) => 2,
+                () => 1,
+            };
+            for _ in 0..times {
+                self.send(node, Heard::Said(topic.clone(), payload.as_bytes().to_vec()));
+                self.reorder(node, reorders);
+            }
+        }
+        if let (Some(overheard), Some(user), true) = (&mut self.overheard, to, payload.starts_with('m')) {
+            overheard.push((user, payload.to_owned()));
+        }
+    }
+
+    /// The last message comes before the one before it, perhaps.
+    fn reorder(&mut self, node: &str, once_in: usize) {
+        let swaps = once_in > 0 && self.dice.one_in(once_in);
+        let Some(heard) = self.hearers.get_mut(node).map(|hearer| &mut hearer.heard).filter(|_| swaps) else { return };
+        if let [.., Heard::Said(..), Heard::Said(..)] = heard.make_contiguous() {
+            let len = heard.len();
+            heard.swap(len - 1, len - 2);
+        }
     }
 
     /// Another user of the node, if this is broken.

@@ -34,7 +34,7 @@ pub enum PageOutcome {
 
 /// Reads a page by `run`, which gets the first and the last number, whether the end counts more
 /// than the beginning, and the bytes.
-pub(super) fn read(
+pub(in crate::store) fn read(
     head: &Head,
     ask: PageAsk,
     limit: i64,

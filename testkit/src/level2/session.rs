@@ -123,6 +123,10 @@ impl Session {
                 let sent = self.sends.on_ack(ack)?;
                 let step = match ack.again.0 {
                     true => super::messages::Step::Next,
+                    // It was told that the group is not the user's any more before it was told of this.
+                    false if store.allowed.closes && self.places.has_ended(&ack.conv.0) => {
+                        super::messages::Step::Forget
+                    }
                     false => self.places.on_number(&ack.conv.0, ack.seq.0, None)?,
                 };
                 store.acknowledge(ack, &sent.text, step)
@@ -162,6 +166,9 @@ impl Session {
                 .replies
                 .on_reply(54, rid.as_ref())
                 .and_then(|asked| ensure(asked.kind == 53, || format!("a 54 for {}", asked.request))),
+            Frame::Reply(reply) if reply["msgType"] == 46 && self.places.unsynced() > 0 => {
+                self.places.on_sync_refused(reply)
+            }
             Frame::Reply(reply) => {
                 let kind = reply["msgType"].as_i64().unwrap_or(0);
                 self.replies.on_reply(kind, reply.get("rid")).map(drop)

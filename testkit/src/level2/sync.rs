@@ -243,6 +243,17 @@ impl Places {
     pub(super) fn on_run_refused(&mut self, refusal: &Refusal, store: &mut Store) -> Checked<()> {
         let conv = refusal.conv.clone().unwrap_or_default();
         ensure(self.has_overview, || "a 44 before the last 43".to_owned())?;
+        let is_awaited = self.syncs.iter().any(|sync| sync.have.contains_key(&conv) && !sync.answered.contains(&conv));
+        let is_mine = self.next.contains_key(&conv) && !self.ended.contains(&conv);
+        if store.allowed.closes && is_mine && matches!(refusal.errno, 403 | 404) {
+            if is_awaited {
+                self.answer(&conv)?;
+            }
+            store.close(&conv, refusal.errno);
+            self.next.remove(&conv);
+            self.ended.insert(conv);
+            return Ok(());
+        }
         let (_, cursor) = self.answer(&conv)?;
         ensure(refusal.retry_after.is_none(), || "a 44 with retryAfter".to_owned())?;
         let is_malformed = cursor == Cursor::Malformed;
@@ -268,6 +279,16 @@ impl Places {
         ensure(left_out.is_empty(), || format!("a 45 without the 44 of {left_out:?}"))?;
         let open: Vec<_> = sync.answered.iter().filter(|conv| self.runs.contains_key(*conv)).collect();
         ensure(open.is_empty(), || format!("a 45 before the end of the run of {open:?}"))?;
+        self.syncs.remove(index);
+        Ok(())
+    }
+
+    /// 46 with an error: nothing of it follows.
+    pub(super) fn on_sync_refused(&mut self, reply: &Value) -> Checked<()> {
+        let rid = rid_of(reply);
+        let index = self.syncs.iter().position(|sync| !sync.is_login && sync.rid == rid);
+        let index = index.ok_or_else(|| Mistake(format!("{reply} for nothing")))?;
+        ensure(self.syncs[index].answered.is_empty(), || format!("{reply} after 44s"))?;
         self.syncs.remove(index);
         Ok(())
     }
@@ -304,6 +325,11 @@ impl Places {
             () if begins_run || is_new => Step::Jump,
             () => Step::Next,
         })
+    }
+
+    /// Whether the user has been told that the conversation has ended.
+    pub(super) fn has_ended(&self, conv: &str) -> bool {
+        self.ended.contains(conv)
     }
 
     /// The floor of a conversation, as far as it is known.

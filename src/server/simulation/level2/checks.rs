@@ -1,0 +1,226 @@
+//! The promises, by name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use testkit::level2::{Ack, Message};
+
+use super::acts::conversation;
+use super::world::{Kind, World};
+use crate::base::conversation::{ConversationId, Tag};
+use crate::protocol::{GroupId, UserId};
+use crate::store::history::Cid;
+
+impl World {
+    /// Looks at the history after a step, if it has grown.
+    pub(super) fn observe(&mut self) {
+        let mut tables = self.tables.lock();
+        if self.dice.one_in(3) {
+            tables.land_one();
+        }
+        self.database_failed |= tables.is_failing();
+        let convs: Vec<(ConversationId, i64)> = tables.history.extents().collect();
+        let count = convs.iter().map(|(conv, _)| tables.history.stored(*conv).count()).sum();
+        if std::mem::replace(&mut self.looked_at, count) == count {
+            return;
+        }
+        let mut ids: BTreeSet<(UserId, &[u8])> = BTreeSet::new();
+        for (conv, head) in convs {
+            let mut last: BTreeMap<usize, u32> = BTreeMap::new();
+            let mut next = 1;
+            for (seq, sender, cid, _) in tables.history.stored(conv) {
+                assert!(seq == next, "C: the numbers of {conv:?} have a hole: {seq} where {next} is next");
+                next += 1;
+                let Some((device, nth)) = of_device(cid) else { continue };
+                assert!(ids.insert((sender, cid.bytes())), "B: message {nth} of device {device} is there twice");
+                let before = last.insert(device, nth).unwrap_or_default();
+                assert!(before < nth, "C: device {device} has sent message {nth} before {before} to {conv:?}");
+            }
+            assert!(head < next, "C: the head of {conv:?} is {head}, and its last message is {}", next - 1);
+        }
+    }
+
+    /// A device is told that its message is committed.
+    pub(super) fn check_acknowledged(&mut self, no: usize, ack: &Ack) {
+        let user = self.devices[no].user;
+        let conv = conversation(user, &ack.conv.0);
+        let seq = i64::try_from(ack.seq.0).expect("a number");
+        let is_there = self.is_stored(user, &ack.cid, conv, seq);
+        assert!(is_there, "A: message {} of device {no} is acknowledged, and is not number {seq} of {conv:?}", ack.cid);
+        self.check_tag(no, conv, seq, &ack.tag.0);
+        self.acknowledged.push((no, ack.cid.clone(), conv, seq));
+    }
+
+    fn is_stored(&self, user: UserId, cid: &str, conv: ConversationId, seq: i64) -> bool {
+        let cid = Cid::of_client(cid).expect("an id");
+        self.tables.lock().history.place_of(user, &cid) == Some((conv, seq))
+    }
+
+    /// A device is shown a message.
+    pub(super) fn check_shown(&self, no: usize, name: &str, message: &Message) {
+        let conv = conversation(self.devices[no].user, name);
+        self.check_tag(no, conv, i64::try_from(message.seq.0).expect("a number"), &message.tag.0);
+    }
+
+    fn check_tag(&self, no: usize, conv: ConversationId, seq: i64, tag: &str) {
+        let stored = self.tables.lock().history.tag(conv, seq);
+        assert!(stored == Tag::parse(tag), "D: device {no} is shown number {seq} of {conv:?}, which cannot be read");
+    }
+
+    /// Devices that are connected have been shown everything.
+    pub(super) fn check_shown_unasked(&self, when: &str) {
+        for (no, device) in self.devices.iter().enumerate().filter(|(_, device)| device.is_synced()) {
+            for (conv, head) in self.convs_of(device.user) {
+                let name = conv.name_for(device.user).to_string();
+                let cursor = i64::try_from(device.store.cursor(&name)).unwrap_or_default();
+                assert!(cursor >= head, "F: device {no} was shown {name} up to {cursor} of {head} {when}");
+            }
+        }
+    }
+
+    /// The conversations of a user, and their last numbers.
+    pub(super) fn convs_of(&self, user: UserId) -> Vec<(ConversationId, i64)> {
+        let tables = self.tables.lock();
+        let is_in = |conv: ConversationId| match (conv.group(), conv.users()) {
+            (Some(group), _) => tables.people().groups.get(&group).is_some_and(|group| group.members.contains(&user)),
+            (None, Some((low, high))) => low == user || high == user,
+            (None, None) => false,
+        };
+        tables.history.extents().filter(|(conv, _)| is_in(*conv)).collect()
+    }
+
+    /// Everything is mended, has come to rest, and every device has come back.
+    pub(super) fn check_end(&self) {
+        for (no, cid, conv, seq) in &self.acknowledged {
+            let is_there = self.is_stored(self.devices[*no].user, cid, *conv, *seq);
+            assert!(is_there, "A: message {cid} of device {no} was acknowledged, and is not number {seq} of {conv:?}");
+        }
+        let promise = if self.was_restored { "G" } else { "E" };
+        for no in 0..self.devices.len() {
+            self.check_store(no, promise);
+        }
+        if !self.was_restored && self.broken.is_none() {
+            self.check_old_messages();
+            self.check_received_by_old();
+        }
+    }
+
+    /// What a device holds is what its user may see.
+    fn check_store(&self, no: usize, promise: &str) {
+        let device = &self.devices[no];
+        assert!(device.store.outbox.is_empty(), "A: device {no} waits for {:?}", device.store.outbox);
+        let tables = self.tables.lock();
+        for (conv, head) in self.convs_of_locked(device.user, &tables) {
+            let name = conv.name_for(device.user).to_string();
+            let floor = tables.history.head(tables.people(), device.user, conv).map_or(0, |head| head.floor);
+            let log = device.store.log(&name);
+            let cursor = log.map_or(0, |log| log.cursor) as i64;
+            assert!(cursor.max(floor) == head, "{promise}: device {no} has {name} up to {cursor}, and it has {head}");
+            for entry in tables.history.run(conv, floor + 1, head, false, usize::MAX) {
+                let held = log.and_then(|log| log.messages.get(&(entry.seq as u64)));
+                let is_it = held.is_some_and(|held| {
+                    let changes = (held.edited.map(|seq| seq.0 as i64), held.recalled.map(|seq| seq.0 as i64));
+                    let body = entry.text.as_deref().unwrap_or("null");
+                    Tag::parse(&held.tag.0) == Some(entry.tag)
+                        && held.from == i64::from(entry.from.0)
+                        && held.m.0 == body
+                        && changes == (entry.edited, entry.recalled)
+                });
+                assert!(
+                    is_it,
+                    "{promise}: device {no} holds {held:?} as number {} of {name}, and not {entry:?}",
+                    entry.seq
+                );
+            }
+        }
+        for (name, log) in &device.store.logs {
+            let conv = conversation(device.user, name);
+            let visible = conv.group().map(|group| periods(&tables, group, device.user));
+            for (seq, held) in &log.messages {
+                let seq = *seq as i64;
+                let is_own = visible
+                    .as_ref()
+                    .is_none_or(|periods| periods.iter().any(|(from, to)| (*from..=*to).contains(&seq)));
+                assert!(is_own, "device {no} holds number {seq} of {name}, which is not for it");
+                let is_there = tables.history.tag(conv, seq) == Tag::parse(&held.tag.0);
+                assert!(is_there, "{promise}: device {no} holds number {seq} of {name}, which is not in history");
+            }
+        }
+    }
+
+    fn convs_of_locked(
+        &self,
+        user: UserId,
+        tables: &crate::server::simulation::store::Tables,
+    ) -> Vec<(ConversationId, i64)> {
+        let is_in = |conv: ConversationId| match (conv.group(), conv.users()) {
+            (Some(group), _) => tables.people().groups.get(&group).is_some_and(|group| group.members.contains(&user)),
+            (None, Some((low, high))) => low == user || high == user,
+            (None, None) => false,
+        };
+        tables.history.extents().filter(|(conv, _)| is_in(*conv)).collect()
+    }
+
+    /// What level 1 was told is settled is in the conversations of those who use level 2 alone, once.
+    fn check_old_messages(&self) {
+        let tables = self.tables.lock();
+        for (number, message) in self.old_messages.iter().filter(|(_, message)| message.is_settled) {
+            let Some((low, high)) = message.conv.users() else { continue };
+            let to = if low == message.from { high } else { low };
+            if to.0 > 2 || self.database_failed {
+                continue;
+            }
+            let text = format!(r#""n":{number},"#);
+            let count = tables.history.stored(message.conv).filter(|(.., stored)| stored.contains(&text)).count();
+            assert!(count == 1, "message n{number} of level 1 is settled, and {count} times in {:?}", message.conv);
+        }
+    }
+
+    /// What devices have sent to the user who has level 1 alone is with that user, or waits.
+    fn check_received_by_old(&self) {
+        if self.kind > Kind::Connections {
+            return;
+        }
+        let (tables, old) = (self.tables.lock(), &self.olds[1]);
+        let kept: Vec<&str> = tables.kept(old.user).collect();
+        for (conv, _) in self.convs_of_locked(old.user, &tables) {
+            for (seq, sender, cid, text) in tables.history.stored(conv).filter(|(_, sender, ..)| *sender != old.user) {
+                let Some((device, nth)) = of_device(cid) else { continue };
+                if tables.history.entry(conv, seq).is_none_or(|entry| entry.recalled.is_some())
+                    || text.contains(r#""edit":"#)
+                    || text.contains(r#""recall":"#)
+                {
+                    continue;
+                }
+                let name = format!("d{device}-{nth}");
+                let waits = kept.iter().filter(|text| text.contains(&format!(r#""{name}""#))).count();
+                let count = old.got.get(&name).copied().unwrap_or_default() + waits;
+                let is_right = if self.kind == Kind::Calm { count == 1 } else { count > 0 };
+                assert!(is_right, "message {name} of user {sender} is {count} times with the user of level 1");
+            }
+        }
+    }
+}
+
+/// The numbers of a group that a user may see: the periods of membership. The event that begins or
+/// ends one belongs to it.
+fn periods(tables: &crate::server::simulation::store::Tables, group: GroupId, user: UserId) -> Vec<(i64, i64)> {
+    let is_first = if group.0 == 1 { user.0 < 4 } else { user.0 != 3 };
+    let (mut periods, mut begun) = (Vec::new(), is_first.then_some(1));
+    for (seq, _, _, text) in tables.history.stored(ConversationId::of_group(group)) {
+        let Some(event) = text.strip_prefix(&format!(r#"{{"USERID":{user},"#)) else { continue };
+        if event.contains(r#""event":"joined""#) {
+            begun = Some(seq);
+        } else if event.contains(r#""event":"left""#) {
+            periods.extend(begun.take().map(|from| (from, seq)));
+        }
+    }
+    periods.extend(begun.map(|from| (from, i64::MAX)));
+    periods
+}
+
+/// The device and the number of a message, from its id.
+fn of_device(cid: &Cid) -> Option<(usize, u32)> {
+    let text = str::from_utf8(cid.bytes()).ok()?.strip_prefix('d')?;
+    let (device, nth) = text.split_once('-')?;
+    Some((device.parse().ok()?, nth.parse().ok()?))
+}

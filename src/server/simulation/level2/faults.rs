@@ -1,0 +1,182 @@
+//! Faults: of nodes, the database, Redis and connections.
+
+use std::time::Duration;
+
+use super::Broken;
+use super::world::{Kind, World};
+use crate::server::simulation::node::Part;
+use crate::server::simulation::wires::Weather;
+
+impl World {
+    pub(super) fn fail(&mut self) {
+        match self.kind {
+            Kind::Calm => {}
+            _ if self.broken == Some(Broken::NobodySweeps) => {
+                self.wires.lock().weather = Weather { loses: 2, ..Weather::default() };
+            }
+            Kind::Connections => self.fail_connection(),
+            _ if self.dice.one_in(2) => self.fail_connection(),
+            Kind::Everything | Kind::Restored => self.fail_somewhere(),
+        }
+    }
+
+    fn fail_somewhere(&mut self) {
+        let node = self.dice.range(0..self.nodes.len());
+        match self.dice.range(0..16) {
+            0 => self.crash(node),
+            1..4 => self.crash_in_a_commit(node),
+            4 => {
+                if let Some(machine) = self.nodes[node].machine.as_mut().filter(|machine| machine.is_running()) {
+                    machine.stop(Duration::from_secs(10));
+                    self.note(|_| format!("node {node} is told to stop"));
+                }
+            }
+            5..8 if self.nodes[node].machine.is_none() => self.start_node(node),
+            8 => {
+                let is_up = {
+                    let mut tables = self.tables.lock();
+                    tables.is_up = !tables.is_up;
+                    tables.is_up
+                };
+                self.database_failed = true;
+                self.note(|_| format!("the database is up: {is_up}"));
+            }
+            9 => {
+                let once_in = if self.tables.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
+                self.tables.lock().fails_once_in = once_in;
+                self.database_failed = true;
+                self.note(|_| format!("the database fails once in {once_in}"));
+            }
+            10 => {
+                let is_up = self.wires.lock().is_up;
+                if is_up {
+                    self.wires.lock().end()
+                } else {
+                    self.wires.lock().is_up = true
+                }
+                self.note(|_| format!("Redis is up: {}", !is_up));
+            }
+            11 => {
+                let once_in = if self.wires.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
+                self.wires.lock().fails_once_in = once_in;
+                self.note(|_| format!("Redis fails once in {once_in}"));
+            }
+            12 => {
+                if let Some(machine) = &self.nodes[node].machine {
+                    machine.bus.wires().cut_off(machine.bus.name());
+                    self.note(|_| format!("node {node} hears nothing any more"));
+                }
+            }
+            13 => self.wires.lock().forget_cut_off(),
+            14 | 15 => {
+                let mut chance = || *self.dice.pick(&[0, 2, 3, 6]);
+                let weather = Weather { loses: chance(), doubles: chance(), reorders: chance() };
+                self.wires.lock().weather = weather;
+                self.note(|_| format!("the bus: {weather:?}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn fail_connection(&mut self) {
+        let no = self.dice.range(0..self.devices.len() + self.olds.len());
+        let how = self.dice.range(0..5);
+        if no >= self.devices.len() {
+            let no = no - self.devices.len();
+            if let Some(wire) = self.olds[no].wire.as_ref() {
+                if how == 0 {
+                    wire.pipe.break_off();
+                }
+                self.note(|_| format!("client {no} ends in way {how}"));
+                self.give_up_old(no, how == 1);
+            }
+            return;
+        }
+        let Some(link) = &mut self.devices[no].link else { return };
+        match how {
+            0 => {
+                link.wire.pipe.break_off();
+                self.note(|_| format!("device {no} is reset"));
+                self.give_up(no, false);
+            }
+            1 => {
+                self.note(|_| format!("device {no} falls silent"));
+                self.give_up(no, true);
+            }
+            2 | 3 => {
+                self.note(|_| format!("device {no} closes"));
+                self.give_up(no, false);
+            }
+            _ => {
+                link.wire.is_stalled = !link.wire.is_stalled;
+                self.note(|_| format!("device {no} reads, or reads no more"));
+            }
+        }
+    }
+
+    /// A node dies: what it had in its hands, and what was on its way to it, is gone.
+    pub(super) fn crash(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        let Some(machine) = self.nodes[node].machine.take() else { return };
+        let silently = self.dice.one_in(2);
+        machine.bus.end(silently);
+        self.note(|_| format!("node {node} crashes, silently: {silently}"));
+        for no in 0..self.devices.len() {
+            let is_here = |home: super::world::Home| home.node == node && home.life == life;
+            if self.devices[no].link.as_ref().is_some_and(|link| is_here(link.wire.home)) {
+                self.devices[no].link = None;
+            }
+        }
+        for no in 0..self.olds.len() {
+            let wire = self.olds[no].wire.as_ref();
+            if wire.is_some_and(|wire| wire.home.node == node && wire.home.life == life) {
+                self.give_up_old(no, true);
+            }
+        }
+        self.ghosts.retain(|ghost| ghost.wire.home.node != node || ghost.wire.home.life != life);
+        drop(machine);
+    }
+
+    /// A node dies within a lane's work: before the commit, between the commit and its publication, or
+    /// before the acknowledgement.
+    fn crash_in_a_commit(&mut self, node: usize) {
+        let Some(machine) = &self.nodes[node].machine else { return };
+        let parts = machine.parts();
+        let Some(part) = parts.into_iter().find(|part| machine.is_about_to_commit(*part)) else { return };
+        match self.dice.range(0..3) {
+            0 => {}
+            1 => {
+                self.note(|_| format!("node {node} dies between its commit and the publication"));
+                if let Some(machine) = &self.nodes[node].machine {
+                    machine.bus.say_no_more();
+                }
+                self.step_part(node, part);
+            }
+            _ => {
+                self.note(|_| format!("node {node} dies before it acknowledges"));
+                self.step_part(node, part);
+            }
+        }
+        debug_assert!(matches!(part, Part::Lane(_)));
+        self.crash(node);
+    }
+
+    /// A backup is made, and later restored, as an operator does it: the nodes are down meanwhile.
+    pub(super) fn back_up_or_restore(&mut self) {
+        let Some(backup) = self.backup.take() else {
+            self.backup = Some(self.tables.lock().back_up());
+            self.note(|_| "a backup is made".to_owned());
+            return;
+        };
+        (0..self.nodes.len()).for_each(|node| self.crash(node));
+        self.tables.lock().restore(backup);
+        self.was_restored = true;
+        self.acknowledged.clear();
+        self.looked_at = 0;
+        for device in &mut self.devices {
+            device.store.allowed.resets = true;
+        }
+        self.note(|_| "the database is restored".to_owned());
+        (0..self.nodes.len()).for_each(|node| self.start_node(node));
+    }
+}
