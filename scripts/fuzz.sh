@@ -3,6 +3,7 @@
 #
 #     scripts/fuzz.sh                     every target of fuzz/ for a minute
 #     scripts/fuzz.sh 600 framing         one target for ten minutes
+#     scripts/fuzz.sh --build             builds the targets and runs none
 #
 # The targets are those of `cargo fuzz`, and are built here with its flags but for the sanitizer. So
 # neither `cargo fuzz` nor a nightly toolchain is needed, only a C++ compiler for libFuzzer. The
@@ -25,32 +26,40 @@ for file in fuzz/fuzz_targets/*.rs; do
     all+=("${name%.rs}")
 done
 
+builds_only=
+if [ "${1:-}" = --build ]; then
+    builds_only=1
+    shift
+fi
 seconds=${1:-60}
 targets=("${@:2}")
 [ "${#targets[@]}" -gt 0 ] || targets=("${all[@]}")
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "usage: scripts/fuzz.sh [SECONDS] [TARGET...]" >&2; exit 2; }
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "usage: scripts/fuzz.sh [--build] [SECONDS] [TARGET...]" >&2; exit 2; }
 for target in "${targets[@]}"; do
     [ -e "fuzz/fuzz_targets/$target.rs" ] || { echo "fuzz.sh: no target $target; there are ${all[*]}" >&2; exit 2; }
 done
 
 # ---- With libFuzzer ----
 
-# Runs one target per core at a time; each stops at the first finding.
-with_libfuzzer() {
-    local triple flags failed=0 running=0 target
-    triple=$(rustc -vV | sed -n 's/^host: //p')
+build_targets() {
+    local flags
     flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
     flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
     flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"
     # If a target is named, the flags do not apply to build scripts.
     RUSTFLAGS=$flags cargo build --manifest-path fuzz/Cargo.toml --release --bins --target "$triple"
+}
+
+# Runs one target per core at a time; each stops at the first finding.
+with_libfuzzer() {
+    local failed=0 running=0 target
     echo "fuzz.sh: libFuzzer, $seconds s each: ${targets[*]}"
     for target in "${targets[@]}"; do
         if [ "$running" -ge "$(nproc)" ]; then
             wait -n || failed=1
             running=$((running - 1))
         fi
-        fuzz_one "$triple" "$target" &
+        fuzz_one "$target" &
         running=$((running + 1))
     done
     while [ "$running" -gt 0 ]; do
@@ -61,7 +70,7 @@ with_libfuzzer() {
 }
 
 fuzz_one() {
-    local triple=$1 target=$2 found=target/fuzz-corpus/$2 log
+    local target=$1 found=target/fuzz-corpus/$1 log
     log=target/fuzz-$target.log
     mkdir -p "$found" fuzz/artifacts
     # An input may take no longer than 10 s and 1 GiB.
@@ -90,11 +99,13 @@ without_libfuzzer() {
     done
 }
 
+triple=$(rustc -vV | sed -n 's/^host: //p')
 if [ "${FUZZ_WITHOUT:-}" = libfuzzer ]; then
-    without_libfuzzer
+    [ -n "$builds_only" ] || without_libfuzzer
 elif ! type -P "${CXX:-c++}" >/dev/null; then
     echo "fuzz.sh: there is no C++ compiler, which libFuzzer needs (Debian: apt-get install g++)" >&2
-    without_libfuzzer
+    [ -n "$builds_only" ] || without_libfuzzer
 else
-    with_libfuzzer
+    build_targets
+    [ -n "$builds_only" ] || with_libfuzzer
 fi

@@ -26,6 +26,7 @@ mod job;
 pub mod password;
 mod phase;
 mod pieces;
+mod unsettled;
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -40,8 +41,8 @@ pub use self::input::{FailedFrame, Input, Settled};
 pub use self::job::{Job, MadeFriends, Outcome, ToldBy};
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
+use self::unsettled::{Failures, Unsettled};
 use crate::admission::{Payer, Source};
-use crate::base::ending::Undelivered;
 use crate::base::ids::FrameId;
 use crate::config::Auth;
 use crate::protocol::level2::ForLevel1;
@@ -71,17 +72,6 @@ pub struct Session {
     more: Option<UserId>,
     /// The result that the frame at the front of the input has been waiting for.
     found: Option<Box<Found>>,
-}
-
-/// Forwarded frames whose fate is not known, and the failures among those settled since there were
-/// none.
-#[derive(Default, Debug)]
-struct Unsettled {
-    frames: u32,
-    bytes: usize,
-    failed: u32,
-    /// Of `failed`, those that failed because a mailbox is full.
-    full: u32,
 }
 
 impl Session {
@@ -159,8 +149,7 @@ impl Session {
     /// Whether a frame may be processed: nothing that it must wait for is pending, and not too much
     /// is on its way.
     pub(crate) fn is_ready(&self) -> bool {
-        let Unsettled { frames, bytes, failed, .. } = self.unsettled;
-        matches!(self.phase, Phase::Ready) && failed == 0 && frames < UNSETTLED_MAX && bytes < UNSETTLED_BYTES_MAX
+        matches!(self.phase, Phase::Ready) && self.unsettled.has_room()
     }
 
     /// Whether stored messages are on their way to the client.
@@ -170,7 +159,7 @@ impl Session {
 
     /// Whether all forwarded frames are settled.
     pub(crate) fn is_settled(&self) -> bool {
-        self.unsettled.frames == 0
+        self.unsettled.is_empty()
     }
 
     pub(crate) fn note_kind(&mut self, kind: FrameKind) {
@@ -192,7 +181,7 @@ impl Session {
             Request::OldChat { from, to, text } => self.old_chat(from, to, text, known, effects),
             Request::GroupChat { from, group, text } => self.group_chat(from, group, text, known, effects),
             // Every other request has an answer, so everything before it must be settled.
-            _ if self.unsettled.frames > 0 => Flow::Later,
+            _ if !self.is_settled() => Flow::Later,
             request => self.on_request(frame, request, known, effects),
         }
     }
@@ -233,7 +222,7 @@ impl Session {
     /// A frame that is no request of level 1. It may be a login at level 2, which has other members.
     #[inline(never)]
     fn on_unfit<'f>(&mut self, frame: &'f [u8], known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Flow {
-        if self.unsettled.frames > 0 {
+        if !self.is_settled() {
             return Flow::Later;
         }
         if let Some(flow) = self.on_level2(frame, known, effects) {
@@ -307,17 +296,7 @@ impl Session {
     }
 
     fn on_settled(&mut self, settled: &Settled, effects: &mut Effects<'_>) -> Flow {
-        self.unsettled.frames -= settled.frames;
-        self.unsettled.bytes -= settled.bytes;
-        for failure in &settled.failures {
-            self.unsettled.failed += 1;
-            self.unsettled.full += u32::from(failure.reason == Undelivered::MailboxFull);
-        }
-        if self.unsettled.frames > 0 {
-            return Flow::Taken;
-        }
-        let failed = std::mem::take(&mut self.unsettled.failed);
-        let full = std::mem::take(&mut self.unsettled.full);
+        let Some(Failures { failed, full }) = self.unsettled.settle(settled) else { return Flow::Taken };
         let refusal = |nth| if nth < full { protocol::MAILBOX_FULL } else { protocol::NOT_KEPT };
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             // Only its own push was on its way.
@@ -343,7 +322,7 @@ impl Session {
     /// A client that has closed will hardly read messages that it has not received: they go
     /// elsewhere.
     fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
-        if self.unsettled.frames > 0 {
+        if !self.is_settled() {
             return Flow::Later;
         }
         effects.extend(self.users.drain(..).map(Effect::Detach));
@@ -354,7 +333,7 @@ impl Session {
 
     /// The client is still there: its users stay until its output is written.
     fn on_stop(&mut self) -> Flow {
-        if self.unsettled.frames > 0 {
+        if !self.is_settled() {
             return Flow::Later;
         }
         self.phase = Phase::Ended;
@@ -391,7 +370,7 @@ impl Session {
 
     /// Answers, or returns `Later` if something before is not settled.
     fn reply(&mut self, reply: impl Into<Cow<'static, str>>, effects: &mut Effects<'_>) -> Flow {
-        if self.unsettled.frames > 0 {
+        if !self.is_settled() {
             return Flow::Later;
         }
         effects.push(Effect::Reply(reply.into()));
@@ -407,8 +386,7 @@ impl Session {
 
     /// Counts a frame that is on its way, and returns its id.
     fn count_unsettled(&mut self, bytes: usize) -> FrameId {
-        self.unsettled.frames += 1;
-        self.unsettled.bytes += bytes;
+        self.unsettled.add(bytes);
         let next = self.next_id.next();
         std::mem::replace(&mut self.next_id, next)
     }
@@ -453,7 +431,7 @@ impl Session {
     }
 
     fn choose_payer(&mut self) {
-        if self.unsettled.frames == 0 || self.users.is_empty() {
+        if self.unsettled.is_empty() || self.users.is_empty() {
             self.paying = self.user();
         }
     }
@@ -475,11 +453,9 @@ impl Session {
 
     fn check_invariants(&self) {
         if cfg!(debug_assertions) {
-            let Unsettled { frames, bytes, failed, full } = self.unsettled;
-            assert!(full <= failed, "each has failed");
-            assert!(frames > 0 || (bytes, failed) == (0, 0), "nothing on its way, nothing to tell of it");
+            self.unsettled.check_invariants();
             let settling = matches!(self.phase, Phase::Settling { .. });
-            assert!(!settling || frames > 0, "a reply waits for something");
+            assert!(!settling || !self.is_settled(), "a reply waits for something");
         }
     }
 }
@@ -490,10 +466,6 @@ pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the answer to a login or logout waits for `User.state`. The client gives up after a
 /// second.
 pub const STATE_PATIENCE: Duration = Duration::from_millis(400);
-/// The most frames of one client on their way before its input is no longer read.
-const UNSETTLED_MAX: u32 = 4096;
-/// The same in bytes.
-const UNSETTLED_BYTES_MAX: usize = 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -55,6 +55,11 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
     if report.is_some() && report == json {
         return Err("--json and --report are two files: give them different names");
     }
+    check_workload(workload)
+}
+
+/// Whether the numbers of a workload go together.
+fn check_workload(workload: &Workload) -> Result<(), &'static str> {
     match workload {
         Workload::Group { members, senders, .. } if *senders > u32::from(*members) => {
             Err("a group has no more senders than members: give fewer --senders or more --members")

@@ -181,13 +181,7 @@ impl Shell {
             Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),
             Effect::Submit(job) => self.shared.dispatch.submit(job, link, holder, turn.now()),
             Effect::Join(user) => router.attendance().join(user, link),
-            Effect::Attach(user) => {
-                link.set_share(session.payer(holder.source).share());
-                router.attendance().attach(turn, user, link);
-                if self.shared.audience.has(user) {
-                    self.note_level1(user, holder, turn.now());
-                }
-            }
+            Effect::Attach(user) => self.attach(turn, link, session, holder, user),
             Effect::Detach(user) => {
                 if is_of_level2 {
                     router.attendance().leave_device(user, link);
@@ -213,6 +207,15 @@ impl Shell {
             }
             Effect::Remind(after) => turn.remind(link, after),
             Effect::HangUp => link.hang_up(),
+        }
+    }
+
+    /// From now on messages for this user go to this connection.
+    fn attach(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, holder: Holder, user: UserId) {
+        link.set_share(session.payer(holder.source).share());
+        self.shared.router.attendance().attach(turn, user, link);
+        if self.shared.audience.has(user) {
+            self.note_level1(user, holder, turn.now());
         }
     }
 

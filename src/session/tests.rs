@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::unsettled::UNSETTLED_MAX;
 use super::*;
+use crate::base::ending::Undelivered;
 use crate::protocol::{
     ACK, BAD_REQUEST, BUSY, GroupId, HAD_ENOUGH, Id, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU,
     SLOW_DOWN, WRONG_LOGIN,

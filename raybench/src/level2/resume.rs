@@ -100,44 +100,13 @@ fn write(
     held: &mut [Held],
     all_hold: bool,
 ) -> io::Result<()> {
-    let partner = |n: usize, step: usize| (n + step) % accounts.len();
-    let of_user = |n: usize| -> io::Result<(String, Vec<(u64, String)>)> {
-        let mut client = Client::connect(addresses[n % addresses.len()], Framing::Lines)?;
-        let welcome = client.ask(&enter::login(&accounts[n], "raybench"))?;
-        let token = welcome["token"].as_str().unwrap_or_default().to_owned();
-        while client.receive()?["msgType"] != 45 {}
-        let mut frames = String::new();
-        let (from, run) = (accounts[n].id, token.get(token.len().saturating_sub(8)..).unwrap_or_default());
-        for step in 1..=partners {
-            let to = accounts[partner(n, step)].id;
-            for number in 0..messages {
-                let _ = writeln!(
-                    frames,
-                    r#"{{"FROMID":{from},"TOID":{to},"cid":"{run}-{to}-{number}","msg":"how do you do?","msgType":4}}"#
-                );
-            }
-        }
-        client.send_raw(frames.as_bytes())?;
-        let mut cursors = vec![(0, String::new()); partners];
-        let mut acknowledged = 0;
-        while acknowledged < partners * messages {
-            let ack = client.receive()?;
-            if ack["msgType"] == 42 {
-                // Others write already.
-                continue;
-            }
-            let (Some(seq), Some(tag)) = (ack["seq"].as_u64(), ack["tag"].as_str()) else {
-                return Err(io::Error::other(format!("not acknowledged: {ack}")));
-            };
-            acknowledged += 1;
-            let to = ack["conv"].as_str().and_then(|conv| conv[1..].parse::<i64>().ok());
-            let step = (1..=partners).find(|step| Some(accounts[partner(n, *step)].id) == to);
-            cursors[step.ok_or_else(|| io::Error::other("another conversation"))? - 1] = (seq, tag.to_owned());
-        }
+    let count = accounts.len();
+    let of_user = &|n: usize| {
+        let partners: Vec<i64> = (1..=partners).map(|step| accounts[(n + step) % count].id).collect();
+        let written = write_as(&accounts[n], &partners, messages, addresses[n % addresses.len()])?;
         context.progress.step();
-        Ok((token, cursors))
+        io::Result::Ok(written)
     };
-    let (of_user, count) = (&of_user, accounts.len());
     let written = thread::scope(|scope| {
         let threads: Vec<_> = (0..WRITERS)
             .map(|first| scope.spawn(move || (first..count).step_by(WRITERS).map(|n| Ok((n, of_user(n)?))).collect()))
@@ -148,7 +117,7 @@ fn write(
     for (n, (token, cursors)) in written.into_iter().flatten() {
         held[n].token = token;
         for (step, cursor) in (1..).zip(cursors) {
-            let other = partner(n, step);
+            let other = (n + step) % count;
             if all_hold {
                 held[other].cursors.insert(accounts[n].id, cursor.clone());
             }
@@ -156,6 +125,48 @@ fn write(
         }
     }
     Ok(())
+}
+
+/// The user writes to these, `messages` to each, and waits for the answers. Returns the token of the login, and the cursor of
+/// each conversation.
+fn write_as(
+    account: &Account,
+    partners: &[i64],
+    messages: usize,
+    address: SocketAddr,
+) -> io::Result<(String, Vec<(u64, String)>)> {
+    let mut client = Client::connect(address, Framing::Lines)?;
+    let welcome = client.ask(&enter::login(account, "raybench"))?;
+    let token = welcome["token"].as_str().unwrap_or_default().to_owned();
+    while client.receive()?["msgType"] != 45 {}
+    let mut frames = String::new();
+    let (from, run) = (account.id, token.get(token.len().saturating_sub(8)..).unwrap_or_default());
+    for to in partners {
+        for number in 0..messages {
+            let _ = writeln!(
+                frames,
+                r#"{{"FROMID":{from},"TOID":{to},"cid":"{run}-{to}-{number}","msg":"how do you do?","msgType":4}}"#
+            );
+        }
+    }
+    client.send_raw(frames.as_bytes())?;
+    let mut cursors = vec![(0, String::new()); partners.len()];
+    let mut acknowledged = 0;
+    while acknowledged < partners.len() * messages {
+        let ack = client.receive()?;
+        if ack["msgType"] == 42 {
+            // Others write already.
+            continue;
+        }
+        let (Some(seq), Some(tag)) = (ack["seq"].as_u64(), ack["tag"].as_str()) else {
+            return Err(io::Error::other(format!("not acknowledged: {ack}")));
+        };
+        acknowledged += 1;
+        let to = ack["conv"].as_str().and_then(|conv| conv[1..].parse::<i64>().ok());
+        let at = partners.iter().position(|partner| Some(*partner) == to);
+        cursors[at.ok_or_else(|| io::Error::other("another conversation"))?] = (seq, tag.to_owned());
+    }
+    Ok((token, cursors))
 }
 
 /// Logs in, and checks everything that comes.
