@@ -37,6 +37,8 @@ PATH=$PATH:/usr/sbin:/sbin
 
 type -P cargo >/dev/null || fail "cargo is needed: install Rust 1.95 or later with rustup"
 need cc gcc            # compiles the embedded SQLite
+need curl curl         # asks the server over TLS
+need openssl openssl   # chats with it
 need python3 python3   # plays the recorded exchanges of tests/conformance
 need kill procps
 need prlimit util-linux

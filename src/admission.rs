@@ -185,7 +185,7 @@ impl Admission {
         log::debug!("closed a connection from {source}: it speaks {protocol}");
         let advice = match foreign {
             Foreign::Plain { .. } => "tls=require; have the client connect with TLS, or set tls=on",
-            Foreign::Tls => "this port takes JSON over TCP; have the client connect elsewhere",
+            Foreign::Tls => "it is not set up here; set tls_cert, or have the client connect without it",
         };
         let raised = self.complaints.lock()[hit as usize].raise(now);
         match raised {

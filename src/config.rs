@@ -46,7 +46,7 @@ pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use settings::{
     AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
-    Recorded,
+    Recorded, TlsFiles, TlsPaths, TlsUse,
 };
 pub use sites::{HostName, Hosts, Origin, Origins};
 use spelling::nearest;
@@ -82,6 +82,7 @@ impl Config {
         environment::apply_all(&mut config, env)?;
         apply_options(&mut config, &matches)?;
         cluster::read(&mut config, working_dir)?;
+        check_tls(&config)?;
         Ok(Invocation::Run(Box::new(config)))
     }
 
@@ -132,6 +133,9 @@ impl Config {
             user_timeout: Duration::ZERO,
             proxy_protocol: false,
             proxy_from: Networks::default(),
+            tls: TlsUse::Off,
+            tls_certificates: TlsPaths::default(),
+            tls_keys: TlsPaths::default(),
             output_bytes_max: 0,
             paced: Paced::Off,
             recorded: Recorded::Nothing,
@@ -181,6 +185,16 @@ impl Config {
             assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
         }
         config
+    }
+}
+
+/// Whether the three settings of TLS fit each other.
+fn check_tls(config: &Config) -> Result<(), ConfigError> {
+    let (certificates, keys) = (config.tls_certificates.0.len(), config.tls_keys.0.len());
+    match (certificates, keys) {
+        (0, 0) if config.tls == TlsUse::Require => Err(ConfigError::TlsWithoutCertificate),
+        (_, keys) if keys > 0 && keys != certificates => Err(ConfigError::TlsKeys { certificates, keys }),
+        _ => Ok(()),
     }
 }
 

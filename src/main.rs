@@ -15,9 +15,10 @@ use std::net::SocketAddr;
 use std::panic;
 use std::path::Path;
 use std::process::{self, ExitCode};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{Level, error, info, log_enabled, warn};
 use raybox::base::memory::AddressSpace;
@@ -26,6 +27,7 @@ use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
 use raybox::config::{Auth, Config, Invocation};
 use raybox::operation::admin::Admin;
+use raybox::operation::certificates::CertificateFiles;
 use raybox::operation::commands::{CommandError, compact, copy, health, migrate};
 use raybox::operation::health::{Checks, Health};
 use raybox::operation::logging::{self, LogControl, LogGuard};
@@ -134,7 +136,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
         stopper.stop_after(delay);
         limit_shutdown(delay, limit.clone());
     };
-    signals.handle(stop, look_again(config.clone(), log.control())?)?;
+    signals.handle(stop, look_again(config.clone(), log.control(), server.certificates())?)?;
     announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
     tell_of(descriptors);
     let stopped = server.run();
@@ -251,11 +253,27 @@ fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'st
 }
 
 /// The work after a SIGHUP: the log file is reopened, and a thread named `settings` reads the
-/// settings again. Their disk may not respond, and later signals must be handled all the same.
-fn look_again(before: Config, log: LogControl) -> io::Result<impl Fn() + Send + 'static> {
+/// settings and the certificates again. Their disk may not respond, and later signals must be
+/// handled all the same. The thread looks at the certificates by itself, too.
+fn look_again(
+    before: Config,
+    log: LogControl,
+    certificates: Option<Arc<CertificateFiles>>,
+) -> io::Result<impl Fn() + Send + 'static> {
     let (ask, asked) = mpsc::sync_channel(1);
     let control = log.clone();
-    let read = move || asked.iter().for_each(|()| read_again(&before, &control));
+    let read = move || {
+        loop {
+            match asked.recv_timeout(CERTIFICATES_EVERY) {
+                Ok(()) => read_again(&before, &control),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Some(certificates) = &certificates {
+                certificates.look_again(SystemTime::now());
+            }
+        }
+    };
     thread::Builder::new().name("settings".to_owned()).spawn(read)?;
     Ok(move || {
         log.reopen();
@@ -324,6 +342,8 @@ fn print(text: &str) {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How often the certificates are looked at.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a last check of the store.
 const CHECKS_GRACE: Duration = Duration::from_secs(1);
 

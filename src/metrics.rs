@@ -17,7 +17,7 @@ use std::array;
 use std::sync::Arc;
 use std::time::Duration;
 
-use net::{CloseReason, LoopWatch, TURN_BOUNDS, Tally, TurnTimes};
+use net::{CloseReason, Handshakes, LoopWatch, TURN_BOUNDS, Tally, Tls, TurnTimes};
 use pool::LanesWatch;
 
 use crate::base::loads::{PoolUse, SpoolLoad};
@@ -315,6 +315,21 @@ impl Metrics {
     pub fn watch_readiness(&self, look: impl Fn() -> Vec<(&'static str, bool)> + Send + Sync + 'static) {
         let sample = |(condition, holds)| Sample::number(u64::from(holds)).of(condition);
         self.families.add("raybox_ready", move || look().into_iter().map(sample).collect());
+    }
+
+    /// Shows the handshakes of this TLS, and the times that `left` returns, each for the file of a
+    /// certificate. `left` must not block.
+    pub fn watch_tls(&self, tls: Arc<Tls>, left: impl Fn() -> Vec<(String, Duration)> + Send + Sync + 'static) {
+        let of_open = tls.clone();
+        self.families.add("raybox_tls_connections_open", move || vec![Sample::number(of_open.handshakes().open)]);
+        self.families.add("raybox_tls_handshakes_total", move || {
+            let Handshakes { finished, resumed, failed, .. } = tls.handshakes();
+            let outcomes = [("whole", finished.saturating_sub(resumed)), ("resumed", resumed), ("failed", failed)];
+            outcomes.into_iter().map(|(outcome, n)| Sample::number(n).of(outcome)).collect()
+        });
+        self.families.add("raybox_tls_certificate_expiry_seconds", move || {
+            left().into_iter().map(|(file, left)| Sample::number(left.as_secs()).of(file)).collect()
+        });
     }
 
     /// The time since this node's last probe came back, if it sends probes.

@@ -22,6 +22,7 @@ mod importing;
 pub mod jobs;
 mod members;
 mod places;
+mod plaintext;
 mod posting;
 mod retention;
 mod shell;
@@ -31,7 +32,7 @@ mod wiring;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use net::{Acceptor, ListenSettings, LoopGroup, Preface, Stopper};
 use pool::Workers;
@@ -41,13 +42,14 @@ pub use self::error::StartError;
 use self::retention::Retirer;
 use self::shell::Shell;
 use self::sweep::Sweeper;
-use self::wiring::{Equipment, ServerParts, settings};
+use self::wiring::{Equipment, PortTls, ServerParts, settings};
 use crate::base::clock::Clock;
 use crate::base::threads::SystemThreads;
 use crate::bus::{Bus, CONFIRMED_WITHIN};
-use crate::config::{Config, Networks};
+use crate::config::{Config, Networks, TlsUse};
 use crate::delivery::Posted;
 use crate::metrics::Metrics;
+use crate::operation::certificates::CertificateFiles;
 use crate::operation::health::Health;
 use crate::operation::resources;
 use crate::routing::outbox::ENVELOPE_BYTES_MAX;
@@ -68,6 +70,7 @@ pub struct Server {
     sweeper: Sweeper,
     /// Where old messages are deleted.
     retirer: Option<Retirer>,
+    certificates: Option<Arc<CertificateFiles>>,
     drain_rate: u32,
     drain_timeout: Duration,
 }
@@ -95,6 +98,11 @@ impl Server {
     ///
     /// [`StartError`]; then nothing keeps running except threads that wait for work.
     pub fn bind(config: &Config, store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>) -> Result<Server, StartError> {
+        let files = config.tls_files();
+        let certificates = match files.is_empty() {
+            true => None,
+            false => Some(Arc::new(CertificateFiles::open(&files).map_err(StartError::Certificates)?)),
+        };
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
         let mut acceptor =
             Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
@@ -102,8 +110,10 @@ impl Server {
         let (clients, sockets) = resources::descriptors_for_clients(config);
         acceptor.set_sockets_max(sockets);
         let upgrader = Workers::start_in_background("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
+        let tls =
+            certificates.as_ref().map(|files| PortTls { tls: files.tls(), is_required: config.tls == TlsUse::Require });
         let equipment =
-            Equipment { descriptors: clients, upgrader: Some(upgrader), envelope_bytes_max: ENVELOPE_BYTES_MAX };
+            Equipment { tls, descriptors: clients, upgrader: Some(upgrader), envelope_bytes_max: ENVELOPE_BYTES_MAX };
         let services = Services::new(config, store, spool, bus, Clock::default());
         let (shared, _) = ServerParts::assemble(config, services, equipment, &mut SystemThreads)?;
         shared.show();
@@ -112,6 +122,9 @@ impl Server {
         let shell = |nth| Shell::new(shared.clone(), metrics.of_loop(nth));
         let loops = LoopGroup::start(config.loops, settings(config), shell).map_err(StartError::Resources)?;
         metrics.watch_loops(loops.watches());
+        if let Some(files) = certificates.clone() {
+            metrics.watch_tls(files.tls(), move || files.left(SystemTime::now()));
+        }
         let checker = Checker::start(shared.of_checker(), config.account_check).map_err(StartError::Resources)?;
         let sweeper = Sweeper::start(shared.conversations.clone(), shared.bell()).map_err(StartError::Resources)?;
         let retirer = shared.of_retirer(config).map(Retirer::start).transpose().map_err(StartError::Resources)?;
@@ -126,6 +139,7 @@ impl Server {
             checker,
             sweeper,
             retirer,
+            certificates,
             drain_rate,
             drain_timeout,
         })
@@ -134,6 +148,11 @@ impl Server {
     /// The address it listens on, with the port that the system chose if 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// The certificates of the port, to be read again, if it speaks TLS.
+    pub fn certificates(&self) -> Option<Arc<CertificateFiles>> {
+        self.certificates.clone()
     }
 
     /// The counters.

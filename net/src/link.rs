@@ -143,6 +143,11 @@ impl<M> Link<M> {
         }
     }
 
+    /// Whether a proxy has named the client. Any thread may call it.
+    pub fn is_proxied(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// Makes it use this share of its loop's time from now on; shares take turns, however many
     /// connections each has. Before the call it has a share of its own.
     pub fn set_share(&self, share: u64) {

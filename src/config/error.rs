@@ -81,6 +81,15 @@ pub enum ConfigError {
         /// The reason.
         cause: io::Error,
     },
+    /// TLS is required, and there is no certificate.
+    TlsWithoutCertificate,
+    /// Not as many private keys as certificates.
+    TlsKeys {
+        /// The number of certificates.
+        certificates: usize,
+        /// The number of keys.
+        keys: usize,
+    },
     /// Settings of Redis, with the file's name, but no settings of a database.
     RedisAlone(PathBuf),
 }
@@ -141,6 +150,14 @@ impl fmt::Display for ConfigError {
             ConfigError::UnreadableNamed { place, name, path, cause } => {
                 write!(f, "{place} {name}: cannot read {}: {cause}", path.to_string_lossy().escape_debug())
             }
+            ConfigError::TlsWithoutCertificate => {
+                f.write_str("key tls: require needs a certificate; set tls_cert, and tls_key, to PEM files")
+            }
+            ConfigError::TlsKeys { certificates, keys } => write!(
+                f,
+                "key tls_key: {keys} files for {certificates} in tls_cert; name one key for each certificate, in the same \
+                 order, or none if each file in tls_cert has its key"
+            ),
             ConfigError::RedisAlone(file) => write!(
                 f,
                 "{} makes this server a node of a cluster, but the nodes of a cluster share one database and there is \
@@ -163,6 +180,8 @@ impl Error for ConfigError {
             | ConfigError::NotUtf8 { .. }
             | ConfigError::RepeatedKey { .. }
             | ConfigError::MissingKey { .. }
+            | ConfigError::TlsWithoutCertificate
+            | ConfigError::TlsKeys { .. }
             | ConfigError::RedisAlone(_) => None,
         }
     }

@@ -8,11 +8,13 @@ use super::cluster_settings::SettingsFile;
 use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
-use super::settings::{AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown, Recorded};
+use super::settings::{
+    AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown, Recorded, TlsPaths, TlsUse,
+};
 use super::sites::{Hosts, Origins};
 use super::values::{
     LANES_MAX, LEVELS, MEMORY_KIB_MAX, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names, one_of,
-    path, rate, shown_size, shown_time, size, threads, time,
+    path, paths, rate, shown_size, shown_time, size, threads, time,
 };
 
 /// One setting.
@@ -40,6 +42,10 @@ pub(super) enum Kind {
     Presence(fn(&mut Config, PresenceShown)),
     /// One of [`RECORDED`].
     Recorded(fn(&mut Config, Recorded)),
+    /// One of [`TLS_USES`].
+    TlsUse(fn(&mut Config, TlsUse)),
+    /// Files with commas, or `none`.
+    Files(fn(&mut Config, TlsPaths)),
     /// One of two; whether it is the second.
     Either([&'static str; 2], fn(&mut Config, bool)),
     /// One of [`SWITCHES`].
@@ -84,6 +90,8 @@ impl Key {
             Kind::Paced(set) => one_of(&PACED, text).map(|paced| set(config, paced)),
             Kind::Presence(set) => one_of(&PRESENCES, text).map(|presence| set(config, presence)),
             Kind::Recorded(set) => one_of(&RECORDED, text).map(|recorded| set(config, recorded)),
+            Kind::TlsUse(set) => one_of(&TLS_USES, text).map(|tls| set(config, tls)),
+            Kind::Files(set) => paths(text).map(|files| set(config, files)),
             Kind::Either(names, set) => names.iter().position(|name| *name == text).map(|at| set(config, at == 1)),
             Kind::Switch(set) => one_of(&SWITCHES, text).map(|on| set(config, on)),
             Kind::Hosts(set) => Hosts::parse(text).map(|hosts| set(config, hosts)),
@@ -116,6 +124,8 @@ impl Key {
             Kind::Paced(_) => names(&PACED),
             Kind::Presence(_) => names(&PRESENCES),
             Kind::Recorded(_) => names(&RECORDED),
+            Kind::TlsUse(_) => names(&TLS_USES),
+            Kind::Files(_) => "none, or paths with commas".to_owned(),
             Kind::Either([first, second], _) => format!("{first} or {second}"),
             Kind::Switch(_) => names(&SWITCHES),
             Kind::Hosts(_) => "off or hosts with commas".to_owned(),
@@ -144,6 +154,8 @@ impl Key {
             | Kind::Paced(_)
             | Kind::Presence(_)
             | Kind::Recorded(_)
+            | Kind::TlsUse(_)
+            | Kind::Files(_)
             | Kind::Either(..)
             | Kind::Switch(_)
             | Kind::Count(..)
@@ -168,9 +180,11 @@ impl Key {
         match self.kind {
             Kind::Folder(_) => "DIR",
             Kind::File(_) => "FILE",
+            Kind::Files(_) => "FILES",
             Kind::Auth(_)
             | Kind::Paced(_)
             | Kind::Presence(_)
+            | Kind::TlsUse(_)
             | Kind::Recorded(_)
             | Kind::Either(..)
             | Kind::Switch(_) => "MODE",
@@ -225,5 +239,7 @@ const PRESENCES: [(&str, PresenceShown); 3] =
 
 const RECORDED: [(&str, Recorded); 3] =
     [("auto", Recorded::OfLevel2), ("all", Recorded::Everything), ("off", Recorded::Nothing)];
+
+const TLS_USES: [(&str, TlsUse); 3] = [("on", TlsUse::On), ("off", TlsUse::Off), ("require", TlsUse::Require)];
 
 const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];

@@ -125,6 +125,24 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Hosts(|config, hosts| config.http_hosts = hosts),
     },
     Key {
+        name: "tls_cert",
+        default: "none",
+        help: "Certificates for TLS, PEM files with the issuers' certificates behind; the first is for clients that ask for no name",
+        kind: Kind::Files(|config, files| config.tls_certificates = files),
+    },
+    Key {
+        name: "tls_key",
+        default: "none",
+        help: "Private keys of tls_cert, in the same order; none: each is in the file of its certificate",
+        kind: Kind::Files(|config, files| config.tls_keys = files),
+    },
+    Key {
+        name: "tls",
+        default: "on",
+        help: "Whether clients may speak TLS, where tls_cert names a certificate, or must (require), except on this machine",
+        kind: Kind::TlsUse(|config, tls| config.tls = tls),
+    },
+    Key {
         name: "paced",
         default: "auto",
         help: "Which clients get one frame at a time, as the Qt client needs it; auto: those that log in as the Qt client does",
@@ -402,6 +420,8 @@ mod tests {
                 Kind::Hosts(_) => "chat.example.org",
                 Kind::Origins(_) => "https://chat.example.org",
                 Kind::Networks(_) => "10.0.0.0/8",
+                Kind::TlsUse(_) => "require",
+                Kind::Files(_) => "a.pem,b.pem",
                 Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) | Kind::Rate(..) => "123",
                 Kind::ByteRate(..) => "1m/2m",

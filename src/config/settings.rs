@@ -62,6 +62,12 @@ pub struct Config {
     pub ws_origins: Origins,
     /// The only names of this server for HTTP clients; without any, every name will do.
     pub http_hosts: Hosts,
+    /// Whether clients speak TLS, where there are certificates.
+    pub tls: TlsUse,
+    /// The certificates of the port.
+    pub tls_certificates: TlsPaths,
+    /// Their private keys; none: each is in the file of its certificate.
+    pub tls_keys: TlsPaths,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
     /// The clients that get one frame at a time, with pauses.
@@ -180,6 +186,46 @@ pub enum PresenceShown {
     Off,
 }
 
+/// Whether clients speak TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TlsUse {
+    /// None does.
+    Off,
+    /// They may.
+    On,
+    /// They must, except those of this machine.
+    Require,
+}
+
+/// Files of TLS, in the order in which they were named.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct TlsPaths(pub Vec<PathBuf>);
+
+/// A certificate and its private key, which may be in one file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsFiles {
+    /// The file of the certificate, with those of its issuers behind it.
+    pub certificate: PathBuf,
+    /// The file of the key.
+    pub key: PathBuf,
+}
+
+impl Config {
+    /// The certificates of the port with their keys: none if it does not speak TLS.
+    pub fn tls_files(&self) -> Vec<TlsFiles> {
+        if self.tls == TlsUse::Off {
+            return Vec::new();
+        }
+        let certificates = self.tls_certificates.0.iter();
+        let key = |nth: usize, certificate: &PathBuf| self.tls_keys.0.get(nth).unwrap_or(certificate).clone();
+        let files = |(nth, certificate): (usize, &PathBuf)| TlsFiles {
+            certificate: certificate.clone(),
+            key: key(nth, certificate),
+        };
+        certificates.enumerate().map(files).collect()
+    }
+}
+
 /// How users become friends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FriendsBecome {
@@ -249,6 +295,14 @@ impl fmt::Display for Auth {
             Auth::Strict => "strict",
             Auth::Compat => "compat",
         })
+    }
+}
+
+impl fmt::Debug for TlsPaths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // On one line.
+        let paths: Vec<_> = self.0.iter().map(|path| path.to_string_lossy()).collect();
+        write!(f, "{:?}", paths.join(","))
     }
 }
 

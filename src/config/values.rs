@@ -9,12 +9,20 @@ use log::LevelFilter;
 
 use super::cluster_settings::SettingsFile;
 use super::limits::{Limit, PerSecond, Rate};
-use super::settings::{AdminAddress, LogLevels, PasswordCost};
+use super::settings::{AdminAddress, LogLevels, PasswordCost, TlsPaths};
 
 /// Any path that is not empty; a replacement character shows that the original was not UTF-8, and
 /// so was another path.
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)).then(|| PathBuf::from(text))
+}
+
+/// Paths separated by commas, or `none`.
+pub(super) fn paths(text: &str) -> Option<TlsPaths> {
+    if text == "none" {
+        return Some(TlsPaths::default());
+    }
+    text.split(',').map(|part| path(part.trim())).collect::<Option<_>>().map(TlsPaths)
 }
 
 pub(super) fn file(text: &str) -> Option<SettingsFile> {

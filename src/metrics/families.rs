@@ -188,7 +188,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// The families of the process, named `process_`, come from the `prometheus` crate.
-static TABLE: [Row; 42] = [
+static TABLE: [Row; 45] = [
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
     Row::new(
@@ -202,6 +202,14 @@ static TABLE: [Row; 42] = [
     Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),
     Row::new("raybox_accounts_compared_total", COUNTER, None, "Rows of connected users that were compared."),
     Row::new("raybox_logged_out_total", COUNTER, None, "Connections logged out because of a changed account."),
+    Row::new("raybox_tls_connections_open", GAUGE, None, "Connections that speak TLS."),
+    Row::new("raybox_tls_handshakes_total", COUNTER, Some("outcome"), "Handshakes of TLS, by outcome."),
+    Row::new(
+        "raybox_tls_certificate_expiry_seconds",
+        GAUGE,
+        Some("file"),
+        "Time until a certificate ends; 0 once it has.",
+    ),
     Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
     Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by outcome."),
     Row::new("raybox_refused_total", COUNTER, Some("limit"), "Refusals because of a limit, by the limit's key."),

@@ -8,6 +8,7 @@ use super::fetching::{Fetcher, Fetching};
 use super::hashing::Hashing;
 use super::jobs::{self, AfterReply, Arranged, Asker, Jobs, ProofVerdict};
 use super::places::place;
+use super::plaintext::PlainPasswords;
 use crate::admission::requests::{RequestKind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
@@ -28,6 +29,7 @@ pub(super) struct Dispatch {
     pub(super) hashing: Hashing,
     pub(super) fetching: Fetching,
     pub(super) paced: Paced,
+    pub(super) plain_passwords: PlainPasswords,
 }
 
 impl Dispatch {
@@ -92,6 +94,7 @@ impl Dispatch {
             }
             return;
         }
+        self.plain_passwords.note(&asker.link);
         // Wrong passwords are counted as at a login.
         let id = Id(asker.user.0.into());
         if let Some(seconds) = self.admission.login_wait(id, holder.source, now) {
@@ -110,6 +113,7 @@ impl Dispatch {
     }
 
     fn check_password(&self, id: Id, job: Job, (link, paced): (&Arc<ClientLink>, Paced), holder: Holder, now: Instant) {
+        self.plain_passwords.note(link);
         // A remembered right password would have been recognised.
         let differs = id.user().is_some_and(|user| self.jobs.logins.passwords.remembers(user, now));
         let attempt = self.admission.attempt(id, holder.source, differs, now);
@@ -131,6 +135,7 @@ impl Dispatch {
     }
 
     fn register(&self, job: Job, link: &Arc<ClientLink>, holder: Holder, now: Instant) {
+        self.plain_passwords.note(link);
         match self.admission.register(holder.source, now) {
             Ok(registration) => {
                 let note = move |outcome: &Outcome| match outcome {

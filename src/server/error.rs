@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::operation::certificates::CertificateError;
 use crate::session::password::PasswordError;
 
 /// Why a server cannot start.
@@ -16,6 +17,8 @@ pub enum StartError {
     Resources(io::Error),
     /// argon2 does not allow the configured cost of password hashing.
     PasswordCost(PasswordError),
+    /// The certificates cannot be used.
+    Certificates(CertificateError),
 }
 
 impl fmt::Display for StartError {
@@ -34,6 +37,7 @@ impl fmt::Display for StartError {
             }
             StartError::Resources(error) => write!(f, "the system has no threads or descriptors left: {error}"),
             StartError::PasswordCost(error) => write!(f, "argon2: {error}"),
+            StartError::Certificates(error) => write!(f, "{error}"),
         }
     }
 }
@@ -43,6 +47,7 @@ impl Error for StartError {
         match self {
             StartError::Listen(_, error) | StartError::Resources(error) => Some(error),
             StartError::PasswordCost(error) => Some(error),
+            StartError::Certificates(error) => Some(error),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use net::{CloseReason, Fate, Flow, Foreign, Handler, HttpFlow, HttpPart, Incoming, Label, Preface, Turn};
+use net::{CloseReason, Fate, Flow, Foreign, Handler, HttpFlow, HttpPart, Incoming, Label, Preface, Tls, Turn};
 
 use super::facts::Facts;
 use super::fetching::Fetcher;
@@ -272,6 +272,15 @@ impl Handler for Shell {
     type Conn = Client;
     type Arrival = Seat;
     type Message = Posted;
+
+    fn tls(&self) -> Option<Arc<Tls>> {
+        self.shared.tls.as_ref().map(|port| port.tls.clone())
+    }
+
+    fn may_be_plain(&self, link: &Arc<ClientLink>, _: &Client) -> bool {
+        let is_required = self.shared.tls.as_ref().is_some_and(|port| port.is_required);
+        !is_required || link.peer().is_some_and(|peer| peer.ip().to_canonical().is_loopback())
+    }
 
     fn on_start(&mut self) {
         pool::become_vital();

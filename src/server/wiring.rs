@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use net::Settings;
+use net::{Settings, Tls};
 use pool::Workers;
 
 use super::accounts::CheckerParts;
@@ -18,6 +18,7 @@ use super::jobs::{
     ArrangementParts, Arrangements, CommunityRules, ConversationParts, Conversations, DeviceRules, Directory,
     GroupDoor, Jobs, Limits, LoginJobs, Mail, Postbox,
 };
+use super::plaintext::PlainPasswords;
 use super::retention::{self, RetirerParts};
 use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
@@ -72,13 +73,24 @@ pub(super) struct ServerParts {
     pub(super) site: Site,
     /// The limits of a connection of level 2.
     pub(super) pump_limits: PumpLimits,
+    /// The TLS of the port, if it speaks that.
+    pub(super) tls: Option<PortTls>,
     /// The number of connections that were opened. It has memory of its own: every frame reads the
     /// other fields, and nobody writes those.
     pub(super) connections_opened: Box<AtomicU32>,
 }
 
+/// TLS of the port.
+pub(super) struct PortTls {
+    pub(super) tls: Arc<Tls>,
+    /// Clients of other machines must speak it.
+    pub(super) is_required: bool,
+}
+
 /// The parts that an assembly is given beside its services.
 pub(super) struct Equipment {
+    /// The TLS of the port, if it speaks that.
+    pub(super) tls: Option<PortTls>,
     /// Descriptors for clients.
     pub(super) descriptors: usize,
     /// Replaces stored passwords that are not as they would be stored today, if there is one.
@@ -124,6 +136,7 @@ impl ServerParts {
                 requests,
                 hashing,
                 paced: config.paced,
+                plain_passwords: PlainPasswords::default(),
             },
             metrics,
             groups,
@@ -141,6 +154,7 @@ impl ServerParts {
             jobs,
             router,
             admission,
+            tls: equipment.tls,
             connections_opened: Box::default(),
         };
         Ok((shared, routes))

@@ -1,9 +1,12 @@
-//! A client of the public protocol on one TCP connection.
+//! A client of the public protocol on one TCP connection, with TLS or without.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, Stream};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
@@ -13,6 +16,7 @@ use crate::{ACK, PATIENCE, TestServer, members};
 /// wherever segments end.
 pub struct TestClient {
     stream: TcpStream,
+    tls: Option<Box<ClientConnection>>,
     received: Vec<u8>,
     eof: bool,
     lines: bool,
@@ -71,7 +75,33 @@ impl TestClient {
     /// A client in bare mode on an existing connection.
     pub fn on(stream: TcpStream) -> TestClient {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
-        TestClient { stream, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
+        TestClient { stream, tls: None, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
+    }
+
+    /// A new connection in bare mode that speaks TLS.
+    pub fn connect_tls(server: &TestServer, config: &Arc<ClientConfig>) -> TestClient {
+        let stream = TcpStream::connect_timeout(&server.address(), PATIENCE).expect("connect to the server");
+        TestClient::on_tls(stream, "localhost", config).expect("the server speaks TLS")
+    }
+
+    /// A client in bare mode that begins TLS on an existing connection, with a server of this name.
+    ///
+    /// # Errors
+    ///
+    /// Those of the handshake.
+    pub fn on_tls(mut stream: TcpStream, name: &str, config: &Arc<ClientConfig>) -> io::Result<TestClient> {
+        let name = ServerName::try_from(name.to_owned()).expect("a name");
+        let mut tls = Box::new(ClientConnection::new(config.clone(), name).expect("a client"));
+        stream.set_read_timeout(Some(PATIENCE))?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut stream)?;
+        }
+        Ok(TestClient { tls: Some(tls), ..TestClient::on(stream) })
+    }
+
+    /// The certificate that the server has shown.
+    pub fn certificate(&self) -> Option<&[u8]> {
+        self.tls.as_ref()?.peer_certificates()?.first().map(|der| &der[..])
     }
 
     /// How long this client waits for what it expects.
@@ -113,7 +143,10 @@ impl TestClient {
     /// Sends bytes as they are; false when the connection ended before it took them all.
     pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
         self.stream.set_write_timeout(Some(self.patience)).expect("set the write timeout");
-        self.stream.write_all(bytes).is_ok()
+        match &mut self.tls {
+            Some(tls) => Stream::new(&mut **tls, &mut self.stream).write_all(bytes).is_ok(),
+            None => self.stream.write_all(bytes).is_ok(),
+        }
     }
 
     /// Ends the sending direction; replies still arrive.
@@ -397,7 +430,11 @@ impl TestClient {
         self.stream.set_read_timeout(Some(left)).expect("set the read timeout");
         let mut bytes = [0; 64 * 1024];
         loop {
-            match self.stream.read(&mut bytes) {
+            let read = match &mut self.tls {
+                Some(tls) => Stream::new(&mut **tls, &mut self.stream).read(&mut bytes),
+                None => self.stream.read(&mut bytes),
+            };
+            match read {
                 Ok(0) => {
                     self.eof = true;
                     return false;
@@ -438,6 +475,7 @@ fn is_end(error: ErrorKind) -> bool {
         ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
+            | ErrorKind::UnexpectedEof
             | ErrorKind::HostUnreachable
             | ErrorKind::NetworkUnreachable
     )

@@ -14,6 +14,7 @@ mod program;
 mod qt;
 mod server;
 mod services;
+pub mod tls;
 mod victim;
 mod watchdog;
 

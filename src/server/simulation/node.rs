@@ -156,7 +156,8 @@ impl Machine {
         let spool = Arc::new(NodeSpool(disk.clone()));
         let services = Services::new(config, store, spool, bus.clone(), clock.clone());
         let berths = services.berths.clone();
-        let equipment = Equipment { descriptors: usize::MAX, upgrader: None, envelope_bytes_max: ENVELOPE_BYTES_MAX };
+        let equipment =
+            Equipment { tls: None, descriptors: usize::MAX, upgrader: None, envelope_bytes_max: ENVELOPE_BYTES_MAX };
         // As many jobs are at work at once.
         let config = &Config { workers: JOBS_AT_ONCE, ..config.clone() };
         let mut by_hand = ByHand::default();
