@@ -57,11 +57,17 @@ impl From<Error> for Failure {
 
 /// Opens the data file and begins to connect.
 pub(crate) fn open(options: &Options, password: Option<(String, String)>) -> Result<Client, Failure> {
-    let mut client = raybox_client::Options::new(&options.server).file(options.data()?);
+    let data = options.data()?;
+    let mut client = raybox_client::Options::new(&options.server).file(&data);
     if let Some((name, password)) = password {
         client = client.password(name, password);
     }
-    Ok(Client::open(client)?)
+    Client::open(client).map_err(|error| match error {
+        Error::Io(_) | Error::Store(_) => {
+            format!("cannot use {}: {error}; give another data file with --data FILE", data.display()).into()
+        }
+        error => error.into(),
+    })
 }
 
 fn main() -> ExitCode {

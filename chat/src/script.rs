@@ -16,6 +16,9 @@ const ONLINE_WITHIN: Duration = Duration::from_secs(30);
 /// The most messages that are read at once.
 const BATCH: usize = 200;
 
+/// The most messages of a conversation that are read from the server because they were missed.
+const BACK_MAX: usize = 10_000;
+
 pub(crate) fn register(options: &Options, name: &str) -> Result<ExitCode, Failure> {
     let password = password::read(options.password_file.as_deref(), true)?;
     let id = raybox_client::register(&options.server, name, &password).map_err(|error| unreachable(options, error))?;
@@ -92,7 +95,7 @@ pub(crate) fn tail(options: &Options, name: Option<&str>, json: bool, once: bool
             if only.is_some_and(|only| only != conversation.conv) {
                 continue;
             }
-            match print_new(&client, me, conversation.conv, conversation.read, conversation.head, json) {
+            match print_new(&client, me, conversation.conv, conversation.read, conversation.held, json) {
                 Ok(()) => {}
                 // The reader has gone, as `head` does.
                 Err(Failure::Pipe) => return Ok(ExitCode::SUCCESS),
@@ -112,22 +115,30 @@ pub(crate) fn tail(options: &Options, name: Option<&str>, json: bool, once: bool
 }
 
 /// Prints what is behind the place where the last look ended.
-fn print_new(client: &Client, me: i64, conv: Conv, read: u64, head: u64, json: bool) -> Result<(), Failure> {
+fn print_new(client: &Client, me: i64, conv: Conv, read: u64, held: u64, json: bool) -> Result<(), Failure> {
     let key = format!("tail:{conv}");
     let noted = client.note(&key)?.and_then(|seq| seq.parse::<u64>().ok());
     let mut at = noted.unwrap_or(read);
-    while at < head {
+    while at < held {
         let messages = client.after(conv, at, BATCH)?;
         let Some(last) = messages.last().map(|message| message.seq) else {
             // A hole: what is missing is read from the server, if it can be reached.
-            match client.older(conv, None, usize::try_from(head - at).unwrap_or(BATCH).min(BATCH * 50)) {
-                Ok(_) if client.after(conv, at, 1)?.is_empty() => at = head,
-                Ok(_) => continue,
+            let history = match client.older(conv, None, usize::try_from(held - at).unwrap_or(usize::MAX).min(BACK_MAX))
+            {
+                Ok(history) => history,
                 Err(Error::Offline | Error::Interrupted | Error::NoAnswer) => return Ok(()),
                 Err(error) => return Err(error.into()),
+            };
+            if client.after(conv, at, 1)?.is_empty() {
+                // What is left are edits and recalls, or more than is read back, or the server does not keep it.
+                let next = history.messages.iter().map(|message| message.seq).find(|seq| *seq > at);
+                if let Some(next) = next {
+                    eprintln!("chat: {} older messages of {conv} are not printed", next - 1 - at);
+                }
+                at = next.map_or(held, |next| next - 1);
+                client.set_note(&key, &at.to_string())?;
             }
-            client.set_note(&key, &at.to_string())?;
-            return Ok(());
+            continue;
         };
         let mut out = io::stdout().lock();
         for message in messages.iter().filter(|message| message.from != me) {

@@ -163,7 +163,7 @@ impl Screen {
         if self.app.sees_newest() && newest > 0 {
             let row = self.app.conversations.iter().find(|row| row.conv == conv);
             // Edits and recalls have numbers of their own, which are read with what they change.
-            self.client.mark_read(conv, row.map_or(newest, |row| row.head.max(newest)))?;
+            self.client.mark_read(conv, row.map_or(newest, |row| row.held.max(newest)))?;
         }
         if self.app.wants_more && !self.app.history.is_start && self.app.scroll > 0 || self.is_short() {
             if self.app.history.has_gap {

@@ -107,6 +107,8 @@ fn two_users_write_from_the_shell() {
     assert!(desk.fail("cat", 1, &["login", "ann"]).contains("the name or the password is wrong"));
     assert!(desk.fail("ann", 1, &["send", "nobody", "hello"]).contains("name a user by number"));
 
+    assert!(desk.fail("no/such/folder", 1, &["login", "ann"]).contains("give another data file with --data FILE"));
+
     desk.succeed("ann", &["send", "u2", "hello bob"]);
     let printed = desk.succeed("bob", &["tail", "--once"]);
     assert!(printed.ends_with(" ann: hello bob\n"), "{printed}");

@@ -225,7 +225,7 @@ impl Store {
     fn conversations_where(&self, condition: &str, params: &[&dyn rusqlite::ToSql]) -> Result<Vec<Conversation>> {
         let query = format!(
             "SELECT convs.conv, coalesce(convs.name, users.name), unread, max(read, coalesce(wanted, 0)),
-                max(head, cursor), peer_read, peer_recv, closed, time,
+                max(head, cursor), cursor, peer_read, peer_recv, closed, time,
                 (SELECT count(*) FROM outbox WHERE outbox.conv = convs.conv AND errno IS NULL)
             FROM convs LEFT JOIN users
                 ON users.id = CASE WHEN convs.conv LIKE 'u%' THEN CAST(substr(convs.conv, 2) AS INTEGER) END
@@ -239,11 +239,12 @@ impl Store {
                 unread: number(row, 2)?,
                 read: number(row, 3)?,
                 head: number(row, 4)?,
-                peer_read: number(row, 5)?,
-                peer_recv: number(row, 6)?,
-                closed: row.get(7)?,
-                time: row.get(8)?,
-                pending: number(row, 9)?,
+                held: number(row, 5)?,
+                peer_read: number(row, 6)?,
+                peer_recv: number(row, 7)?,
+                closed: row.get(8)?,
+                time: row.get(9)?,
+                pending: number(row, 10)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)

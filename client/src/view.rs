@@ -15,8 +15,10 @@ pub struct Conversation {
     pub unread: u64,
     /// The number up to which the user has read.
     pub read: u64,
-    /// The last number.
+    /// The last number that the server has named.
     pub head: u64,
+    /// The last number that has come to the store.
+    pub held: u64,
     /// What the partner has read.
     pub peer_read: u64,
     /// What some device of the partner has stored.

@@ -15,7 +15,19 @@ const TEAM: Conv = Conv::Group(3);
 
 fn row(conv: Conv, name: &str, unread: u64) -> Conversation {
     let name = Some(name.to_owned());
-    Conversation { conv, name, unread, read: 0, head: 9, peer_read: 1, peer_recv: 2, pending: 0, closed: None, time: 0 }
+    Conversation {
+        conv,
+        name,
+        unread,
+        read: 0,
+        head: 9,
+        held: 9,
+        peer_read: 1,
+        peer_recv: 2,
+        pending: 0,
+        closed: None,
+        time: 0,
+    }
 }
 
 fn message(seq: u64, from: i64, text: &str) -> Message {

@@ -186,7 +186,7 @@ impl Store {
     pub(crate) fn after(&self, conv: Conv, after: u64, limit: usize) -> Result<Vec<Message>> {
         let query = format!(
             "SELECT {COLUMNS} WHERE conv = ?1 AND seq > ?2 AND {IS_SHOWN} AND seq <
-                coalesce((SELECT min(first) FROM gaps WHERE gaps.conv = ?1 AND first > ?2), 1 << 53)
+                coalesce((SELECT min(first) FROM gaps WHERE gaps.conv = ?1 AND last > ?2), 1 << 53)
             ORDER BY seq LIMIT ?3"
         );
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);

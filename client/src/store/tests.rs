@@ -85,7 +85,7 @@ fn a_message_is_stored_with_its_cursor_and_counted() {
     assert_eq!((cursor(&store, BOB), row(&store, BOB).unread), (Some(2), 2));
     store.apply(&[take(BOB, own), take(BOB, chat(4, "c")), take(BOB, chat(4, "c"))]).expect("stored");
     let bob = row(&store, BOB);
-    assert_eq!((bob.unread, bob.read, bob.head), (1, 3, 4), "sending marks all before it as read");
+    assert_eq!((bob.unread, bob.read, bob.head, bob.held), (1, 3, 4, 4), "sending marks all before it as read");
     let texts = shown(&store, BOB);
     assert_eq!(texts.iter().map(|(_, text)| &**text).collect::<Vec<_>>(), ["a", "b", "mine", "c"]);
 }
@@ -99,6 +99,8 @@ fn what_is_missing_is_a_gap_until_a_page_fills_it() {
     assert_eq!(gaps(&store, TEAM), [(11, 39), (42, 51)]);
     let history = store.history(TEAM, None, 100).expect("history");
     assert_eq!((history.messages.len(), history.has_gap, history.is_start), (1, true, false), "down to the gap");
+    let after = |seq| store.after(TEAM, seq, 100).expect("messages").len();
+    assert_eq!([after(10), after(25), after(39), after(41), after(45), after(51)], [0, 0, 2, 0, 0, 1], "up to the gap");
     assert_eq!(store.history(TEAM, Some(42), 100).expect("history").messages.len(), 2, "below it");
     store.apply(&[page(TEAM, 45..=51, 10, false)]).expect("a page");
     assert_eq!(gaps(&store, TEAM), [(11, 39), (42, 44)]);
