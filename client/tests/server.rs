@@ -165,6 +165,8 @@ fn a_file_is_all_that_a_device_needs() {
     // No password: the file has a token. More was missed than comes by itself, so the rest is read in pages.
     let again = Options::new(server.address().to_string()).file(&file);
     let bob = online(again.clone());
+    let row = bob.conversation(Conv::User(ann_id)).expect("a conversation").expect("it is there");
+    assert_eq!((row.unread, row.head, row.held), (350, 350, 350));
     assert_eq!(texts(&bob, Conv::User(ann_id)), numbered("ann", 350));
     assert!(matches!(Client::open(again.clone()), Err(Error::InUse)));
     // The same device elsewhere, from a copy of the file.

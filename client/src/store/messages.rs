@@ -14,6 +14,8 @@ struct Place {
     cursor: u64,
     floor: u64,
     read: u64,
+    /// What `unread` is about, which the server counts.
+    head: u64,
 }
 
 impl Store {
@@ -23,7 +25,9 @@ impl Store {
         if message.seq > place.cursor {
             self.add_gap(conv, place.cursor.max(place.floor) + 1, message.seq - 1)?;
             self.move_cursor(conv, message.seq, &message.tag, message.time)?;
-            self.count(conv, message, place.read)?;
+            if message.seq > place.head {
+                self.count(conv, message, place.read)?;
+            }
         }
         self.merge(conv, message)
     }
@@ -37,9 +41,10 @@ impl Store {
 
     fn place(&self, conv: Conv) -> Result<Place> {
         self.touch(conv)?;
-        let query = "SELECT cursor, floor, read FROM convs WHERE conv = ?1";
-        let place =
-            |row: &Row<'_>| Ok(Place { cursor: number(row, 0)?, floor: number(row, 1)?, read: number(row, 2)? });
+        let query = "SELECT cursor, floor, read, head FROM convs WHERE conv = ?1";
+        let place = |row: &Row<'_>| {
+            Ok(Place { cursor: number(row, 0)?, floor: number(row, 1)?, read: number(row, 2)?, head: number(row, 3)? })
+        };
         Ok(self.connection.prepare_cached(query)?.query_row([conv.to_string()], place)?)
     }
 
@@ -50,7 +55,7 @@ impl Store {
         Ok(())
     }
 
-    /// Counts what is not read. A message of one's own marks everything before it as read.
+    /// Counts what is not read of what comes after the last 43. A message of one's own marks everything before it as read.
     fn count(&self, conv: Conv, message: &frame::Message, read: u64) -> Result<()> {
         let body = Body::of(message.m.as_deref());
         let update = if message.from == self.me {

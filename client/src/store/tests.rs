@@ -91,6 +91,20 @@ fn a_message_is_stored_with_its_cursor_and_counted() {
 }
 
 #[test]
+fn the_server_has_counted_what_a_run_brings() {
+    let mut store = store();
+    store.apply(&[take(BOB, chat(1, "a"))]).expect("stored");
+    let counted = Line { unread: 2, read: 2, ..line(BOB, 4, 0) };
+    let own = message(2, 7, r#"{"msgType":4,"msg":"from another device"}"#);
+    let run = [take(BOB, own), take(BOB, chat(3, "b")), take(BOB, chat(4, "c"))];
+    store.apply(&[Change::Line { line: counted, adopt: false }]).expect("a 43");
+    store.apply(&run).expect("a run");
+    assert_eq!(row(&store, BOB).unread, 2);
+    store.apply(&[take(BOB, chat(5, "d"))]).expect("live");
+    assert_eq!(row(&store, BOB).unread, 3);
+}
+
+#[test]
 fn what_is_missing_is_a_gap_until_a_page_fills_it() {
     let mut store = store();
     store.apply(&[Change::Line { line: line(TEAM, 40, 10), adopt: true }]).expect("adopted");
