@@ -177,6 +177,8 @@ pub(crate) struct Page {
 pub(crate) struct Read {
     pub(crate) conv: Conv,
     #[serde(deserialize_with = "number")]
+    pub(crate) head: u64,
+    #[serde(deserialize_with = "number")]
     pub(crate) read: u64,
     #[serde(deserialize_with = "number")]
     pub(crate) unread: u64,

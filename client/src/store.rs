@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::change::{Account, Change};
 use crate::conv::Conv;
 use crate::error::Result;
-use crate::frame::Line;
+use crate::frame::{Line, Read};
 use crate::machine::{Cursor, Known, Login};
 use crate::view::Conversation;
 
@@ -147,9 +147,12 @@ impl Store {
             Change::Floor { conv, floor } => self.raise_floor(*conv, *floor),
             Change::Read(read) => {
                 self.touch(read.conv)?;
-                let update = "UPDATE convs SET read = max(read, ?2), unread = ?3,
+                // A mark that is older than what has come says nothing of it.
+                let update = "UPDATE convs SET read = max(read, ?2), head = max(head, ?4),
+                    unread = CASE WHEN ?4 >= head THEN ?3 ELSE unread END,
                     wanted = CASE WHEN wanted > ?2 THEN wanted END WHERE conv = ?1";
-                self.connection.execute(update, params![read.conv.to_string(), int(read.read), int(read.unread)])?;
+                let Read { conv, head, read, unread } = read;
+                self.connection.execute(update, params![conv.to_string(), int(*read), int(*unread), int(*head)])?;
                 Ok(())
             }
             Change::Peer(peer) => {

@@ -7,7 +7,7 @@ use std::{env, fs, process};
 
 use super::*;
 use crate::error::Error;
-use crate::frame::{Message, Page, Peer, Read};
+use crate::frame::{Message, Page, Peer};
 use crate::machine::Wanted;
 use crate::view::Content;
 
@@ -200,7 +200,11 @@ fn marks_are_kept_until_the_server_has_them() {
     assert!(store.mark_read(BOB, 2).expect("marked"));
     assert!(!store.mark_read(BOB, 1).expect("no news"));
     assert_eq!((row(&store, BOB).unread, store.known().expect("marks").marks), (0, vec![(BOB, 2)]));
-    store.apply(&[Change::Read(Read { conv: BOB, read: 2, unread: 0 })]).expect("confirmed");
+    store.apply(&[Change::Read(Read { conv: BOB, head: 2, read: 2, unread: 0 })]).expect("confirmed");
+    // The mark of another device counts message 3, which comes behind it; an older mark says nothing of it.
+    let mark = |head, unread| Change::Read(Read { conv: BOB, head, read: 2, unread });
+    store.apply(&[mark(3, 1), take(BOB, chat(3, "c")), mark(2, 0)]).expect("marks");
+    assert_eq!(row(&store, BOB).unread, 1);
     assert_eq!(store.known().expect("marks").marks, []);
     store
         .apply(&[
