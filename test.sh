@@ -48,6 +48,9 @@ need mariadbd mariadb-server
 need mariadb-install-db mariadb-server
 need redis-server redis-server
 has_stream || missing+=(nginx libnginx-mod-stream)
+need node nodejs       # checks and tests the web client
+need npm npm
+need chromium chromium
 
 # ---- A MariaDB for all tests of this run ----
 
@@ -106,7 +109,17 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+# The packages that the tests of the web client use, as the lock file names them; only if it has changed.
+install_packages() {
+    local folder=tests/browser
+    [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ] || return 0
+    echo "test.sh: installing the packages of $folder"
+    npm ci --prefix "$folder" --no-audit --no-fund --loglevel=error || fail "npm ci fails in $folder"
+    touch "$folder/node_modules/.package-lock.json"
+}
+
 install_missing
+install_packages
 run=$(mktemp -d "${TMPDIR:-/tmp}/raybox-test-run-XXXXXXXX")
 start_mariadb
 

@@ -209,7 +209,7 @@ export class Conversations {
       conv.read = msg.seq;
       conv.unread = 0;
       delete conv.markDue;
-    } else if (msg.seq > conv.read && isChat(msg.m)) conv.unread += 1;
+    } else if (msg.seq > conv.read && isChat(msg.m, msg.seq)) conv.unread += 1;
     const lost = this.#lostBy(msg.m);
     if (lost) conv.closed = lost;
     else delete conv.closed;
@@ -217,7 +217,7 @@ export class Conversations {
     this.#preview(conv, msg);
     this.changed(conv);
     this.#events.message(msg);
-    if (isChange(msg.m)) {
+    if (isChange(msg.m, msg.seq)) {
       for (const witness of this.#witnesses) witness.push(msg);
       void this.#alter(conv, msg);
     }
@@ -235,7 +235,7 @@ export class Conversations {
     conv.time = Math.max(conv.time, msg.time);
     const last = conv.last;
     const target = msg.m?.edit ?? msg.m?.recall;
-    if (target === undefined) conv.last = msg;
+    if (!isChange(msg.m, msg.seq)) conv.last = msg;
     else if (last === null || last.seq === target) conv.last = changedBy(last ?? { ...msg, seq: target }, msg);
   }
 
@@ -251,7 +251,7 @@ export class Conversations {
       if (altered === msg) continue;
       this.#journal.msg(altered);
       if (msg.seq !== target) continue;
-      if (recall !== undefined && isChat(msg.m) && msg.seq > conv.read && conv.unread > 0) {
+      if (recall !== undefined && isChat(msg.m, msg.seq) && msg.seq > conv.read && conv.unread > 0) {
         conv.unread -= 1;
         this.changed(conv);
       }

@@ -68,8 +68,10 @@ export class Engine {
   #login;
   /** The conversations of each 46 without its 45. @type {Map<number, string[]>} */
   #asked = new Map();
-  /** @type {Set<string>} */
+  /** Conversations that have changed, and that others will be told of. @type {Set<string>} */
   #changed = new Set();
+  /** The same of their outboxes. @type {Set<string>} */
+  #pending = new Set();
   /** @type {number[]} */
   #watched = [];
   /** @type {Map<number, boolean>} */
@@ -117,7 +119,7 @@ export class Engine {
       isReady: (conv) => this.conversations.isReady(conv),
       place: (msg) => this.conversations.show(msg),
       isPast: (msg) => msg.seq <= this.conversations.get(msg.conv).seq,
-      changed: (conv) => emit({ kind: 'outbox', conv, list: structuredClone(this.outbox.of(conv)) }),
+      changed: (conv) => this.#notePending(conv),
     });
     this.#marks = new Marks({
       send,
@@ -371,6 +373,17 @@ export class Engine {
   #setStatus(status) {
     this.status = status;
     this.#emit({ kind: 'status', status });
+  }
+
+  /** @param {string} conv */
+  #notePending(conv) {
+    if (this.#pending.size === 0) {
+      queueMicrotask(() => {
+        for (const name of this.#pending) this.#emit({ kind: 'outbox', conv: name, list: structuredClone(this.outbox.of(name)) });
+        this.#pending.clear();
+      });
+    }
+    this.#pending.add(conv);
   }
 
   /** @param {Conversation} conv */

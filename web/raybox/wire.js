@@ -121,14 +121,21 @@ export const partnerOf = (conv) => (conv[0] === 'u' ? Number(conv.slice(1)) : 0)
 /** The group of a conversation, or 0. @param {string} conv */
 export const groupOf = (conv) => (conv[0] === 'g' ? Number(conv.slice(1)) : 0);
 
-/** Whether a message counts as unread for others: a chat that is neither an edit nor a recall. @param {Frame | null} m */
-export function isChat(m) {
-  return m !== null && (m.msgType === Type.chat || m.msgType === Type.groupChat) && !isChange(m);
+/**
+ * Whether a message counts as unread for others: a chat that is neither an edit nor a recall.
+ * @param {Frame | null} m @param {number} [seq] its number
+ */
+export function isChat(m, seq) {
+  return m !== null && (m.msgType === Type.chat || m.msgType === Type.groupChat) && !isChange(m, seq);
 }
 
-/** Whether a message changes another one: an edit or a recall. @param {Frame | null} m */
-export function isChange(m) {
-  return m !== null && (Number.isInteger(m.edit) || Number.isInteger(m.recall));
+/**
+ * Whether a message changes another one: an edit or a recall. A message that was edited has the frame of the edit, which
+ * names the message itself.
+ * @param {Frame | null} m @param {number} [seq] its number
+ */
+export function isChange(m, seq) {
+  return m !== null && ((Number.isInteger(m.edit) && m.edit !== seq) || Number.isInteger(m.recall));
 }
 
 /**

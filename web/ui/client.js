@@ -98,7 +98,7 @@ export const waitingCount = () =>
   [...box.conversations.keys()].reduce((sum, conv) => sum + box.pending(conv).filter((pending) => pending.state !== 'acked').length, 0);
 
 /** Whether a message is shown by itself. @param {Message} msg */
-export const isShown = (msg) => !isChange(msg.m);
+export const isShown = (msg) => !isChange(msg.m, msg.seq);
 
 /** Users whose presence is of interest: partners and friends. */
 export function watchAll() {

@@ -77,17 +77,20 @@ export function iconButton(name, label, onclick, props = {}) {
 }
 
 /**
- * Calls `run` once after everything that happens now, however often it is asked for.
+ * Calls `run` once before the page is drawn next, however often it is asked for until then.
  * @param {() => void} run
  */
 export function once(run) {
   let isAsked = false;
+  const now = () => {
+    isAsked = false;
+    run();
+  };
   return () => {
     if (isAsked) return;
     isAsked = true;
-    queueMicrotask(() => {
-      isAsked = false;
-      run();
-    });
+    // A page that nobody sees is not drawn.
+    if (document.visibilityState === 'visible') requestAnimationFrame(now);
+    else setTimeout(now, 100);
   };
 }

@@ -35,7 +35,7 @@ export class MessageActions {
   #buttons(msg) {
     const text = msg.m ? textOf(msg.m) : '';
     const copy = iconButton('copy', t('copy'), () => void attempt(() => navigator.clipboard.writeText(text), t('copied')));
-    if (msg.from !== box.account.user || !isChat(msg.m)) return [copy];
+    if (msg.from !== box.account.user || !isChat(msg.m, msg.seq)) return [copy];
     return [
       iconButton('edit', t('edit'), () => this.#edit(msg)),
       iconButton('recall', t('recall'), () => void this.#recall(msg)),

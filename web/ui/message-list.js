@@ -12,7 +12,7 @@ import { announce } from './notices.js';
 /** @typedef {import('../raybox.js').Message} Message */
 
 /** Messages that are loaded at once, and the most that are in the page. */
-const PAGE = 60;
+const PAGE = 100;
 const MOST = 300;
 
 /** A page is loaded when this many pixels are left before the end of what is there. */
@@ -29,8 +29,8 @@ export class MessageList extends EventTarget {
   #atEnd = true;
   #isLoading = false;
   #isStopped = false;
-  /** The read mark when the conversation was opened: the line stands behind it. */
-  #newFrom = 0;
+  /** The read mark when the conversation was opened: the line stands behind it. @type {number | undefined} */
+  #newFrom;
   /** The elements and what they show. @type {Map<string, {node: HTMLElement, shows: string}>} */
   #nodes = new Map();
   #listening = new Listening();
@@ -73,7 +73,7 @@ export class MessageList extends EventTarget {
 
   /** The last own text, to be edited. */
   lastOwn() {
-    return this.#items.findLast((msg) => msg.from === box.account.user && isChat(msg.m));
+    return this.#items.findLast((msg) => msg.from === box.account.user && isChat(msg.m, msg.seq));
   }
 
   // ---- Loading ----
@@ -81,8 +81,8 @@ export class MessageList extends EventTarget {
   /** Shows the first unread message, or the end. */
   async #open() {
     const conv = box.conversations.get(this.#conv);
-    this.#newFrom = conv && conv.unread > 0 ? conv.read : 0;
-    const where = this.#newFrom ? { around: this.#newFrom + 1, limit: PAGE } : { limit: PAGE };
+    this.#newFrom = conv && conv.unread > 0 ? conv.read : undefined;
+    const where = this.#newFrom !== undefined ? { around: this.#newFrom + 1, limit: PAGE } : { limit: PAGE };
     const isFirst = await this.#load(where, (msgs) => (this.#items = msgs), true);
     if (!isFirst) return;
     const line = this.#list.querySelector('.new-line');
@@ -111,6 +111,8 @@ export class MessageList extends EventTarget {
       if (isNew || where.after !== undefined) this.#atEnd = page.atEnd;
       this.#notice.textContent = this.#atStart && this.#items.length > 0 ? t('beginning') : '';
       this.#render();
+      // What came may be too little to fill the screen: edits, for example, are not shown by themselves.
+      if (page.msgs.length > 0) setTimeout(() => !this.#isStopped && this.#onScroll(), 0);
       return true;
     } catch (error) {
       const { errno } = /** @type {any} */ (error);
@@ -162,7 +164,7 @@ export class MessageList extends EventTarget {
     else if (!last || msg.seq > last.seq) this.#atEnd = false;
     if (msg.from !== box.account.user && isShown(msg) && document.visibilityState === 'visible') this.#announce(msg);
     if (msg.from === box.account.user && isShown(msg)) {
-      this.#newFrom = 0;
+      this.#newFrom = undefined;
       this.#stick = this.#atEnd;
     }
     this.#renderSoon();
@@ -285,7 +287,7 @@ export class MessageList extends EventTarget {
       return isFirst;
     };
     for (const msg of visible(this.#items)) {
-      if (this.#newFrom && !hasLine && msg.seq > this.#newFrom && msg.from !== box.account.user) {
+      if (this.#newFrom !== undefined && !hasLine && msg.seq > this.#newFrom && msg.from !== box.account.user) {
         hasLine = true;
         put('new', '', newLine);
         before = undefined;

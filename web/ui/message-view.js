@@ -16,9 +16,9 @@ import { attempt } from './notices.js';
 const LONG = 3000;
 
 /** @param {number} time */
-export const dayLine = (time) => h('li', { class: 'day-line', role: 'separator', 'aria-label': dayName(time) }, h('span', {}, dayName(time)));
+export const dayLine = (time) => h('li', { class: 'day-line' }, h('span', {}, dayName(time)));
 
-export const newLine = () => h('li', { class: 'new-line', role: 'separator', 'aria-label': t('newMessages') }, h('span', {}, t('newMessages')));
+export const newLine = () => h('li', { class: 'new-line' }, h('span', {}, t('newMessages')));
 
 /** How far an own message has come. @param {Message} msg @param {Conversation | undefined} conv */
 export function progressOf(msg, conv) {

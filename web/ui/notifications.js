@@ -31,7 +31,7 @@ export function startNotifications() {
 
 /** @param {import('../raybox.js').Message} msg */
 function notify(msg) {
-  if (msg.from === box.account.user || !isChat(msg.m) || !msg.m || box.status.state !== 'online') return;
+  if (msg.from === box.account.user || !isChat(msg.m, msg.seq) || !msg.m || box.status.state !== 'online') return;
   if (notificationState() !== 'granted' || isLookingAt(msg.conv) || localStorage.getItem(SEEN) === msg.conv) return;
   const conv = box.conversations.get(msg.conv);
   const who = conv?.kind === 'group' ? `${personName(msg.from, conv)} · ${titleOf(msg.conv)}` : titleOf(msg.conv);

@@ -12,6 +12,8 @@ const BINARY = process.env.RAYBOX_SERVER ?? fileURLToPath(new URL('../../../targ
 
 export class Server {
   port = 0;
+  /** Where the web client is. */
+  url = '';
   /** @type {import('node:child_process').ChildProcess | undefined} */
   #child;
 
@@ -40,6 +42,7 @@ export class Server {
       return /listening on [^ ]*:\d+/.test(output);
     }, PATIENCE);
     this.port = Number(/listening on [^ ]*:(\d+)/.exec(output)?.[1]);
+    this.url = `http://127.0.0.1:${this.port}/`;
   }
 
   /** Ends it as a crash would. */

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { MemoryStore } from '../../../web/raybox.js';
+import { isChange, MemoryStore } from '../../../web/raybox.js';
 import { entry, Fake, push, tagOf } from '../support/fake.js';
 import { settle, until } from '../support/wait.js';
 
@@ -118,12 +118,24 @@ test('edits and recalls change what is held, in the order of their numbers', asy
   await until('three changes', () => fake.told('altered').length === 3);
   const { msgs } = await fake.box.history('u2');
   assert.deepEqual([msgs[0].m?.msg, msgs[0].edited], ['newer', 5]);
+  assert.deepEqual(msgs.filter((msg) => !isChange(msg.m, msg.seq)).map((msg) => msg.seq), [1, 2]);
   assert.deepEqual([msgs[1].m, msgs[1].recalled], [null, 4]);
   assert.equal(fake.box.conversations.get('u2')?.unread, 1, 'a recalled message does not count');
   one.say(push('u2', 6, { recall: 1 }));
   await until('a fourth', () => fake.told('altered').length === 4);
   const after = await fake.box.history('u2');
   assert.deepEqual(after.msgs.filter((msg) => msg.m?.msg?.startsWith('new')), [], 'the texts of its edits are gone too');
+  fake.box.stop();
+});
+
+test('a message that comes edited is shown by itself, and its edit is not', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  const edit = { edit: 1, msg: 'new' };
+  one.say(push('u2', 1, edit, { edited: 2 }), push('u2', 2, edit));
+  await settle();
+  const conv = fake.box.conversations.get('u2');
+  assert.deepEqual([conv?.unread, conv?.last?.seq, conv?.last?.m?.msg], [1, 1, 'new']);
   fake.box.stop();
 });
 

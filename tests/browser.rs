@@ -1,0 +1,102 @@
+//! The web client and its library: types and style, the library in Node, people in real browsers,
+//! and the same behind nginx while a node dies. The tests themselves are in `tests/browser/`.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use testkit::{Cluster, Nginx, TestServer, Workplace, wait_within};
+
+/// How long all tests of one run of Node may take on a busy machine.
+const NODE_PATIENCE: Duration = Duration::from_secs(600);
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser")
+}
+
+/// Node in the folder of the tests, with this server.
+fn node(arguments: &[&str]) -> Command {
+    let mut command = Command::new("node");
+    // The developer's settings must not reach the servers.
+    for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+        command.env_remove(variable);
+    }
+    command.args(arguments).current_dir(folder()).env("RAYBOX_SERVER", env!("CARGO_BIN_EXE_server"));
+    if let Some(pictures) = env::var_os("WEB_PICTURES") {
+        command.env("RAYBOX_PICTURES", pictures);
+    }
+    command
+}
+
+/// The files of a folder of tests. Node's own search differs between its versions.
+fn tests_in(name: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder().join(name)).expect("read the folder of the tests");
+    let files = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    let mut tests: Vec<String> =
+        files.filter(|file| file.ends_with(".test.js")).map(|file| format!("{name}/{file}")).collect();
+    tests.sort();
+    assert!(!tests.is_empty(), "no tests in {name}");
+    tests
+}
+
+/// Starts Node's test runner on these files; what it says is shown.
+fn start_tests(files: &[String], settings: &[(&str, &str)]) -> Child {
+    assert!(folder().join("node_modules").exists(), "run ./test.sh, which installs what the browser tests need");
+    let mut arguments = vec!["--test"];
+    arguments.extend(files.iter().map(String::as_str));
+    let mut command = node(&arguments);
+    command.envs(settings.iter().copied()).stdin(Stdio::null());
+    command.spawn().expect("run node: ./test.sh installs it")
+}
+
+/// Waits until a child has ended; kills it if that takes too long.
+fn wait(mut child: Child) -> ExitStatus {
+    let mut status = None;
+    let ended = || {
+        status = child.try_wait().expect("wait for node");
+        status.is_some()
+    };
+    wait_within(NODE_PATIENCE, "the tests in node end", ended);
+    status.expect("it has ended")
+}
+
+#[test]
+fn the_web_client_is_typed_and_tidy() {
+    for check in ["types", "lint"] {
+        let output = Command::new("npm").args(["run", "--silent", check]).current_dir(folder()).output();
+        let output = output.expect("run npm: ./test.sh installs it");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{check}:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn the_library_works_in_node() {
+    assert!(wait(start_tests(&tests_in("unit"), &[])).success());
+}
+
+#[test]
+fn people_talk_in_browsers() {
+    assert!(wait(start_tests(&tests_in("browser"), &[])).success());
+}
+
+#[test]
+fn people_talk_through_nginx_while_a_node_dies() {
+    let mut cluster = Cluster::start_with(3, |builder| {
+        builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
+    });
+    let nginx = Nginx::as_shipped(&cluster.addresses());
+    let place = Workplace::empty();
+    let url = format!("http://{}/", nginx.addresses()[0]);
+    // The people's program makes this file when they are in the middle of it.
+    let signal = place.path().join("kill");
+    let settings = [("WEB_URL", url.as_str()), ("WEB_SIGNAL", &signal.to_string_lossy())];
+    let mut child = start_tests(&tests_in("cluster"), &settings);
+    let asked = || signal.exists() || child.try_wait().expect("look at node").is_some();
+    wait_within(NODE_PATIENCE, "people are in the middle of it", asked);
+    cluster.nodes[0].kill9();
+    assert!(wait(child).success());
+    assert!(cluster.nodes[1..].iter().all(TestServer::is_alive));
+}

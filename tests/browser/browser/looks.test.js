@@ -1,0 +1,176 @@
+// A long history, small screens, accessibility, and the pictures of the README.
+
+import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
+import { readFile } from 'node:fs/promises';
+import { after, before, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { MemoryStore, RayBox } from '../../../web/raybox.js';
+import { launch, Person } from '../support/people.js';
+import { Nc, Server } from '../support/server.js';
+import { until } from '../support/wait.js';
+
+/** @type {Server} */
+let server;
+/** @type {import('playwright-core').Browser} */
+let browser;
+
+before(async () => {
+  [server, browser] = await Promise.all([Server.start(), launch()]);
+});
+after(async () => {
+  await browser.close();
+  await server.stop();
+});
+
+test('a conversation of 5,000 messages scrolls from its end to its beginning', async (t) => {
+  const ann = await Person.join(browser, server.url, 'ann long');
+  const nc = new Nc(server.port);
+  const bob = await nc.join('bob long');
+  nc.close();
+  const sender = new Nc(server.port);
+  sender.say({ msgType: 1, name: 'bob long', password: 'secret-bob long', level: 2, device: 'd' });
+  await sender.hear((frame) => frame.msgType === 45);
+  for (let at = 1; at <= 5000; at++) sender.say({ msgType: 4, FROMID: bob, TOID: ann.id, cid: `c${at}`, msg: `number ${at}` });
+  await until('all are acknowledged', () => sender.heard.filter((frame) => frame.msgType === 41).length === 5000);
+  sender.close();
+  const { page } = ann;
+  await page.getByRole('link', { name: /5000|999\+/ }).click();
+  // It opens at the first unread message, which is the first of all; from the end it scrolls back.
+  await ann.sees('number 1');
+  assert.equal(await page.locator('.new-line').count(), 1);
+  await page.getByRole('button', { name: 'To the latest message' }).click();
+  await ann.sees('number 5000');
+  const started = Date.now();
+  const { seen, most, holes } = await page.locator('.scroller').evaluate(scrollUp);
+  t.diagnostic(`scrolled through 5,000 messages in ${Date.now() - started} ms`);
+  assert.deepEqual(holes, []);
+  assert.equal(seen, 5000);
+  assert.ok(most <= 300, `${most} messages were in the page`);
+  assert.deepEqual(ann.faults, []);
+  await ann.context.close();
+});
+
+/**
+ * In the page: scrolls up until the beginning is there.
+ * @param {Element} scroller
+ */
+async function scrollUp(scroller) {
+  /** @type {Set<number>} */
+  const seen = new Set();
+  /** @type {number[]} */
+  const holes = [];
+  let most = 0;
+  while (!seen.has(1)) {
+    scroller.scrollTop = 0;
+    await new Promise((resolve) => requestAnimationFrame(resolve));
+    const numbers = [...scroller.querySelectorAll('.message-text')].map((text) => Number(text.textContent?.slice(7)));
+    numbers.forEach((number, at) => {
+      if (at > 0 && number !== numbers[at - 1] + 1) holes.push(number);
+      seen.add(number);
+    });
+    most = Math.max(most, numbers.length);
+  }
+  return { seen: seen.size, most, holes };
+}
+
+/** Serious faults that axe-core finds in what is shown. @param {import('playwright-core').Page} page */
+async function seriousFaults(page) {
+  const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+  // Through the debugger, which the content security policy does not concern.
+  await page.evaluate(axe);
+  const found = await page.evaluate(() => /** @type {any} */ (globalThis).axe.run(document, { resultTypes: ['violations'] }));
+  return found.violations
+    .filter((/** @type {any} */ fault) => fault.impact === 'serious' || fault.impact === 'critical')
+    .map((/** @type {any} */ fault) => `${fault.id}: ${fault.nodes.map((/** @type {any} */ node) => `${node.html} ${node.failureSummary}`).join('\n')}`);
+}
+
+/** Writes a picture into docs/img if it is wanted. @param {Person} person @param {string} name */
+async function picture(person, name) {
+  const folder = process.env.RAYBOX_PICTURES;
+  const path = folder && fileURLToPath(new URL(`${name}.png`, `file://${folder}/`));
+  const bytes = await person.page.screenshot({ path: path || undefined, animations: 'disabled', caret: 'hide' });
+  assert.ok(bytes.length < 150_000, `${name} has ${bytes.length} bytes`);
+}
+
+test('it looks right: light, dark, on a phone, and for a screen reader', async () => {
+  const ann = await Person.join(browser, server.url, 'Ann', { timezoneId: 'UTC' });
+  const { page } = ann;
+  assert.deepEqual(await seriousFaults(page), []);
+  const friends = await talkTo(ann);
+  await page.getByRole('link', { name: /Hikers/ }).click();
+  await ann.sees('Bring water, it will be hot.');
+  await ann.write('I will bring cake as well.');
+  await page.waitForSelector('.mark.is-sent');
+  await page.getByRole('link', { name: /Bob/ }).click();
+  await ann.sees('We meet at eight: https://example.org/hikers');
+  await ann.write('Yes! See you at the station.');
+  await page.waitForSelector('.mark.is-delivered');
+  await friends[0].markRead(`u${ann.id}`, Number(friends[0].conversations.get(`u${ann.id}`)?.seq));
+  await page.waitForSelector('.mark.is-read');
+  await page.mouse.move(0, 0);
+  for (const scheme of /** @type {const} */ (['light', 'dark'])) {
+    await page.emulateMedia({ colorScheme: scheme });
+    assert.deepEqual(await seriousFaults(page), [], scheme);
+    await picture(ann, `web-${scheme}`);
+  }
+  await page.emulateMedia({ colorScheme: 'light' });
+  for (const name of ['Find people and groups', 'Settings']) {
+    await page.getByRole('button', { name, exact: true }).click();
+    await page.waitForSelector('.dialog');
+    assert.deepEqual(await seriousFaults(page), [], name);
+    await page.keyboard.press('Escape');
+    await page.waitForSelector('.dialog', { state: 'detached' });
+  }
+  await phone(ann);
+  for (const friend of friends) friend.stop();
+  assert.deepEqual(ann.faults, []);
+  await ann.context.close();
+});
+
+/** @param {Person} ann */
+async function phone(ann) {
+  const { page } = ann;
+  await page.setViewportSize({ width: 390, height: 780 });
+  const isWide = () => page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
+  assert.equal(await isWide(), false, 'nothing is cut off in a conversation');
+  assert.deepEqual(await seriousFaults(page), [], 'on a phone');
+  await picture(ann, 'web-phone');
+  await page.getByRole('button', { name: 'Back to the list' }).click();
+  assert.equal(await page.locator('.side').isVisible(), true);
+  assert.equal(await page.locator('.main').isVisible(), false);
+  assert.equal(await isWide(), false, 'nor in the list');
+  await page.getByRole('button', { name: 'Settings' }).click();
+  assert.equal(await isWide(), false, 'nor in a dialog');
+  await page.keyboard.press('Escape');
+}
+
+/** Friends who have written to Ann; the first is Bob. @param {Person} ann @returns {Promise<RayBox[]>} */
+async function talkTo(ann) {
+  const friends = await Promise.all(['Bob', '林美', 'Dana'].map(async (name) => {
+    const box = new RayBox({ url: `tcp://127.0.0.1:${server.port}`, store: new MemoryStore() });
+    await box.start();
+    await box.register({ name, password: 'secret' });
+    await until('online', () => box.status.state === 'online');
+    return box;
+  }));
+  const [bob, mei, dana] = friends;
+  const conv = `u${ann.id}`;
+  await mei.send(conv, '早上好！今天下午有空吗？');
+  await dana.send(conv, 'The train leaves at 7:32 🚆');
+  const group = await dana.createGroup('Hikers', 'every Sunday');
+  await bob.joinGroup(group);
+  await ann.page.getByRole('button', { name: 'Find people and groups' }).click();
+  await ann.page.getByLabel(/Number of a person/).fill('Hikers');
+  await ann.page.getByRole('button', { name: 'Search', exact: true }).click();
+  await ann.page.getByRole('button', { name: 'Join' }).click();
+  await ann.page.waitForSelector('rb-thread[conv^="g"]');
+  await until('Ann is a member', () => bob.conversations.get(`g${group}`)?.last?.m?.USERID === ann.id);
+  await dana.send(`g${group}`, 'Welcome, Ann!');
+  await until('in order', () => bob.conversations.get(`g${group}`)?.last?.m?.msg === 'Welcome, Ann!');
+  await bob.send(`g${group}`, 'Great that you are here.');
+  await bob.send(`g${group}`, 'Bring water, it will be hot.');
+  for (const text of ['Hi Ann! Are you coming on Sunday?', 'We meet at eight: https://example.org/hikers']) await bob.send(conv, text);
+  await ann.page.getByRole('link', { name: /Bob/ }).waitFor();
+  return friends;
+}

@@ -1,0 +1,57 @@
+// Three people in browsers, through nginx, on three nodes of which one is killed. The test in Rust that runs this starts the
+// nodes, and kills one when the file WEB_SIGNAL appears.
+
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { test } from 'node:test';
+import { launch, Person } from '../support/people.js';
+import { until } from '../support/wait.js';
+
+const ADDRESS = process.env.WEB_URL ?? '';
+const SIGNAL = process.env.WEB_SIGNAL ?? '';
+
+test('all see the same, everything once, whichever node dies', async () => {
+  const browser = await launch();
+  try {
+    // nginx gives each connection to the node with the fewest, so that the people are on several.
+    const people = await Promise.all(['ann', 'bob', 'cat'].map((name) => Person.join(browser, ADDRESS, name)));
+    const group = await makeGroup(people);
+    await Promise.all(people.map((person) => person.open(group)));
+    const each = 20;
+    const writing = Promise.all(people.map(async (person) => {
+      for (let at = 0; at < each; at++) await person.write(`${person.name} ${at}`);
+    }));
+    await until('some are there', async () => (await people[0].texts()).length > 10);
+    await writeFile(SIGNAL, '');
+    await writing;
+    for (const person of people) {
+      await until(`${person.name} has sent all`, async () => (await person.page.locator('.is-pending').count()) === 0, 60_000);
+      await until(`${person.name} has all`, async () => (await person.texts()).length === people.length * each, 60_000);
+      assert.deepEqual(person.faults, []);
+    }
+    const [first, ...others] = await Promise.all(people.map((person) => person.texts()));
+    for (const texts of others) assert.deepEqual(texts, first);
+    for (const { name } of people) {
+      assert.deepEqual(first.filter((text) => text.startsWith(name)), Array.from({ length: each }, (_, at) => `${name} ${at}`));
+    }
+  } finally {
+    await browser.close();
+  }
+});
+
+/** The first makes a group, the others join it. @param {Person[]} people @returns {Promise<string>} the conversation */
+async function makeGroup([first, ...others]) {
+  await first.page.getByRole('button', { name: 'Find people and groups' }).click();
+  await first.page.getByRole('tab', { name: 'New group' }).click();
+  await first.page.getByLabel('Name of the group').fill('hikers');
+  await first.page.getByRole('button', { name: 'Create' }).click();
+  await first.page.waitForSelector('rb-thread[conv^="g"]');
+  for (const { page } of others) {
+    await page.getByRole('button', { name: 'Find people and groups' }).click();
+    await page.getByLabel(/Number of a person/).fill('hikers');
+    await page.getByRole('button', { name: 'Search', exact: true }).click();
+    await page.getByRole('button', { name: 'Join' }).click();
+    await page.waitForSelector('rb-thread[conv^="g"]');
+  }
+  return first.page.evaluate(() => location.hash.slice(1));
+}
