@@ -2,12 +2,15 @@
 // calls, and it tells everybody what happens. When it is closed, another one takes the lock and goes on from the store.
 
 import { Engine } from './engine.js';
-import { RayBoxError } from './wire.js';
+import { MemoryStore } from './memory-store.js';
+import { offlineError, RayBoxError } from './wire.js';
 
 /** @typedef {import('./engine.js').EngineEvent} EngineEvent */
 
 /** Calls that may be repeated when the tab that runs the engine has gone before it answered. */
 const REPEATABLE = new Set(['send', 'history', 'markRead', 'typing', 'watch', 'wake', 'reconnect', 'learn', 'learnAccount', 'userName']);
+
+/** @typedef {import('./engine.js').EngineOptions & import('./link.js').LinkOptions} Options */
 
 /**
  * @typedef {ReturnType<Engine['snapshot']>} Snapshot
@@ -18,26 +21,29 @@ const REPEATABLE = new Set(['send', 'history', 'markRead', 'typing', 'watch', 'w
 
 /** The one tab, or the program: calls go straight to the engine. */
 export class LocalHub {
+  #options;
+  #events;
+  /** @type {Engine | undefined} */
   #engine;
 
-  /** @param {import('./engine.js').EngineOptions & import('./link.js').LinkOptions} options @param {HubEvents} events */
+  /** @param {Options} options @param {HubEvents} events */
   constructor(options, events) {
-    this.#engine = new Engine(options, events.event);
-    this.events = events;
+    this.#options = options;
+    this.#events = events;
   }
 
   async start() {
-    await this.#engine.start();
-    this.events.snapshot(this.#engine.snapshot());
+    this.#engine = await startEngine(this.#options, this.#events.event, (engine) => this.#events.snapshot(engine.snapshot()));
   }
 
   /** @param {string} name @param {any[]} args @returns {Promise<any>} */
-  call(name, args) {
+  async call(name, args) {
+    if (!this.#engine) throw offlineError();
     return callEngine(this.#engine, name, args);
   }
 
   stop() {
-    this.#engine.stop();
+    this.#engine?.stop();
   }
 }
 
@@ -58,7 +64,7 @@ export class SharedHub {
 
   /**
    * @param {string} name of the lock and the channel
-   * @param {import('./engine.js').EngineOptions & import('./link.js').LinkOptions} options @param {HubEvents} events
+   * @param {Options} options @param {HubEvents} events
    */
   constructor(name, options, events) {
     this.name = name;
@@ -75,15 +81,16 @@ export class SharedHub {
 
   /** Runs the engine until this tab is closed. @returns {Promise<void>} */
   async #lead() {
-    const engine = new Engine(this.#options, (event) => {
+    const tell = (/** @type {EngineEvent} */ event) => {
       if (!this.#isStarted) return;
       this.#post({ kind: 'event', event });
       this.#events.event(event);
+    };
+    const engine = await startEngine(this.#options, tell, (started) => {
+      this.#engine = started;
+      this.#isStarted = true;
+      this.#tell(started);
     });
-    this.#engine = engine;
-    await engine.start();
-    this.#isStarted = true;
-    this.#tell(engine);
     for (const [id, call] of this.#calls) {
       this.#calls.delete(id);
       if (REPEATABLE.has(call.name)) callEngine(engine, call.name, call.args).then(call.resolve, call.reject);
@@ -151,6 +158,28 @@ export class SharedHub {
     this.#release?.();
     this.#channel.close();
   }
+}
+
+/**
+ * Starts an engine. A browser that cannot store anything, as in some private windows, is no reason not to: then everything is
+ * in memory, and `trouble` says so.
+ * @param {Options} options @param {(event: EngineEvent) => void} emit @param {(engine: Engine) => void} started
+ */
+async function startEngine(options, emit, started) {
+  let { store } = options;
+  /** @type {unknown} */
+  let trouble;
+  try {
+    await store.open();
+  } catch (error) {
+    trouble = error;
+    store = new MemoryStore();
+  }
+  const engine = new Engine({ ...options, store }, emit);
+  await engine.start();
+  started(engine);
+  if (trouble) emit({ kind: 'trouble', message: String(trouble) });
+  return engine;
 }
 
 /** @param {Engine} engine @param {string} name @param {any[]} args @returns {Promise<any>} */

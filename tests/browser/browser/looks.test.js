@@ -103,12 +103,13 @@ test('it looks right: light, dark, on a phone, and for a screen reader', async (
   await ann.write('I will bring cake as well.');
   await page.waitForSelector('.mark.is-sent');
   await page.getByRole('link', { name: /Bob/ }).click();
-  await ann.sees('We meet at eight: https://example.org/hikers');
+  await ann.sees('🏔️🥾');
   await ann.write('Yes! See you at the station.');
-  await page.waitForSelector('.mark.is-delivered');
+  await ann.write('I will bring cake.');
+  await until('both are delivered', async () => (await page.locator('.mark.is-delivered').count()) === 2);
   await friends[0].markRead(`u${ann.id}`, Number(friends[0].conversations.get(`u${ann.id}`)?.seq));
-  await page.waitForSelector('.mark.is-read');
-  await page.mouse.move(0, 0);
+  await until('both are read', async () => (await page.locator('.mark.is-read').count()) === 2);
+  await page.mouse.move(600, 600);
   for (const scheme of /** @type {const} */ (['light', 'dark'])) {
     await page.emulateMedia({ colorScheme: scheme });
     assert.deepEqual(await seriousFaults(page), [], scheme);
@@ -170,7 +171,11 @@ async function talkTo(ann) {
   await until('in order', () => bob.conversations.get(`g${group}`)?.last?.m?.msg === 'Welcome, Ann!');
   await bob.send(`g${group}`, 'Great that you are here.');
   await bob.send(`g${group}`, 'Bring water, it will be hot.');
-  for (const text of ['Hi Ann! Are you coming on Sunday?', 'We meet at eight: https://example.org/hikers']) await bob.send(conv, text);
+  const texts = [
+    'Hi Ann! Are you coming on Sunday?', 'We meet at eight: https://example.org/hikers',
+    'The path goes along the river, up to the old mill and back through the woods. It is 14 km, so take good shoes.', '🏔️🥾',
+  ];
+  for (const text of texts) await bob.send(conv, text);
   await ann.page.getByRole('link', { name: /Bob/ }).waitFor();
   return friends;
 }

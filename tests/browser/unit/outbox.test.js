@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { RayBoxError, uuid7 } from '../../../web/raybox.js';
+import { MemoryStore, RayBoxError, uuid7 } from '../../../web/raybox.js';
 import { ack, entry, Fake, push } from '../support/fake.js';
 import { settle, until } from '../support/wait.js';
 
@@ -194,6 +194,22 @@ test('the data of one user are not shown to another one', async () => {
   await other;
   assert.deepEqual(await fake.held('u2'), []);
   assert.equal(fake.box.conversations.size, 0);
+  fake.box.stop();
+});
+
+test('a browser that can store nothing is no reason not to work', async () => {
+  const store = new MemoryStore();
+  store.open = () => Promise.reject(new Error('no room'));
+  const fake = new Fake({ store });
+  /** @type {string[]} */
+  const troubles = [];
+  fake.box.addEventListener('trouble', (event) => troubles.push(/** @type {CustomEvent} */ (event).detail));
+  const one = await fake.login([entry('u2', 0)]);
+  assert.deepEqual(troubles, ['Error: no room']);
+  const cid = await fake.box.send('u2', 'hello');
+  await one.next(4);
+  one.say(ack(cid, 'u2', 1));
+  await until('nothing is pending', () => fake.box.pending('u2').length === 0);
   fake.box.stop();
 });
 

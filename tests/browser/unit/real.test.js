@@ -147,7 +147,9 @@ test('friends, blocking, devices, name, password, and the end of an account', as
   assert.equal((await ann.box.devices()).length, 1);
   await ann.box.deleteAccount('new');
   await until('signed out', () => ann.box.status.state === 'signedOut');
-  await assert.rejects(client().login({ name: 'anna5', password: 'new' }), (error) => error instanceof RayBoxError && error.errno === 302);
+  const gone = client();
+  await gone.start();
+  await assert.rejects(gone.login({ name: 'anna5', password: 'new' }), (error) => error instanceof RayBoxError && error.errno === 302);
 });
 
 test('edit and recall reach the other side', async () => {
