@@ -330,7 +330,7 @@ export class RayBox extends EventTarget {
     this.#tell('status', status);
   }
 
-  /** @param {import('./raybox/engine.js').EngineEvent} event */
+  /** @param {import('./raybox/core.js').EngineEvent} event */
   #onEvent(event) {
     switch (event.kind) {
       case 'status':

@@ -6,7 +6,7 @@ const CACHE = 'raybox-files';
 /** Every file of the client. A test compares this list with the folder. */
 const FILES = [
   './', 'app.js', 'icon.svg', 'manifest.webmanifest', 'raybox.js',
-  'raybox/conversations.js', 'raybox/engine.js', 'raybox/history.js', 'raybox/idb-store.js', 'raybox/journal.js',
+  'raybox/conversations.js', 'raybox/core.js', 'raybox/engine.js', 'raybox/history.js', 'raybox/idb-store.js', 'raybox/journal.js',
   'raybox/link.js', 'raybox/marks.js', 'raybox/memory-store.js', 'raybox/names.js', 'raybox/outbox.js',
   'raybox/ranges.js', 'raybox/requests.js', 'raybox/tabs.js', 'raybox/transport.js', 'raybox/wire.js',
   'styles/base.css', 'styles/chat.css', 'styles/dialogs.css', 'styles/layout.css',

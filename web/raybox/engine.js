@@ -1,245 +1,12 @@
-// The client behind one connection: logs in, synchronises, and joins conversations, outbox, marks and history. It has no
-// page and no clicks; what happens is told with plain objects that can be copied to other tabs.
+// The client behind one connection, with everything that its user can do. It has no page and no clicks.
 
-import { Conversations } from './conversations.js';
+import { Core } from './core.js';
 import { readPage } from './history.js';
-import { Journal } from './journal.js';
-import { Link } from './link.js';
-import { Marks } from './marks.js';
-import { Names } from './names.js';
-import { Outbox } from './outbox.js';
-import { Requests } from './requests.js';
-import { errorOf, groupOf, offlineError, partnerOf, RayBoxError, Type } from './wire.js';
+import { groupOf, partnerOf, RayBoxError, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
-/** @typedef {import('./wire.js').Message} Message */
-/** @typedef {import('./wire.js').Conversation} Conversation */
-/** @typedef {import('./wire.js').Pending} Pending */
-/** @typedef {import('./wire.js').Status} Status */
-/** @typedef {import('./wire.js').Account} Account */
 
-/** The period of the server's pings, and the most messages of one conversation that a synchronisation brings. */
-const PING = 45;
-const RESUME = 200;
-
-/**
- * What the engine tells.
- * @typedef {{kind: 'status', status: Status}
- *   | {kind: 'account', account: Account}
- *   | {kind: 'conversations', list: Conversation[]}
- *   | {kind: 'message', msg: Message}
- *   | {kind: 'altered', msg: Message}
- *   | {kind: 'reset', conv: string}
- *   | {kind: 'outbox', conv: string, list: Pending[]}
- *   | {kind: 'typing', conv: string, from: number}
- *   | {kind: 'presence', user: number, online: boolean}
- *   | {kind: 'trouble', message: string | null}
- *   | {kind: 'cleared'}} EngineEvent
- */
-
-/** @typedef {{name?: string, user?: number, password?: string, jwt?: string, register?: boolean}} Credentials */
-
-/**
- * @typedef {object} EngineOptions
- * @property {import('./memory-store.js').Store} store
- * @property {string} [deviceKind] begins the device's name
- */
-
-export class Engine {
-  #store;
-  #link;
-  #requests;
-  #journal;
-  #emit;
-  #deviceKind;
-  /** @type {Account} */
-  account = { device: '' };
-  /** @type {Status} */
-  status = { state: 'starting' };
-  conversations;
-  outbox;
-  #marks;
-  #names;
-  /** @type {import('./wire.js').Limits} */
-  #limits = { frame: 65536, inflight: 256, page: 200 };
-  /** What the next frame answers while nobody is logged in. @type {'none' | 'register' | 'login'} */
-  #phase = 'none';
-  /** @type {{proof: Credentials, resolve: () => void, reject: (error: Error) => void} | undefined} */
-  #login;
-  /** The conversations of each 46 without its 45. @type {Map<number, string[]>} */
-  #asked = new Map();
-  /** Conversations that have changed, and that others will be told of. @type {Set<string>} */
-  #changed = new Set();
-  /** The same of their outboxes. @type {Set<string>} */
-  #pending = new Set();
-  /** @type {number[]} */
-  #watched = [];
-  /** @type {Map<number, boolean>} */
-  online = new Map();
-
-  /**
-   * @param {EngineOptions & import('./link.js').LinkOptions} options
-   * @param {(event: EngineEvent) => void} emit
-   */
-  constructor(options, emit) {
-    this.#store = options.store;
-    this.#emit = emit;
-    this.#deviceKind = options.deviceKind ?? 'js';
-    this.#journal = new Journal(options.store, (error) => {
-      emit({ kind: 'trouble', message: error === null ? null : String(error) });
-    });
-    this.#link = new Link(options, {
-      opening: () => this.#setStatus({ state: 'connecting' }),
-      opened: () => this.#hello(),
-      frame: (frame) => this.#onFrame(frame),
-      down: (wait, end) => this.#onDown(wait, end),
-    });
-    const send = (/** @type {Frame} */ frame) => {
-      if (this.status.state !== 'online' && this.status.state !== 'syncing') return false;
-      this.#link.send(frame);
-      return true;
-    };
-    this.#requests = new Requests(send);
-    this.conversations = new Conversations(this.#journal, (...range) => this.#store.read(...range), {
-      changed: (conv) => this.#noteChanged(conv),
-      message: (msg) => {
-        this.#journal.after(() => this.#marks.stored(msg.conv, msg.seq));
-        this.#names.find(this.conversations.get(msg.conv));
-        emit({ kind: 'message', msg });
-      },
-      altered: (msg) => emit({ kind: 'altered', msg }),
-      reset: (conv) => {
-        this.outbox.requeue(conv);
-        emit({ kind: 'reset', conv });
-      },
-      ask: (have) => this.#ask(have),
-    });
-    this.outbox = new Outbox(this.#journal, {
-      transmit: (text) => this.#link.sendText(text),
-      isReady: (conv) => this.conversations.isReady(conv),
-      place: (msg) => this.conversations.show(msg),
-      isPast: (msg) => msg.seq <= this.conversations.get(msg.conv).seq,
-      changed: (conv) => this.#notePending(conv),
-    });
-    this.#marks = new Marks({
-      send,
-      ask: (frame) => this.#requests.ask(frame),
-      confirmed: (reply) => this.conversations.onRead(reply),
-    });
-    this.#names = new Names((frame) => this.request(frame), (conv, name) => void this.learn(conv, { name }));
-  }
-
-  /** Reads what is stored, and connects if somebody is logged in. */
-  async start() {
-    const { account, convs, outbox } = await this.#store.open();
-    if (account) this.account = account;
-    for (const conv of convs) this.conversations.all.set(conv.conv, conv);
-    this.outbox.restore(outbox);
-    this.#isUser(account?.user ?? 0);
-    if (this.account.token) this.#link.start();
-    else this.#setStatus({ state: 'signedOut' });
-  }
-
-  /** Ends the connection and writes nothing any more. */
-  stop() {
-    this.#link.stop();
-    this.#journal.close();
-    this.#store.close();
-  }
-
-  /** Everything that another tab needs to show the same. */
-  snapshot() {
-    return structuredClone({
-      status: this.status,
-      account: publicAccount(this.account),
-      convs: [...this.conversations.all.values()],
-      outbox: [...this.outbox.all.values()],
-      online: [...this.online],
-    });
-  }
-
-  // ---- Logging in and out ----
-
-  /** @param {Credentials} proof @returns {Promise<void>} */
-  async login(proof) {
-    const isOther = proof.name === undefined || proof.name.toLowerCase() !== this.account.name?.toLowerCase();
-    if (isOther || proof.register) await this.#clear();
-    return new Promise((resolve, reject) => {
-      this.#login?.reject(offlineError());
-      this.#login = { proof, resolve, reject };
-      this.#link.stop();
-      this.#link.start();
-    });
-  }
-
-  #hello() {
-    const proof = this.#login?.proof;
-    if (proof?.register) {
-      this.#phase = 'register';
-      this.#link.send({ msgType: Type.register, name: proof.name, password: proof.password });
-    } else this.#sendLogin();
-  }
-
-  #sendLogin() {
-    if (!this.account.device) {
-      this.account.device = `${this.#deviceKind}-${randomText()}`;
-      this.#journal.account(this.account);
-    }
-    this.#phase = 'login';
-    const { name, user, password, jwt } = this.#login?.proof ?? {};
-    const proof = jwt ? { jwt } : password === undefined ? { token: this.account.token } : { name, USERID: user, password };
-    this.#link.send({
-      msgType: Type.login, level: 2, device: this.account.device, ping: PING, resume: RESUME,
-      have: this.conversations.have(this.#limits.frame), ...proof,
-    });
-  }
-
-  /** @param {Frame} frame the reply to a registration or a login */
-  #onAnswer(frame) {
-    const phase = this.#phase;
-    this.#phase = 'none';
-    if (frame.errno !== 200) this.#refused(frame);
-    else if (phase === 'register') {
-      if (this.#login) this.#login.proof = { ...this.#login.proof, register: false };
-      this.#sendLogin();
-    } else if (frame.msgType === Type.welcome) void this.#welcome(frame);
-    else this.#refused({ errno: 501, errmsg: 'this server speaks level 1 only; this client needs level 2' });
-  }
-
-  /** @param {Frame} frame */
-  #refused(frame) {
-    const login = this.#login;
-    this.#login = undefined;
-    if (login || frame.retryAfter === undefined) {
-      // A wrong token stays wrong, so it is forgotten.
-      if (!login && frame.errno === 302) delete this.account.token;
-      this.#journal.account(this.account);
-      this.#link.giveUp({ reason: frame.errno === 302 ? 'expired' : 'refused', errmsg: frame.errmsg });
-      login?.reject(errorOf(frame));
-    } else this.#link.giveUp({ retryAfter: frame.retryAfter, errmsg: frame.errmsg });
-  }
-
-  /** A 40. @param {Frame} frame */
-  async #welcome(frame) {
-    const { user, name, token, tokenExpires, limits } = frame;
-    const isOther = this.account.user !== undefined && this.account.user !== user;
-    if (isOther) {
-      // What is stored here belongs to somebody else, and the login has told its cursors.
-      const device = this.account.device;
-      await this.#clear();
-      this.account.device = device;
-    }
-    this.account = { ...this.account, user, name, token, tokenExpires };
-    this.#limits = limits;
-    this.#isUser(user);
-    this.#journal.account(this.account);
-    this.#emit({ kind: 'account', account: publicAccount(this.account) });
-    this.#login?.resolve();
-    this.#login = undefined;
-    if (isOther) this.#link.restart();
-    else this.#setStatus({ state: 'syncing' });
-  }
-
+export class Engine extends Core {
   /** Logs this device out and forgets everything that is stored here. */
   async logout() {
     const user = this.account.user;
@@ -248,171 +15,19 @@ export class Engine {
     } catch {
       // Without a connection the device stays in the list of devices until it is revoked there.
     }
-    this.#link.stop();
-    await this.#clear();
-    this.#setStatus({ state: 'signedOut' });
+    this.link.stop();
+    await this.clear();
+    this.setStatus({ state: 'signedOut' });
   }
-
-  async #clear() {
-    this.conversations.all.clear();
-    this.outbox.down();
-    this.outbox.all.clear();
-    this.online.clear();
-    this.#watched = [];
-    await this.#journal.stored();
-    await this.#store.clear();
-    this.account = { device: '' };
-    this.#emit({ kind: 'cleared' });
-  }
-
-  /** @param {number} user */
-  #isUser(user) {
-    this.conversations.user = user;
-    this.outbox.user = user;
-  }
-
-  // ---- Frames ----
-
-  /** @param {Frame} frame */
-  #onFrame(frame) {
-    if (this.#phase !== 'none') this.#onAnswer(frame);
-    else if (frame.msgType === Type.message) this.#onMessage(frame);
-    else if (frame.msgType === Type.ack) this.outbox.onAck(frame);
-    else if (frame.msgType === Type.synced) this.#onSynced(frame);
-    else if (!this.#requests.take(frame)) this.#onPush(frame);
-  }
-
-  /** @param {Frame} frame */
-  #onPush(frame) {
-    if (frame.msgType === Type.overview) this.conversations.onOverview(frame);
-    else if (frame.msgType === Type.run) this.conversations.onRun(frame);
-    else if (frame.msgType === Type.read) this.conversations.onRead(frame);
-    else if (frame.msgType === Type.partnerRead) this.conversations.onPartnerRead(frame);
-    else if (frame.msgType === Type.typing) this.#emit({ kind: 'typing', conv: frame.conv, from: frame.from });
-    else if (frame.msgType === Type.presence && frame.user !== undefined) {
-      this.online.set(frame.user, frame.online);
-      this.#emit({ kind: 'presence', user: frame.user, online: frame.online });
-    }
-  }
-
-  /** A 42. @param {Frame} frame */
-  #onMessage({ conv, seq, tag, from, time, m, edited, recalled, imported }) {
-    /** @type {Message} */
-    const msg = { conv, seq, tag, from, time, m };
-    if (edited) msg.edited = edited;
-    if (recalled) msg.recalled = recalled;
-    if (imported) msg.imported = imported;
-    if (this.conversations.show(msg) && from === this.account.user) {
-      this.outbox.shown(m?.cid);
-      this.outbox.settled(conv, seq);
-    }
-  }
-
-  /** A 45, of the login or of a 46. @param {Frame} frame */
-  #onSynced(frame) {
-    const asked = this.#asked.get(frame.rid);
-    this.#asked.delete(frame.rid);
-    if (frame.errno && frame.errno !== 200) {
-      this.#link.giveUp({ retryAfter: frame.retryAfter ?? 1 });
-      return;
-    }
-    if (asked) this.conversations.onSynced(asked);
-    const rest = this.conversations.moreHave(this.#limits.frame);
-    if (rest) this.#ask(rest);
-    for (const conv of this.conversations.all.values()) this.outbox.settled(conv.conv, conv.seq);
-    if (this.status.state === 'syncing') this.#live();
-    else this.outbox.pump();
-  }
-
-  #live() {
-    this.#link.proved(PING);
-    this.#setStatus({ state: 'online' });
-    this.outbox.live(this.#limits);
-    this.#marks.live([...this.conversations.all.values()]);
-    this.#sendWatch();
-    for (const conv of this.conversations.all.values()) this.#names.find(conv);
-  }
-
-  /** @param {Record<string, string>} have */
-  #ask(have) {
-    const rid = this.#requests.next();
-    this.#asked.set(rid, Object.keys(have));
-    this.#link.send({ msgType: Type.sync, have, resume: RESUME, rid });
-  }
-
-  /** @param {number | undefined} wait @param {Frame | undefined} end */
-  #onDown(wait, end) {
-    this.#phase = 'none';
-    this.#asked.clear();
-    this.#requests.down();
-    if (end?.errno === 413) this.outbox.tooLong();
-    this.outbox.down();
-    this.#marks.down();
-    this.online.clear();
-    // A login by hand fails at once, so that its user can decide.
-    if (this.#login && wait !== undefined) {
-      this.#login.reject(offlineError());
-      this.#login = undefined;
-      this.#link.stop();
-      wait = undefined;
-      if (!this.account.token) end = { reason: 'offline' };
-    }
-    const { reason, errmsg } = end ?? {};
-    if (reason === 'revoked' || reason === 'logout') {
-      delete this.account.token;
-      this.#journal.account(this.account);
-    }
-    const isOut = wait === undefined && !this.account.token;
-    this.#setStatus({
-      state: isOut ? 'signedOut' : 'offline', reason, errmsg,
-      until: wait === undefined ? undefined : Date.now() + wait * 1000,
-    });
-  }
-
-  /** @param {Status} status */
-  #setStatus(status) {
-    this.status = status;
-    this.#emit({ kind: 'status', status });
-  }
-
-  /** @param {string} conv */
-  #notePending(conv) {
-    if (this.#pending.size === 0) {
-      queueMicrotask(() => {
-        for (const name of this.#pending) this.#emit({ kind: 'outbox', conv: name, list: structuredClone(this.outbox.of(name)) });
-        this.#pending.clear();
-      });
-    }
-    this.#pending.add(conv);
-  }
-
-  /** @param {Conversation} conv */
-  #noteChanged(conv) {
-    if (this.#changed.size === 0) {
-      queueMicrotask(() => {
-        const list = [...this.#changed].flatMap((name) => this.conversations.all.get(name) ?? []);
-        this.#changed.clear();
-        this.#emit({ kind: 'conversations', list: structuredClone(list) });
-      });
-    }
-    this.#changed.add(conv.conv);
-  }
-
-  // ---- What the user does ----
 
   /** Connects at once instead of waiting, or asks whether the server is still there. */
   async wake() {
-    if (this.account.token) this.#link.probe();
+    if (this.account.token) this.link.probe();
   }
 
   /** Connects again after `replaced`. */
   async reconnect() {
-    if (this.account.token) this.#link.start();
-  }
-
-  /** @param {Frame} frame @returns {Promise<Frame>} */
-  request(frame) {
-    return this.#requests.ask(frame);
+    if (this.account.token) this.link.start();
   }
 
   /**
@@ -424,12 +39,12 @@ export class Engine {
     const to = group ? { GROUPID: group } : { TOID: partnerOf(conv) };
     const frame = { msgType: group ? Type.groupChat : Type.chat, FROMID: this.account.user, ...to, ...body };
     const bytes = new TextEncoder().encode(JSON.stringify({ ...frame, cid })).length;
-    if (bytes > this.#limits.frame) {
-      throw new RayBoxError(413, `the message has ${bytes} bytes, and the server takes ${this.#limits.frame}; make it shorter`);
+    if (bytes > this.limits.frame) {
+      throw new RayBoxError(413, `the message has ${bytes} bytes, and the server takes ${this.limits.frame}; make it shorter`);
     }
     this.conversations.get(conv);
     this.outbox.add(conv, frame, cid);
-    await this.#journal.stored();
+    await this.journal.stored();
   }
 
   /** @param {string} cid */
@@ -444,10 +59,10 @@ export class Engine {
 
   /** @param {string} conv @param {import('./history.js').Where} where */
   async history(conv, where) {
-    await this.#journal.stored();
+    await this.journal.stored();
     const source = {
-      read: (/** @type {[string, number, number]} */ ...range) => this.#store.read(...range),
-      ask: (/** @type {Frame} */ frame) => this.#requests.ask(frame),
+      read: (/** @type {[string, number, number]} */ ...range) => this.store.read(...range),
+      ask: (/** @type {Frame} */ frame) => this.requests.ask(frame),
       page: this.conversations.page.bind(this.conversations),
     };
     return readPage(source, this.conversations.get(conv), where);
@@ -461,29 +76,17 @@ export class Engine {
     if (seq === conv.seq) conv.unread = 0;
     conv.markDue = seq;
     this.conversations.changed(conv);
-    this.#marks.read(conv);
+    this.marks.read(conv);
   }
 
   /** @param {string} conv */
   async typing(conv) {
-    this.#marks.typing(conv);
-  }
-
-  /** Watches whether these users are online, at most 500. @param {number[]} users */
-  async watch(users) {
-    const wanted = [...new Set(users)].filter((user) => user > 0).slice(0, 500);
-    if (wanted.length === this.#watched.length && wanted.every((user, at) => user === this.#watched[at])) return;
-    this.#watched = wanted;
-    if (this.status.state === 'online') this.#sendWatch();
-  }
-
-  #sendWatch() {
-    this.request({ msgType: Type.presence, watch: this.#watched }).catch(() => undefined);
+    this.marks.typing(conv);
   }
 
   /** The name of a user, `null` if there is none. @param {number} user @returns {Promise<string | null>} */
   async userName(user) {
-    return this.#names.user(user);
+    return this.names.user(user);
   }
 
   /** @param {string} password @param {string} next */
@@ -495,40 +98,16 @@ export class Engine {
   /** @param {string} password */
   async deleteAccount(password) {
     await this.request({ msgType: Type.deleteAccount, password });
-    this.#link.stop();
-    await this.#clear();
-    this.#setStatus({ state: 'signedOut', reason: 'deleted' });
-  }
-
-  /** Changes records of conversations with what a reply says. @param {string} name @param {Partial<Conversation>} facts */
-  async learn(name, facts) {
-    const conv = this.conversations.get(name);
-    Object.assign(conv, facts);
-    this.conversations.changed(conv);
-  }
-
-  /** Changes the account's record with what a reply says. @param {Partial<Account>} facts */
-  async learnAccount(facts) {
-    this.account = { ...this.account, ...facts };
-    this.#journal.account(this.account);
-    this.#emit({ kind: 'account', account: publicAccount(this.account) });
+    this.link.stop();
+    await this.clear();
+    this.setStatus({ state: 'signedOut', reason: 'deleted' });
   }
 
   /** Forgets a conversation that is no longer one's own. @param {string} name */
   async forget(name) {
     if (!this.conversations.all.get(name)?.closed) return;
     this.conversations.all.delete(name);
-    this.#journal.drop(name);
-    this.#emit({ kind: 'reset', conv: name });
+    this.journal.drop(name);
+    this.emit({ kind: 'reset', conv: name });
   }
-}
-
-/** The account without its token, which no tab needs but the one with the connection. @param {Account} account @returns {Account} */
-function publicAccount(account) {
-  const { token, ...rest } = account;
-  return token === undefined ? rest : { ...rest };
-}
-
-function randomText() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

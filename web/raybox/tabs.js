@@ -5,12 +5,12 @@ import { Engine } from './engine.js';
 import { MemoryStore } from './memory-store.js';
 import { offlineError, RayBoxError } from './wire.js';
 
-/** @typedef {import('./engine.js').EngineEvent} EngineEvent */
+/** @typedef {import('./core.js').EngineEvent} EngineEvent */
 
 /** Calls that may be repeated when the tab that runs the engine has gone before it answered. */
 const REPEATABLE = new Set(['send', 'history', 'markRead', 'typing', 'watch', 'wake', 'reconnect', 'learn', 'learnAccount', 'userName']);
 
-/** @typedef {import('./engine.js').EngineOptions & import('./link.js').LinkOptions} Options */
+/** @typedef {import('./core.js').EngineOptions & import('./link.js').LinkOptions} Options */
 
 /**
  * @typedef {ReturnType<Engine['snapshot']>} Snapshot
