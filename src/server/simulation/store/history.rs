@@ -9,7 +9,7 @@ use crate::store::community::{
 };
 use crate::store::history::{
     Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, Head, History, LoggedIn, Marked, NewEntry, PageAsk,
-    PageOutcome, RaisedMark, Retention, RetentionStep, Touched,
+    PageOutcome, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
 };
 use crate::store::memory::not_here;
 use crate::store::{KeptMessage, MessageId, StoreError};
@@ -196,6 +196,14 @@ impl History for NodeStore {
     }
 
     fn retire(&self, _: &Retention, _: ConversationId) -> Result<RetentionStep, StoreError> {
+        not_here()
+    }
+
+    fn claim_retention(&self, _: &RetentionClaim) -> Result<bool, StoreError> {
+        not_here()
+    }
+
+    fn end_retention(&self, _: &RetentionClaim) -> Result<(), StoreError> {
         not_here()
     }
 }
