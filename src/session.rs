@@ -68,6 +68,8 @@ pub struct Session {
     hung_up: bool,
     /// A reminder will come.
     reminder_set: bool,
+    /// It is logged in at level 2.
+    opted_in: bool,
     /// The user whose stored messages go on in a further frame, after the client's pause.
     more: Option<UserId>,
     /// The result that the frame at the front of the input has been waiting for.
@@ -89,6 +91,7 @@ impl Session {
             frame_kind,
             hung_up: false,
             reminder_set: false,
+            opted_in: false,
             more: None,
             found: None,
         }
@@ -214,7 +217,10 @@ impl Session {
             Request::CreateGroup { user, name, description } => self.create_group(user, name, description, effects),
             Request::GroupsNamed { name } => self.groups_named(name, effects),
             Request::FetchMessages { user } => self.fetch(user, effects),
-            Request::Search { keyword } => self.search(keyword, effects),
+            Request::Search { keyword } => {
+                let by_name = self.opted_in && level2::finds_by_name(frame);
+                self.search(keyword, by_name, effects)
+            }
             Request::Fixed(reply) => self.reply(reply, effects),
         }
     }

@@ -230,9 +230,9 @@ export class RayBox extends EventTarget {
     return (await this.request({ msgType: Type.block })).blocked;
   }
 
-  /** Finds users by number, groups by number or a part of the name. @param {string} keyword @returns {Promise<{id: number, name: string, isGroup: boolean, desc?: string}[]>} */
+  /** Finds users by number or their whole name, groups by number or a part of the name. @param {string} keyword @returns {Promise<{id: number, name: string, isGroup: boolean, desc?: string}[]>} */
   async search(keyword) {
-    const { results } = await this.request({ msgType: Type.search, keyword });
+    const { results } = await this.request({ msgType: Type.search, keyword, byName: true });
     return results.map((/** @type {Frame} */ found) => ({ ...found, id: Number(found.id), isGroup: found.isGroup === '1' }));
   }
 

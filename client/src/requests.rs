@@ -112,17 +112,17 @@ impl Client {
         self.remember(found(&reply["friends"]))
     }
 
-    /// Searches users by id, and groups by id or by a part of their name. The server does not find users by name.
+    /// Searches users by id or by their whole name, and groups by id or by a part of their name.
     ///
     /// # Errors
     /// As of [`Client::ask`].
     pub fn search(&self, keyword: &str) -> Result<Found> {
-        let reply = self.ask(json!({"msgType": 15, "keyword": keyword}))?;
+        let reply = self.ask(json!({"msgType": 15, "keyword": keyword, "byName": true}))?;
         self.remember(found(&reply["results"]))
     }
 
     /// The conversation of this name, or of a text such as `u9` or `g3`: a conversation of the store, a friend, or a
-    /// group that the server knows. `None` if there is none; the server does not find users by name.
+    /// user or a group that the server knows. `None` if there is none.
     ///
     /// # Errors
     /// As of [`Client::ask`], if the store does not know the name.

@@ -55,7 +55,7 @@ pub fn reply(data: &[u8]) {
     let contacts = seen(&protocol::contacts(&users, &groups));
     assert_eq!(of_list(&contacts["friends"], "name"), [texts.as_slice(), &names].concat());
     assert_eq!(of_list(&seen(&protocol::groups(&groups))["groups"], "name"), names);
-    let found = seen(&protocol::search_results(users.first(), &groups));
+    let found = seen(&protocol::search_results(&users, &groups));
     assert_eq!(of_list(&found["results"], "name"), [&texts[..1], &names].concat());
     assert_eq!(seen(&protocol::messages(&kept))["msgs"], Value::from(texts));
 }

@@ -16,7 +16,7 @@ mod rid;
 
 pub use self::login::{Have, HaveItem, Login, Proof, Who};
 pub use self::request::{
-    Account, AccountProof, Change, ForLevel1, Frame, MemberChange, PageAsk, Request, Send, for_level1,
+    Account, AccountProof, Change, ForLevel1, Frame, MemberChange, PageAsk, Request, Send, finds_by_name, for_level1,
 };
 pub use self::rid::Rid;
 

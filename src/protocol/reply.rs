@@ -289,7 +289,7 @@ pub fn as_kept(frames: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Reply to 15.
-pub fn search_results(user: Option<&User>, groups: &[Group]) -> String {
+pub fn search_results(users: &[User], groups: &[Group]) -> String {
     #[derive(Serialize)]
     struct Found<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -306,14 +306,14 @@ pub fn search_results(user: Option<&User>, groups: &[Group]) -> String {
         msg_type: u16,
         results: Vec<Found<'a>>,
     }
-    let user = user.map(|user| Found { desc: None, id: user.id.to_string(), is_group: "0", name: &user.name });
+    let users = users.iter().map(|user| Found { desc: None, id: user.id.to_string(), is_group: "0", name: &user.name });
     let groups = groups.iter().map(|group| Found {
         desc: Some(&group.description),
         id: group.id.to_string(),
         is_group: "1",
         name: &group.name,
     });
-    json(&Reply { errno: 200, msg_type: 15, results: user.into_iter().chain(groups).collect() })
+    json(&Reply { errno: 200, msg_type: 15, results: users.chain(groups).collect() })
 }
 
 /// Compact JSON with the members in the order of the struct, which is their byte order here, as in
@@ -399,7 +399,7 @@ mod tests {
             (group_created(GroupId(3), "g"), r#"{"GROUPID":3,"errno":200,"msgType":12,"name":"g"}"#),
             (messages(&[kept]), r#"{"errno":200,"msgType":14,"msgs":["{\"msgType\":4}"]}"#),
             (
-                search_results(Some(&user), &[group]),
+                search_results(std::slice::from_ref(&user), &[group]),
                 r#"{"errno":200,"msgType":15,"results":[{"id":"7","isGroup":"0","name":"张\"三\u0001"},{"desc":"","id":"3","isGroup":"1","name":"g/\\"}]}"#,
             ),
         ];

@@ -92,7 +92,7 @@ impl Jobs {
                 }
             }
             Job::GroupsNamed { name } => directory.groups_named(&name),
-            Job::Search { keyword } => directory.search(&keyword),
+            Job::Search { keyword, by_name } => directory.search(&keyword, by_name),
             Job::Fetch { user } => mail.fetch(user),
             Job::FetchFrame { user } => mail.fetch_frame(user),
             Job::Delete { user, ids } => mail.delete(user, &ids),

@@ -32,8 +32,8 @@ pub enum Job {
     CreateGroup { owner: UserId, name: String, description: String },
     /// Find groups.
     GroupsNamed { name: String },
-    /// Find users and groups.
-    Search { keyword: String },
+    /// Find users and groups, users also by their name if `by_name`.
+    Search { keyword: String, by_name: bool },
     /// Do one of 60 to 69.
     Account { user: UserId, request: Box<Account<'static>> },
     /// Read stored messages, as many as one reply can hold. The user's mailbox is claimed until it

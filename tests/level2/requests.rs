@@ -48,6 +48,37 @@ fn requests_of_level_1_work_as_ever_with_their_rid() {
 }
 
 #[test]
+fn users_are_found_by_name_at_level_2_by_clients_that_ask_for_it() {
+    let server = TestServer::start();
+    let (ann, bob) = (offline_user(&server, "Ann"), offline_user(&server, "bob"));
+    // Somebody's name may be somebody else's id.
+    let third = offline_user(&server, &bob.to_string());
+    let mut old = login(&server, "Ann", ann);
+    let mut new = Level2Client::enter(&server, "Ann", ann, "phone");
+    let found = |reply: &Value| -> Vec<(String, String)> {
+        let text = |value: &Value| value.as_str().expect("text").to_owned();
+        let results = reply["results"].as_array().expect("results");
+        results.iter().map(|one| (text(&one["id"]), text(&one["name"]))).collect()
+    };
+    let named = |id: i64, name: &str| (id.to_string(), name.to_owned());
+    let search = |keyword: &str| json!({"msgType": 15, "keyword": keyword, "byName": true});
+
+    for keyword in ["bob", "BOB"] {
+        assert_eq!(found(&new.ask_for(200, search(keyword))), [named(bob, "bob")], "{keyword}");
+    }
+    for keyword in ["bo", "", "nobody"] {
+        assert_eq!(found(&new.ask_for(200, search(keyword))), [], "{keyword:?}");
+    }
+    let both = [named(bob, "bob"), named(third, &bob.to_string())];
+    assert_eq!(found(&new.ask_for(200, search(&bob.to_string()))), both, "the id first");
+    for by_name in [json!(false), json!(null), json!("true"), json!(1)] {
+        let request = json!({"msgType": 15, "keyword": "bob", "byName": by_name});
+        assert_eq!(found(&new.ask_for(200, request.clone())), [], "{request}");
+    }
+    assert_eq!(found(&old.ask(&search("bob"))), [], "level 1 is as ever");
+}
+
+#[test]
 fn lines_are_answered_with_lines() {
     let server = TestServer::start();
     let (a, mut bob) = (offline_user(&server, "ann"), pair_of(&server, "bob"));

@@ -33,8 +33,8 @@ export const en = {
   friendRequest: '{name} would like to be friends.', friendRequestMine: 'You asked to be friends.', becameFriends: '{name} added you as a friend.', becameFriendsMine: 'You added a friend.',
   accept: 'Accept', block: 'Block', unblock: 'Unblock',
   // People
-  friends: 'Friends', findTab: 'Find', requests: 'Requests', blocked: 'Blocked', searchLabel: 'Number of a person, or number or name of a group',
-  searchHint: 'People are found by their number. Yours is {id}.', search: 'Search', message: 'Message', addFriend: 'Add friend', removeFriend: 'Remove friend', join: 'Join',
+  friends: 'Friends', findTab: 'Find', requests: 'Requests', blocked: 'Blocked', searchLabel: 'Name or number of a person or a group',
+  searchHint: 'People are found by their whole name, or by their number. Yours is {id}.', search: 'Search', message: 'Message', addFriend: 'Add friend', removeFriend: 'Remove friend', join: 'Join',
   noFriends: 'No friends yet.', noRequests: 'No requests.', nobodyBlocked: 'Nobody is blocked.', requestSent: 'Request sent.', friendAdded: 'You are friends now.', friendAsked: 'The other one has to agree.',
   newGroup: 'New group', groupName: 'Name of the group', description: 'Description', create: 'Create', number: 'Number {id}', isBlocked: 'Blocked.', isUnblocked: 'No longer blocked.',
   blockSure: 'Block {name}? {name} can no longer write to you.', open: 'Open',

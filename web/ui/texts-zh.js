@@ -20,7 +20,7 @@ export const zh = {
   event_created: '{by} 创建了群组', event_joined: '{name} 加入了群组', event_left: '{name} 离开了群组', event_removed: '{by} 移除了 {name}', event_added: '{by} 添加了 {name}',
   event_renamed: '{by} 将群组改名为“{name}”', event_dissolved: '{by} 解散了群组', event_creator: '{name} 现在是群主',
   friendRequest: '{name} 想加你为好友。', friendRequestMine: '你发送了好友请求。', becameFriends: '{name} 已加你为好友。', becameFriendsMine: '你添加了好友。', accept: '接受', block: '屏蔽', unblock: '取消屏蔽',
-  friends: '好友', findTab: '查找', requests: '请求', blocked: '已屏蔽', searchLabel: '用户号码，或群组的号码或名称', searchHint: '用号码查找用户。你的号码是 {id}。', search: '搜索', message: '发消息', addFriend: '加好友', removeFriend: '删除好友', join: '加入',
+  friends: '好友', findTab: '查找', requests: '请求', blocked: '已屏蔽', searchLabel: '用户或群组的名称或号码', searchHint: '用完整的名字或号码查找用户。你的号码是 {id}。', search: '搜索', message: '发消息', addFriend: '加好友', removeFriend: '删除好友', join: '加入',
   noFriends: '还没有好友。', noRequests: '没有请求。', nobodyBlocked: '没有屏蔽任何人。', requestSent: '请求已发送。', friendAdded: '你们已是好友。', friendAsked: '等待对方同意。',
   newGroup: '新建群组', groupName: '群组名称', description: '简介', create: '创建', number: '号码 {id}', isBlocked: '已屏蔽。', isUnblocked: '已取消屏蔽。', blockSure: '屏蔽 {name}？对方将无法再给你发消息。', open: '打开',
   members: '成员', creator: '群主', addMember: '用号码添加成员', add: '添加', remove: '移除', removeSure: '将 {name} 移出群组？', leave: '退出群组', leaveSure: '退出此群组？', dissolve: '解散群组', dissolveSure: '为所有人解散此群组？', saved: '已保存。',

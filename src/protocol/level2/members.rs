@@ -151,7 +151,7 @@ fn place(key: &str) -> Option<usize> {
 
 /// The known members, in byte order: those of level 1 too, because what is forwarded to level 1 has
 /// each of them once.
-const KEYS: [&str; 38] = [
+const KEYS: [&str; 39] = [
     "FROMID",
     "GROUPID",
     "TOID",
@@ -164,6 +164,7 @@ const KEYS: [&str; 38] = [
     "ban",
     "before",
     "block",
+    "byName",
     "cid",
     "conv",
     "description",

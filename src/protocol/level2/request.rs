@@ -209,6 +209,12 @@ pub fn for_level1(frame: &[u8]) -> Option<ForLevel1<'_>> {
     }
 }
 
+/// Whether a 15 of level 2 asks for the user with this name as well.
+pub fn finds_by_name(frame: &[u8]) -> bool {
+    let text = std::str::from_utf8(frame).ok();
+    text.and_then(|text| Members::read(text).ok()).is_some_and(|members| members.maybe_bool("byName") == Ok(Some(true)))
+}
+
 fn or_refused(msg_type: u16, request: Result<Request<'_>, Refusal>) -> Request<'_> {
     request.unwrap_or_else(|refusal| Request::Refused(msg_type, refusal))
 }

@@ -112,16 +112,26 @@ impl Directory {
         self.bus.group_changed(group);
     }
 
-    pub(super) fn search(&self, keyword: &str) -> Result<Outcome, StoreError> {
+    /// Users are found by id; by name only for a client of level 2 that asks for it, because level 1 is what the
+    /// C++ server does.
+    pub(super) fn search(&self, keyword: &str, by_name: bool) -> Result<Outcome, StoreError> {
         let all_digits = !keyword.is_empty() && keyword.bytes().all(|byte| byte.is_ascii_digit());
         let id = if all_digits { keyword.parse().unwrap_or(0) } else { 0 };
-        let user = if id > 0 { self.accounts.get()?.user(UserId(id))? } else { None };
+        let mut users = Vec::new();
+        if id > 0 {
+            users.extend(self.accounts.get()?.user(UserId(id))?);
+        }
+        if by_name && let Some(named) = self.accounts.get()?.user_named(keyword)? {
+            // An id may be somebody's name.
+            users.retain(|user| user.id != named.id);
+            users.push(named);
+        }
         let by_id = if id > 0 { self.contacts.get()?.group(GroupId(id))? } else { None };
         let mut named = self.contacts.get()?.groups_named(keyword, self.limits.search_results_max)?;
         if let Some(group) = by_id {
             named.retain(|other| other.id != group.id);
             named.insert(0, group);
         }
-        Ok(reply(protocol::search_results(user.as_ref(), &named)))
+        Ok(reply(protocol::search_results(&users, &named)))
     }
 }

@@ -131,9 +131,9 @@ impl Session {
         Flow::Taken
     }
 
-    pub(crate) fn search(&mut self, keyword: Cow<'_, str>, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn search(&mut self, keyword: Cow<'_, str>, by_name: bool, effects: &mut Effects<'_>) -> Flow {
         match self.may_ask() {
-            Ok(()) => self.submit(Job::Search { keyword: keyword.into_owned() }, Awaited::Reply, effects),
+            Ok(()) => self.submit(Job::Search { keyword: keyword.into_owned(), by_name }, Awaited::Reply, effects),
             Err(reply) => self.reply(reply, effects),
         }
     }

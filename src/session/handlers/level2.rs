@@ -58,6 +58,7 @@ impl Session {
         }
         if let Some(user) = user.filter(|_| !self.has_ended()) {
             self.auth = Auth::Strict;
+            self.opted_in = true;
             self.add_user(user);
         }
         Flow::Taken
