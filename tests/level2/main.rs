@@ -22,6 +22,7 @@ mod moves;
 mod people;
 mod presence;
 mod privacy;
+mod queries;
 mod requests;
 mod restore;
 mod retention;
