@@ -91,7 +91,7 @@ without_libfuzzer() {
     echo "fuzz.sh: no libFuzzer: property tests on edited corpora, $seconds s each: ${targets[*]}"
     for target in "${targets[@]}"; do
         package=raybox
-        [ "$target" != proxy_header ] || package=net
+        case $target in opening | proxy_header | websocket) package=net ;; esac
         end=$((SECONDS + seconds))
         while [ "$SECONDS" -lt "$end" ]; do
             PROPTEST_CASES=2000 cargo test --quiet -p "$package" --lib -- --exact "fuzzing::tests::$target" || return 1

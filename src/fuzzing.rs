@@ -15,13 +15,14 @@ pub use framing::framing;
 pub use level2::level2;
 // Only with the feature: `net` itself tests this in its own tests.
 #[cfg(feature = "fuzzing")]
-pub use net::fuzzing::proxy_header;
+pub use net::fuzzing::{opening, proxy_header, websocket};
 pub use reply::reply;
 pub use request::request;
 
 pub use crate::bus::redis::fuzzing::{envelope, redis_reply};
 pub use crate::config::fuzzing::config;
 pub use crate::operation::admin::fuzzing::http;
+pub use crate::web::fuzzing::web_request;
 
 #[cfg(test)]
 #[path = "../fuzz/without_fuzzer.rs"]
@@ -69,5 +70,10 @@ mod tests {
     #[test]
     fn request() {
         check("request", super::request);
+    }
+
+    #[test]
+    fn web_request() {
+        check("web_request", super::web_request);
     }
 }

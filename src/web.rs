@@ -12,6 +12,8 @@
 
 pub mod answer;
 mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 pub mod post;
 mod request;
 pub mod site;

@@ -1,8 +1,11 @@
 //! Properties for any bytes from outside, of code that is private here: see `src/fuzzing.rs` of the
 //! server.
 
+mod port;
+
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+pub use self::port::{opening, websocket};
 use crate::proxy_header::{Beginning, HEADER_BYTES_MAX, look, resembles_header};
 
 /// The bytes come from a proxy. A header is recognized as soon as it is complete and not before,
@@ -64,6 +67,16 @@ mod without_fuzzer;
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn opening() {
+        super::without_fuzzer::check("opening", super::opening);
+    }
+
+    #[test]
+    fn websocket() {
+        super::without_fuzzer::check("websocket", super::websocket);
+    }
+
     #[test]
     fn proxy_header() {
         super::without_fuzzer::check("proxy_header", super::proxy_header);

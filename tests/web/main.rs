@@ -4,6 +4,7 @@
 mod autobahn;
 mod files;
 mod first_bytes;
+mod limits;
 mod people;
 mod posts;
 mod sockets;
