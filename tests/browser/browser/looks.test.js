@@ -162,7 +162,7 @@ async function talkTo(ann) {
   const group = await dana.createGroup('Hikers', 'every Sunday');
   await bob.joinGroup(group);
   await ann.page.getByRole('button', { name: 'Find people and groups' }).click();
-  await ann.page.getByLabel(/Number of a person/).fill('Hikers');
+  await ann.page.getByLabel(/number of a person/).fill('Hikers');
   await ann.page.getByRole('button', { name: 'Search', exact: true }).click();
   await ann.page.getByRole('button', { name: 'Join' }).click();
   await ann.page.waitForSelector('rb-thread[conv^="g"]');

@@ -36,9 +36,9 @@ test('two browsers and a user of level 1 talk in all directions', async () => {
   const [ann, bob] = await two('1');
   const nc = new Nc(server.port);
   const cat = await nc.join('cat 1');
-  // Ann finds Bob by number.
+  // Ann finds Bob by his name.
   await ann.page.getByRole('button', { name: 'Find people and groups' }).click();
-  await ann.page.getByLabel(/Number of a person/).fill(String(bob.id));
+  await ann.page.getByLabel(/number of a person/).fill('bob 1');
   await ann.page.getByRole('button', { name: 'Search', exact: true }).click();
   await ann.page.getByRole('button', { name: 'Message', exact: true }).click();
   await ann.write('hello bob');
@@ -115,7 +115,7 @@ test('friends and groups', async () => {
   await ann.page.getByRole('button', { name: 'Create' }).click();
   await ann.page.getByText('ann 4 created the group').first().waitFor();
   await bob.page.getByRole('button', { name: 'Find people and groups' }).click();
-  await bob.page.getByLabel(/Number of a person/).fill('hikers 4');
+  await bob.page.getByLabel(/number of a person/).fill('hikers 4');
   await bob.page.getByRole('button', { name: 'Search', exact: true }).click();
   await bob.page.getByRole('button', { name: 'Join' }).click();
   await bob.page.waitForSelector('rb-thread[conv^="g"]');

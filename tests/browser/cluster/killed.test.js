@@ -48,7 +48,7 @@ async function makeGroup([first, ...others]) {
   await first.page.waitForSelector('rb-thread[conv^="g"]');
   for (const { page } of others) {
     await page.getByRole('button', { name: 'Find people and groups' }).click();
-    await page.getByLabel(/Number of a person/).fill('hikers');
+    await page.getByLabel(/number of a person/).fill('hikers');
     await page.getByRole('button', { name: 'Search', exact: true }).click();
     await page.getByRole('button', { name: 'Join' }).click();
     await page.waitForSelector('rb-thread[conv^="g"]');
