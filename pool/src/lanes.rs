@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use fair_queue::FairQueue;
-pub use fair_queue::Standing;
+pub use fair_queue::{BatchMax, Standing};
 
 /// Lanes of items of type `T`.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ pub struct LaneHold<'l, T> {
 
 impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes on threads named `<name>-0` and so on. `handle` gets at most
-    /// `batch_max` items in a batch, with the state that its lane keeps between batches. It may ask
+    /// `batch_max` in a batch, with the state that its lane keeps between batches. It may ask
     /// to be called again after some time, with an empty batch if nothing was submitted. `begin`
     /// returns the first state of the nth lane, and when its handler should be called for the first
     /// time even if nothing was submitted. The lanes themselves have no bound: the owner limits how
@@ -127,11 +127,11 @@ impl<T: Send + 'static> Lanes<T> {
     pub fn start<S: Send + 'static>(
         name: &str,
         count: usize,
-        batch_max: usize,
+        batch_max: impl Into<BatchMax>,
         begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
-        let work = Arc::new((begin, handle));
+        let (work, batch_max) = (Arc::new((begin, handle)), batch_max.into());
         let mut lanes = Lanes::without_threads(count, RandomState::new().hash_one(()));
         for (nth, lane) in lanes.lanes.iter().enumerate() {
             let (work, lane) = (work.clone(), lane.clone());
@@ -167,11 +167,11 @@ impl<T: Send + 'static> Lanes<T> {
     #[cfg(feature = "simulation")]
     pub fn manual<S: Send + 'static>(
         count: usize,
-        batch_max: usize,
+        batch_max: impl Into<BatchMax>,
         begin: impl Fn(usize, Option<S>) -> (S, Option<Again>),
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
-        let handle = Arc::new(handle);
+        let (handle, batch_max) = (Arc::new(handle), batch_max.into());
         // The same one each time, because a simulation must repeat itself.
         let lanes = Lanes::without_threads(count, 0x9E37_79B9_7F4A_7C15);
         let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
@@ -326,7 +326,7 @@ struct Hand<S> {
 impl<T> Lane<T> {
     fn run<S>(
         &self,
-        batch_max: usize,
+        batch_max: BatchMax,
         mut hand: Hand<S>,
         begin_again: impl Fn(S) -> (S, Option<Again>),
         handle: &impl Fn(&mut S, Vec<T>) -> Option<Again>,
@@ -346,7 +346,7 @@ impl<T> Lane<T> {
     }
 
     /// The next batch, `None` at the end. Blocks.
-    fn wait<S>(&self, hand: &mut Hand<S>, batch_max: usize) -> Option<Vec<T>> {
+    fn wait<S>(&self, hand: &mut Hand<S>, batch_max: BatchMax) -> Option<Vec<T>> {
         let mut queue = self.queue.lock();
         queue.bytes -= std::mem::take(&mut hand.done);
         (queue.in_hand, queue.since) = (0, None);
@@ -373,7 +373,7 @@ impl<T> Lane<T> {
     }
 }
 
-fn take<T, S>(mut queue: MutexGuard<'_, LaneQueue<T>>, hand: &mut Hand<S>, batch_max: usize) -> Vec<T> {
+fn take<T, S>(mut queue: MutexGuard<'_, LaneQueue<T>>, hand: &mut Hand<S>, batch_max: BatchMax) -> Vec<T> {
     let (batch, bytes) = queue.items.take(batch_max);
     queue.in_hand = batch.len();
     queue.since = (!batch.is_empty()).then(Instant::now);
@@ -409,7 +409,7 @@ struct ByHand<T, S, H> {
     lane: Arc<Lane<T>>,
     hand: Hand<S>,
     batch: Option<Vec<T>>,
-    batch_max: usize,
+    batch_max: BatchMax,
     handle: Arc<H>,
 }
 

@@ -23,7 +23,7 @@ mod workers;
 pub use connections::{ConnectionPool, NoConnection, OpenFailure, PoolSizes, Pooled};
 #[cfg(feature = "simulation")]
 pub use lanes::ManualLane;
-pub use lanes::{Again, LaneHold, LaneLoad, Lanes, LanesClosed, LanesWatch, Standing, lane_of};
+pub use lanes::{Again, BatchMax, LaneHold, LaneLoad, Lanes, LanesClosed, LanesWatch, Standing, lane_of};
 pub use outage::{Lasted, Outage};
 pub use redis::{RedisConnection, RedisFailure, RedisPool, RedisPoolSettings, RedisStream, Timed, without_arguments};
 pub use vital::{become_vital, is_vital, vital};

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use pool::{Again, Lanes, Workers};
+use pool::{Again, BatchMax, Lanes, Workers};
 
 /// Starts threads, or leaves what they would do to somebody else.
 pub trait Threads {
@@ -15,7 +15,7 @@ pub trait Threads {
         &mut self,
         name: &str,
         count: usize,
-        batch_max: usize,
+        batch_max: impl Into<BatchMax>,
         begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>>;
@@ -48,7 +48,7 @@ impl Threads for SystemThreads {
         &mut self,
         name: &str,
         count: usize,
-        batch_max: usize,
+        batch_max: impl Into<BatchMax>,
         begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {

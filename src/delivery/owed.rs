@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::posted::{ClientLink, Posted, Provenance};
 use crate::admission::Holder;
 use crate::admission::berths::Berth;
@@ -26,6 +28,8 @@ pub struct Owed {
 #[derive(Debug)]
 pub struct Acknowledgement {
     answer: Option<(Arc<ClientLink>, Posted)>,
+    /// Those to repeats of the message.
+    others: Mutex<Vec<(Arc<ClientLink>, Posted)>>,
     /// Where the message is recorded; `None` if that has failed.
     conv: Option<ConversationId>,
     /// Room for the message, and for all deliveries.
@@ -40,7 +44,17 @@ impl Acknowledgement {
         conv: Option<ConversationId>,
         berth: Berth,
     ) -> Arc<Acknowledgement> {
-        Arc::new(Acknowledgement { answer: Some((link, answer)), conv, berth })
+        Arc::new(Acknowledgement { answer: Some((link, answer)), others: Mutex::default(), conv, berth })
+    }
+
+    /// Of a message for which nobody waits.
+    pub fn silent(conv: ConversationId, berth: Berth) -> Arc<Acknowledgement> {
+        Arc::new(Acknowledgement { answer: None, others: Mutex::default(), conv: Some(conv), berth })
+    }
+
+    /// The message was sent again meanwhile: that is answered when this is.
+    pub fn follow(&self, link: Arc<ClientLink>, answer: Posted) {
+        self.others.lock().push((link, answer));
     }
 
     /// Where the message is recorded; `None` if that has failed.
@@ -71,7 +85,8 @@ impl Acknowledgement {
 
 impl Drop for Acknowledgement {
     fn drop(&mut self) {
-        if let Some((link, answer)) = self.answer.take() {
+        let others = std::mem::take(self.others.get_mut());
+        for (link, answer) in self.answer.take().into_iter().chain(others) {
             link.post(answer);
         }
     }

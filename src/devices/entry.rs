@@ -6,7 +6,6 @@
 //! Each arrow is work of a thread or of the bus. The steps are decided here; whoever calls carries
 //! them out and says what became of them. A refusal at any step ends the entry.
 
-use std::borrow::Cow;
 use std::hash::BuildHasher as _;
 
 use rustc_hash::FxBuildHasher;
@@ -31,7 +30,9 @@ pub struct Entry {
     /// Of the login.
     pub rid: Option<Rid>,
     who: Option<Who<'static>>,
-    proof: Option<Proof<'static>>,
+    proof: Proof<'static>,
+    /// How often the password was checked.
+    checks: u32,
 }
 
 /// The first step of an entry.
@@ -54,6 +55,9 @@ pub enum EntryNews {
     Found(Option<UserId>),
     /// The row of the device is written, or the entry is refused.
     Admitted(Result<Box<Admitted>, Refusal>),
+    /// The stored password is not the one any more that the client's was checked against: nothing is
+    /// written, and the password is checked again.
+    Outdated,
 }
 
 /// A device whose row is written, and what its client is told.
@@ -61,8 +65,6 @@ pub enum EntryNews {
 pub struct Admitted {
     /// Its user and device.
     pub identity: Identity,
-    /// The login that it replaced.
-    pub replaced: Option<i64>,
     /// The 40.
     pub welcome: String,
 }
@@ -78,15 +80,16 @@ impl Entry {
             // The parser lets no password without a user through; JSON web tokens are not accepted.
             (Proof::Password(_), None) | (Proof::Jwt(_), _) => FirstStep::Refuse(WRONG),
         };
-        let (device, proof) = (device.into(), Some(proof));
-        (Entry { device, ping, have, resume, rid, who, proof }, step)
+        (Entry { device: device.into(), ping, have, resume, rid, who, proof, checks: 0 }, step)
     }
 
-    /// The password, for the check that follows the search for a name.
-    pub fn take_password(&mut self) -> Option<Cow<'static, str>> {
-        match self.proof.take() {
-            Some(Proof::Password(password)) => Some(password),
-            Some(Proof::Token(_) | Proof::Jwt(_)) | None => None,
+    /// The password, for another check. `None` if there is none, or was checked often enough: it is
+    /// being changed all the time.
+    pub fn password_to_check(&mut self) -> Option<String> {
+        self.checks += 1;
+        match &self.proof {
+            Proof::Password(password) if self.checks <= CHECKS_MAX => Some(password.to_string()),
+            Proof::Password(_) | Proof::Token(_) | Proof::Jwt(_) => None,
         }
     }
 
@@ -119,5 +122,7 @@ impl NamedUser {
     }
 }
 
+/// A stored password may be replaced once while it is checked: by the upgrade of another node.
+const CHECKS_MAX: u32 = 4;
 /// Every wrong proof.
 pub const WRONG: Refusal = Refusal::forever(302, "this user, password or token is wrong, or the token has expired");

@@ -27,6 +27,7 @@ use super::reply_order::ReplyOrder;
 use super::reports::Reports;
 use super::tasks::{Identity, MemberNews, MemberTask, Overview};
 use super::typing::Typing;
+use super::watch::Watch;
 use crate::base::conversation::ConversationName;
 use crate::history::answers::Ticket;
 use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits};
@@ -64,9 +65,7 @@ pub struct Member {
     /// When a frame that has to wait for the limits is shown again.
     paused_until: Option<Instant>,
     outlet: Outlet,
-    /// The users who are watched; a change of them is under way.
-    watched: Arc<[UserId]>,
-    is_watching: bool,
+    watch: Watch,
     typing: Typing,
     /// What is tried again when the next reminder comes.
     retry: Option<Retry>,
@@ -114,8 +113,7 @@ impl Member {
             is_syncing: false,
             paused_until: None,
             outlet: Outlet::new(limits.output_high),
-            watched: [].into(),
-            is_watching: false,
+            watch: Watch::default(),
             typing: Typing::default(),
             retry: None,
         }
@@ -140,12 +138,12 @@ impl Member {
 
     /// The users whom it watches.
     pub fn watched(&self) -> &[UserId] {
-        &self.watched
+        self.watch.users()
     }
 
     /// Whether the next frame may be processed now.
     pub fn takes_requests(&self) -> bool {
-        self.takes_requests && !self.is_watching && !self.outlet.is_full() && self.replies.has_room()
+        self.takes_requests && !self.watch.is_under_way() && !self.outlet.is_full() && self.replies.has_room()
     }
 
     /// A frame was received.
@@ -285,9 +283,17 @@ impl Member {
             // comes before the 40.
             MemberNews::Show(frame) if self.is_open() && !self.outlet.is_full() => self.outlet.write(frame, effects),
             MemberNews::Show(_) => {}
-            MemberNews::Watching => self.is_watching = false,
+            MemberNews::Presence(user, online) => {
+                if self.watch.shows(user, online) && !self.outlet.is_full() {
+                    self.outlet.write(replies::presence(user, online).into(), effects);
+                }
+            }
+            MemberNews::Watching => {
+                self.watch.known();
+                self.show_held(effects);
+            }
             MemberNews::NotWatching(ticket, text, before) => {
-                (self.is_watching, self.watched) = (false, before);
+                self.watch.undo(before);
                 self.settle(ticket, text, effects);
             }
             MemberNews::End(reason) => return self.end(reason, effects),
@@ -392,9 +398,8 @@ impl Member {
     fn on_watch(&mut self, users: Vec<Id>, rid: Option<Rid>, effects: &mut MemberEffects) {
         let mut seen = FxHashSet::default();
         let users: Arc<[UserId]> = users.into_iter().filter_map(Id::user).filter(|user| seen.insert(*user)).collect();
-        let before = std::mem::replace(&mut self.watched, users.clone());
-        self.is_watching = true;
         let ticket = self.replies.open();
+        let before = self.watch.begin(ticket, users.clone());
         effects.push(MemberEffect::Do(MemberTask::Watch(ticket, rid, before, users)));
     }
 
@@ -424,6 +429,14 @@ impl Member {
     fn write_replies(&mut self, effects: &mut MemberEffects) {
         while let Some(text) = self.replies.next_ready() {
             self.outlet.write(text.into(), effects);
+        }
+        self.show_held(effects);
+    }
+
+    /// Shows the states that have waited for the reply to their 52.
+    fn show_held(&mut self, effects: &mut MemberEffects) {
+        for (user, online) in self.watch.release(|ticket| self.replies.has_left(ticket)) {
+            self.outlet.write(replies::presence(user, online).into(), effects);
         }
     }
 

@@ -51,6 +51,11 @@ impl ReplyOrder {
         self.answers.next_ready()
     }
 
+    /// Whether this reply was taken.
+    pub(super) fn has_left(&self, ticket: Ticket) -> bool {
+        self.answers.has_left(ticket)
+    }
+
     /// Whether another request may be read.
     pub(super) fn has_room(&self) -> bool {
         self.pages < PAGES_MAX && self.answers.open_count() < ANSWERS_MAX

@@ -81,7 +81,9 @@ pub enum MemberNews {
     Reported(Vec<(ConversationName, Seq)>, Noted),
     /// A frame that has no place among others.
     Show(Arc<str>),
-    /// The users of a 52 are watched, and it is answered.
+    /// A watched user is online, or not.
+    Presence(UserId, bool),
+    /// The users of a 52 are watched. Its answer and all their states came before this.
     Watching,
     /// They are not: the answer, and those who are still watched.
     NotWatching(Ticket, String, Arc<[UserId]>),

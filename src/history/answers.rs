@@ -51,6 +51,11 @@ impl<T> Answers<T> {
         answer
     }
 
+    /// Whether the answer of `ticket` was taken.
+    pub fn has_left(&self, ticket: Ticket) -> bool {
+        ticket.0 < self.first
+    }
+
     /// How many questions have no answer, or one that waits for another's.
     pub fn open_count(&self) -> usize {
         self.slots.len()
@@ -76,6 +81,7 @@ mod tests {
         assert!(answers.settle(first, "first"));
         assert!(!answers.settle(first, "first again"));
         assert_eq!((answers.next_ready(), answers.next_ready()), (Some("first"), None));
+        assert!(answers.has_left(first) && !answers.has_left(second) && !answers.has_left(third));
         assert!(!answers.settle(first, "too late"));
         let fourth = answers.open();
         assert!(answers.settle(second, "second"));

@@ -196,24 +196,31 @@ impl Attendance {
         logins
     }
 
-    /// Registers a connection of level 2. `link` is posted
-    /// [`Placed`](crate::session::Outcome::Placed) when other nodes know of it.
-    pub fn enter(&self, user: UserId, link: &Arc<ClientLink>, device: DeviceId, logins: (i64, Option<i64>)) -> Entered {
-        let (login, replaces) = logins;
+    /// Registers a connection of level 2. Unless it is placed, `link` is posted
+    /// [`Placed`](crate::session::Outcome::Placed) when other nodes know of it, and
+    /// [`Attendance::device_is_placed`] follows.
+    pub fn enter(&self, user: UserId, link: &Arc<ClientLink>, device: DeviceId, login: i64) -> Entered {
         let mut shard = self.presence.write(user);
         let same_device = || shard.devices(user).iter().filter(|other| other.device == device);
-        let is_replaced = same_device().any(|other| other.replaces == Some(login));
-        let replaced = if is_replaced { Vec::new() } else { same_device().map(|other| other.link.clone()).collect() };
-        let was_here = shard.has(user);
-        shard.add_device(user, DeviceLink { link: link.clone(), device, login, replaces });
-        if !was_here {
+        let is_replaced = same_device().any(|other| other.login > login);
+        let earlier = same_device().filter(|other| other.login < login);
+        let replaced = earlier.map(|other| other.link.clone()).collect();
+        if !shard.has(user) {
             self.states.note(user, UserState::Online);
         }
-        let is_placed = was_here || !self.ways.lead_to_nodes();
+        // Somebody else's wait for the other nodes may not be over.
+        let is_known = shard.newest(user).is_some() || shard.devices(user).iter().any(|other| other.is_placed);
+        let is_placed = is_known || !self.ways.lead_to_nodes();
+        shard.add_device(user, DeviceLink { link: link.clone(), device, login, is_placed });
         if !is_placed {
             self.bus.subscribe(user, Some(link));
         }
         Entered { is_placed, is_replaced, replaced }
+    }
+
+    /// Messages of other nodes arrive for this connection of level 2.
+    pub fn device_is_placed(&self, user: UserId, link: &ClientLink) {
+        self.presence.write(user).place_device(user, link);
     }
 
     /// Removes a connection of level 2.

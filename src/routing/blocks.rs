@@ -46,9 +46,14 @@ impl Blocks {
         });
     }
 
-    /// These are all.
-    pub fn replace(&self, all: FxHashSet<(UserId, UserId)>) {
-        self.change(|pairs| *pairs = all);
+    /// These are all. Returns those that are new.
+    pub fn replace(&self, all: FxHashSet<(UserId, UserId)>) -> Vec<(UserId, UserId)> {
+        let mut new = Vec::new();
+        self.change(|pairs| {
+            new.extend(all.difference(pairs));
+            *pairs = all;
+        });
+        new
     }
 
     fn change(&self, change: impl FnOnce(&mut FxHashSet<(UserId, UserId)>)) {
@@ -71,7 +76,8 @@ mod tests {
         assert!(blocks.is_between(bob, ann) && !blocks.is_between(ann, cat));
         blocks.remove(ann, bob);
         assert!(!blocks.is_between(ann, bob));
-        blocks.replace([(cat, ann)].into_iter().collect());
+        assert_eq!(blocks.replace([(cat, ann)].into_iter().collect()), [(cat, ann)]);
+        assert_eq!(blocks.replace([(cat, ann)].into_iter().collect()), []);
         assert!(blocks.has(cat, ann) && !blocks.has(ann, bob));
     }
 }

@@ -134,8 +134,7 @@ impl Node for Router {
                 }
             }
             DeviceNews::End(user, device, DeviceEnd::Replaced(login)) => {
-                // One that replaces that login is newer.
-                let is_older = |other: &DeviceLink<Posted>| other.login != login && other.replaces != Some(login);
+                let is_older = |other: &DeviceLink<Posted>| other.login < login;
                 for link in self.attendance.devices(user, |other| other.device == device && is_older(other)) {
                     post(&link, MemberNews::End(Reason::Replaced));
                 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashSet;
 
 use crate::base::clock::Clock;
 use crate::base::recent::Recent;
@@ -68,19 +69,32 @@ impl Level1Seen {
         }
     }
 
-    /// Whether the user was seen at level 1. If the database does not say, it may be so. Blocks.
-    pub fn uses(&self, user: UserId) -> bool {
+    /// Reads at once what is not known of these users. Blocks.
+    pub fn learn(&self, users: impl IntoIterator<Item = UserId>) {
         let now = self.clock.now();
-        let is_fresh = |known: &KnownUse| now.saturating_duration_since(known.at) < known.what.lifetime();
-        if let Some(known) = self.known.lock().get(&user).copied().filter(is_fresh) {
-            return known.what != Level1Use::Unseen;
+        let unknown: Vec<UserId> = {
+            let known = self.known.lock();
+            let is_fresh = |known: &KnownUse| now.saturating_duration_since(known.at) < known.what.lifetime();
+            users.into_iter().filter(|user| !known.get(user).is_some_and(is_fresh)).collect()
+        };
+        if unknown.is_empty() {
+            return;
         }
-        let seen = self.ask(|history| history.uses_level1(user, LEVEL1_WINDOW));
+        let seen = self.ask(|history| history.level1_users(&unknown, LEVEL1_WINDOW));
         self.outages.note("reading who uses level 1", seen.as_ref().err());
-        let Ok(uses) = seen else { return true };
-        let what = if uses { Level1Use::Seen } else { Level1Use::Unseen };
-        self.known.lock().insert(user, KnownUse { at: now, what });
-        uses
+        let Ok(seen) = seen else { return };
+        let seen: FxHashSet<UserId> = seen.into_iter().collect();
+        let mut known = self.known.lock();
+        for user in unknown {
+            let what = if seen.contains(&user) { Level1Use::Seen } else { Level1Use::Unseen };
+            known.insert(user, KnownUse { at: now, what });
+        }
+    }
+
+    /// Whether the user was seen at level 1, as far as [`Level1Seen::learn`] has found out. If the
+    /// database does not say, it may be so.
+    pub fn uses(&self, user: UserId) -> bool {
+        self.known.lock().get(&user).is_none_or(|known| known.what != Level1Use::Unseen)
     }
 
     fn ask<T>(&self, question: impl FnOnce(&dyn History) -> Result<T, StoreError>) -> Result<T, StoreError> {

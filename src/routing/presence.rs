@@ -44,10 +44,10 @@ pub struct DeviceLink<M> {
     pub link: Arc<Link<M>>,
     /// Its device.
     pub device: DeviceId,
-    /// The number of its login.
+    /// The number of its login: a later one of the device has a higher one.
     pub login: i64,
-    /// The login before, which it replaces.
-    pub replaces: Option<i64>,
+    /// Whether messages of other nodes arrive, as far as this connection has waited for that.
+    pub is_placed: bool,
 }
 
 /// The messages of a dead connection to another node that this node has delivered.
@@ -230,6 +230,12 @@ impl<M> Shard<M> {
     /// Adds a connection of level 2.
     pub fn add_device(&mut self, user: UserId, device: DeviceLink<M>) {
         self.devices.entry(user).or_default().push(device);
+    }
+
+    /// Messages of other nodes arrive for this connection of level 2.
+    pub fn place_device(&mut self, user: UserId, link: &Link<M>) {
+        let devices = self.devices.get_mut(&user).into_iter().flatten();
+        devices.filter(|device| *device.link == *link).for_each(|device| device.is_placed = true);
     }
 
     /// Removes a connection of level 2. Returns whether it was there.

@@ -9,7 +9,6 @@ use rustc_hash::FxHashMap;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::protocol::UserId;
-use crate::protocol::level2::replies;
 use crate::store::UserState;
 
 /// The users who are watched. A connection watches a bounded number of them. Changes on this node are
@@ -26,7 +25,8 @@ pub struct Watchers {
 #[derive(Debug)]
 struct Watched {
     state: UserState,
-    links: Vec<Arc<ClientLink>>,
+    /// Each with its own user.
+    links: Vec<(UserId, Arc<ClientLink>)>,
 }
 
 impl Watchers {
@@ -49,20 +49,19 @@ impl Watchers {
         let mut users = self.users.lock();
         let Some(watched) = users.get_mut(&user).filter(|watched| watched.state != state) else { return };
         watched.state = state;
-        let frame: Arc<str> = replies::presence(user, state == UserState::Online).into();
-        ClientLink::post_all(watched.links.iter().map(|link| shown(link, &frame)).collect());
+        ClientLink::post_all(watched.links.iter().map(|(_, link)| shown(link, user, state)).collect());
     }
 
-    /// `link` watches these users from now on, and none of those before. It is shown all of them. The
-    /// states count for users whom nobody watches yet.
-    pub fn watch(&self, link: &Arc<ClientLink>, before: &[UserId], now: &[(UserId, UserState)]) {
+    /// `link`, of user `own`, watches these users from now on, and none of those before. It is shown
+    /// all of them. The states count for users whom nobody watches yet.
+    pub fn watch(&self, own: UserId, link: &Arc<ClientLink>, before: &[UserId], now: &[(UserId, UserState)]) {
         let mut users = self.users.lock();
         forget(&mut users, link, before);
         let mut frames = Vec::with_capacity(now.len());
         for (user, state) in now {
             let watched = users.entry(*user).or_insert_with(|| Watched { state: *state, links: Vec::new() });
-            watched.links.push(link.clone());
-            frames.push(shown(link, &replies::presence(*user, watched.state == UserState::Online).into()));
+            watched.links.push((own, link.clone()));
+            frames.push(shown(link, *user, watched.state));
         }
         self.any.store(!users.is_empty(), Relaxed);
         ClientLink::post_all(frames);
@@ -83,6 +82,24 @@ impl Watchers {
         self.any.store(!users.is_empty(), Relaxed);
     }
 
+    /// These two do not see each other any more, because one has blocked the other: they look offline
+    /// until they are watched again.
+    pub fn part(&self, one: UserId, other: UserId) {
+        if !self.any.load(Relaxed) {
+            return;
+        }
+        let mut users = self.users.lock();
+        for (own, user) in [(one, other), (other, one)] {
+            let Some(watched) = users.get_mut(&user) else { continue };
+            let parted = watched.links.extract_if(.., |(watcher, _)| *watcher == own);
+            ClientLink::post_all(parted.map(|(_, link)| shown(&link, user, UserState::Offline)).collect());
+            if watched.links.is_empty() {
+                users.remove(&user);
+            }
+        }
+        self.any.store(!users.is_empty(), Relaxed);
+    }
+
     /// All who are watched.
     pub fn watched(&self) -> Vec<UserId> {
         self.users.lock().keys().copied().collect()
@@ -99,13 +116,13 @@ impl Watchers {
 fn forget(users: &mut FxHashMap<UserId, Watched>, link: &ClientLink, before: &[UserId]) {
     for user in before {
         let Some(watched) = users.get_mut(user) else { continue };
-        watched.links.retain(|other| **other != *link);
+        watched.links.retain(|(_, other)| **other != *link);
         if watched.links.is_empty() {
             users.remove(user);
         }
     }
 }
 
-fn shown(link: &Arc<ClientLink>, frame: &Arc<str>) -> (Arc<ClientLink>, Posted) {
-    (link.clone(), Posted::Member(Box::new(MemberNews::Show(frame.clone()))))
+fn shown(link: &Arc<ClientLink>, user: UserId, state: UserState) -> (Arc<ClientLink>, Posted) {
+    (link.clone(), Posted::Member(Box::new(MemberNews::Presence(user, state == UserState::Online))))
 }

@@ -122,8 +122,8 @@ impl Dispatch {
         let note = move |outcome: &Outcome| match outcome {
             Outcome::Password(right) => {
                 attempt.end(right.is_some());
-                if let Some(client) = right {
-                    begin_pace(paced, *client, &link_to_pace);
+                if let Some(right) = right {
+                    begin_pace(paced, right.client, &link_to_pace);
                 }
             }
             _ => drop(attempt),

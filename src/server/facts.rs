@@ -36,6 +36,10 @@ impl SessionFacts for Facts<'_> {
         self.shared.audience.is_empty() && self.shared.blocks.is_empty()
     }
 
+    fn notes_requests(&self) -> bool {
+        self.shared.jobs.arrangements.notes_requests()
+    }
+
     fn is_blocked(&self, sender: Option<UserId>, to: UserId) -> bool {
         sender.is_some_and(|sender| self.shared.blocks.has(to, sender))
     }
@@ -62,9 +66,9 @@ impl SessionFacts for Facts<'_> {
 
     fn recognises(&self, user: UserId, password: &str) -> bool {
         let recognised = self.shared.jobs.logins.passwords.recognises(user, password, self.now);
-        if let Some((client, stamp)) = recognised {
-            self.shared.jobs.logins.stamps.remembered(user, stamp);
-            begin_pace(self.shared.dispatch.paced, client, self.link);
+        if let Some(right) = recognised {
+            self.shared.jobs.logins.stamps.remembered(user, right.stamp);
+            begin_pace(self.shared.dispatch.paced, right.client, self.link);
             self.shared.metrics.login(Login::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);
         }

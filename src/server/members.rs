@@ -26,6 +26,7 @@ use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Rid};
 use crate::protocol::{Id, UserId};
 use crate::routing::recorder::{AWAY, RECORDING_BYTES, RecordOwner, RecordedFor, Recording, SendOwed};
+use crate::session::password::RightPassword;
 use crate::session::{Job, OptIn, Outcome};
 use crate::store::history::NewEntry;
 
@@ -66,7 +67,7 @@ impl Desk<'_> {
                 let (conversations, visitor, who) = (self.shared.conversations.clone(), visitor(entry), entry.who());
                 self.work_on_entry(move || {
                     let is_another = |user, name: &str| who.is_another(user, name);
-                    EntryNews::Admitted(conversations.admit_by_token(&token, &visitor, is_another))
+                    conversations.admit_by_token(&token, &visitor, is_another)
                 })?;
             }
             FirstStep::Refuse(refusal) => return Err(refusal),
@@ -77,9 +78,19 @@ impl Desk<'_> {
     /// The name was looked for. One that nobody has takes as long as a wrong password.
     pub(super) fn found(&self, entering: &mut Level2, found: Option<UserId>) -> Result<(), Refusal> {
         let Level2::Entering(entry, _) = entering else { return Ok(()) };
-        let Some(password) = entry.take_password() else { return Err(WRONG) };
+        let Some(password) = entry.password_to_check() else { return Err(WRONG) };
         let id = found.map_or_else(|| entry.id_of_unknown_name(), |user| Id(user.0.into()));
-        self.check(entering, id, password.into_owned())
+        self.check(entering, id, password)
+    }
+
+    /// The stored password was replaced while the client's was checked.
+    pub(super) fn check_again(&self, entering: &mut Level2) -> Result<(), Refusal> {
+        let Level2::Entering(entry, user) = entering else { return Ok(()) };
+        let Some(password) = entry.password_to_check() else { return Err(WRONG) };
+        // What is remembered is outdated as well.
+        self.shared.jobs.logins.passwords.forget(*user);
+        let id = Id(user.0.into());
+        self.check(entering, id, password)
     }
 
     fn check(&self, entering: &mut Level2, id: Id, password: String) -> Result<(), Refusal> {
@@ -93,11 +104,11 @@ impl Desk<'_> {
             *checked = user;
         }
         let remembered = jobs.logins.passwords.recognises(user, &password, self.now);
-        if let Some((_, stamp)) = remembered.filter(|_| id.user().is_some()) {
-            jobs.logins.stamps.remembered(user, stamp);
+        if let Some(right) = remembered.filter(|_| id.user().is_some()) {
+            jobs.logins.stamps.remembered(user, right.stamp);
             metrics.login(Login::Remembered);
             admission.recognised(id, self.holder.source);
-            return self.admit(entering, user);
+            return self.admit(entering, user, right);
         }
         dispatch.check_password_of_device(Job::CheckPassword { id, password }, self.link, self.holder, self.now);
         Ok(())
@@ -108,23 +119,22 @@ impl Desk<'_> {
         let Level2::Entering(_, user) = entering else { return Ok(()) };
         let user = *user;
         match outcome {
-            Outcome::Password(Some(_)) => self.admit(entering, user),
+            Outcome::Password(Some(right)) => self.admit(entering, user, right),
             Outcome::Password(None) => Err(WRONG),
             _ => Err(BUSY),
         }
     }
 
-    fn admit(&self, entering: &Level2, user: UserId) -> Result<(), Refusal> {
+    fn admit(&self, entering: &Level2, user: UserId, right: RightPassword) -> Result<(), Refusal> {
         let Level2::Entering(entry, _) = entering else { return Ok(()) };
         let (conversations, visitor) = (self.shared.conversations.clone(), visitor(entry));
-        self.work_on_entry(move || EntryNews::Admitted(conversations.admit(user, &visitor)))
+        self.work_on_entry(move || conversations.admit(user, right, &visitor))
     }
 
     /// The row of the device is written: from now on messages come to this connection.
     pub(super) fn enter(&self, turn: &mut Turn<Posted>, admitted: Admitted, entry: Entry) -> Box<Member> {
-        let Admitted { identity, replaced, .. } = &admitted;
-        let (router, user) = (&self.shared.router, identity.user);
-        let entered = router.attendance().enter(user, self.link, identity.device, (identity.login, *replaced));
+        let Admitted { identity, .. } = &admitted;
+        let entered = self.shared.router.attendance().enter(identity.user, self.link, identity.device, identity.login);
         for other in &entered.replaced {
             end(other, Reason::Replaced);
         }

@@ -77,7 +77,7 @@ impl Posting {
             *self = match news {
                 EntryNews::Found(Some(user)) => Posting::Known(user),
                 // Nobody logs in here.
-                EntryNews::Found(None) | EntryNews::Admitted(Ok(_)) => Posting::WrongToken,
+                EntryNews::Found(None) | EntryNews::Outdated | EntryNews::Admitted(Ok(_)) => Posting::WrongToken,
                 EntryNews::Admitted(Err(refusal)) => Posting::Answered(SendAnswer::Refused(refusal)),
             };
         }

@@ -173,9 +173,8 @@ impl Shell {
                 self.shared.dispatch.fetching.fetched(&Fetcher { link: link.clone(), holder }, reply.len());
                 self.send(turn, link, &reply, Fate::Report(0));
             }
-            Effect::Hand { to, text } => {
-                router.deliver_here(turn, (to, FrameId::RECORDED), text.as_bytes());
-            }
+            Effect::Hand { from, to, text } => self.hand_recorded(turn, holder, (from, to), text),
+            Effect::NoteRequest { from, to } => self.note_request(holder, from, to),
             Effect::Record(recorded) => self.record(link, holder, *recorded),
             // The answer may refuse, which the session must hear after these effects.
             Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),

@@ -28,7 +28,7 @@ use crate::bus::ReferenceNodes;
 use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced, Recorded};
 use crate::history::pump::PumpLimits;
 use crate::metrics::Metrics;
-use crate::protocol;
+use crate::protocol::{self, level2};
 use crate::routing::assembly::Routes;
 use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
@@ -110,8 +110,11 @@ impl ServerParts {
         equipment: Equipment,
         threads: &mut impl Threads,
     ) -> Result<(ServerParts, Routes), StartError> {
-        let conversations = Arc::new(conversations(config, &services));
-        let jobs = jobs(config, &services, equipment.upgrader, &conversations)?;
+        let cost = config.password_cost;
+        let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+        let passwords = Arc::new(passwords.map_err(StartError::PasswordCost)?);
+        let conversations = Arc::new(conversations(config, &services, &passwords));
+        let jobs = jobs(config, &services, equipment.upgrader, (&conversations, passwords));
         let routes = Routes::start(&services, equipment.envelope_bytes_max, threads).map_err(StartError::Resources)?;
         let router = routes.router.clone();
         let workers = threads.workers("worker", config.workers, config.requests_max + config.workers);
@@ -212,12 +215,9 @@ fn jobs(
     config: &Config,
     services: &Services,
     upgrader: Option<Workers>,
-    conversations: &Arc<Conversations>,
-) -> Result<Arc<Jobs>, StartError> {
-    let cost = config.password_cost;
-    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
-    let passwords = passwords.map_err(StartError::PasswordCost)?;
-    let Services { store, bus, clock, groups, audience, blocks, quotas, metrics, outages, .. } = services;
+    (conversations, passwords): (&Arc<Conversations>, Arc<Passwords>),
+) -> Arc<Jobs> {
+    let Services { store, bus, clock, groups, audience, blocks, level1_seen, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
     let arrangements = ArrangementParts {
@@ -229,6 +229,7 @@ fn jobs(
         groups: groups.clone(),
         blocks: blocks.clone(),
         audience: audience.clone(),
+        level1_seen: level1_seen.clone(),
         bus: bus.clone(),
         clock: clock.clone(),
         outages: outages.clone(),
@@ -249,7 +250,7 @@ fn jobs(
             },
         },
     };
-    Ok(Arc::new(Jobs {
+    Arc::new(Jobs {
         logins,
         arrangements: Arc::new(Arrangements::new(arrangements)),
         directory: Directory {
@@ -264,14 +265,15 @@ fn jobs(
         mail: Mail::new(store.messages.clone(), quotas.clone(), config.fetch_bytes_max),
         outages: outages.clone(),
         metrics: metrics.clone(),
-    }))
+    })
 }
 
-fn conversations(config: &Config, services: &Services) -> Conversations {
+fn conversations(config: &Config, services: &Services, passwords: &Arc<Passwords>) -> Conversations {
     let Services { store, bus, clock, groups, quotas, audience, blocks, watchers, outages, metrics, .. } = services;
     let parts = ConversationParts {
         history: store.history.clone(),
         accounts: store.accounts.clone(),
+        passwords: passwords.clone(),
         contacts: store.contacts.clone(),
         groups: groups.clone(),
         community: store.community.clone(),
@@ -289,10 +291,15 @@ fn conversations(config: &Config, services: &Services) -> Conversations {
         devices_max: config.devices_max,
         token_lifetime: days(config.token_days),
         inflight: config.inflight_max,
+        frame_max: config.frame_bytes_max.min(level2::FRAME_MAX),
         receipts: config.receipts,
         presence: config.presence,
         is_off: config.recorded == Recorded::Nothing,
     };
+    if config.friends == FriendsBecome::Ask {
+        // Every request to be friends is noted, also between users of level 1.
+        audience.look_at_all();
+    }
     let conversations = Conversations::new(parts, rules);
     // Where the database does not answer yet, the sweeper tries again.
     let _ = conversations.read_audience();
@@ -309,6 +316,10 @@ fn recorder(
 ) -> io::Result<Option<Recorder>> {
     let Services { store, bus, clock, groups, audience, level1_seen, outages, metrics, .. } = services;
     if let Ok(None) = store.history.get() {
+        log::warn!(
+            "the tables have no conversations: logins at level 2 get 501 until the tables are migrated and this \
+             server is started again"
+        );
         return Ok(None);
     }
     let parts = RecorderParts {

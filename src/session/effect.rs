@@ -25,8 +25,11 @@ pub enum Effect<'f> {
     /// are more than [`members_at_once`](super::members_at_once),
     /// [`Input::Spread`](super::Input::Spread) comes before that.
     DeliverAll { id: FrameId, group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
-    /// Hand a frame to a connection of level 1 of this user, if there is one on this node.
-    Hand { to: UserId, text: String },
+    /// Forward a frame that is in the conversation of these two to the second one at level 1.
+    Hand { from: UserId, to: UserId, text: String },
+    /// Note that the first user has asked the second one to be friends, by a frame that is in no
+    /// conversation.
+    NoteRequest { from: UserId, to: UserId },
     /// Record a frame in its conversation, because somebody in it uses level 2, and forward it then;
     /// it is settled as one frame.
     Record(Box<ToRecord<'f>>),

@@ -29,6 +29,11 @@ pub trait SessionFacts {
         true
     }
 
+    /// Whether requests to be friends are noted, because only who was asked may agree.
+    fn notes_requests(&self) -> bool {
+        false
+    }
+
     /// Whether messages between these users are recorded, because one of them uses level 2. Asked for
     /// every message.
     fn is_recorded(&self, _sender: Option<UserId>, _to: UserId) -> bool {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::password::ClientKind;
+use super::password::RightPassword;
 use crate::protocol::level2::Account;
 use crate::protocol::{GroupId, Id, UserId};
 use crate::store::{FriendNames, MessageId, UserState};
@@ -48,8 +48,8 @@ pub enum Job {
 /// The result of a [`Job`].
 #[derive(Debug)]
 pub enum Outcome {
-    /// Of [`Job::CheckPassword`]: the account's kind of client if the password is right.
-    Password(Option<ClientKind>),
+    /// Of [`Job::CheckPassword`]: whether the password is right.
+    Password(Option<RightPassword>),
     /// Of [`Effect::Join`](super::Effect::Join): messages arrive, or it is known that they cannot
     /// for now.
     Placed,

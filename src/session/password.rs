@@ -53,6 +53,21 @@ pub struct Passwords {
     has_older: AtomicBool,
 }
 
+/// A password that is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RightPassword {
+    /// The account's kind of client.
+    pub client: ClientKind,
+    /// Of the stored value that it was checked against.
+    pub stamp: Stamp,
+}
+
+#[cfg(test)]
+impl RightPassword {
+    /// Of an unusual client.
+    pub(crate) const OTHER: RightPassword = RightPassword { client: ClientKind::Other, stamp: Stamp(0) };
+}
+
 /// The result of [`Passwords::verify`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PasswordVerdict {
@@ -210,7 +225,7 @@ impl Passwords {
 
     /// If `password`, in either form, is remembered as `user`'s: the account's kind of client, and
     /// the stamp. Takes about a microsecond and never waits, so a loop may call it.
-    pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<(ClientKind, Stamp)> {
+    pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<RightPassword> {
         let known = self.memory.lock().get(user, now, self.remember_for)?;
         self.tag_of(user, password).verify_truncated_left(&known.tag).ok()?;
         let client = ClientKind::of(password);
@@ -219,7 +234,7 @@ impl Passwords {
         {
             known.client = client;
         }
-        Some((known.client.or(client), known.stamp))
+        Some(RightPassword { client: known.client.or(client), stamp: known.stamp })
     }
 
     /// Whether a password of `user` is remembered, so that any other one would not be recognised.
@@ -508,6 +523,10 @@ mod tests {
         }
     }
 
+    fn recognised(client: ClientKind, stamp: Stamp) -> Option<RightPassword> {
+        Some(RightPassword { client, stamp })
+    }
+
     #[test]
     fn a_remembered_password_is_recognised_in_both_forms_until_it_expires() {
         let (passwords, start) = (cheap(), Instant::now());
@@ -516,9 +535,13 @@ mod tests {
         assert!(!knows(user, "secret", start) && !passwords.remembers(user, start));
         passwords.remember(user, "secret", ClientKind::Other, stamp, start);
         assert!(passwords.remembers(user, start) && !passwords.remembers(UserId(8), start));
-        assert_eq!(passwords.recognises(user, "secret", start), Some((ClientKind::Other, stamp)));
-        assert_eq!(passwords.recognises(user, DIGITS, start), Some((ClientKind::Usual, stamp)));
-        assert_eq!(passwords.recognises(user, "secret", start), Some((ClientKind::Usual, stamp)), "it was used since");
+        assert_eq!(passwords.recognises(user, "secret", start), recognised(ClientKind::Other, stamp));
+        assert_eq!(passwords.recognises(user, DIGITS, start), recognised(ClientKind::Usual, stamp));
+        assert_eq!(
+            passwords.recognises(user, "secret", start),
+            recognised(ClientKind::Usual, stamp),
+            "it was used since"
+        );
         for wrong in ["Secret", OTHER, &DIGITS[1..]] {
             assert!(!knows(user, wrong, start), "{wrong}");
         }
@@ -533,9 +556,9 @@ mod tests {
         let stamps = ["old", "new", "other"].map(|stored| passwords.stamp(stored));
         passwords.remember(user, DIGITS, ClientKind::Usual, stamps[0], now);
         passwords.restamp(user, stamps[2], stamps[1]);
-        assert_eq!(passwords.recognises(user, "secret", now), Some((ClientKind::Usual, stamps[0])));
+        assert_eq!(passwords.recognises(user, "secret", now), recognised(ClientKind::Usual, stamps[0]));
         passwords.restamp(user, stamps[0], stamps[1]);
-        assert_eq!(passwords.recognises(user, "secret", now), Some((ClientKind::Usual, stamps[1])));
+        assert_eq!(passwords.recognises(user, "secret", now), recognised(ClientKind::Usual, stamps[1]));
         passwords.forget(user);
         assert_eq!(passwords.recognises(user, "secret", now), None);
     }

@@ -16,7 +16,7 @@ use crate::protocol::{
     ACK, BAD_REQUEST, BUSY, GroupId, HAD_ENOUGH, Id, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU,
     SLOW_DOWN, WRONG_LOGIN,
 };
-use crate::session::password::ClientKind;
+use crate::session::password::RightPassword;
 use crate::store::{FriendNames, MessageId};
 
 /// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
@@ -304,10 +304,10 @@ fn new_friends_are_told_before_the_reply() {
     let refused = session.outcome(Outcome::Friends(MadeFriends::Blocked));
     assert!(matches!(&refused[..], [Effect::Reply(text)] if text.contains("403")));
 
-    // A user of level 2 is told by the conversation, and by a push only where it can be shown at once.
+    // A user of level 2 is told by the conversation, and at level 1 as far as the user is there.
     let done = Effect::Reply(protocol::friend_added(UserId(2), "bob").into());
     session.frame(frame);
-    let hand = Effect::Hand { to: UserId(2), text: push };
+    let hand = Effect::Hand { from: UserId(1), to: UserId(2), text: push };
     assert_eq!(session.outcome(friends(ToldBy::Conversation)), [done.clone(), hand]);
     session.frame(frame);
     assert_eq!(session.outcome(friends(ToldBy::Nothing)), [done]);

@@ -27,7 +27,7 @@ pub(in crate::store) mod page;
 pub(in crate::store) mod plan;
 pub(in crate::store) mod retention;
 
-pub use self::devices::{Device, DeviceId, DeviceLogin, LoggedIn};
+pub use self::devices::{Device, DeviceId, DeviceLogin, LoggedIn, LoginProof};
 pub use self::entries::{
     Committed, Denied, Entry, EntryKind, EntryPlace, EntryRefusal, Marked, MemberChange, NewEntry, RaisedMark, Touched,
 };
@@ -119,8 +119,9 @@ pub trait History: Send + Sync + 'static {
     /// What a device has reported.
     fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError>;
 
-    /// Writes a login. A device that is new may push out others.
-    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError>;
+    /// Writes a login, if what was proved still holds in the transaction that writes it; `None` if
+    /// not. A device that is new may push out others.
+    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError>;
 
     /// A device by its key, `None` if it is forgotten.
     fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError>;
@@ -179,6 +180,12 @@ pub trait History: Send + Sync + 'static {
 
     /// Whether `user` was seen at level 1 within the last `window` ms.
     fn uses_level1(&self, user: UserId, window: i64) -> Result<bool, StoreError>;
+
+    /// Those of `users` who were.
+    fn level1_users(&self, users: &[UserId], window: i64) -> Result<Vec<UserId>, StoreError> {
+        let is_one = |user: &UserId| Ok(self.uses_level1(*user, window)?.then_some(*user));
+        users.iter().filter_map(|user| is_one(user).transpose()).collect()
+    }
 
     /// The key of all tokens: `new`, or the one that was stored before.
     fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;

@@ -12,8 +12,8 @@ use super::history::head::{HeadRow, RecalledBlock};
 use super::history::page;
 use super::history::plan::{self, BatchFacts, ConvRow, EntryTarget, IMPORTED, Known, Plan, Wanted, partner_of};
 use super::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, LoggedIn, Marked, MemberChange,
-    NewEntry, PageAsk, PageOutcome, RaisedMark, Touched, tag_of,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, LoggedIn, LoginProof, Marked,
+    MemberChange, NewEntry, PageAsk, PageOutcome, RaisedMark, Touched, tag_of,
 };
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
@@ -446,22 +446,35 @@ impl MemoryHistory {
         rows.map(|((_, conv), seq)| (*conv, *seq)).collect()
     }
 
-    pub(crate) fn log_in(&mut self, login: &DeviceLogin, now: i64) -> LoggedIn {
+    /// `None`: what was proved does not hold any more.
+    pub(crate) fn log_in(&mut self, people: &People, login: &DeviceLogin, now: i64) -> Option<LoggedIn> {
         let known = self.devices.values_mut().find(|device| device.user == login.user && device.name == login.name);
+        let holds = match &login.proof {
+            LoginProof::Password(stored) => {
+                people.users.get(&login.user).is_some_and(|(_, password)| password == stored)
+            }
+            LoginProof::Token(device, secret) => {
+                known.as_ref().is_some_and(|known| known.id == *device && known.secret == *secret)
+            }
+        };
+        if !holds {
+            return None;
+        }
+        let number = login.number_after(known.as_ref().map_or(0, |known| known.login));
         if let Some(device) = known {
-            let replaced = Some(std::mem::replace(&mut device.login, login.login));
+            let replaced = Some(std::mem::replace(&mut device.login, number));
             device.seen = device.seen.max(now);
-            return LoggedIn { device: device.clone(), replaced, forgotten: Vec::new() };
+            return Some(LoggedIn { device: device.clone(), replaced, forgotten: Vec::new() });
         }
         let mut others = self.devices_of(login.user);
         let forgotten = others.split_off(others.len().min(login.devices_max.max(1) - 1));
         let ids: Vec<DeviceId> = forgotten.iter().map(|device| device.id).collect();
         self.forget(login.user, &ids);
         self.last_device += 1;
-        let DeviceLogin { user, name, login, secret, .. } = login.clone();
-        let device = Device { id: DeviceId(self.last_device), user, name, login, secret, seen: now };
+        let DeviceLogin { user, name, secret, .. } = login.clone();
+        let device = Device { id: DeviceId(self.last_device), user, name, login: number, secret, seen: now };
         self.devices.insert(device.id, device.clone());
-        LoggedIn { device, replaced: None, forgotten }
+        Some(LoggedIn { device, replaced: None, forgotten })
     }
 
     pub(crate) fn device(&self, device: DeviceId) -> Option<Device> {

@@ -579,6 +579,11 @@ impl StoreLock {
         connection.execute_batch("BEGIN IMMEDIATE").expect("take the write lock");
         StoreLock(connection)
     }
+
+    /// Changes something, and gives the lock back: nobody has changed anything else meanwhile.
+    pub fn change(self, sql: &str) {
+        self.0.execute_batch(&format!("{sql}; COMMIT")).expect("change the database");
+    }
 }
 
 impl Drop for StoreLock {

@@ -12,7 +12,8 @@ use raybox::store::community::{
     GroupRefusal, GroupRole, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped, Trace, Visible,
 };
 use raybox::store::history::{
-    Cid, Committed, Denied, DeviceLogin, EntryKind, EntryRefusal, FrameHash, Head, History, LoggedIn, NewEntry,
+    Cid, Committed, Denied, DeviceLogin, EntryKind, EntryRefusal, FrameHash, Head, History, LoggedIn, LoginProof,
+    NewEntry,
 };
 use raybox::store::{Accounts as _, AllRoles, Contacts as _, Messages as _, NewMessage, StoreError};
 use serde_json::{Value, json};
@@ -481,8 +482,9 @@ fn of(group: GroupId) -> ConversationId {
 }
 
 fn log_in(store: &impl History, user: UserId, name: &str) -> LoggedIn {
-    let login = DeviceLogin { user, name: name.to_owned(), login: 5, secret: [1; 16], devices_max: 16 };
-    store.log_in(&login).unwrap()
+    let proof = LoginProof::Password("x".to_owned());
+    let login = DeviceLogin { user, name: name.to_owned(), proof, nonce: 5, secret: [1; 16], devices_max: 16 };
+    store.log_in(&login).unwrap().unwrap()
 }
 
 /// The events, without their type.

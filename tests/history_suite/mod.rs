@@ -11,7 +11,7 @@ use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::history::{
     Cid, Committed, Denied, DeviceId, DeviceLogin, EntryKind, EntryPlace, EntryRefusal, FrameHash, Head, History,
-    MemberChange, NewEntry, PageAsk, PageOutcome, Retention, RetentionClaim, RetentionRules,
+    LoginProof, MemberChange, NewEntry, PageAsk, PageOutcome, Retention, RetentionClaim, RetentionRules,
 };
 use raybox::store::{AllRoles, AppendOutcome, Contacts as _, KeptMessage, MessageId, Messages as _, NewMessage};
 
@@ -42,6 +42,7 @@ macro_rules! history_suite {
             retention_lets_conversations_take_turns,
             one_node_at_a_time_has_the_retention,
             devices_come_and_go,
+            a_login_is_written_only_if_what_was_proved_still_holds,
             heads_are_the_users_own,
             what_waits_is_read_and_marked_until_it_is_reported,
             no_reader_ever_sees_a_hole,
@@ -246,7 +247,7 @@ pub(crate) fn marks_rise_and_reports_are_cumulative(opened: &impl Opened) {
         [(1, true, 1), (1, false, 1), (1, false, 1), (2, true, 0), (2, false, 0)]
     );
     assert_eq!(store.mark_read(bob, foreign, 1).unwrap(), Err(Denied::NotYours));
-    let device = store.log_in(&login(bob, "phone", 1)).unwrap().device.id;
+    let device = store.log_in(&login(bob, "phone", 1)).unwrap().unwrap().device.id;
     let raised = store.report(bob, device, &[(conv, 1), (foreign, 1), (conv, 0)]).unwrap();
     assert_eq!(raised.iter().map(|mark| (mark.conv, mark.recv, mark.read)).collect::<Vec<_>>(), [(conv, 1, 2)]);
     assert_eq!(store.report(bob, device, &[(conv, 99)]).unwrap()[0].recv, 2);
@@ -392,27 +393,29 @@ pub(crate) fn one_node_at_a_time_has_the_retention(opened: &impl Opened) {
 pub(crate) fn devices_come_and_go(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
-    let phone = store.log_in(&login(ann, "phone", 11)).unwrap();
-    assert_eq!((phone.replaced, phone.device.login, phone.forgotten.len()), (None, 11, 0));
-    let again = store.log_in(&DeviceLogin { secret: [9; 16], ..login(ann, "phone", 12) }).unwrap();
-    assert_eq!((again.replaced, again.device.id), (Some(11), phone.device.id));
+    let log_in = |login: &DeviceLogin| store.log_in(login).unwrap().unwrap();
+    let phone = log_in(&login(ann, "phone", 11));
+    assert_eq!((phone.replaced, phone.forgotten.len()), (None, 0));
+    let again = log_in(&DeviceLogin { secret: [9; 16], ..login(ann, "phone", 12) });
+    assert_eq!((again.replaced, again.device.id), (Some(phone.device.login), phone.device.id));
+    assert!(again.device.login > phone.device.login, "a later login has a higher number");
     assert_eq!(again.device.secret, phone.device.secret, "older tokens go on");
-    let upper = store.log_in(&login(ann, "PHONE", 13)).unwrap();
+    let upper = log_in(&login(ann, "PHONE", 13));
     assert_ne!(upper.device.id, phone.device.id);
     store.seen(&[phone.device.id]).unwrap();
     let conv = ConversationId::between(ann, bob);
     store.commit(&[text(conv, bob, "1")], DAY).unwrap();
     store.report(ann, upper.device.id, &[(conv, 1)]).unwrap();
-    let third = store.log_in(&DeviceLogin { devices_max: 1, ..login(ann, "third", 14) }).unwrap();
+    let third = log_in(&DeviceLogin { devices_max: 1, ..login(ann, "third", 14) });
     assert_eq!(third.forgotten.len(), 2);
     assert_eq!(store.devices(ann).unwrap(), std::slice::from_ref(&third.device));
     assert_eq!(store.device(phone.device.id).unwrap(), None);
     assert_eq!(store.cursors(upper.device.id).unwrap(), []);
     let logins = store.logins(&[phone.device.id, third.device.id]).unwrap();
-    assert_eq!(logins, [(third.device.id, 14)]);
+    assert_eq!(logins, [(third.device.id, third.device.login)]);
     assert_eq!(store.forget(bob, &[third.device.id]).unwrap(), 0, "another's");
     assert_eq!(store.forget(ann, &[third.device.id, DeviceId(-1)]).unwrap(), 1);
-    let back = store.log_in(&login(ann, "third", 15)).unwrap();
+    let back = log_in(&login(ann, "third", 15));
     assert!(back.device.id > third.device.id, "no id is given twice");
     let key = store.token_key([1; 32]).unwrap();
     assert_eq!(opened.second().token_key([2; 32]).unwrap(), key);
@@ -421,6 +424,27 @@ pub(crate) fn devices_come_and_go(opened: &impl Opened) {
     let before = UserId(ann.0.min(bob.0) - 1);
     let users = store.level2_users_after(before, 100).unwrap();
     assert!(users.contains(&bob) && !users.contains(&ann), "{users:?}");
+}
+
+pub(crate) fn a_login_is_written_only_if_what_was_proved_still_holds(opened: &impl Opened) {
+    let store = opened.store();
+    let (ann, bob) = (new_user(&*store), new_user(&*store));
+    let proved = |proof| DeviceLogin { proof, ..login(ann, "phone", 1) };
+    let other_password = proved(LoginProof::Password("X".to_owned()));
+    assert_eq!(store.log_in(&other_password).unwrap(), None);
+    assert_eq!(store.devices(ann).unwrap(), [], "nothing is written");
+    let phone = store.log_in(&login(ann, "phone", 1)).unwrap().unwrap().device;
+    let token = |device, secret| proved(LoginProof::Token(device, secret));
+    let again = store.log_in(&token(phone.id, phone.secret)).unwrap().unwrap().device;
+    assert_eq!(again.id, phone.id);
+    let web = DeviceLogin { name: "web".to_owned(), ..token(phone.id, phone.secret) };
+    let of_bob = DeviceLogin { user: bob, ..token(phone.id, phone.secret) };
+    for stale in [token(phone.id, [9; 16]), token(DeviceId(phone.id.0 + 1), phone.secret), web, of_bob] {
+        assert_eq!(store.log_in(&stale).unwrap(), None, "{stale:?}");
+    }
+    assert_eq!(store.forget(ann, &[phone.id]).unwrap(), 1);
+    assert_eq!(store.log_in(&token(phone.id, phone.secret)).unwrap(), None, "it is logged out");
+    assert_eq!(store.log_in(&DeviceLogin { user: UserId(i32::MAX), ..login(ann, "d", 1) }).unwrap(), None);
 }
 
 pub(crate) fn heads_are_the_users_own(opened: &impl Opened) {
@@ -480,7 +504,7 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["shared", "3", "shared", &wide, "last"]);
     store.mark_rows(bob, &[(all[0].id, conv, 1), (all[1].id, conv, 2)]).unwrap();
     assert_eq!(texts(&unmarked(first, 10, BYTES)), ["last"]);
-    let device = store.log_in(&login(bob, "phone", 1)).unwrap().device.id;
+    let device = store.log_in(&login(bob, "phone", 1)).unwrap().unwrap().device.id;
     store.report(bob, device, &[(conv, 1)]).unwrap();
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["3", "shared", &wide, "last"]);
     store.report(bob, device, &[(conv, 2)]).unwrap();
@@ -611,8 +635,9 @@ fn unique() -> String {
     format!("{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub(crate) fn login(user: UserId, name: &str, login: i64) -> DeviceLogin {
-    DeviceLogin { user, name: name.to_owned(), login, secret: [login as u8; 16], devices_max: 16 }
+pub(crate) fn login(user: UserId, name: &str, nonce: u32) -> DeviceLogin {
+    let proof = LoginProof::Password("x".to_owned());
+    DeviceLogin { user, name: name.to_owned(), proof, nonce, secret: [nonce as u8; 16], devices_max: 16 }
 }
 
 pub(crate) fn new_place(outcome: Committed) -> EntryPlace {

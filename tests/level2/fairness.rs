@@ -61,6 +61,42 @@ fn a_greedy_client_does_not_hold_up_a_quiet_one() {
 }
 
 #[test]
+fn a_message_does_not_wait_for_megabytes_of_another_sender() {
+    const DEVICES: usize = 2;
+    const EACH: usize = 120;
+    let rates = |builder: Builder| builder.option("bytes_per_second", "off").option("frames_per_second", "off");
+    let server = rates(TestServer::builder().option("admin", "127.0.0.1:0")).start();
+    let (mut quiet, friend) = pair(&server);
+    let g = offline_user(&server, "greedy");
+    let mut greedy: Vec<Level2Client> =
+        (0..DEVICES).map(|n| Level2Client::enter(&server, "greedy", g, &format!("g{n}"))).collect();
+    let (to_friend, notes, text) = (with(&friend), with(&greedy[0]), "x".repeat(60_000));
+    let read = || server.metric(r#"raybox_frames_total{type="4"}"#) as usize;
+    // Nothing is committed while this lock is held.
+    let lock = StoreLock::take(&server);
+    for device in &mut greedy {
+        let frame = |_| {
+            let mut frame = device.message(&notes);
+            frame["msg"] = json!(text);
+            frame
+        };
+        let frames: Vec<Value> = (0..EACH).map(frame).collect();
+        device.send_many(&frames);
+    }
+    wait_until("what the greedy one sends is read", || read() == DEVICES * EACH);
+    let cid = quiet.send(&to_friend, "one");
+    wait_until("what the quiet one sends is read", || read() == DEVICES * EACH + 1);
+    drop(lock);
+    quiet.number(&cid);
+    greedy.iter_mut().for_each(Level2Client::settle);
+    let behind = format!("SELECT count(*) FROM Message WHERE id > (SELECT id FROM Message WHERE sender <> {g})");
+    let behind = server.count(&behind);
+    println!("{behind} of {} large messages are committed behind the quiet one's", DEVICES * EACH);
+    // The batch that waited for the lock is before it, and at most one turn of each flow.
+    assert!(behind > DEVICES * EACH * 3 / 4, "{behind} are behind it");
+}
+
+#[test]
 fn a_message_does_not_wait_for_all_that_another_sender_has_in_flight() {
     const DEVICES: usize = 4;
     const EACH: usize = 250;

@@ -23,6 +23,7 @@ mod people;
 mod presence;
 mod privacy;
 mod queries;
+mod races;
 mod requests;
 mod restore;
 mod retention;

@@ -43,6 +43,25 @@ fn who_watches_friends_is_told_who_comes_and_goes() {
 }
 
 #[test]
+fn a_block_ends_what_two_users_see_of_each_other() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let (a, b) = (ann.store.me, bob.store.me);
+    ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": b}));
+    ann.ask_for(200, json!({"msgType": 52, "watch": [b]}));
+    bob.ask_for(200, json!({"msgType": 52, "watch": [a]}));
+    let shown = |client: &mut Level2Client, user: i64| {
+        client.take("a 52", |frame| frame["msgType"] == 52 && frame["user"] == user)["online"] == true
+    };
+    assert!(shown(&mut ann, b) && shown(&mut bob, a));
+    bob.ask_for(200, json!({"msgType": 66, "USERID": a, "block": true}));
+    assert!(!shown(&mut ann, b) && !shown(&mut bob, a), "both look offline at once");
+    bob.ask_for(200, json!({"msgType": 66, "USERID": a, "block": false}));
+    ann.ask_for(200, json!({"msgType": 52, "watch": [b]}));
+    assert!(shown(&mut ann, b), "until they are watched again");
+}
+
+#[test]
 fn a_setting_says_who_may_see_whom() {
     for (setting, is_seen) in [("all", true), ("off", false)] {
         let server = TestServer::builder().option("presence", setting).start();

@@ -50,6 +50,22 @@ impl Standing {
     }
 }
 
+/// The most that is taken at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchMax {
+    /// The number of items.
+    pub items: usize,
+    /// Their weight. The last item may exceed it.
+    pub bytes: usize,
+}
+
+/// This number of items, whatever they weigh.
+impl From<usize> for BatchMax {
+    fn from(items: usize) -> BatchMax {
+        BatchMax { items, bytes: usize::MAX }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     urgent: VecDeque<(T, usize)>,
@@ -69,6 +85,8 @@ pub(super) struct FairQueue<T> {
     turns: VecDeque<Index>,
     /// The number of items that the first of them may still have taken in this turn.
     left: usize,
+    /// The weight that it may still have taken.
+    left_bytes: usize,
     slots: Box<[QueueSlot]>,
     /// Odd: keys are multiplied with it, so nobody can choose keys that share a slot.
     secret: u64,
@@ -129,6 +147,7 @@ impl<T> FairQueue<T> {
             last: NONE,
             turns: VecDeque::new(),
             left: 0,
+            left_bytes: 0,
             slots: vec![QueueSlot { items: EMPTY, gathered: NONE }; SLOTS].into(),
             secret: secret | 1,
             len: 0,
@@ -172,10 +191,12 @@ impl<T> FairQueue<T> {
     }
 
     /// Takes the next items, at most `max`, and returns them with their total weight.
-    pub(super) fn take(&mut self, max: usize) -> (Vec<T>, usize) {
-        let mut taken = Vec::with_capacity(max.min(self.len));
+    pub(super) fn take(&mut self, max: impl Into<BatchMax>) -> (Vec<T>, usize) {
+        let max = max.into();
+        let mut taken = Vec::with_capacity(max.items.min(self.len));
         let mut total = 0;
-        while taken.len() < max
+        while taken.len() < max.items
+            && (total < max.bytes || taken.is_empty())
             && let Some((item, bytes)) = self.next()
         {
             total += bytes;
@@ -197,16 +218,18 @@ impl<T> FairQueue<T> {
         self.remove_from_flow(node);
         self.remove_from_slot(node);
         self.len -= 1;
-        self.left -= 1;
-        if self.flows[place as usize].items.first == NONE {
-            self.end_turn(place);
-        } else if self.left == 0 {
-            self.turns.rotate_left(1);
-            self.left = self.quantum();
-        }
         let taken = &mut self.nodes[node as usize];
         taken.in_flow.next = std::mem::replace(&mut self.unused, node);
-        taken.item.take()
+        let item = taken.item.take();
+        self.left -= 1;
+        self.left_bytes = self.left_bytes.saturating_sub(item.as_ref().map_or(0, |(_, bytes)| *bytes));
+        if self.flows[place as usize].items.first == NONE {
+            self.end_turn(place);
+        } else if self.left == 0 || self.left_bytes == 0 {
+            self.turns.rotate_left(1);
+            self.begin_turn();
+        }
+        item
     }
 
     /// The flow whose turn it is. Flows whose items were gathered by another one lose theirs.
@@ -227,7 +250,7 @@ impl<T> FairQueue<T> {
         flow.has_turn = false;
         self.places.remove(&flow.number);
         self.free.push(place);
-        self.left = self.quantum();
+        self.begin_turn();
     }
 
     /// Returns the index of this flow, which has its turn from now on.
@@ -256,7 +279,7 @@ impl<T> FairQueue<T> {
         self.places.insert(number, place);
         self.turns.push_back(place);
         if self.turns.len() == 1 {
-            self.left = self.quantum();
+            self.begin_turn();
         }
         self.last = place;
         place
@@ -339,6 +362,10 @@ impl<T> FairQueue<T> {
         (key.wrapping_mul(self.secret) >> (64 - SLOTS.ilog2())) as Index
     }
 
+    fn begin_turn(&mut self) {
+        (self.left, self.left_bytes) = (self.quantum(), QUANTUM_BYTES);
+    }
+
     /// The number of items that a flow may have taken in a turn: the more flows, the fewer.
     fn quantum(&self) -> usize {
         (ROUND / self.turns.len().max(1)).clamp(1, QUANTUM_MAX)
@@ -355,6 +382,9 @@ const ROUND: usize = 256;
 /// The most items taken from a flow in one turn. Items of one group message stand together, and
 /// share their text if they are taken together.
 const QUANTUM_MAX: usize = 64;
+/// The weight of items after which the turn of a flow ends. A flow of large items does not take more
+/// than one of small ones.
+const QUANTUM_BYTES: usize = 64 * 1024;
 /// The memory of more items than this is released once nothing waits.
 const SPARE_NODES: usize = 1024;
 
@@ -382,6 +412,21 @@ mod tests {
         let before = taken(&mut queue, QUANTUM_MAX + ROUND + 2);
         assert!(before.contains(&"quiet"));
         assert_eq!(before.iter().filter(|item| **item == "other").count(), ROUND);
+    }
+
+    #[test]
+    fn a_flow_of_large_items_lets_others_in_after_a_few_and_a_batch_is_bounded_by_weight() {
+        let mut queue = FairQueue::new(SECRET);
+        for _ in 0..100 {
+            queue.push(1, Standing::of(1), "large", QUANTUM_BYTES / 2);
+        }
+        queue.push(2, Standing::of(2), "quiet", 1);
+        let max = BatchMax { items: 50, bytes: 4 * QUANTUM_BYTES };
+        let (batch, weight) = queue.take(max);
+        assert_eq!(batch[..4], ["large", "large", "quiet", "large"]);
+        assert!((max.bytes..max.bytes + QUANTUM_BYTES / 2).contains(&weight), "{weight}");
+        let (batch, _) = queue.take(BatchMax { items: 50, bytes: 1 });
+        assert_eq!(batch.len(), 1, "one that is too heavy is a batch of its own");
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Scene {
         let login: Login<'static> = login.into_owned();
         let (entry, _) = Entry::begin(login, None);
         let identity = Identity { user: UserId(7), device: DeviceId(1), device_name: "d".into(), login: 1 };
-        let admitted = Admitted { identity, replaced: None, welcome: "welcome".to_owned() };
+        let admitted = Admitted { identity, welcome: "welcome".to_owned() };
         let (now, limits) = (Instant::now(), PumpLimits { output_high: 1 << 20, inflight: 4 });
         let mut scene = Scene { member: Member::new(admitted, entry, limits, now), now, effects: MemberEffects::new() };
         assert!(!scene.member.takes_requests(), "nothing is read before the heads are");
@@ -139,6 +139,27 @@ fn a_watch_that_fails_is_answered_and_the_connection_goes_on() {
     scene.hear(task.failed(Refusal { errno: 503, errmsg: "away", retry_after: Some(500) }));
     assert!(scene.member.takes_requests() && scene.member.watched().is_empty());
     assert_eq!(scene.written(), [r#"{"errmsg":"away","errno":503,"msgType":52,"retryAfter":0.5,"rid":1}"#]);
+}
+
+#[test]
+fn the_states_of_watched_users_come_behind_the_reply_each_once() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":48,"conv":"u9"}"#);
+    scene.say(r#"{"msgType":52,"watch":[9,12],"rid":1}"#);
+    let tasks = scene.tasks();
+    let [MemberTask::Page(page, ..), MemberTask::Watch(watch, ..)] = &tasks[..] else { panic!("{tasks:?}") };
+    scene.hear(MemberNews::Answer(*watch, "watching".to_owned()));
+    for (user, online) in [(9, false), (12, true)] {
+        scene.hear(MemberNews::Presence(UserId(user), online));
+    }
+    scene.hear(MemberNews::Watching);
+    scene.hear(MemberNews::Presence(UserId(9), true));
+    assert_eq!(scene.written(), [""; 0], "the reply waits for the one before it");
+    scene.hear(MemberNews::PageAnswer(*page, "page".to_owned()));
+    let states = [9, 12].map(|user| replies::presence(UserId(user), true));
+    assert_eq!(scene.written(), ["page", "watching", &states[0], &states[1]]);
+    scene.hear(MemberNews::Presence(UserId(12), false));
+    assert_eq!(scene.written(), [replies::presence(UserId(12), false)], "and then changes");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::frames::Refusal;
 use super::object::Object;
-use super::{FRAME_MAX, LEVEL, PAGE_MAX, Rid};
+use super::{LEVEL, PAGE_MAX, Rid};
 use crate::base::conversation::ConversationName;
 use crate::protocol::{UserId, forward};
 
@@ -11,6 +11,8 @@ use crate::protocol::{UserId, forward};
 pub struct Welcome<'w> {
     /// The device, as the client calls it: printable ASCII.
     pub device: &'w str,
+    /// The longest frame of a client, in bytes.
+    pub frame_max: usize,
     /// The most sends that may be unacknowledged.
     pub inflight: usize,
     /// The user's name.
@@ -52,7 +54,8 @@ pub enum Reason {
 
 /// 40.
 pub fn welcome(welcome: &Welcome<'_>, rid: Option<&Rid>) -> String {
-    let limits = Object::new().value("frame", FRAME_MAX).value("inflight", welcome.inflight).value("page", PAGE_MAX);
+    let limits =
+        Object::new().value("frame", welcome.frame_max).value("inflight", welcome.inflight).value("page", PAGE_MAX);
     let object = Object::with_capacity(384).text("device", welcome.device).value("errno", 200).value("level", LEVEL);
     let object = object.json("limits", &limits.end()).value("msgType", 40).text("name", welcome.name);
     let object = object.value("ping", welcome.ping).maybe("rid", rid).plain("token", welcome.token);

@@ -21,6 +21,7 @@ fn message<'m>(seq: i64, frame: &'m str) -> Message<'m> {
 fn the_frames_are_those_of_the_contract() {
     let at = Committed { seq: 42, tag: Tag(0x5be0_717c), time: 1_789_891_200_123 };
     let welcome = Welcome {
+        frame_max: 65536,
         device: "web-3f9a",
         inflight: 256,
         name: "ann",

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use net::Turn;
 use pool::Again;
 
+use super::announcer::Announcer;
 use super::failed_sends::FailedSends;
+use super::forwarded_sends::{ForwardedSend, ForwardedSends};
 use super::parts::RecorderParts;
 use super::posts::{Posts, committed};
 use super::recording::{RecordOwner, RecordedFor, RecorderItem, Recording};
@@ -24,6 +26,7 @@ use crate::store::history::{Committed, EntryRefusal, NewEntry};
 #[derive(Default)]
 pub(super) struct RecorderLane {
     failed: FailedSends,
+    forwarded: ForwardedSends,
     turn: Option<Turn<Posted>>,
 }
 
@@ -36,7 +39,12 @@ struct Pending {
 }
 
 impl RecorderLane {
-    pub(super) fn handle(&mut self, batch: Vec<RecorderItem>, parts: &RecorderParts) -> Option<Again> {
+    pub(super) fn handle(
+        &mut self,
+        batch: Vec<RecorderItem>,
+        parts: &RecorderParts,
+        announcer: Option<&Announcer>,
+    ) -> Option<Again> {
         let now = parts.clock.now();
         let mut turn = self.turn.take().unwrap_or_else(|| Turn::at(now));
         turn.begin(now);
@@ -46,21 +54,22 @@ impl RecorderLane {
         if !entries.is_empty() {
             match commit(&entries, &pending, parts) {
                 Ok(outcomes) => {
+                    parts.learn_who_uses_level1(&entries, pending.iter().map(|pending| &pending.to));
                     for ((entry, pending), outcome) in entries.iter().zip(pending).zip(outcomes) {
-                        conclude(entry, pending, outcome, &mut turn, &mut posts, parts);
+                        self.conclude(entry, pending, outcome, &mut turn, &mut posts, parts);
                     }
                 }
                 Err(error) => self.fail(entries, pending, &error, &mut turn, &mut posts, parts),
             }
         }
         turn.flush();
-        posts.send(&*parts.bus);
+        posts.send(announcer);
         let next = turn.next_errand().map(|due| Again::UnlessClosing(due.saturating_duration_since(parts.clock.now())));
         self.turn = Some(turn);
         next
     }
 
-    /// Refuses the sends behind one that has failed, and hands on what other nodes have committed.
+    /// Refuses the sends behind one that has failed.
     fn accept(
         &mut self,
         batch: Vec<RecorderItem>,
@@ -69,14 +78,7 @@ impl RecorderLane {
     ) -> (Vec<NewEntry>, Vec<Pending>) {
         let (mut entries, mut accepted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for item in batch {
-            let recording = match item {
-                RecorderItem::Commit(recording) => *recording,
-                RecorderItem::Heard(message) => {
-                    posts.hear(&message, parts);
-                    continue;
-                }
-            };
-            let Recording { entry, to, forward, owner, berth } = recording;
+            let Recording { entry, to, forward, owner, berth } = *item.0;
             let owner = match owner {
                 RecordOwner::Member(owed) if !self.failed.lets_pass(&owed) => {
                     posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
@@ -130,6 +132,57 @@ impl RecorderLane {
             }
         }
     }
+
+    /// Hands a committed message to everybody, and answers its sender.
+    fn conclude(
+        &mut self,
+        entry: &NewEntry,
+        pending: Pending,
+        outcome: Committed,
+        turn: &mut Turn<Posted>,
+        posts: &mut Posts,
+        parts: &RecorderParts,
+    ) {
+        let Pending { to, forward, owner, berth } = pending;
+        let (answer, place) = match outcome {
+            Committed::New(place) => (SendAnswer::New(committed(place)), Some(place)),
+            Committed::Again(place) => (SendAnswer::Again(committed(place)), Some(place)),
+            Committed::Refused(refusal) => (SendAnswer::Refused(refusal_of(refusal)), None),
+        };
+        let is_member = matches!(owner, RecordOwner::Member(_));
+        let (origin, told) = match owner {
+            RecordOwner::Member(owed) => (owed.link.clone(), owed.settle(answer)),
+            RecordOwner::Session(owed) => (None, settled(owed, outcome)),
+        };
+        let Some((link, told)) = told else { return };
+        let Some(place) = place else { return posts.news.push((link, told)) };
+        let recipients = parts.recipients(&to, entry);
+        // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
+        posts.push(entry, place, &recipients, origin.as_ref(), parts);
+        // Nobody repeats the id of a message of level 1, so a repeat is the one whose answer was lost.
+        let is_repeat = is_member && matches!(outcome, Committed::Again(_));
+        match if is_repeat { self.forwarded.find(entry) } else { ForwardedSend::Unknown } {
+            ForwardedSend::UnderWay(first) => return first.follow(link, told),
+            ForwardedSend::Settled => return posts.news.push((link, told)),
+            ForwardedSend::Unknown => {}
+        }
+        let answer = Acknowledgement::new(link, told, Some(entry.conv), berth);
+        let mut promises = false;
+        for (text, user) in forward.iter().flat_map(|text| recipients.iter().map(move |user| (text, *user))) {
+            let keeps = parts.keeps(user);
+            // Of a repeat, what nobody has promised is not sent twice.
+            if (entry.conv.group().is_some() && user == entry.sender) || (is_repeat && keeps == Keeps::No) {
+                continue;
+            }
+            promises |= keeps == Keeps::Yes;
+            parts.router.forward(turn, user, text, keeps, &answer);
+            turn.relieve();
+        }
+        if promises && is_member {
+            self.forwarded.note(entry, &answer);
+        }
+        posts.news.extend(answer.take());
+    }
 }
 
 /// Commits a batch. An answer that was lost is settled by the same batch again; clients of level 1
@@ -152,43 +205,6 @@ fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> R
         parts.metrics.recorded(RecordedEvent::Committed, committed.iter().filter(is_new).count());
     }
     committed
-}
-
-/// Hands a committed message to everybody, and answers its sender.
-fn conclude(
-    entry: &NewEntry,
-    pending: Pending,
-    outcome: Committed,
-    turn: &mut Turn<Posted>,
-    posts: &mut Posts,
-    parts: &RecorderParts,
-) {
-    let Pending { to, forward, owner, berth } = pending;
-    let answer = match outcome {
-        Committed::New(place) => SendAnswer::New(committed(place)),
-        Committed::Again(place) => SendAnswer::Again(committed(place)),
-        Committed::Refused(refusal) => SendAnswer::Refused(refusal_of(refusal)),
-    };
-    // Nobody repeats the id of a message of level 1, so a repeat is the one whose answer was lost.
-    let is_new = matches!(outcome, Committed::New(_)) || matches!(owner, RecordOwner::Session(_));
-    let (origin, told) = match owner {
-        RecordOwner::Member(owed) => (owed.link.clone(), owed.settle(answer)),
-        RecordOwner::Session(owed) => (None, settled(owed, outcome)),
-    };
-    let Some((link, told)) = told else { return };
-    let answer = Acknowledgement::new(link, told, Some(entry.conv), berth);
-    if let Committed::New(place) | Committed::Again(place) = outcome {
-        let recipients = parts.recipients(&to, entry);
-        // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
-        posts.push(entry, place, &recipients, origin.as_ref(), parts);
-        if let Some(text) = forward.filter(|_| is_new) {
-            for user in recipients.iter().filter(|user| entry.conv.group().is_none() || **user != entry.sender) {
-                parts.router.forward(turn, *user, &text, parts.keeps(*user), &answer);
-                turn.relieve();
-            }
-        }
-    }
-    posts.news.extend(answer.take());
 }
 
 /// A message of level 1 that could not be recorded.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashSet;
+
 use super::recording::RecordedFor;
 use crate::base::clock::Clock;
 use crate::bus::Exchange;
@@ -50,6 +52,15 @@ impl RecorderParts {
         let is_here = || self.router.is_alone() && !self.router.attendance().devices(user, |_| true).is_empty();
         let has_it = self.audience.has(user) && (is_here() || !self.level1_seen.uses(user));
         if has_it { Keeps::No } else { Keeps::Yes }
+    }
+
+    /// Reads at once who of the recipients still uses level 1.
+    pub(super) fn learn_who_uses_level1<'p>(&self, entries: &[NewEntry], to: impl Iterator<Item = &'p RecordedFor>) {
+        let mut users = FxHashSet::default();
+        for (entry, to) in entries.iter().zip(to) {
+            users.extend(self.recipients(to, entry).iter().filter(|user| self.audience.has(**user)));
+        }
+        self.level1_seen.learn(users);
     }
 
     /// The members of a group: as far as they are cached or can be read.

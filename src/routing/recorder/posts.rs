@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use super::announcer::Announcer;
 use super::parts::RecorderParts;
+use crate::bus::DeviceNews;
 use crate::bus::news::CommittedFrame;
-use crate::bus::{DeviceNews, Exchange};
 use crate::delivery::{ClientLink, Posted};
 use crate::history::pump::{PumpEvent, Row};
 use crate::protocol::UserId;
@@ -73,28 +74,18 @@ impl Posts {
         }
     }
 
-    /// Tells the devices of a message of a group that another node has committed.
-    pub(super) fn hear(&mut self, message: &CommittedFrame, parts: &RecorderParts) {
-        let CommittedFrame { conv, seq, from, frame } = message;
-        let Some(group) = conv.group() else { return };
-        for user in parts.members(group).unwrap_or_default().iter().filter(|user| parts.audience.has(**user)) {
-            for link in parts.router.attendance().devices(*user, |_| true) {
-                let row = Row { seq: *seq, from: *from, frame: frame.clone() };
-                self.news.push((link, Posted::Pump(PumpEvent::Push { conv: *conv, row })));
-            }
-        }
-    }
-
-    /// Posts everything, with one wake-up per loop, and tells the other nodes.
-    pub(super) fn send(self, bus: &dyn Exchange) {
+    /// Posts everything, with one wake-up per loop, and has the other nodes told.
+    pub(super) fn send(self, announcer: Option<&Announcer>) {
         ClientLink::post_all(self.news);
+        let Some(announcer) = announcer else { return };
+        let bytes = self.groups.iter().chain(self.users.values().flatten()).map(|message| message.frame.len()).sum();
         let mut news: Vec<DeviceNews> = Vec::new();
         for (user, messages) in self.users {
             news.extend(parcels(messages).map(|messages| DeviceNews::Messages(user, messages)));
         }
         news.extend(parcels(self.groups).map(DeviceNews::GroupMessages));
         if !news.is_empty() {
-            bus.tell_devices(&news);
+            announcer.tell(news, bytes);
         }
     }
 }

@@ -5,20 +5,14 @@ use std::sync::Arc;
 use super::refusals::AWAY;
 use crate::admission::berths::Berth;
 use crate::base::conversation::ConversationId;
-use crate::bus::news::CommittedFrame;
 use crate::delivery::{ClientLink, Owed, Posted};
 use crate::history::pump::{PumpEvent, SendAnswer, Submission};
 use crate::session::Recipients;
 use crate::store::history::NewEntry;
 
-/// An item of a lane.
+/// An item of a lane, which is moved several times on its way.
 #[derive(Debug)]
-pub enum RecorderItem {
-    /// Commit this.
-    Commit(Box<Recording>),
-    /// Another node has committed this in a group.
-    Heard(CommittedFrame),
-}
+pub struct RecorderItem(pub(super) Box<Recording>);
 
 /// A message to be committed.
 #[derive(Debug)]

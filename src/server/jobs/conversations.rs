@@ -42,7 +42,10 @@ impl Conversations {
     ) -> Result<Vec<MemberNews>, StoreError> {
         let history = self.history()?;
         match task {
-            MemberTask::Heads { have, resume } => reads::heads(history, who, have, *resume).map(one),
+            MemberTask::Heads { have, resume } => match self.end_of(history, who)? {
+                Some(reason) => Ok(one(MemberNews::End(reason))),
+                None => reads::heads(history, who, have, *resume).map(one),
+            },
             MemberTask::Sync { have, resume, rid } => {
                 reads::sync(history, who.user, have, *resume, rid.clone()).map(one)
             }

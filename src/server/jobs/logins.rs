@@ -13,7 +13,7 @@ use crate::bus::Exchange;
 use crate::protocol::{self, UserId};
 use crate::server::stamps::AccountStamps;
 use crate::session::Outcome;
-use crate::session::password::{self, ClientKind, PasswordVerdict, Passwords, Upgrade};
+use crate::session::password::{self, PasswordVerdict, Passwords, RightPassword, Upgrade};
 use crate::store::{Accounts, Role, StoreError};
 
 /// Registers and checks users.
@@ -38,16 +38,42 @@ impl LoginJobs {
         store: Role<dyn Accounts>,
         bus: Arc<dyn Exchange>,
         clock: Clock,
-        passwords: Passwords,
+        passwords: Arc<Passwords>,
         upgrader: Option<Workers>,
     ) -> LoginJobs {
-        let (started, passwords) = (clock.now(), Arc::new(passwords));
+        let started = clock.now();
         let stamps = Arc::new(AccountStamps::new(clock.clone()));
         LoginJobs { store, bus, clock, started, passwords, stamps, upgrader: Mutex::new(upgrader) }
     }
 
     /// An unknown user takes as long as a wrong password.
-    pub(super) fn check(&self, user: Option<UserId>, password: &str) -> Result<Option<ClientKind>, StoreError> {
+    pub(super) fn check(&self, user: Option<UserId>, password: &str) -> Result<Option<RightPassword>, StoreError> {
+        for _ in 0..CHECKS_MAX {
+            let right = self.check_once(user, password)?;
+            match (user, right) {
+                // Another login has found another stored password. If that is the older one, the user
+                // is not to be logged out because of it.
+                (Some(user), Some(right)) if self.is_outdated(user, right)? => {}
+                (Some(user), Some(right)) => {
+                    self.stamps.verified(user, right.stamp);
+                    return Ok(Some(right));
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the password was checked against a stored value that was replaced meanwhile.
+    fn is_outdated(&self, user: UserId, right: RightPassword) -> Result<bool, StoreError> {
+        if self.stamps.stamp(user, self.clock.now()).is_none_or(|noted| noted == right.stamp) {
+            return Ok(false);
+        }
+        let stored = self.store.get()?.credential(user)?;
+        Ok(stored.is_none_or(|stored| self.passwords.stamp(&stored) != right.stamp))
+    }
+
+    fn check_once(&self, user: Option<UserId>, password: &str) -> Result<Option<RightPassword>, StoreError> {
         let stored = match user {
             Some(user) => self.store.get()?.credential(user)?,
             None => None,
@@ -64,11 +90,10 @@ impl LoginJobs {
             PasswordVerdict::Right { client, upgrade } => {
                 let stamp = self.passwords.stamp(&stored);
                 self.passwords.remember(user, password, client, stamp, self.clock.now());
-                self.stamps.verified(user, stamp);
                 if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
                     self.upgrade(user, stored, password, upgrade);
                 }
-                Ok(Some(client))
+                Ok(Some(RightPassword { client, stamp }))
             }
         }
     }
@@ -152,6 +177,8 @@ impl LoginJobs {
     }
 }
 
+/// How often a password is checked that is replaced meanwhile.
+const CHECKS_MAX: usize = 3;
 /// How long an upgrade may wait for its turn before the account is compared with the database
 /// nevertheless.
 const UPGRADE_PATIENCE: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use super::{Client, Shell};
 use crate::admission::Holder;
 use crate::admission::requests::RequestKind;
 use crate::base::conversation::ConversationId;
-use crate::delivery::{ClientLink, Owed, Posted, Provenance};
+use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted, Provenance};
 use crate::devices::effects::MemberEffects;
 use crate::devices::entry::EntryNews;
 use crate::devices::member::{Heard, Member};
@@ -20,6 +20,8 @@ use crate::protocol::level2::{self, Rid};
 use crate::protocol::{FrameKind, UserId};
 use crate::routing::recorder::{RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
 use crate::server::members::{Desk, Level2};
+use crate::server::places::place;
+use crate::server::wiring::ServerParts;
 use crate::session::{Input, OptIn, Outcome, Recipients, ToRecord};
 use crate::store::history::{Cid, FrameHash, NewEntry};
 
@@ -50,6 +52,32 @@ impl Shell {
         };
         let owner = RecordOwner::Session(owed);
         recorder.submit(Recording { entry, to: RecordedFor::Known(to), forward: Some(text), owner, berth });
+    }
+
+    /// Forwards a frame that is in the conversation of two users to the second one at level 1, wherever
+    /// the user is there.
+    pub(super) fn hand_recorded(
+        &self,
+        turn: &mut Turn<Posted>,
+        holder: Holder,
+        (from, to): (UserId, UserId),
+        text: String,
+    ) {
+        let ServerParts { recorder, router, .. } = &*self.shared;
+        let berth = router.take_berth(holder, text.len() + RECORDING_BYTES);
+        // Without room for it, the conversation has it.
+        let (Some(recorder), Some(berth)) = (recorder, berth) else { return };
+        let nobody_waits = Acknowledgement::silent(ConversationId::between(from, to), berth);
+        router.forward(turn, to, &text.into(), recorder.keeps(to), &nobody_waits);
+    }
+
+    /// Notes a request to be friends, so that its answer makes friends. If that fails, the answer is a
+    /// request.
+    pub(super) fn note_request(&self, holder: Holder, from: UserId, to: UserId) {
+        let (arrangements, requests) = (self.shared.jobs.arrangements.clone(), &self.shared.dispatch.requests);
+        if let Some(place) = place(requests, holder, &self.shared.metrics) {
+            requests.submit(RequestKind::Short, place, move || arrangements.note_request(from, to));
+        }
     }
 
     /// Notes the login of a user of level 2 at level 1.
@@ -103,6 +131,7 @@ impl Shell {
         let desk = self.desk(link, client, turn.now());
         let step = match news {
             EntryNews::Found(found) => desk.found(&mut level2, found).map(|()| None),
+            EntryNews::Outdated => desk.check_again(&mut level2).map(|()| None),
             EntryNews::Admitted(admitted) => admitted.map(Some),
         };
         match (step, level2) {
@@ -141,6 +170,9 @@ impl Shell {
             }
             (level2, Outcome::Placed) => {
                 client.level2 = level2;
+                if let Some(Level2::In(member)) = &client.level2 {
+                    self.shared.router.attendance().device_is_placed(member.identity().user, link);
+                }
                 self.with_member(turn, link, client, Member::placed);
             }
             (level2, outcome) => {

@@ -117,7 +117,7 @@ fn a_seed_repeats() {
 #[test]
 fn a_broken_server_is_noticed() {
     for (broken, expected) in [
-        (Broken::Store(Flaw::NumbersBeforeLock), "C: |D: "),
+        (Broken::Store(Flaw::NumbersBeforeLock), "A: |C: |D: "),
         (Broken::Store(Flaw::IdsNotChecked), "B: "),
         (Broken::Store(Flaw::MarksFall), "a mark falls"),
         (Broken::PushesAreTaken, "is next|E: |a hole"),

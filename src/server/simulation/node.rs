@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use net::Preface;
 use net::simulation::{ManualLoop, Readiness};
 use parking_lot::Mutex;
-use pool::{Again, Lanes, ManualLane, Workers, WorkersWatch};
+use pool::{Again, BatchMax, Lanes, ManualLane, Workers, WorkersWatch};
 
 use super::bus::SimBus;
 use super::dice::Dice;
@@ -88,7 +88,7 @@ impl Threads for ByHand {
         &mut self,
         _: &str,
         count: usize,
-        batch_max: usize,
+        batch_max: impl Into<BatchMax>,
         begin: impl Fn(usize, Option<S>) -> (S, Option<Again>) + Send + Sync + 'static,
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {

@@ -82,14 +82,19 @@ impl Session {
             return self.reply(protocol::BLOCKED, effects);
         }
         let id = self.count_unsettled(text.len());
+        let is_request = self.frame_kind == FrameKind::FRIEND_REQUEST;
         match sender.filter(|_| known.is_recorded(sender, to)) {
             Some(sender) => {
-                let is_request = self.frame_kind == FrameKind::FRIEND_REQUEST;
                 let kind = if is_request { EntryKind::Other } else { EntryKind::Message };
                 let to = Recipients::User(to);
                 effects.push(Effect::Record(Box::new(ToRecord { id, sender, to, kind, text })));
             }
-            None => effects.push(Effect::Deliver { id, to, text }),
+            None => {
+                if let Some(from) = sender.filter(|_| is_request && known.notes_requests()) {
+                    effects.push(Effect::NoteRequest { from, to });
+                }
+                effects.push(Effect::Deliver { id, to, text });
+            }
         }
         Flow::Taken
     }

@@ -48,7 +48,7 @@ impl Session {
             }
             ToldBy::Conversation => {
                 effects.push(Effect::Reply(reply.into()));
-                effects.push(Effect::Hand { to: b, text: push });
+                effects.push(Effect::Hand { from: a, to: b, text: push });
             }
             ToldBy::Nothing => effects.push(Effect::Reply(reply.into())),
         }

@@ -19,7 +19,7 @@ fn a_login_is_answered_before_messages_can_come() {
     assert_eq!(session.outcome(Outcome::Password(None)), reply(WRONG_LOGIN));
     assert_eq!(session.frame(login), [Effect::Submit(check)]);
     let granted = [Effect::Reply(ACK.into()), Effect::Attach(UserId(3))];
-    assert_eq!(session.outcome(Outcome::Password(Some(ClientKind::Other))), granted);
+    assert_eq!(session.outcome(Outcome::Password(Some(RightPassword::OTHER))), granted);
     let nobody = Job::CheckPassword { id: Id(4_294_967_299), password: "p".into() };
     let out_of_range = r#"{"msgType":1,"USERID":4294967299,"password":"p"}"#;
     assert_eq!(session.frame(out_of_range), [Effect::Submit(nobody)]);
@@ -34,7 +34,7 @@ fn a_login_is_answered_when_the_other_nodes_know_of_it() {
         let asked = tester.frame(r#"{"msgType":1,"USERID":4,"password":"p"}"#);
         let job = Job::CheckPassword { id: Id(user.0.into()), password: "p".into() };
         assert_eq!(asked, [Effect::Submit(job)]);
-        assert_eq!(tester.outcome(Outcome::Password(Some(ClientKind::Other))), [Effect::Join(user)]);
+        assert_eq!(tester.outcome(Outcome::Password(Some(RightPassword::OTHER))), [Effect::Join(user)]);
         assert_eq!(tester.later(Input::Frame(PING.as_bytes())), []);
         tester
     };

@@ -66,7 +66,9 @@ impl World {
                 }
                 Effect::Deliver { text, .. } | Effect::DeliverAll { text, .. } => self.on_their_way.push(text.len()),
                 Effect::Record(recorded) => self.on_their_way.push(recorded.text.len()),
-                Effect::OptIn(_) | Effect::Hand { .. } => unreachable!("nobody uses level 2 here"),
+                Effect::OptIn(_) | Effect::Hand { .. } | Effect::NoteRequest { .. } => {
+                    unreachable!("nobody uses level 2 here")
+                }
                 Effect::Submit(job) => assert!(self.job.replace(job).is_none(), "one job at a time"),
                 Effect::Join(user) => {
                     assert!(!std::mem::replace(&mut self.joining, true), "one join at a time");
@@ -94,7 +96,7 @@ impl World {
 
     fn outcome(job: Job) -> Outcome {
         match job {
-            Job::CheckPassword { .. } => Outcome::Password(Some(ClientKind::Other)),
+            Job::CheckPassword { .. } => Outcome::Password(Some(RightPassword::OTHER)),
             Job::AddFriends { .. } => {
                 let names = FriendNames { a: "a".into(), b: "b".into() };
                 Outcome::Friends(MadeFriends::Friends(names, ToldBy::Push))

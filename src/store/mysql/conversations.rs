@@ -147,7 +147,7 @@ impl History for MysqlStore {
         self.base.calls.call(|db, _| marks::cursors(db, device))
     }
 
-    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError> {
+    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let mut planned = None;
         self.base.calls.transaction(Repeat::Freely, |db| devices::log_in(db, login, &mut planned))
     }
@@ -256,6 +256,17 @@ impl History for MysqlStore {
         let statement = format!("SELECT 1 FROM User WHERE id = ? AND level1_seen > {NOW} - ?");
         let found: Option<i64> = self.base.calls.call(|db, _| db.exec_first(&statement, (user.0, window)))?;
         Ok(found.is_some())
+    }
+
+    fn level1_users(&self, users: &[UserId], window: i64) -> Result<Vec<UserId>, StoreError> {
+        let mut found = Vec::new();
+        for users in users.chunks(script::LIST_MAX) {
+            let ids = list(users);
+            let statement = format!("SELECT id FROM User WHERE id IN ({ids}) AND level1_seen > {NOW} - {window}");
+            let rows: Vec<i32> = self.base.calls.call(|db, _| db.query(&statement))?;
+            found.extend(rows.into_iter().map(UserId));
+        }
+        Ok(found)
     }
 
     fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {

@@ -101,7 +101,7 @@ impl History for SqliteStore {
         })
     }
 
-    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError> {
+    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let login = login.clone();
         self.live.change(move |db| devices::log_in(db, &login))
     }

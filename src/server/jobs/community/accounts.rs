@@ -158,6 +158,7 @@ impl Arrangements {
         Ok(match outcome {
             BlockOutcome::Done if block => {
                 self.parts.blocks.add(user, other);
+                self.parts.conversations.part(user, other);
                 Ok(())
             }
             BlockOutcome::Done => {

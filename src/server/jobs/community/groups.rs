@@ -10,8 +10,8 @@ use crate::protocol::{self, Asked, GroupId, Id, UserId};
 use crate::session::{DESCRIPTION_MAX, MadeFriends, NAME_MAX, ToldBy};
 use crate::store::StoreError;
 use crate::store::community::{
-    Befriended, Community, Deed, FriendRequest, GroupAct, GroupChanged, GroupMember, GroupRefusal, GroupRole, NewGroup,
-    Recorded, Trace, Visible,
+    Befriended, Community, Deed, FriendPolicy, FriendRequest, GroupAct, GroupChanged, GroupMember, GroupRefusal,
+    GroupRole, NewGroup, Recorded, Trace, Visible,
 };
 
 /// A member as a 61 shows it: id, name, and whether it is the creator.
@@ -155,7 +155,26 @@ impl Arrangements {
         if let Some(recorded) = recorded {
             self.tell(recorded, None);
         }
-        if self.parts.audience.has(b) { ToldBy::Conversation } else { ToldBy::Push }
+        if !self.parts.audience.has(b) {
+            return ToldBy::Push;
+        }
+        // The user may be at level 1 as well.
+        self.parts.level1_seen.learn([b]);
+        ToldBy::Conversation
+    }
+
+    /// Whether requests to be friends are noted, because only who was asked may agree.
+    pub fn notes_requests(&self) -> bool {
+        self.parts.rules.friends == FriendPolicy::Ask
+    }
+
+    /// Notes a request that is in no conversation. Blocks.
+    pub fn note_request(&self, from: UserId, to: UserId) {
+        let noted = self.parts.community.get().and_then(|community| match community {
+            Some(community) => community.note_asked(from, to),
+            None => Ok(()),
+        });
+        self.parts.outages.note("noting requests to be friends", noted.as_ref().err());
     }
 
     fn act(

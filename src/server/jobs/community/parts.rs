@@ -13,6 +13,7 @@ use crate::protocol::level2::{Account, Rid, replies};
 use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
+use crate::routing::level1_seen::Level1Seen;
 use crate::routing::router::Router;
 use crate::server::jobs::conversations::Conversations;
 use crate::server::stamps::AccountStamps;
@@ -39,6 +40,8 @@ pub struct ArrangementParts {
     pub blocks: Arc<Blocks>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
+    /// Who of these still uses level 1.
+    pub level1_seen: Arc<Level1Seen>,
     /// Other nodes cache members as well.
     pub bus: Arc<dyn Exchange>,
     /// The time.

@@ -1,10 +1,12 @@
 //! Devices: logging in and out, and their list.
 
+use std::cmp::Ordering;
+
 use super::parts::{Conversations, refusal_of, wall_clock};
 use crate::bus::DeviceNews;
 use crate::bus::news::DeviceEnd;
 use crate::delivery::Posted;
-use crate::devices::entry::{Admitted, WRONG};
+use crate::devices::entry::{Admitted, EntryNews, WRONG};
 use crate::devices::tasks::{Identity, MemberNews};
 use crate::devices::token::{Token, TokenKey};
 use crate::history::answers::Ticket;
@@ -12,8 +14,9 @@ use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason, Welcome};
 use crate::protocol::{self, UserId};
+use crate::session::password::{RightPassword, Stamp};
 use crate::store::StoreError;
-use crate::store::history::{Device, DeviceId, DeviceLogin, History};
+use crate::store::history::{Device, DeviceId, DeviceLogin, History, LoggedIn, LoginProof};
 
 /// A device that wants to log in.
 #[derive(Clone, Debug)]
@@ -26,31 +29,41 @@ pub struct Visitor {
     pub rid: Option<Rid>,
 }
 
+/// What a client has proved.
+enum Proven {
+    /// A password, that fitted the stored value with this stamp.
+    Password(Stamp),
+    /// A token of the device, made with this secret.
+    Token(DeviceId, [u8; 16]),
+}
+
 impl Conversations {
-    /// Writes the login of a user whose proof is right.
-    ///
-    /// # Errors
-    /// What the client is told.
-    pub fn admit(&self, user: UserId, visitor: &Visitor) -> Result<Box<Admitted>, Refusal> {
-        let admitted = self.try_admit(user, visitor);
+    /// Writes the login of a user whose password is right.
+    pub fn admit(&self, user: UserId, right: RightPassword, visitor: &Visitor) -> EntryNews {
+        let admitted = self.try_admit(user, &Proven::Password(right.stamp), visitor);
         self.parts.outages.note("logging devices in", admitted.as_ref().err());
-        admitted.map_err(|error| refusal_of(&error))?.map(Box::new).ok_or(WRONG)
+        match admitted {
+            Ok(Some(admitted)) => EntryNews::Admitted(Ok(Box::new(admitted))),
+            Ok(None) => EntryNews::Outdated,
+            Err(error) => EntryNews::Admitted(Err(refusal_of(&error))),
+        }
     }
 
     /// The same with a token. `is_another` says whether the client names another user.
-    ///
-    /// # Errors
-    /// What the client is told.
     pub fn admit_by_token(
         &self,
         token: &str,
         visitor: &Visitor,
         is_another: impl Fn(UserId, &str) -> bool,
-    ) -> Result<Box<Admitted>, Refusal> {
-        let user = self.user_of(token, &visitor.device, is_another);
-        self.parts.outages.note("reading devices", user.as_ref().err());
-        let user = user.map_err(|error| refusal_of(&error))?.ok_or(WRONG)?;
-        self.admit(user, visitor)
+    ) -> EntryNews {
+        let admit = || {
+            let Some(found) = self.device_of(token, &visitor.device, is_another)? else { return Ok(None) };
+            self.try_admit(found.user, &Proven::Token(found.id, found.secret), visitor)
+        };
+        let admitted: Result<_, StoreError> = admit();
+        self.parts.outages.note("logging devices in", admitted.as_ref().err());
+        let admitted = admitted.map_err(|error| refusal_of(&error));
+        EntryNews::Admitted(admitted.and_then(|admitted| admitted.map(Box::new).ok_or(WRONG)))
     }
 
     /// The user of the device that this token is of, without a login; `None` if it is wrong.
@@ -70,35 +83,28 @@ impl Conversations {
         Ok(found.filter(|device| token.is_of(device.user, &device.secret)))
     }
 
-    fn user_of(
+    /// The device of a token that counts, if this is it and its user is the one whom the client names.
+    fn device_of(
         &self,
         token: &str,
         device: &str,
         is_another: impl Fn(UserId, &str) -> bool,
-    ) -> Result<Option<UserId>, StoreError> {
+    ) -> Result<Option<Device>, StoreError> {
         let Some(found) = self.device_with(token)?.filter(|found| found.name == device) else { return Ok(None) };
         let name = self.parts.accounts.get()?.user(found.user)?.map(|user| user.name);
-        Ok(name.filter(|name| !is_another(found.user, name)).map(|_| found.user))
+        Ok(name.is_some_and(|name| !is_another(found.user, &name)).then_some(found))
     }
 
-    fn try_admit(&self, user: UserId, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
+    /// `None`: what was proved does not hold any more.
+    fn try_admit(&self, user: UserId, proven: &Proven, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
         let Some(account) = self.parts.accounts.get()?.user(user)? else { return Ok(None) };
         let history = self.history()?;
+        let Some(logged_in) = self.write_login(history, user, proven, visitor)? else { return Ok(None) };
         if !self.parts.audience.has(user) {
             history.use_level2(user)?;
             self.parts.audience.add(user);
             self.tell_nodes(&[DeviceNews::UsesLevel2(user)]);
         }
-        let [login, secret] = random()?;
-        let (first, _) = login.split_at(8);
-        let login = DeviceLogin {
-            user,
-            name: visitor.device.to_string(),
-            login: i64::from_le_bytes(first.try_into().unwrap_or_default()),
-            secret,
-            devices_max: self.rules.devices_max,
-        };
-        let logged_in = history.log_in(&login)?;
         let device = logged_in.device;
         if logged_in.replaced.is_some() {
             self.tell_nodes(&[DeviceNews::End(user, device.id, DeviceEnd::Replaced(device.login))]);
@@ -106,6 +112,7 @@ impl Conversations {
         let (token, expires) = self.token(&device)?;
         let welcome = Welcome {
             device: &visitor.device,
+            frame_max: self.rules.frame_max,
             inflight: self.rules.inflight,
             name: &account.name,
             ping: visitor.ping,
@@ -116,11 +123,54 @@ impl Conversations {
         let identity = Identity { user, device: device.id, device_name: (*visitor.device).into(), login: device.login };
         let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
         self.revoke(user, &forgotten, None);
-        Ok(Some(Admitted {
-            identity,
-            replaced: logged_in.replaced,
-            welcome: replies::welcome(&welcome, visitor.rid.as_ref()),
-        }))
+        Ok(Some(Admitted { identity, welcome: replies::welcome(&welcome, visitor.rid.as_ref()) }))
+    }
+
+    /// Writes the row. The transaction looks at what was proved, so a login that is under way does not
+    /// come through behind a new password or the revocation of its device, on whatever node.
+    fn write_login(
+        &self,
+        history: &dyn History,
+        user: UserId,
+        proven: &Proven,
+        visitor: &Visitor,
+    ) -> Result<Option<LoggedIn>, StoreError> {
+        let [nonce, secret] = random()?;
+        let (nonce, _) = nonce.split_first_chunk().unwrap_or((&[0; 4], &[]));
+        for _ in 0..WRITES_MAX {
+            let proof = match proven {
+                Proven::Token(device, secret) => LoginProof::Token(*device, *secret),
+                Proven::Password(stamp) => {
+                    let stored = self.parts.accounts.get()?.credential(user)?;
+                    match stored.filter(|stored| self.parts.passwords.stamp(stored) == *stamp) {
+                        Some(stored) => LoginProof::Password(stored),
+                        None => return Ok(None),
+                    }
+                }
+            };
+            let is_token = matches!(proof, LoginProof::Token(..));
+            let login = DeviceLogin {
+                user,
+                name: visitor.device.to_string(),
+                proof,
+                nonce: u32::from_le_bytes(*nonce),
+                secret,
+                devices_max: self.rules.devices_max,
+            };
+            let written = history.log_in(&login)?;
+            if written.is_some() || is_token {
+                return Ok(written);
+            }
+            // The stored value may have got a mark, for the same password.
+        }
+        Ok(None)
+    }
+
+    /// Why a connection of level 2 has to end, if its login is not the last one of its device. It is
+    /// asked once messages and news come to the connection: what is written later finds it.
+    pub(super) fn end_of(&self, history: &dyn History, who: &Identity) -> Result<Option<Reason>, StoreError> {
+        let last = history.logins(&[who.device])?.first().map(|(_, login)| *login);
+        Ok(end_of_login(who.login, last))
     }
 
     /// A new token of a device, and when it expires.
@@ -215,6 +265,19 @@ impl Conversations {
     }
 }
 
+/// Why a login ends whose device has logged in last with this number, if it has to.
+pub(super) fn end_of_login(own: i64, last: Option<i64>) -> Option<Reason> {
+    match last {
+        None => Some(Reason::Revoked),
+        Some(last) => match last.cmp(&own) {
+            Ordering::Equal => None,
+            Ordering::Greater => Some(Reason::Replaced),
+            // The database is an older one. The client is to come back.
+            Ordering::Less => Some(Reason::Overload),
+        },
+    }
+}
+
 /// Two times 16 random bytes.
 fn random() -> Result<[[u8; 16]; 2], StoreError> {
     let mut bytes = [[0; 16]; 2];
@@ -224,4 +287,6 @@ fn random() -> Result<[[u8; 16]; 2], StoreError> {
     Ok(bytes)
 }
 
+/// How often a login is written whose stored password changes meanwhile, but not the password.
+const WRITES_MAX: usize = 3;
 const NO_SUCH_DEVICE: Refusal = Refusal::forever(404, "you have no such device");

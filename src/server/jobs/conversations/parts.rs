@@ -20,6 +20,7 @@ use crate::routing::groups::GroupCache;
 use crate::routing::recorder::AWAY;
 use crate::routing::router::Router;
 use crate::routing::watchers::Watchers;
+use crate::session::password::Passwords;
 use crate::store::community::CommunityRole;
 use crate::store::history::{Denied, Entry, History, HistoryRole};
 use crate::store::outages::Outages;
@@ -39,8 +40,10 @@ pub struct Conversations {
 pub struct ConversationParts {
     /// The conversations.
     pub history: HistoryRole,
-    /// The names of users.
+    /// The names of users, and their stored passwords.
     pub accounts: Role<dyn Accounts>,
+    /// Says whether a stored password is still the same.
+    pub passwords: Arc<Passwords>,
     /// The members of groups as they are stored.
     pub contacts: Role<dyn Contacts>,
     /// Those that this node has cached.
@@ -76,6 +79,8 @@ pub struct DeviceRules {
     pub token_lifetime: Duration,
     /// The most sends of a connection without an answer.
     pub inflight: usize,
+    /// The longest frame of a client, in bytes.
+    pub frame_max: usize,
     /// Whether partners are shown each other's marks.
     pub receipts: bool,
     /// The users who may see who is online.
@@ -130,7 +135,9 @@ impl Conversations {
                 let is_last = pairs.len() < BLOCKS_PAGE;
                 all.extend(pairs);
                 if is_last {
-                    self.parts.blocks.replace(all);
+                    for (user, other) in self.parts.blocks.replace(all) {
+                        self.parts.watchers.part(user, other);
+                    }
                     return Ok(());
                 }
             }

@@ -35,7 +35,11 @@ impl Conversations {
         let states: Vec<_> = seen.into_iter().map(|user| (user, state(user))).collect();
         // The answer comes before the states, which are posted by the watchers.
         post(link, MemberNews::Answer(ticket, replies::done(52, rid)));
-        self.parts.watchers.watch(link, before, &states);
+        self.parts.watchers.watch(who.user, link, before, &states);
+        // One of them may have blocked the other between the look and the note.
+        for blocked in visible.iter().filter(|other| self.parts.blocks.is_between(who.user, **other)) {
+            self.parts.watchers.part(who.user, *blocked);
+        }
         if self
             .router()
             .is_none_or(|router| router.attendance().devices(who.user, |device| device.link == *link).is_empty())
@@ -44,13 +48,18 @@ impl Conversations {
             self.parts.watchers.forget(link, now);
         }
         for user in unseen {
-            post(link, MemberNews::Show(replies::presence(user, false).into()));
+            post(link, MemberNews::Presence(user, false));
         }
         if let Some(router) = self.router().filter(|_| self.parts.bus.is_alone()) {
             // Those who came or went between the look and the note.
             self.parts.watchers.look(&visible, |user| router.attendance().has(user));
         }
         Ok(vec![MemberNews::Watching])
+    }
+
+    /// One of these users has blocked the other: neither sees any more whether the other is online.
+    pub fn part(&self, one: UserId, other: UserId) {
+        self.parts.watchers.part(one, other);
     }
 
     /// Looks at the watched users of other nodes. Blocks.

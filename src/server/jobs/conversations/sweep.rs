@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::devices::end_of_login;
 use super::parts::Conversations;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
 use crate::metrics::SweepEvent;
 use crate::protocol::UserId;
-use crate::protocol::level2::replies::Reason;
 use crate::routing::attendance::DeviceLogin;
 use crate::routing::router::Router;
 use crate::store::StoreError;
@@ -87,11 +87,7 @@ fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) 
         let ids: Vec<DeviceId> = some.iter().map(|login| login.device).collect();
         let last: HashMap<DeviceId, i64> = history.logins(&ids)?.into_iter().collect();
         for DeviceLogin { user, device, login } in some {
-            let reason = match last.get(device) {
-                Some(last) if last == login => continue,
-                Some(_) => Reason::Replaced,
-                None => Reason::Revoked,
-            };
+            let Some(reason) = end_of_login(*login, last.get(device).copied()) else { continue };
             for link in router.attendance().devices(*user, |other| other.device == *device && other.login == *login) {
                 link.post(news(MemberNews::End(reason)));
                 ended += 1;

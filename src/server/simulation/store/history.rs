@@ -106,13 +106,14 @@ impl History for NodeStore {
         self.of_history(|tables, _| tables.history.cursors(device))
     }
 
-    fn log_in(&self, login: &DeviceLogin) -> Result<LoggedIn, StoreError> {
+    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         self.of_history(|tables, now| {
             if tables.reads_heads_early {
                 let heads = tables.history.heads(&tables.people, login.user);
                 tables.early_heads.insert(login.user, heads);
             }
-            tables.history.log_in(login, now)
+            let Tables { history, people, .. } = tables;
+            history.log_in(people, login, now)
         })
     }
 

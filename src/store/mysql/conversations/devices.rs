@@ -4,32 +4,33 @@ use mysql::prelude::Queryable;
 use mysql::{Row, Transaction, from_row_opt};
 
 use super::moments::NOW;
-use super::script::{Script, list, text};
+use super::script::{self, Script, list};
 use crate::protocol::UserId;
-use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn};
+use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn, LoginProof};
 use crate::store::mysql::error;
-use crate::store::mysql::rows::column;
+use crate::store::mysql::rows::{column, text};
 
 /// What is asked before a login is written.
 #[derive(Clone, Copy)]
 enum Question {
-    Lock,
+    Password,
     Now,
     Known,
 }
 
-/// Writes a login. `planned` is what the attempt before wanted to answer, whose answer may have
-/// been lost.
+/// Writes a login; `None` if what was proved does not hold any more. `planned` is what the attempt
+/// before wanted to answer, whose answer may have been lost.
 pub(super) fn log_in(
     db: &mut Transaction<'_>,
     login: &DeviceLogin,
     planned: &mut Option<LoggedIn>,
-) -> mysql::Result<LoggedIn> {
-    // Logins of one user wait for each other, so that none counts the devices of before another.
+) -> mysql::Result<Option<LoggedIn>> {
+    // Logins of one user wait for each other, so that none counts the devices of before another. A
+    // change of the password waits as well.
     let mut script = Script::new(usize::MAX);
-    script.add(Question::Lock, format!("SELECT id FROM User WHERE id = {} FOR UPDATE", login.user));
+    script.add(Question::Password, format!("SELECT password FROM User WHERE id = {} FOR UPDATE", login.user));
     script.add(Question::Now, format!("SELECT {NOW}"));
-    let device = text(&login.name);
+    let device = script::text(&login.name);
     script.add(
         Question::Known,
         format!(
@@ -37,48 +38,59 @@ pub(super) fn log_in(
             login.user
         ),
     );
-    let (mut now, mut known) = (0, None);
+    let (mut now, mut known, mut password) = (0, None, None);
     script.run(db, |question, mut row| {
         match question {
-            Question::Lock => {}
+            Question::Password => password = Some(text(&mut row, "password")?),
             Question::Now => now = from_row_opt(row)?,
             Question::Known => known = Some(device_row(&mut row)?),
         }
         Ok(())
     })?;
+    let found = known.as_ref();
+    if let Some(done) = planned.take_if(|planned| found.is_some_and(|known| known.login == planned.device.login)) {
+        return Ok(Some(done));
+    }
+    let holds = match &login.proof {
+        LoginProof::Password(stored) => password.as_ref() == Some(stored),
+        LoginProof::Token(device, secret) => found.is_some_and(|known| known.id == *device && known.secret == *secret),
+    };
+    if !holds {
+        return Ok(None);
+    }
+    let number = login.number_after(found.map_or(0, |before| before.login));
     let written = match known {
-        Some(before) if before.login == login.login && planned.is_some() => return planned.take().ok_or_else(lost),
-        Some(before) => again(db, login, before, now)?,
-        None => first(db, login, now)?,
+        Some(before) => again(db, number, before, now)?,
+        None => first(db, login, number, now)?,
     };
     *planned = Some(written.clone());
-    Ok(written)
+    Ok(Some(written))
 }
 
 fn lost() -> mysql::Error {
     error::removed_meanwhile()
 }
 
-fn again(db: &mut Transaction<'_>, login: &DeviceLogin, before: Device, now: i64) -> mysql::Result<LoggedIn> {
+fn again(db: &mut Transaction<'_>, login: i64, before: Device, now: i64) -> mysql::Result<LoggedIn> {
     let seen = before.seen.max(now);
-    db.exec_drop("UPDATE Device SET login = ?, seen = ? WHERE id = ?", (login.login, seen, before.id.0))?;
+    db.exec_drop("UPDATE Device SET login = ?, seen = ? WHERE id = ?", (login, seen, before.id.0))?;
     let replaced = Some(before.login);
-    Ok(LoggedIn { device: Device { login: login.login, seen, ..before }, replaced, forgotten: Vec::new() })
+    Ok(LoggedIn { device: Device { login, seen, ..before }, replaced, forgotten: Vec::new() })
 }
 
-fn first(db: &mut Transaction<'_>, login: &DeviceLogin, now: i64) -> mysql::Result<LoggedIn> {
-    let DeviceLogin { user, name, login, secret, devices_max } = login.clone();
+fn first(db: &mut Transaction<'_>, login: &DeviceLogin, number: i64, now: i64) -> mysql::Result<LoggedIn> {
+    let DeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
     let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
     let ids: Vec<DeviceId> = forgotten.iter().map(|old| old.id).collect();
     forget(db, user, &ids)?;
     db.exec_drop(
         "INSERT INTO Device (user, device, login, secret, seen) VALUES (?, ?, ?, ?, ?)",
-        (user.0, &name, login, &secret[..], now),
+        (user.0, &name, number, &secret[..], now),
     )
     .map_err(error::duplicate_as_deadlock)?;
     let id = i64::try_from(db.last_insert_id().unwrap_or_default()).map_err(|_| lost())?;
-    let device = Device { id: DeviceId(id), user, name, login, secret, seen: now };
+    let device = Device { id: DeviceId(id), user, name, login: number, secret, seen: now };
     Ok(LoggedIn { device, replaced: None, forgotten })
 }
 

@@ -4,34 +4,47 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::moments::now;
 use crate::protocol::UserId;
-use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn};
+use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn, LoginProof};
 
-pub(super) fn log_in(db: &Connection, login: &DeviceLogin) -> rusqlite::Result<LoggedIn> {
+/// `None`: what was proved does not hold any more.
+pub(super) fn log_in(db: &Connection, login: &DeviceLogin) -> rusqlite::Result<Option<LoggedIn>> {
     let now = now();
     let known = db
         .prepare_cached("SELECT id, user, device, login, secret, seen FROM Device WHERE user = ?1 AND device = ?2")?
         .query_row(params![login.user.0, login.name], device_row)
         .optional()?;
+    let holds = match &login.proof {
+        LoginProof::Password(stored) => db
+            .prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND password = ?2")?
+            .exists(params![login.user.0, stored])?,
+        LoginProof::Token(device, secret) => {
+            known.as_ref().is_some_and(|known| known.id == *device && known.secret == *secret)
+        }
+    };
+    if !holds {
+        return Ok(None);
+    }
+    let number = login.number_after(known.as_ref().map_or(0, |before| before.login));
     if let Some(before) = known {
         db.prepare_cached("UPDATE Device SET login = ?2, seen = max(seen, ?3) WHERE id = ?1")?.execute([
             before.id.0,
-            login.login,
+            number,
             now,
         ])?;
         let replaced = Some(before.login);
-        let device = Device { login: login.login, seen: before.seen.max(now), ..before };
-        return Ok(LoggedIn { device, replaced, forgotten: Vec::new() });
+        let device = Device { login: number, seen: before.seen.max(now), ..before };
+        return Ok(Some(LoggedIn { device, replaced, forgotten: Vec::new() }));
     }
-    let DeviceLogin { user, name, login, secret, devices_max } = login.clone();
+    let DeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
     let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
     for old in &forgotten {
         forget(db, user, old.id)?;
     }
     db.prepare_cached("INSERT INTO Device (user, device, login, secret, seen) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![user.0, name, login, secret, now])?;
-    let id = DeviceId(db.last_insert_rowid());
-    Ok(LoggedIn { device: Device { id, user, name, login, secret, seen: now }, replaced: None, forgotten })
+        .execute(params![user.0, name, number, secret, now])?;
+    let device = Device { id: DeviceId(db.last_insert_rowid()), user, name, login: number, secret, seen: now };
+    Ok(Some(LoggedIn { device, replaced: None, forgotten }))
 }
 
 pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Option<Device>> {
