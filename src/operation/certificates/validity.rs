@@ -22,9 +22,8 @@ pub(super) fn end_of(der: &[u8]) -> Option<SystemTime> {
         fields = element(tag, fields)?.1;
     }
     let (validity, _) = element(SEQUENCE, fields)?;
-    let (_, rest) = any_element(validity)?;
-    let ((tag, text), _) = any_element(rest)?;
-    time(tag, str::from_utf8(text).ok()?)
+    let end = any_element(any_element(validity)?.rest)?;
+    time(end.tag, str::from_utf8(end.content).ok()?)
 }
 
 /// `YYMMDDHHMMSSZ` up to 2049, `YYYYMMDDHHMMSSZ` from then on (RFC 5280, 4.1.2.5).
@@ -50,11 +49,18 @@ fn time(tag: u8, text: &str) -> Option<SystemTime> {
 
 /// The content of the element with this tag at the front, and what follows it.
 fn element(wanted: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    any_element(der).filter(|((tag, _), _)| *tag == wanted).map(|((_, content), rest)| (content, rest))
+    any_element(der).filter(|element| element.tag == wanted).map(|element| (element.content, element.rest))
 }
 
-/// The tag and the content of the element at the front, and what follows it (X.690, 8.1).
-fn any_element(der: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
+/// An element of DER, and what follows it.
+struct Element<'d> {
+    tag: u8,
+    content: &'d [u8],
+    rest: &'d [u8],
+}
+
+/// The element at the front (X.690, 8.1).
+fn any_element(der: &[u8]) -> Option<Element<'_>> {
     let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
@@ -65,7 +71,7 @@ fn any_element(der: &[u8]) -> Option<((u8, &[u8]), &[u8])> {
         _ => return None,
     };
     let (content, rest) = rest.split_at_checked(length)?;
-    Some(((tag, content), rest))
+    Some(Element { tag, content, rest })
 }
 
 const INTEGER: u8 = 0x02;
