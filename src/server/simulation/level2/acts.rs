@@ -158,8 +158,10 @@ impl World {
 
     fn mark_read(&mut self, no: usize) {
         if let Some((conv, cursor)) = self.some_log(no) {
-            let read = self.dice.range(0..cursor as usize + 1);
-            self.request(no, json!({"msgType": 49, "conv": conv, "read": read}));
+            // A mark that is asked to fall stays where it is.
+            let lower = self.dice.range(0..cursor as usize + 1);
+            self.request(no, json!({"msgType": 49, "conv": conv, "read": cursor}));
+            self.request(no, json!({"msgType": 49, "conv": conv, "read": lower}));
         }
     }
 
