@@ -166,7 +166,9 @@ impl World {
     }
 
     pub(super) fn run(&mut self) {
-        let steps = 150 + self.dice.range(0..250);
+        // A mistake shows only where enough happens; longer worlds of a sound server take too long for all seeds.
+        let least = if self.broken.is_some() { 450 } else { 150 };
+        let steps = least + self.dice.range(0..least + 100);
         for step in 0..steps {
             self.step += 1;
             match self.dice.range(0..100) {
