@@ -110,7 +110,7 @@ impl App {
         safe::line(&name.unwrap_or_else(|| format!("u{user}")))
     }
 
-    /// Who is typing in the open conversation.
+    /// The users that are typing in the open conversation.
     pub(crate) fn typist(&self) -> Option<String> {
         let (user, since) = self.typing.get(&self.open?)?;
         (self.now < *since + TYPING_FOR).then(|| self.name(*user))

@@ -32,7 +32,7 @@ pub(crate) enum Change {
     Peer(Peer),
 }
 
-/// Who is logged in.
+/// The user that is logged in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Account {
     pub(crate) user: i64,

@@ -66,7 +66,7 @@ pub(crate) struct Login {
     pub(crate) token: Option<String>,
     /// Name and password, until the first login succeeds. They count more than the token.
     pub(crate) password: Option<(String, String)>,
-    /// Whose data file it is, if anybody's.
+    /// The user whose data file it is, if there is one.
     pub(crate) owner: Option<(i64, String)>,
     /// The longest frame that the server takes, as far as is known.
     pub(crate) frame_max: usize,

@@ -38,7 +38,7 @@ pub struct Message {
     pub conv: Conv,
     /// Its number, which is the same for everybody.
     pub seq: u64,
-    /// Who sent it: the server's word.
+    /// The sender, by the server's word.
     pub from: i64,
     /// When it was committed, in milliseconds since 1970.
     pub time: i64,

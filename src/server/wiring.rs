@@ -63,7 +63,7 @@ pub(super) struct ServerParts {
     pub(super) audience: Arc<Audience>,
     /// The pairs of a user and one whom the user has blocked.
     pub(super) blocks: Arc<Blocks>,
-    /// Who of these still uses level 1.
+    /// Tells which users still use level 1.
     pub(super) level1_seen: Arc<Level1Seen>,
     /// What connections of level 2 ask for.
     pub(super) conversations: Arc<Conversations>,

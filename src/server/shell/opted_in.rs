@@ -226,7 +226,7 @@ impl Shell {
         if member.has_ended() {
             return Flow::Taken;
         }
-        // Whatever bytes come, also those that have to wait.
+        // All bytes count as heard, also those that have to wait.
         member.hear(turn.now());
         let len = match incoming {
             Incoming::Frame(frame) => frame.len(),

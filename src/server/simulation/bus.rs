@@ -231,7 +231,7 @@ impl SimBus {
         !self.peer.has_tasks() && !self.wires.lock().has_work(self.name())
     }
 
-    /// Whatever is published from now on is lost: the node dies.
+    /// Everything published from now on is lost: the node dies.
     pub(super) fn say_no_more(&self) {
         self.state.lock().is_mute = true;
     }

@@ -40,7 +40,7 @@ pub struct ArrangementParts {
     pub blocks: Arc<Blocks>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// Who of these still uses level 1.
+    /// Tells which users still use level 1.
     pub level1_seen: Arc<Level1Seen>,
     /// Other nodes cache members as well.
     pub bus: Arc<dyn Exchange>,
@@ -59,7 +59,7 @@ pub struct ArrangementParts {
 pub struct CommunityRules {
     /// The most members of a group.
     pub members_max: usize,
-    /// Who becomes a friend.
+    /// The user that becomes a friend.
     pub friends: FriendPolicy,
     /// Whether users join groups by themselves.
     pub groups: GroupDoor,
@@ -82,7 +82,7 @@ pub struct Arrangements {
     router: OnceLock<Weak<Router>>,
 }
 
-/// Who asks for one of 60 to 69.
+/// The user and device that ask for one of 60 to 69.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The user.
