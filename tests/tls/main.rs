@@ -198,7 +198,8 @@ fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
             fs::write(server.folder().join("key.pem"), &certificate.key).expect("the folder is there");
             signal(server.pid(), "HUP");
             let config = trusting(&[&certificate]);
-            wait_until("new connections are shown the new certificate", || {
+            // At the latest the look that the server takes each minute finds it.
+            wait_within(LONG_PATIENCE, "new connections are shown the new certificate", || {
                 let stream = TcpStream::connect(server.address()).expect("the server listens");
                 let client = TestClient::on_tls(stream, "localhost", &config);
                 client.is_ok_and(|client| client.certificate() == Some(&certificate.der))
