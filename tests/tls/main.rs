@@ -155,6 +155,15 @@ fn curl_is_answered() {
     assert_ne!(status, "000", "{}", String::from_utf8_lossy(&curl.stderr));
 }
 
+/// Sets the flag when it is dropped.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
     const RENEWALS: usize = 5;
@@ -190,6 +199,8 @@ fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
             alice.send(&last);
             n + 1
         });
+        // The writer ends also if this panics; otherwise the test would never end.
+        let ends = StopOnDrop(&stop);
         for _ in 0..RENEWALS {
             certificate = Certificate::of("localhost");
             fs::write(server.folder().join("cert.pem"), &certificate.chain).expect("the folder is there");
@@ -205,7 +216,7 @@ fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
                 client.is_ok_and(|client| client.certificate() == Some(&certificate.der))
             });
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(ends);
         let sent = writing.join().expect("alice chats on");
         let live = reading.join().expect("bob chats on");
         assert_eq!(live, (0..sent).collect::<Vec<_>>(), "everything once and in order, on the old connections");
