@@ -13,6 +13,10 @@ pub fn config(data: &[u8]) {
         return;
     }
     let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().collect();
+    // A byte order mark is skipped at the start of a file only: backwards, the last line's would be.
+    if lines.last().is_some_and(|last| last.starts_with('\u{feff}')) {
+        return;
+    }
     let reversed: Vec<&str> = lines.iter().rev().copied().collect();
     let reversed = reversed.join("\r\n");
     for (file, apply) in READERS {
