@@ -10,10 +10,8 @@ use testkit::{login, number_of, numbered, offline_user, signal, user, wait_until
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server that handles SIGHUP even if the tests were started with the signal ignored, as by
-/// nohup.
 fn heeding_hup() -> Builder {
-    TestServer::builder().after(r#"exec env --default-signal=HUP "$0" "$@""#)
+    TestServer::builder().heeding_hup()
 }
 
 #[test]

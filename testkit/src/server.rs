@@ -123,6 +123,12 @@ impl Builder {
         self
     }
 
+    /// Starts a server that handles SIGHUP even if the tests were started with the signal ignored,
+    /// as by nohup(1).
+    pub fn heeding_hup(self) -> Builder {
+        self.after(r#"exec env --default-signal=HUP "$0" "$@""#)
+    }
+
     /// Allows this many MiB more than usual at the end, when its clients have gone. An allocator
     /// does not return all memory, so tests with very large requests need this.
     pub fn may_keep(mut self, mib: usize) -> Builder {

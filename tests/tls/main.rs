@@ -168,7 +168,7 @@ impl Drop for StopOnDrop<'_> {
 fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
     const RENEWALS: usize = 5;
     let mut certificate = Certificate::of("localhost");
-    let server = with(&certificate).option("admin", "127.0.0.1:0").start();
+    let server = with(&certificate).option("admin", "127.0.0.1:0").heeding_hup().start();
     let config = trusting(&[&certificate]);
     let [a, b] = ["alice", "bob"].map(|name| offline_user(&server, name));
     let mut alice = login_tls(&server, &config, "alice", a);
@@ -209,8 +209,8 @@ fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
             fs::write(server.folder().join("key.pem"), &certificate.key).expect("the folder is there");
             signal(server.pid(), "HUP");
             let config = trusting(&[&certificate]);
-            // At the latest the look that the server takes each minute finds it.
-            wait_within(LONG_PATIENCE, "new connections are shown the new certificate", || {
+            // A look that begins after the signal finds both files as they are now.
+            wait_until("new connections are shown the new certificate", || {
                 let stream = TcpStream::connect(server.address()).expect("the server listens");
                 let client = TestClient::on_tls(stream, "localhost", &config);
                 client.is_ok_and(|client| client.certificate() == Some(&certificate.der))
@@ -221,13 +221,22 @@ fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
         let live = reading.join().expect("bob chats on");
         assert_eq!(live, (0..sent).collect::<Vec<_>>(), "everything once and in order, on the old connections");
     });
-    // A file that is no certificate changes nothing, and the log says so once.
-    fs::write(server.folder().join("cert.pem"), "nonsense").expect("the folder is there");
-    let broken = "those from before stay in use: key tls_cert: cert.pem: it has no certificate";
-    for _ in 0..2 {
+    // A file that is no certificate changes nothing, and the log says so once. Earlier looks may have
+    // found files that were half written, and have said so too. This file is there at once.
+    let broken =
+        || lines_in_log(&server, "those from before stay in use: key tls_cert: cert.pem: it has no certificate");
+    let before = broken();
+    let replaced = server.folder().join("replaced.pem");
+    fs::write(&replaced, "nonsense").expect("the folder is there");
+    fs::rename(replaced, server.folder().join("cert.pem")).expect("the folder is there");
+    let looks = || lines_in_log(&server, "the log file was opened again");
+    // Each look begins with its line. Two may be of earlier signals; the last one may go on.
+    for _ in 0..5 {
+        let so_far = looks();
         signal(server.pid(), "HUP");
-        wait_until("the log says so", || lines_in_log(&server, broken) == 1);
+        wait_until("the server looks again", || looks() > so_far);
     }
+    assert_eq!(broken(), before + 1);
     TestClient::connect_tls(&server, &trusting(&[&certificate])).ack_barrier();
     let left = server.metrics();
     let left =
