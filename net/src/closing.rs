@@ -105,13 +105,14 @@ impl<H: Handler> Closing<'_, H> {
     pub(crate) fn discard(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
         let mut budget = READ_BYTES;
         while conn.input.flows() {
-            let Read1::Fresh(count) = conn.read(scratch, self.turn) else { unreachable!("nothing is kept") };
-            spend_on_unshown(self.turn, count);
-            budget = budget.saturating_sub(count);
-            if budget == 0 {
+            // Not every read brings payload, so what all of them cost is a limit as well.
+            if budget == 0 || self.turn.is_spent() {
                 conn.queue(self.ready, self.turn.now());
                 return;
             }
+            let Read1::Fresh(count) = conn.read(scratch, self.turn) else { unreachable!("nothing is kept") };
+            spend_on_unshown(self.turn, count);
+            budget = budget.saturating_sub(count);
         }
         if conn.input == InputState::Ended {
             self.kill(conn);

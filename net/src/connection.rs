@@ -182,7 +182,11 @@ impl<A, M> Connection<A, M> {
             Way::Undecided { may_be_plain } => self.look_first(may_be_plain, scratch, turn),
             Way::Hello { is_queued: true } => Err(io::ErrorKind::WouldBlock.into()),
             Way::Hello { is_queued: false } => self.await_hello(scratch, turn),
-            Way::Refused { .. } => Ok(Got { count: 0, ..read_plain(&self.link.socket, scratch)? }),
+            Way::Refused { .. } => {
+                let got = read_plain(&self.link.socket, scratch)?;
+                turn.budget.spend(got.wire / REFUSED_PER_WORK);
+                Ok(Got { count: 0, ..got })
+            }
         };
         if self.way == Way::Transport {
             self.held = self.link.held_input();
@@ -370,5 +374,7 @@ impl InputState {
     }
 }
 
+/// Bytes of a refused client, which are dropped, cost this many times less than processed ones.
+const REFUSED_PER_WORK: usize = 4;
 /// A client that sends at most once in this time is not greedy.
 const QUIET_AFTER: Duration = Duration::from_secs(1);

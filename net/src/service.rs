@@ -80,7 +80,7 @@ impl<H: Handler> Service<H> {
 
     /// Whether no connection waits for its turn.
     pub(crate) fn is_idle(&self) -> bool {
-        self.ready.is_empty() && self.hellos.is_empty()
+        self.ready.is_empty() && self.hellos.is_empty() && self.turn.hellos.is_empty()
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {

@@ -10,8 +10,9 @@ pub(super) struct Borders {
 }
 
 impl Borders {
-    /// These bytes have arrived.
-    pub(super) fn pass(&mut self, mut wire: &[u8]) {
+    /// These bytes have arrived; how many records they complete.
+    pub(super) fn pass(&mut self, mut wire: &[u8]) -> usize {
+        let mut records = 0;
         while let Some(byte) = wire.first() {
             if self.arrived < HEAD_BYTES {
                 self.length = self.length << 8 | u16::from(*byte);
@@ -25,8 +26,10 @@ impl Borders {
             }
             if self.arrived >= HEAD_BYTES && self.arrived == self.whole {
                 *self = Borders::default();
+                records += 1;
             }
         }
+        records
     }
 
     /// Bytes of the record that is not complete.
@@ -54,14 +57,14 @@ mod tests {
             .collect();
         for step in [1, 2, 5, 7, 4096] {
             let mut borders = Borders::default();
-            let mut passed = 0;
+            let (mut passed, mut records) = (0, 0);
             for piece in stream.chunks(step) {
-                borders.pass(piece);
+                records += borders.pass(piece);
                 passed += piece.len();
                 let last = ends.iter().filter(|end| **end <= passed).max().expect("the beginning is one");
                 assert_eq!(borders.held(), passed - last, "after {passed} bytes in steps of {step}");
             }
-            assert_eq!(borders.held(), 0);
+            assert_eq!((borders.held(), records), (0, 5));
         }
     }
 }

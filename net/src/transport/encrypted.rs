@@ -128,6 +128,8 @@ impl Encrypted {
             self.send_own(socket);
             // The payload of records before the broken one counts.
             count += self.take_payload(&mut buffer[count..ROOM_BYTES + fed]);
+            // No event would report payload that stays in the session.
+            debug_assert!(count < ROOM_BYTES + fed, "all payload is taken");
         }
         match (self.ends, count) {
             (Ends::Broken, 0) => Err(io::ErrorKind::InvalidData.into()),
@@ -141,7 +143,7 @@ impl Encrypted {
     fn feed(&mut self, wire: &[u8]) -> io::Result<usize> {
         let was_handshaking = self.session.is_handshaking();
         let count = self.session.feed(wire)?;
-        self.borders.pass(&wire[..count]);
+        self.work += self.borders.pass(&wire[..count]) * RECORD_WORK;
         if was_handshaking {
             self.hello_bytes += count;
             if self.session.is_handshaking() && self.hello_bytes > HELLO_BYTES_MAX {
@@ -184,6 +186,8 @@ impl Encrypted {
 const ROOM_BYTES: usize = RECORD_BYTES_MAX + FEED_BYTES;
 /// Bytes that are decrypted cost this many times less than processed ones.
 const WIRE_PER_WORK: usize = 4;
+/// The cost of a record besides that of its bytes: a client may send records without payload.
+const RECORD_WORK: usize = 256;
 /// The cost of a handshake, counted like the bytes of frames. A step of a turn has room for eight;
 /// for fewer if they take longer, as RSA does, because the clock is read as well.
 const HANDSHAKE_WORK: usize = 64 * 1024;

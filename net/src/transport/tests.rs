@@ -174,6 +174,8 @@ impl Ends {
     }
 }
 
+mod wakeups;
+
 /// One record, and a header and a tag around it.
 const RECORD_WIRE_MAX: usize = 16 * 1024 + 256;
 

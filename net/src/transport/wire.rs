@@ -76,12 +76,25 @@ impl Wire {
     }
 }
 
+impl Sink<'_> {
+    /// Writes what the socket takes. Bytes are kept ahead only if it is full, or broken: then an
+    /// event follows. None follows a write that a signal has interrupted.
+    fn write_some(&self, bytes: &[u8]) -> usize {
+        loop {
+            match self.socket.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.unwrap_or(0),
+            }
+        }
+    }
+}
+
 impl Write for Sink<'_> {
     /// Takes all bytes: the socket does, or they are kept ahead.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Behind earlier bytes, or the stream would be garbled.
         let taken = match self.ahead.is_empty() {
-            true => self.socket.write(bytes).unwrap_or(0),
+            true => self.write_some(bytes),
             false => 0,
         };
         self.ahead.extend_from_slice(&bytes[taken..]);

@@ -1,5 +1,6 @@
 //! What an application of the reactor sees, with real sockets.
 
+mod endless;
 mod fair;
 mod input;
 mod kit;

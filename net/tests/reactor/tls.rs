@@ -31,7 +31,7 @@ fn trusting(certificates: &[&Certificate]) -> Arc<ClientConfig> {
 }
 
 /// TLS with one certificate, and clients that trust it.
-fn tls() -> (Arc<Tls>, Arc<ClientConfig>) {
+pub(crate) fn tls() -> (Arc<Tls>, Arc<ClientConfig>) {
     let certificate = made("localhost");
     let client = trusting(&[&certificate]);
     (Arc::new(Tls::new(vec![certificate]).expect("random bytes")), client)
