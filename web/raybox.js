@@ -33,7 +33,7 @@ import { LocalHub, SharedHub } from './raybox/tabs.js';
 import { groupOf, RayBoxError, Type, uuid7 } from './raybox/wire.js';
 
 export { IdbStore, MemoryStore, RayBoxError, Type, uuid7 };
-export { groupOf, isChange, isChat, partnerOf } from './raybox/wire.js';
+export { groupOf, isChange, isChat, isFriendRequest, partnerOf } from './raybox/wire.js';
 
 /** @typedef {import('./raybox/wire.js').Frame} Frame */
 /** @typedef {import('./raybox/wire.js').Message} Message */
@@ -56,6 +56,15 @@ export { groupOf, isChange, isChat, partnerOf } from './raybox/wire.js';
  * @property {() => number} [random] from 0 to 1, for the waits
  * @property {number} [scale] multiplies all waits; for tests
  */
+
+/** Node 18 has no `CustomEvent`. */
+const Told = globalThis.CustomEvent ?? class extends Event {
+  /** @param {string} name @param {{detail: unknown}} init */
+  constructor(name, { detail }) {
+    super(name);
+    this.detail = detail;
+  }
+};
 
 /** A user's client. */
 export class RayBox extends EventTarget {
@@ -90,6 +99,11 @@ export class RayBox extends EventTarget {
   /** Reads what is stored, and connects if somebody is logged in. Call it once, first. */
   async start() {
     await this.#hub.start();
+  }
+
+  /** Whether the connection is this tab's: one of the tabs that share it. A program with one client always has it. */
+  get leads() {
+    return this.#hub.leads;
   }
 
   /** Ends the connection; this object is not used any more. */
@@ -370,7 +384,7 @@ export class RayBox extends EventTarget {
 
   /** @param {string} name @param {unknown} detail */
   #tell(name, detail) {
-    this.dispatchEvent(new CustomEvent(name, { detail }));
+    this.dispatchEvent(new Told(name, { detail }));
   }
 }
 

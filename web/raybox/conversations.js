@@ -5,7 +5,7 @@
 // not taken: the library asks for a run (46) from its cursor.
 
 import { addRange, cutBelow } from './ranges.js';
-import { isChange, isChat, partnerOf, Type } from './wire.js';
+import { isChange, isChat, isFriendRequest, partnerOf, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
 /** @typedef {import('./wire.js').Message} Message */
@@ -14,6 +14,9 @@ import { isChange, isChat, partnerOf, Type } from './wire.js';
 
 /** The tag of a cursor that holds nothing. */
 const NO_TAG = '00000000';
+
+/** The messages of each conversation that stay when the browser has no more room. */
+const KEPT = 100;
 
 /** Room for everything in a login or a 46 that is not its cursors, in bytes. */
 const ROOM = 2048;
@@ -87,14 +90,28 @@ export class Conversations {
    * @param {number} frame the longest frame in bytes
    */
   have(frame) {
-    this.#places.clear();
-    this.#waiting.clear();
-    const convs = [...this.all.values()].sort((a, b) => b.time - a.time);
+    this.haveNothing();
+    const convs = [...this.all.values()].filter((conv) => conv.seq > 0).sort((a, b) => b.time - a.time);
     const fitting = this.#fit(convs, frame);
     this.#leftOut = convs.slice(fitting.length);
     for (const conv of convs) this.#places.set(conv.conv, conv.seq);
     for (const conv of this.#leftOut) this.#waiting.add(conv.conv);
     return cursors(fitting);
+  }
+
+  /** The cursors of a login that tells none. @returns {Record<string, string>} */
+  haveNothing() {
+    this.#places.clear();
+    this.#waiting.clear();
+    this.#leftOut = [];
+    return {};
+  }
+
+  /** Everything that was known is somebody else's. */
+  clear() {
+    this.all.clear();
+    this.#witnesses.clear();
+    this.haveNothing();
   }
 
   /** The next cursors that the login left out, or `undefined`. @param {number} frame */
@@ -128,7 +145,10 @@ export class Conversations {
       conv.peerRead = shown.peerRead ?? 0;
       conv.peerRecv = shown.peerRecv ?? 0;
       this.#setFloor(conv, shown.floor);
-      if (shown.last) this.#preview(conv, { conv: conv.conv, ...shown.last });
+      if (shown.last) {
+        this.#noteRequest(conv, shown.last);
+        this.#preview(conv, { conv: conv.conv, ...shown.last });
+      }
       this.changed(conv);
     }
   }
@@ -158,6 +178,7 @@ export class Conversations {
   #reset(conv) {
     Object.assign(conv, { seq: 0, tag: NO_TAG, held: [], last: null });
     delete conv.markDue;
+    delete conv.asked;
     this.#journal.empty(conv.conv);
     this.#events.reset(conv.conv);
   }
@@ -214,6 +235,7 @@ export class Conversations {
     if (lost) conv.closed = lost;
     else delete conv.closed;
     if (msg.m?.msgType === Type.event && msg.m.event === 'renamed') conv.name = msg.m.name;
+    this.#noteRequest(conv, msg);
     this.#preview(conv, msg);
     this.changed(conv);
     this.#events.message(msg);
@@ -228,6 +250,11 @@ export class Conversations {
     if (m?.msgType !== Type.event) return 0;
     if (m.event === 'dissolved') return 404;
     return (m.event === 'left' || m.event === 'removed') && m.USERID === this.user ? 403 : 0;
+  }
+
+  /** @param {Conversation} conv @param {{seq: number, from: number, m: Frame | null}} msg */
+  #noteRequest(conv, { seq, from, m }) {
+    if (from !== this.user && isFriendRequest(m)) conv.asked = Math.max(conv.asked ?? 0, seq);
   }
 
   /** Sets the last message, as far as this one is shown. @param {Conversation} conv @param {Message} msg */
@@ -271,13 +298,18 @@ export class Conversations {
     this.#witnesses.add(witness);
     try {
       const reply = await request();
+      // Somebody else has logged in meanwhile, or the user has deleted it from this device.
+      if (this.all.get(conv.conv) !== conv) return [];
       const msgs = this.#withChanges(conv, reply.msgs, witness);
       this.#setFloor(conv, reply.floor);
       if (msgs.length > 0) {
-        for (const msg of msgs) this.#journal.msg(msg);
+        for (const msg of msgs) {
+          this.#journal.msg(msg);
+          this.#noteRequest(conv, msg);
+        }
         conv.held = addRange(conv.held, msgs[0].seq, msgs[msgs.length - 1].seq);
       }
-      this.#journal.conv(conv);
+      this.changed(conv);
       return msgs;
     } finally {
       this.#witnesses.delete(witness);
@@ -295,6 +327,29 @@ export class Conversations {
       if (at >= 0) msgs[at] = changedBy(msgs[at], change);
     }
     return msgs;
+  }
+
+  /**
+   * The browser has no more room: of each conversation only the newest messages stay here. The others come from the
+   * server when somebody looks. Returns the conversations, and up to which number their messages go.
+   */
+  shrink() {
+    /** @type {[string, number][]} */
+    const cut = [];
+    for (const conv of this.all.values()) {
+      const below = conv.seq - KEPT;
+      if (conv.closed || !conv.held.some(([from]) => from <= below)) continue;
+      conv.held = cutBelow(conv.held, below);
+      cut.push([conv.conv, below]);
+      this.changed(conv);
+    }
+    return cut;
+  }
+
+  /** The store has lost messages of a conversation, so they are not held any more. @param {Conversation} conv */
+  lost(conv) {
+    conv.held = [];
+    this.changed(conv);
   }
 
   // ---- Marks ----

@@ -8,7 +8,7 @@ import { Marks } from './marks.js';
 import { Names } from './names.js';
 import { Outbox } from './outbox.js';
 import { Requests } from './requests.js';
-import { errorOf, offlineError, Type } from './wire.js';
+import { errorOf, offlineError, randomBytes, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
 /** @typedef {import('./wire.js').Message} Message */
@@ -65,6 +65,8 @@ export class Core {
   #phase = 'none';
   /** @type {{proof: Credentials, resolve: () => void, reject: (error: Error) => void} | undefined} */
   #login;
+  /** Whether the login has told the cursors that are stored here. */
+  #isOwn = true;
   /** The conversations of each 46 without its 45. @type {Map<number, string[]>} */
   #asked = new Map();
   /** Conversations that have changed, and that others will be told of. @type {Set<string>} */
@@ -86,7 +88,8 @@ export class Core {
     this.#deviceKind = options.deviceKind ?? 'js';
     this.journal = new Journal(options.store, (error) => {
       emit({ kind: 'trouble', message: error === null ? null : String(error) });
-    });
+      if (error !== null) this.outbox.pump();
+    }, () => this.conversations.shrink());
     this.link = new Link(options, {
       opening: () => this.setStatus({ state: 'connecting' }),
       opened: () => this.#hello(),
@@ -161,8 +164,6 @@ export class Core {
 
   /** @param {Credentials} proof @returns {Promise<void>} */
   async login(proof) {
-    const isOther = proof.name === undefined || proof.name.toLowerCase() !== this.account.name?.toLowerCase();
-    if (isOther || proof.register) await this.clear();
     return new Promise((resolve, reject) => {
       this.#login?.reject(offlineError());
       this.#login = { proof, resolve, reject };
@@ -187,10 +188,10 @@ export class Core {
     this.#phase = 'login';
     const { name, user, password, jwt } = this.#login?.proof ?? {};
     const proof = jwt ? { jwt } : password === undefined ? { token: this.account.token } : { name, USERID: user, password };
-    this.link.send({
-      msgType: Type.login, level: 2, device: this.account.device, ping: PING, resume: RESUME,
-      have: this.conversations.have(this.limits.frame), ...proof,
-    });
+    // Cursors are nobody else's business, so a login that may be somebody else's tells none.
+    this.#isOwn = !this.#login || (name !== undefined && name.toLowerCase() === this.account.name?.toLowerCase());
+    const have = this.#isOwn ? this.conversations.have(this.limits.frame) : this.conversations.haveNothing();
+    this.link.send({ msgType: Type.login, level: 2, device: this.account.device, ping: PING, resume: RESUME, have, ...proof });
   }
 
   /** @param {Frame} frame the reply to a registration or a login */
@@ -201,7 +202,7 @@ export class Core {
     else if (phase === 'register') {
       if (this.#login) this.#login.proof = { ...this.#login.proof, register: false };
       this.#sendLogin();
-    } else if (frame.msgType === Type.welcome) void this.#welcome(frame);
+    } else if (frame.msgType === Type.welcome) this.#welcome(frame);
     else this.#refused({ errno: 501, errmsg: 'this server speaks level 1 only; this client needs level 2' });
   }
 
@@ -219,13 +220,15 @@ export class Core {
   }
 
   /** A 40. @param {Frame} frame */
-  async #welcome(frame) {
+  #welcome(frame) {
     const { user, name, token, tokenExpires, limits } = frame;
-    const isOther = this.account.user !== undefined && this.account.user !== user;
+    const isStored = this.account.user !== undefined;
+    const isOther = isStored && this.account.user !== user;
     if (isOther) {
-      // What is stored here belongs to somebody else, and the login has told its cursors.
+      // What is stored here belongs to somebody else. Only now is it sure that it is not needed: a wrong
+      // password, or a name mistyped, must not cost messages that wait to be sent.
       const device = this.account.device;
-      await this.clear();
+      this.clear();
       this.account.device = device;
     }
     this.account = { ...this.account, user, name, token, tokenExpires };
@@ -235,18 +238,19 @@ export class Core {
     this.emit({ kind: 'account', account: publicAccount(this.account) });
     this.#login?.resolve();
     this.#login = undefined;
-    if (isOther) this.link.restart();
+    // The login has told cursors that are not this user's, or none although there are some.
+    if (isStored && isOther === this.#isOwn) this.link.restart();
     else this.setStatus({ state: 'syncing' });
   }
 
-  async clear() {
-    this.conversations.all.clear();
+  /** Forgets everything that is stored here, in one transaction with what comes after it. */
+  clear() {
+    this.conversations.clear();
     this.outbox.down();
     this.outbox.all.clear();
     this.online.clear();
     this.watched = [];
-    await this.journal.stored();
-    await this.store.clear();
+    this.journal.clear();
     this.account = { device: '' };
     this.emit({ kind: 'cleared' });
   }
@@ -423,5 +427,5 @@ export function publicAccount(account) {
 }
 
 function randomText() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(6)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+  return Array.from(randomBytes(6), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

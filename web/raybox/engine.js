@@ -16,8 +16,9 @@ export class Engine extends Core {
       // Without a connection the device stays in the list of devices until it is revoked there.
     }
     this.link.stop();
-    await this.clear();
+    this.clear();
     this.setStatus({ state: 'signedOut' });
+    await this.journal.tried();
   }
 
   /** Connects at once instead of waiting, or asks whether the server is still there. */
@@ -42,9 +43,9 @@ export class Engine extends Core {
     if (bytes > this.limits.frame) {
       throw new RayBoxError(413, `the message has ${bytes} bytes, and the server takes ${this.limits.frame}; make it shorter`);
     }
-    this.conversations.get(conv);
+    this.conversations.changed(this.conversations.get(conv));
     this.outbox.add(conv, frame, cid);
-    await this.journal.stored();
+    await this.journal.tried();
   }
 
   /** @param {string} cid */
@@ -59,11 +60,12 @@ export class Engine extends Core {
 
   /** @param {string} conv @param {import('./history.js').Where} where */
   async history(conv, where) {
-    await this.journal.stored();
+    await this.journal.tried();
     const source = {
       read: (/** @type {[string, number, number]} */ ...range) => this.store.read(...range),
       ask: (/** @type {Frame} */ frame) => this.requests.ask(frame),
       page: this.conversations.page.bind(this.conversations),
+      lost: this.conversations.lost.bind(this.conversations),
     };
     return readPage(source, this.conversations.get(conv), where);
   }
@@ -99,8 +101,9 @@ export class Engine extends Core {
   async deleteAccount(password) {
     await this.request({ msgType: Type.deleteAccount, password });
     this.link.stop();
-    await this.clear();
+    this.clear();
     this.setStatus({ state: 'signedOut', reason: 'deleted' });
+    await this.journal.tried();
   }
 
   /** Forgets a conversation that is no longer one's own. @param {string} name */

@@ -25,6 +25,7 @@ import { RayBoxError, Type } from './wire.js';
  * @property {(conv: string, from: number, to: number) => Promise<Message[]>} read reads from the store
  * @property {(frame: Frame) => Promise<Frame>} ask
  * @property {(conv: Conversation, request: () => Promise<Frame>) => Promise<Message[]>} page puts a reply into the store
+ * @property {(conv: Conversation) => void} lost the store does not have what it should
  */
 
 /**
@@ -46,9 +47,8 @@ async function pageBefore(source, conv, before, limit) {
   const top = Math.min(before - 1, conv.seq);
   if (top <= conv.floor) return { msgs: [], atStart: true, atEnd: top >= conv.seq };
   const range = rangeAt(conv.held, top);
-  const msgs = range
-    ? await source.read(conv.conv, Math.max(range[0], top - limit + 1), top)
-    : await fetchPage(source, conv, { before: top + 1, limit });
+  const stored = range && await readAll(source, conv, Math.max(range[0], top - limit + 1), top);
+  const msgs = stored ?? await fetchPage(source, conv, { before: top + 1, limit });
   const first = msgs.length > 0 ? msgs[0].seq : conv.floor + 1;
   return { msgs, atStart: first <= conv.floor + 1, atEnd: top >= conv.seq };
 }
@@ -58,11 +58,21 @@ async function pageAfter(source, conv, after, limit) {
   const low = Math.max(after, conv.floor) + 1;
   if (low > conv.seq) return { msgs: [], atStart: low <= conv.floor + 1, atEnd: true };
   const range = rangeAt(conv.held, low);
-  const msgs = range
-    ? await source.read(conv.conv, low, Math.min(range[1], low + limit - 1))
-    : await fetchPage(source, conv, { after: low - 1, limit });
+  const stored = range && await readAll(source, conv, low, Math.min(range[1], low + limit - 1));
+  const msgs = stored ?? await fetchPage(source, conv, { after: low - 1, limit });
   const last = msgs.length > 0 ? msgs[msgs.length - 1].seq : conv.seq;
   return { msgs, atStart: low <= conv.floor + 1, atEnd: last >= conv.seq };
+}
+
+/**
+ * Reads from the store; `undefined` if something is not there, as after the user has deleted the data of this site.
+ * @param {HistorySource} source @param {Conversation} conv @param {number} from @param {number} to
+ */
+async function readAll(source, conv, from, to) {
+  const msgs = await source.read(conv.conv, from, to);
+  if (msgs.length === to - from + 1) return msgs;
+  source.lost(conv);
+  return undefined;
 }
 
 /** @param {HistorySource} source @param {Conversation} conv @param {Frame} where @returns {Promise<Message[]>} */

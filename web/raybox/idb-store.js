@@ -48,10 +48,13 @@ export class IdbStore {
   }
 
   /** @param {Changes} changes */
-  async write({ account, convs, msgs, emptied, dropped, outbox, sent }) {
-    const transaction = (await this.#database()).transaction(ALL, 'readwrite');
+  async write({ cleared, account, convs, msgs, emptied, dropped, cut, outbox, sent }) {
+    // The outbox is the only copy of its messages, so it waits for the disk.
+    const durability = outbox?.length ? 'strict' : 'default';
+    const transaction = (await this.#database()).transaction(ALL, 'readwrite', { durability });
     const end = committed(transaction);
     const [metaStore, convStore, msgStore, outboxStore] = ALL.map((name) => transaction.objectStore(name));
+    if (cleared) for (const name of ALL) transaction.objectStore(name).clear();
     if (account) metaStore.put(account, 'account');
     for (const conv of emptied ?? []) msgStore.delete(IDBKeyRange.bound([conv, 0], [conv, Infinity]));
     for (const conv of convs ?? []) convStore.put(conv);
@@ -62,6 +65,7 @@ export class IdbStore {
       convStore.delete(conv);
       msgStore.delete(IDBKeyRange.bound([conv, 0], [conv, Infinity]));
     }
+    for (const [conv, below] of cut ?? []) msgStore.delete(IDBKeyRange.bound([conv, 0], [conv, below]));
     await end;
   }
 
@@ -69,13 +73,6 @@ export class IdbStore {
   async read(conv, from, to) {
     const msgs = (await this.#database()).transaction('msgs').objectStore('msgs');
     return resultOf(msgs.getAll(IDBKeyRange.bound([conv, from], [conv, to])));
-  }
-
-  async clear() {
-    const transaction = (await this.#database()).transaction(ALL, 'readwrite');
-    const end = committed(transaction);
-    for (const name of ALL) transaction.objectStore(name).clear();
-    await end;
   }
 
   close() {
@@ -96,9 +93,14 @@ export class IdbStore {
       request.onsuccess = () => {
         // A later version in another tab must not wait for this one.
         request.result.onversionchange = () => this.close();
+        // The user has deleted the data of this site.
+        request.result.onclose = () => (this.#opened = undefined);
         resolve(request.result);
       };
-      request.onerror = () => reject(request.error);
+      request.onerror = () => {
+        this.#opened = undefined;
+        reject(request.error);
+      };
       request.onblocked = () => reject(new Error('another tab holds an older version; close it'));
     });
     return this.#opened;

@@ -1,6 +1,8 @@
 // Collects what has changed and writes it in transactions: everything that was noted since the last one goes
 // into the next, so a message, its cursor and its place in the outbox change together.
 
+import { cutBelow } from './ranges.js';
+
 /** @typedef {import('./memory-store.js').Store} Store */
 /** @typedef {import('./wire.js').Message} Message */
 /** @typedef {import('./wire.js').Conversation} Conversation */
@@ -11,6 +13,7 @@
 const RETRY = 3000;
 
 class Batch {
+  isCleared = false;
   /** @type {Account | undefined} */
   account;
   /** @type {Map<string, Conversation>} */
@@ -34,18 +37,35 @@ export class Journal {
   #batch = new Batch();
   #isScheduled = false;
   #isClosed = false;
+  /** Whether the last attempt to write failed. */
+  isFailing = false;
+  /** @type {Set<() => void>} */
+  #tried = new Set();
   /** @type {Promise<void>} */
   #writing = Promise.resolve();
   #onTrouble;
+  #onFull;
 
   /**
    * @param {Store} store
    * @param {(error: unknown) => void} onTrouble is told when a transaction fails (it is tried again), and with
    * `null` when one succeeds again
+   * @param {() => [string, number][]} onFull says what can go when there is no more room: conversations, and the
+   * numbers up to which their messages go
    */
-  constructor(store, onTrouble) {
+  constructor(store, onTrouble, onFull) {
     this.#store = store;
     this.#onTrouble = onTrouble;
+    this.#onFull = onFull;
+  }
+
+  /** Everything goes that was stored or noted so far; what is noted from now on is written in the same transaction. */
+  clear() {
+    const { after } = this.#batch;
+    this.#batch = new Batch();
+    this.#batch.after = after;
+    this.#batch.isCleared = true;
+    this.#schedule();
   }
 
   /** @param {Account} account */
@@ -84,6 +104,7 @@ export class Journal {
   /** @param {Pending} pending */
   pending(pending) {
     this.#batch.outbox.set(pending.cid, pending);
+    this.#batch.sent.delete(pending.cid);
     this.#schedule();
   }
 
@@ -105,6 +126,15 @@ export class Journal {
     return new Promise((resolve) => this.after(resolve));
   }
 
+  /** Waits like `stored`, but not for a browser that cannot store anything at the moment. @returns {Promise<void>} */
+  tried() {
+    return new Promise((resolve) => {
+      this.after(resolve);
+      if (this.isFailing) resolve();
+      else this.#tried.add(resolve);
+    });
+  }
+
   /** Nothing is written any more. */
   close() {
     this.#isClosed = true;
@@ -123,6 +153,7 @@ export class Journal {
     this.#isScheduled = false;
     // A copy, because records change while a transaction waits: a cursor must not be ahead of its message.
     const changes = structuredClone({
+      cleared: batch.isCleared,
       account: batch.account,
       convs: [...batch.convs.values()],
       msgs: [...batch.msgs.values()],
@@ -134,13 +165,35 @@ export class Journal {
     for (let tries = 0; !this.#isClosed; tries++) {
       try {
         await this.#store.write(changes);
-        if (tries > 0) this.#onTrouble(null);
+        if (this.isFailing) this.#onTrouble(null);
+        this.isFailing = false;
+        this.#tried.clear();
         break;
       } catch (error) {
+        if (tries === 0 && isFull(error) && await this.#makeRoom(changes)) continue;
+        this.isFailing = true;
         this.#onTrouble(error);
+        for (const resolve of this.#tried) resolve();
+        this.#tried.clear();
         await new Promise((resolve) => setTimeout(resolve, RETRY));
       }
     }
     if (!this.#isClosed) for (const then of batch.after) then();
   }
+
+  /** Deletes what the server has as well. Returns whether that succeeded. @param {import('./memory-store.js').Changes} changes what is to be written then */
+  async #makeRoom(changes) {
+    const cut = this.#onFull();
+    const below = new Map(cut);
+    for (const conv of changes.convs ?? []) conv.held = cutBelow(conv.held, below.get(conv.conv) ?? 0);
+    try {
+      await this.#store.write({ cut });
+      return cut.length > 0;
+    } catch {
+      return false;
+    }
+  }
 }
+
+/** @param {any} error */
+const isFull = (error) => error?.name === 'QuotaExceededError';

@@ -1,6 +1,6 @@
 // What this device tells of how far it has come: stored (47), read (49), and that its user is typing (51).
 
-import { RayBoxError, Type } from './wire.js';
+import { RayBoxError, ticks, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Conversation} Conversation */
 /** @typedef {import('./wire.js').Frame} Frame */
@@ -23,7 +23,7 @@ export class Marks {
   #stored = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
-  #lastReport = 0;
+  #lastReport = -Infinity;
   /** Conversations whose read mark is on its way. @type {Set<string>} */
   #asking = new Set();
   /** @type {Map<string, number>} */
@@ -59,12 +59,12 @@ export class Marks {
 
   #schedule() {
     if (this.#timer !== undefined || this.#stored.size === 0) return;
-    this.#timer = setTimeout(() => this.#report(), Math.max(0, this.#lastReport + STORED_EVERY - Date.now()));
+    this.#timer = setTimeout(() => this.#report(), Math.max(0, this.#lastReport + STORED_EVERY - ticks()));
   }
 
   #report() {
     this.#timer = undefined;
-    this.#lastReport = Date.now();
+    this.#lastReport = ticks();
     const some = [...this.#stored].slice(0, 1000);
     this.#events.send({ msgType: Type.stored, recv: Object.fromEntries(some) });
     for (const [conv] of some) this.#stored.delete(conv);
@@ -92,8 +92,8 @@ export class Marks {
 
   /** The user is typing. @param {string} conv */
   typing(conv) {
-    if (!this.#isLive || Date.now() - (this.#typed.get(conv) ?? 0) < TYPING_EVERY) return;
-    this.#typed.set(conv, Date.now());
+    if (!this.#isLive || ticks() - (this.#typed.get(conv) ?? -Infinity) < TYPING_EVERY) return;
+    this.#typed.set(conv, ticks());
     this.#events.send({ msgType: Type.typing, conv, event: 'typing' });
   }
 }

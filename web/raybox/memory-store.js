@@ -9,11 +9,13 @@
 /**
  * What is written in one transaction: all of it, or nothing.
  * @typedef {object} Changes
+ * @property {boolean} [cleared] everything goes, before anything else is written
  * @property {Account} [account]
  * @property {Conversation[]} [convs]
  * @property {Message[]} [msgs]
  * @property {string[]} [emptied] conversations whose messages go, before anything else is written
  * @property {string[]} [dropped] conversations that go
+ * @property {[string, number][]} [cut] conversations whose messages up to this number go
  * @property {Pending[]} [outbox]
  * @property {string[]} [sent] `cid`s that leave the outbox
  */
@@ -26,7 +28,6 @@
  * @property {() => Promise<Contents>} open
  * @property {(changes: Changes) => Promise<void>} write
  * @property {(conv: string, from: number, to: number) => Promise<Message[]>} read ascending
- * @property {() => Promise<void>} clear
  * @property {() => void} close
  */
 
@@ -48,7 +49,8 @@ export class MemoryStore {
 
   /** @param {Changes} changes */
   async write(changes) {
-    const { account, convs, msgs, emptied, dropped, outbox, sent } = structuredClone(changes);
+    const { cleared, account, convs, msgs, emptied, dropped, cut, outbox, sent } = structuredClone(changes);
+    if (cleared) this.#clear();
     if (account) this.#account = account;
     for (const conv of emptied ?? []) this.#msgs.delete(conv);
     for (const conv of convs ?? []) this.#convs.set(conv.conv, conv);
@@ -58,6 +60,10 @@ export class MemoryStore {
     for (const conv of dropped ?? []) {
       this.#convs.delete(conv);
       this.#msgs.delete(conv);
+    }
+    for (const [conv, below] of cut ?? []) {
+      const held = this.#messages(conv);
+      for (const seq of [...held.keys()]) if (seq <= below) held.delete(seq);
     }
   }
 
@@ -72,7 +78,7 @@ export class MemoryStore {
     return found;
   }
 
-  async clear() {
+  #clear() {
     this.#account = undefined;
     this.#convs.clear();
     this.#msgs.clear();

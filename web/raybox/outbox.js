@@ -4,7 +4,7 @@
 // In a conversation messages are sent in order. If one fails for now, those behind it fail too: the conversation is blocked
 // until all of them are answered and the wait is over, and then goes on with the first that failed.
 
-import { uuid7 } from './wire.js';
+import { ticks, uuid7 } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
 /** @typedef {import('./wire.js').Message} Message */
@@ -37,7 +37,7 @@ export class Outbox {
   #limit = IN_FLIGHT;
   /** New messages that are not stored yet. @type {Set<string>} */
   #unstored = new Set();
-  /** Blocked conversations, and when they may go on (`Date.now()`). @type {Map<string, number>} */
+  /** Blocked conversations, and when they may go on (`ticks()`). @type {Map<string, number>} */
   #blocked = new Map();
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
   #timers = new Map();
@@ -126,8 +126,9 @@ export class Outbox {
   /** @param {Pending} pending */
   #maySend(pending) {
     if (this.#blocked.has(pending.conv) || !this.#events.isReady(pending.conv)) return false;
-    // They are stored in order, so one that is stored has none before it that is not.
-    return !this.#unstored.has(pending.cid);
+    // They are stored in order, so one that is stored has none before it that is not. A browser that cannot store
+    // anything, and says so, sends them nevertheless.
+    return this.#journal.isFailing || !this.#unstored.has(pending.cid);
   }
 
   // ---- Answers ----
@@ -187,7 +188,7 @@ export class Outbox {
   /** @param {Pending} pending @param {number} retryAfter in seconds */
   #later(pending, retryAfter) {
     pending.state = 'queued';
-    const until = Date.now() + retryAfter * 1000;
+    const until = ticks() + retryAfter * 1000;
     // The first failure says how long to wait; those behind it repeat it.
     if (!this.#blocked.has(pending.conv)) this.#blocked.set(pending.conv, until);
     this.#events.changed(pending.conv);
@@ -202,7 +203,7 @@ export class Outbox {
       this.#timers.delete(conv);
       this.#blocked.delete(conv);
       this.pump();
-    }, Math.max(0, until - Date.now()));
+    }, Math.max(0, until - ticks()));
     this.#timers.set(conv, timer);
   }
 

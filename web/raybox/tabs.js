@@ -1,14 +1,20 @@
 // Several tabs of one browser share one connection. The tab that holds the lock runs the engine; the others send it their
 // calls, and it tells everybody what happens. When it is closed, another one takes the lock and goes on from the store.
+//
+// A tab that is asleep, as on a phone, holds the lock and answers nobody. So whoever asks also knocks, and takes the lock
+// away from a tab that does not answer that.
 
 import { Engine } from './engine.js';
 import { MemoryStore } from './memory-store.js';
-import { offlineError, RayBoxError } from './wire.js';
+import { offlineError, RayBoxError, uuid7 } from './wire.js';
 
 /** @typedef {import('./core.js').EngineEvent} EngineEvent */
 
 /** Calls that may be repeated when the tab that runs the engine has gone before it answered. */
 const REPEATABLE = new Set(['send', 'history', 'markRead', 'typing', 'watch', 'wake', 'reconnect', 'learn', 'learnAccount', 'userName']);
+
+/** How long a tab may leave a knock without an answer, in milliseconds. */
+const KNOCK = 10_000;
 
 /** @typedef {import('./core.js').EngineOptions & import('./link.js').LinkOptions} Options */
 
@@ -32,6 +38,10 @@ export class LocalHub {
     this.#events = events;
   }
 
+  get leads() {
+    return true;
+  }
+
   async start() {
     this.#engine = await startEngine(this.#options, this.#events.event, (engine) => this.#events.snapshot(engine.snapshot()));
   }
@@ -47,20 +57,41 @@ export class LocalHub {
   }
 }
 
+/**
+ * A call of this tab that has no answer yet.
+ * @typedef {object} Call
+ * @property {string} id
+ * @property {string} name
+ * @property {any[]} args
+ * @property {string} [leader] whom it was sent to
+ * @property {(value: any) => void} resolve
+ * @property {(error: Error) => void} reject
+ */
+
 /** One of several tabs. */
 export class SharedHub {
   #options;
   #events;
   #channel;
-  #self = crypto.randomUUID();
+  #self = uuid7();
   /** @type {Engine | undefined} */
   #engine;
-  #isStarted = false;
+  /** The tab that runs the engine, as far as this one has heard of it. @type {string | undefined} */
+  #leader;
+  /** Whether this tab has the lock. */
+  #hasLock = false;
+  #isStopped = false;
+  /** Ends the waiting for the lock. @type {AbortController | undefined} */
+  #waiting;
+  /** Until then the lock is held. @type {Promise<void>} */
+  #released = Promise.resolve();
   /** @type {(() => void) | undefined} */
   #release;
-  /** @type {Map<string, {name: string, args: any[], resolve: (value: any) => void, reject: (error: Error) => void}>} */
+  /** @type {Map<string, Call>} */
   #calls = new Map();
   #last = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #knock;
 
   /**
    * @param {string} name of the lock and the channel
@@ -74,61 +105,149 @@ export class SharedHub {
     this.#channel.onmessage = ({ data }) => this.#onMessage(data);
   }
 
+  get leads() {
+    return this.#engine !== undefined;
+  }
+
   async start() {
-    void navigator.locks.request(this.name, () => this.#lead());
+    this.#wait();
     this.#post({ kind: 'hello' });
+    this.#knockSoon();
+  }
+
+  // ---- The lock ----
+
+  /** Waits for the lock. */
+  #wait() {
+    this.#waiting = new AbortController();
+    this.#hold({ signal: this.#waiting.signal });
+  }
+
+  /** @param {LockOptions} how */
+  #hold(how) {
+    navigator.locks.request(this.name, how, () => this.#lead()).catch((error) => {
+      if (this.#isStopped || how.signal?.aborted) return;
+      if (error?.name === 'AbortError') this.#deposed();
+      // A browser that may store nothing for this page has no locks either: then each tab is by itself.
+      else void this.#lead();
+    });
   }
 
   /** Runs the engine until this tab is closed. @returns {Promise<void>} */
   async #lead() {
+    // It may come and be taken at the same time; then it is held twice, for one engine.
+    if (this.#isStopped || this.#hasLock) return this.#released;
+    this.#hasLock = true;
+    this.#heard();
+    this.#released = new Promise((resolve) => (this.#release = resolve));
+    const released = this.#released;
+    /** @type {Engine | undefined} */
+    let mine;
     const tell = (/** @type {EngineEvent} */ event) => {
-      if (!this.#isStarted) return;
+      if (!mine || mine !== this.#engine) return;
       this.#post({ kind: 'event', event });
       this.#events.event(event);
     };
     const engine = await startEngine(this.#options, tell, (started) => {
+      if (!this.#hasLock) return;
+      mine = started;
       this.#engine = started;
-      this.#isStarted = true;
-      this.#tell(started);
+      this.#leader = this.#self;
+      const snapshot = started.snapshot();
+      this.#post({ kind: 'snapshot', snapshot });
+      this.#events.snapshot(snapshot);
     });
-    for (const [id, call] of this.#calls) {
-      this.#calls.delete(id);
-      if (REPEATABLE.has(call.name)) callEngine(engine, call.name, call.args).then(call.resolve, call.reject);
-      else call.reject(new RayBoxError(0, 'the tab with the connection was closed; try again', 1));
-    }
-    return new Promise((resolve) => (this.#release = resolve));
+    if (mine) this.#again((call) => callEngine(engine, call.name, call.args).then(call.resolve, call.reject), true);
+    else engine.stop();
+    return released;
   }
 
-  /** @param {Engine} engine */
-  #tell(engine) {
-    const snapshot = engine.snapshot();
-    this.#post({ kind: 'snapshot', snapshot });
-    this.#events.snapshot(snapshot);
+  /** Another tab has taken the lock away, because this one was asleep. */
+  #deposed() {
+    this.#hasLock = false;
+    this.#engine?.stop();
+    this.#engine = undefined;
+    this.#leader = undefined;
+    this.#release?.();
+    void this.start();
   }
+
+  /** Asks whether the tab with the lock is awake. */
+  #knockSoon() {
+    if (this.#knock !== undefined || this.#hasLock || this.#isStopped) return;
+    this.#post({ kind: 'knock' });
+    this.#knock = setTimeout(() => {
+      this.#knock = undefined;
+      if (this.#hasLock || this.#isStopped) return;
+      this.#waiting?.abort();
+      this.#hold({ steal: true });
+    }, KNOCK * (this.#options.scale ?? 1));
+  }
+
+  #heard() {
+    clearTimeout(this.#knock);
+    this.#knock = undefined;
+  }
+
+  // ---- Calls ----
 
   /** @param {string} name @param {any[]} args @returns {Promise<any>} */
   call(name, args) {
-    if (this.#engine && this.#isStarted) return callEngine(this.#engine, name, args);
+    if (this.#engine) return callEngine(this.#engine, name, args);
     return new Promise((resolve, reject) => {
       this.#last += 1;
-      const id = `${this.#self}/${this.#last}`;
-      this.#calls.set(id, { name, args, resolve, reject });
-      this.#post({ kind: 'call', id, name, args });
+      /** @type {Call} */
+      const call = { id: `${this.#self}/${this.#last}`, name, args, resolve, reject };
+      this.#calls.set(call.id, call);
+      // Without a leader it waits for one.
+      if (this.#leader) this.#ask(call);
     });
+  }
+
+  /** @param {Call} call */
+  #ask(call) {
+    call.leader = this.#leader;
+    this.#post({ kind: 'call', to: this.#leader, id: call.id, name: call.name, args: call.args });
+    this.#knockSoon();
+  }
+
+  /**
+   * There is a new leader, who has not seen what was asked of the old one.
+   * @param {(call: Call) => void} ask @param {boolean} isSelf
+   */
+  #again(ask, isSelf) {
+    for (const call of this.#calls.values()) {
+      if (isSelf) this.#calls.delete(call.id);
+      if (call.leader === undefined || REPEATABLE.has(call.name)) ask(call);
+      else {
+        this.#calls.delete(call.id);
+        call.reject(new RayBoxError(0, 'the tab with the connection was closed; try again', 1));
+      }
+    }
   }
 
   /** @param {any} data */
   #onMessage(data) {
-    const engine = this.#isStarted ? this.#engine : undefined;
-    if (engine && data.kind === 'hello') this.#post({ kind: 'snapshot', snapshot: engine.snapshot(), to: data.self });
-    else if (engine && data.kind === 'call') this.#serve(engine, data);
-    else if (engine) return;
-    else if (data.kind === 'event') this.#events.event(data.event);
+    if (data.kind === 'knock') {
+      if (this.#hasLock) this.#post({ kind: 'awake' });
+    } else if (this.#hasLock) {
+      const engine = this.#engine;
+      if (engine && data.kind === 'hello') this.#post({ kind: 'snapshot', snapshot: engine.snapshot(), to: data.self });
+      else if (engine && data.kind === 'call' && data.to === this.#self) this.#serve(engine, data);
+    } else this.#onNews(data);
+  }
+
+  /** What the leader says. @param {any} data */
+  #onNews(data) {
+    if (!['awake', 'event', 'answer', 'snapshot'].includes(data.kind)) return;
+    this.#heard();
+    if (data.kind === 'event' && data.self === this.#leader) this.#events.event(data.event);
     else if (data.kind === 'answer') this.#answered(data);
     else if (data.kind === 'snapshot' && (data.to ?? this.#self) === this.#self) {
+      const isNew = this.#leader !== data.self;
+      this.#leader = data.self;
       this.#events.snapshot(data.snapshot);
-      // The new tab with the connection has not seen what was asked of the old one.
-      if (!data.to) for (const [id, { name, args }] of this.#calls) if (REPEATABLE.has(name)) this.#post({ kind: 'call', id, name, args });
+      if (isNew) this.#again((call) => this.#ask(call), false);
     }
   }
 
@@ -150,12 +269,15 @@ export class SharedHub {
 
   /** @param {object} data */
   #post(data) {
-    this.#channel.postMessage({ ...data, self: this.#self });
+    if (!this.#isStopped) this.#channel.postMessage({ ...data, self: this.#self });
   }
 
   stop() {
+    this.#isStopped = true;
+    clearTimeout(this.#knock);
     this.#engine?.stop();
     this.#release?.();
+    this.#waiting?.abort();
     this.#channel.close();
   }
 }

@@ -2,6 +2,10 @@
 
 import { connect as connectTcp } from 'node:net';
 import { connect as connectTls } from 'node:tls';
+import { parsed } from './transport.js';
+
+/** The longest frame: a server's frames stay below half of it. What is longer is no server of this kind. */
+const LONGEST = 1 << 20;
 
 /** @type {import('./transport.js').OpenSocket} */
 export function openTcp(url, listener) {
@@ -17,7 +21,13 @@ export function openTcp(url, listener) {
   socket.on('data', (/** @type {string} */ data) => {
     const lines = (rest + data).split('\n');
     rest = lines.pop() ?? '';
-    for (const line of lines) if (line) listener.frame(JSON.parse(line));
+    for (const line of lines) {
+      if (!line || socket.destroyed) continue;
+      const frame = parsed(line);
+      if (frame) listener.frame(frame);
+      else socket.destroy();
+    }
+    if (rest.length > LONGEST) socket.destroy();
   });
   socket.on('error', () => socket.destroy());
   socket.on('close', () => listener.closed());

@@ -34,7 +34,13 @@ function openWebSocket(url, listener) {
   socket.onopen = () => !ended && listener.open();
   socket.onclose = end;
   socket.onmessage = (event) => {
-    if (!ended && typeof event.data === 'string') listener.frame(JSON.parse(event.data));
+    if (ended) return;
+    const frame = parsed(event.data);
+    if (frame) listener.frame(frame);
+    else {
+      socket.close();
+      end();
+    }
   };
   return {
     send: (text) => socket.send(text),
@@ -44,6 +50,16 @@ function openWebSocket(url, listener) {
       end();
     },
   };
+}
+
+/** A frame, `undefined` if it is none: then nothing that follows can be trusted. @param {unknown} text @returns {Frame | undefined} */
+export function parsed(text) {
+  try {
+    const frame = typeof text === 'string' ? JSON.parse(text) : undefined;
+    return typeof frame === 'object' && frame !== null ? frame : undefined;
+  } catch {
+    return undefined;
+  }
 }
 
 /** @type {OpenSocket} */

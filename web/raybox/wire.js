@@ -51,6 +51,7 @@ export const Type = Object.freeze({
  * @property {number} [markDue] a read mark that the server has not confirmed
  * @property {number} [closed] the errno of a conversation that is no longer one's own: 403 or 404
  * @property {Member[]} [members] of a group, as last asked for
+ * @property {number} [asked] the number of the partner's newest request to be friends, as far as it was seen
  */
 
 /** @typedef {{id: number, name: string | null, role: 'creator' | 'member'}} Member */
@@ -138,12 +139,24 @@ export function isChange(m, seq) {
   return m !== null && ((Number.isInteger(m.edit) && m.edit !== seq) || Number.isInteger(m.recall));
 }
 
+// Node 18 has it only as a module. No browser comes to the import.
+const random = globalThis.crypto ?? (await import('node:crypto')).webcrypto;
+
+/** Bytes that nobody can guess. @param {number} count */
+export const randomBytes = (count) => random.getRandomValues(new Uint8Array(count));
+
+/** Milliseconds of a clock that nobody sets, for waits. */
+export const ticks = () => performance.now();
+
+/** Whether a body asks to be friends. @param {Frame | null} m */
+export const isFriendRequest = (m) => m !== null && (m.msgType === Type.friendRequest || (m.msgType === Type.addFriend && m.ask === true));
+
 /**
  * A UUID of version 7: its first 48 bits are the time, so that ids sort by it.
  * @param {number} [now]
  */
 export function uuid7(now = Date.now()) {
-  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const bytes = randomBytes(16);
   for (let at = 5, rest = now; at >= 0; at--, rest = Math.floor(rest / 256)) bytes[at] = rest % 256;
   bytes[6] = (bytes[6] & 0x0f) | 0x70;
   bytes[8] = (bytes[8] & 0x3f) | 0x80;

@@ -217,3 +217,99 @@ test('uuids of version 7 sort by time', () => {
   assert.match(uuid7(), /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
   assert.ok(uuid7(1_000) < uuid7(2_000) && uuid7(0xffff_ffff) < uuid7(0x1_0000_0000));
 });
+
+test('a refused login costs nothing of what another user has stored', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  one.say(push('u2', 1));
+  await settle();
+  one.end({ reason: 'revoked', errno: 403 });
+  await fake.box.send('u2', 'not sent yet');
+  const refused = fake.box.login({ name: 'eve', password: 'no' });
+  const two = await fake.connection(1);
+  const login = await two.next(1);
+  assert.deepEqual(login.have, {}, 'whose cursors they are is not known yet');
+  two.say({ msgType: 40, errno: 302, errmsg: 'wrong' });
+  await assert.rejects(refused);
+  assert.equal(fake.box.pending('u2').length, 1);
+  // Ann has another name now; the server says that it is she.
+  const again = fake.box.login({ name: 'anna', password: 'secret-a' });
+  const three = await fake.connection(2);
+  assert.deepEqual((await three.welcome([entry('u2', 1)])).have, {});
+  await again;
+  const four = await fake.connection(3);
+  const second = await four.welcome([entry('u2', 1)]);
+  assert.deepEqual(Object.keys(second.have), ['u2'], 'with her cursors');
+  assert.equal((await four.next(4)).msg, 'not sent yet');
+  fake.box.stop();
+});
+
+test('what comes with the login of another user is stored, and nothing of the one before', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  one.say(push('u2', 1));
+  await fake.box.send('u2', 'of ann');
+  const login = fake.box.login({ name: 'eve', password: 'secret-e' });
+  const two = await fake.connection(1);
+  await two.next(1);
+  two.say({ msgType: 40, errno: 200, level: 2, name: 'eve', user: 5, token: 't', tokenExpires: 1, limits: { frame: 65536, inflight: 256, page: 200 } },
+    { msgType: 43, more: false, convs: [entry('u2', 3)] }, { msgType: 45, synced: true }, push('u2', 4));
+  await login;
+  await until('it is stored', async () => (await fake.held('u2')).length > 0);
+  assert.deepEqual((await fake.held('u2')).map((msg) => msg.seq), [4]);
+  const { account, convs, outbox } = await fake.store.open();
+  assert.deepEqual([account?.user, convs.map(({ conv, seq }) => [conv, seq]), outbox], [5, [['u2', 4]], []]);
+  fake.box.stop();
+});
+
+test('a browser without room keeps the newest messages, and goes on', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  for (let seq = 1; seq <= 250; seq++) one.say(push('u2', seq));
+  await settle();
+  const write = fake.store.write.bind(fake.store);
+  let isFull = true;
+  fake.store.write = async (changes) => {
+    if (changes.cut) isFull = false;
+    if (isFull) throw new DOMException('full', 'QuotaExceededError');
+    return write(changes);
+  };
+  const cid = await fake.box.send('u2', 'x');
+  assert.equal((await one.next(4)).cid, cid);
+  await until('old ones have gone', async () => (await fake.held('u2')).length === 100);
+  assert.deepEqual((await fake.box.history('u2', { limit: 200 })).msgs.map((msg) => msg.seq)[0], 151);
+  assert.equal((await fake.store.open()).convs[0].held[0][0], 151);
+  fake.box.stop();
+});
+
+test('a browser that cannot store anything sends and reads nevertheless, and says so', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  /** @type {(string | null)[]} */
+  const troubles = [];
+  fake.box.addEventListener('trouble', (event) => troubles.push(/** @type {CustomEvent} */ (event).detail));
+  fake.store.write = () => Promise.reject(new Error('no disk'));
+  const cid = await fake.box.send('u2', 'x');
+  assert.equal((await one.next(4)).cid, cid);
+  assert.deepEqual(troubles, ['Error: no disk']);
+  one.say(ack(cid, 'u2', 1));
+  await until('nothing is pending', () => fake.box.pending('u2').length === 0);
+  const asking = fake.box.history('u2');
+  const page = await one.next(48);
+  one.say({ msgType: 48, errno: 200, conv: 'u2', complete: true, floor: 0, from: 1, to: 1, head: 1, msgs: [{ seq: 1, from: 1, m: {}, tag: 'a', time: 1 }], rid: page.rid });
+  assert.equal((await asking).msgs.length, 1);
+  fake.box.stop();
+});
+
+test('the first message to somebody makes a conversation, also without a connection', async () => {
+  const fake = new Fake();
+  const one = await fake.login();
+  one.end();
+  await fake.box.send('u8', 'hello');
+  assert.ok(fake.box.conversations.has('u8'));
+  const two = await fake.connection(1);
+  const login = await two.welcome();
+  assert.deepEqual(login.have, {}, 'nothing is held of it');
+  assert.equal((await two.next(4)).TOID, 8);
+  fake.box.stop();
+});

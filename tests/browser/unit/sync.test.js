@@ -186,3 +186,48 @@ test('47 tells what is stored, at most once a second', async () => {
   assert.deepEqual((await one.next(47)).recv, { u2: 3 });
   fake.box.stop();
 });
+
+test('what the store has lost comes from the server', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  one.say(push('u2', 1), push('u2', 2), push('u2', 3));
+  await settle();
+  await fake.store.write({ emptied: ['u2'] });
+  const asking = fake.box.history('u2');
+  const page = await one.next(48);
+  const msgs = [1, 2, 3].map((seq) => {
+    const { msgType: _, conv: __, ...rest } = push('u2', seq);
+    return rest;
+  });
+  one.say({ msgType: 48, errno: 200, conv: 'u2', complete: true, floor: 0, from: 1, to: 3, head: 3, msgs, rid: page.rid });
+  assert.deepEqual((await asking).msgs.map((msg) => msg.seq), [1, 2, 3]);
+  assert.deepEqual((await fake.box.history('u2')).msgs.map((msg) => msg.seq), [1, 2, 3], 'and is stored again');
+  fake.box.stop();
+});
+
+test('a clock that is set back holds up neither reports nor messages', async (t) => {
+  const realNow = Date.now;
+  t.after(() => (Date.now = realNow));
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 0)]);
+  one.say(push('u2', 1));
+  await one.next(47);
+  const cid = await fake.box.send('u2', 'x');
+  await one.next(4);
+  one.say({ msgType: 41, cid, errno: 503, errmsg: 'busy', retryAfter: 0.05 });
+  Date.now = () => realNow() - 86_400_000;
+  assert.equal((await one.next(4)).cid, cid);
+  one.say(push('u2', 2));
+  assert.deepEqual((await one.next(47)).recv, { u2: 2 });
+  fake.box.stop();
+});
+
+test('a request to be friends is remembered, whatever is written after it, until it has gone', async () => {
+  const fake = new Fake();
+  const ask = { msgType: 6, U1: 3, U2: 1, ask: true };
+  const one = await fake.login([entry('u3', 7, { last: { ...push('u3', 7, ask, { from: 3 }), conv: undefined } }), entry('u2', 0)]);
+  one.say(push('u2', 1, { msgType: 5 }), push('u2', 2), push('u3', 8, {}, { from: 3 }));
+  await settle();
+  assert.deepEqual(['u2', 'u3'].map((conv) => fake.box.conversations.get(conv)?.asked), [1, 7]);
+  fake.box.stop();
+});
