@@ -2,12 +2,14 @@
 
 import { box, Listening } from './ui/client.js';
 import { h } from './ui/dom.js';
+import { dropDrafts } from './ui/drafts.js';
 import { languageTag } from './ui/i18n.js';
 import { closeDialogs, placeNotices } from './ui/notices.js';
 import { startNotifications } from './ui/notifications.js';
 import { applyTheme } from './ui/theme.js';
 import './ui/login-view.js';
 import './ui/shell.js';
+import { followVersions } from './ui/version.js';
 
 /** What is shown. @type {'rb-login' | 'rb-shell' | undefined} */
 let shown;
@@ -34,13 +36,26 @@ applyTheme();
 placeNotices();
 new Listening()
   .on(box, 'status account', () => show())
+  .on(box, 'status', ({ state }) => state === 'signedOut' && box.account.user === undefined && dropDrafts())
   .on(document, 'language', () => show(true))
-  .on(window, 'online', () => void box.wake())
-  .on(window, 'offline', () => void box.wake())
-  .on(document, 'visibilitychange', () => document.visibilityState === 'visible' && void box.wake());
+  .on(window, 'online offline', look)
+  .on(document, 'visibilitychange', () => document.visibilityState === 'visible' && look());
 startNotifications();
 void box.start();
-if ('serviceWorker' in navigator) {
-  // Without it the client works, but not offline: a browser may not allow it in private windows.
-  navigator.serviceWorker.register('sw.js').catch(() => undefined);
+followVersions();
+
+/** Looks whether the connection still stands. It does not hurry a server that has asked for patience. */
+function look() {
+  void box.wake({ isPatient: true });
 }
+
+/** No timer is as late as this in a machine that is awake, in milliseconds. */
+const ASLEEP = 100_000;
+
+let lastTick = Date.now();
+setInterval(() => {
+  const isWaking = Date.now() - lastTick > ASLEEP;
+  lastTick = Date.now();
+  // A machine that has slept does not know yet that its connections are gone.
+  if (isWaking) look();
+}, 10_000);

@@ -75,6 +75,8 @@ export class RayBox extends EventTarget {
   account = { device: '' };
   /** @type {Map<string, Conversation>} */
   conversations = new Map();
+  /** Why nothing can be stored at the moment. @type {string | null} */
+  trouble = null;
   /** Users that are watched, and whether they are online. @type {Map<number, boolean>} */
   online = new Map();
   /** @type {Map<string, Pending[]>} */
@@ -314,9 +316,13 @@ export class RayBox extends EventTarget {
     return this.#call('request', frame);
   }
 
-  /** Connects at once instead of waiting, or asks whether the server is still there. */
-  wake() {
-    return this.#call('wake');
+  /**
+   * Connects at once instead of waiting, or asks whether the server is still there.
+   * @param {{isPatient?: boolean}} [how] `isPatient`: a wait that the server has asked for is not made shorter
+   * @returns {Promise<void>}
+   */
+  wake(how = {}) {
+    return this.#call('wake', how);
   }
 
   /** Connects again after another connection of this device has ended this one (`replaced`). */
@@ -332,7 +338,7 @@ export class RayBox extends EventTarget {
   // ---- What happens ----
 
   /** @param {import('./raybox/tabs.js').Snapshot} snapshot */
-  #onSnapshot({ status, account, convs, outbox, online }) {
+  #onSnapshot({ status, account, convs, outbox, online, trouble }) {
     this.status = status;
     this.account = account;
     this.conversations = new Map(convs.map((conv) => [conv.conv, conv]));
@@ -342,6 +348,7 @@ export class RayBox extends EventTarget {
     this.#tell('account', account);
     this.#tell('reset', undefined);
     this.#tell('status', status);
+    if (trouble !== this.trouble) this.#onEvent({ kind: 'trouble', message: trouble });
   }
 
   /** @param {import('./raybox/core.js').EngineEvent} event */
@@ -369,6 +376,7 @@ export class RayBox extends EventTarget {
       case 'typing':
         return this.#tell('typing', { conv: event.conv, from: event.from });
       case 'trouble':
+        this.trouble = event.message;
         return this.#tell('trouble', event.message);
       case 'reset':
         if (!this.conversations.get(event.conv)?.closed) return this.#tell('reset', event.conv);

@@ -1,48 +1,128 @@
-// The service worker: the client opens without a connection. Files come from the server whenever it answers, so all of
-// them are of one version; when it does not answer in time, they come from the cache.
+// The service worker: the client opens at once, and without a connection. It has all files of one version and serves
+// nothing else, so a page never mixes versions, even while a cluster is upgraded node by node. A new version is taken when
+// all of its files are here; the page decides when (`ui/version.js`).
+//
+// FILES has the beginning of each file's SHA-256. After a change: `npm run stamp` in tests/browser; a test compares them.
 
-const CACHE = 'raybox-files';
-
-/** Every file of the client. A test compares this list with the folder. */
-const FILES = [
-  './', 'app.js', 'icon.svg', 'manifest.webmanifest', 'raybox.js',
-  'raybox/conversations.js', 'raybox/core.js', 'raybox/engine.js', 'raybox/history.js', 'raybox/idb-store.js', 'raybox/journal.js',
-  'raybox/link.js', 'raybox/marks.js', 'raybox/memory-store.js', 'raybox/names.js', 'raybox/outbox.js',
-  'raybox/ranges.js', 'raybox/requests.js', 'raybox/tabs.js', 'raybox/transport.js', 'raybox/wire.js',
-  'styles/base.css', 'styles/chat.css', 'styles/dialogs.css', 'styles/layout.css',
-  'ui/client.js', 'ui/composer.js', 'ui/connection-bar.js', 'ui/conversation-list.js', 'ui/dom.js', 'ui/forms.js',
-  'ui/group-info.js', 'ui/i18n.js', 'ui/links.js', 'ui/login-view.js', 'ui/message-actions.js', 'ui/message-list.js',
-  'ui/message-view.js', 'ui/notices.js', 'ui/notifications.js', 'ui/people.js', 'ui/settings.js', 'ui/shell.js',
-  'ui/texts-en.js', 'ui/texts-zh.js', 'ui/theme.js', 'ui/thread.js', 'ui/user-info.js',
-];
-
-/** How long the server may take before a stored file is used, in milliseconds. */
-const PATIENCE = 3000;
+const FILES = {
+  'app.js': '083ea735bf228240',
+  'icon.svg': '205fa71222c04ca9',
+  './': '887c143cd6b7637c',
+  'manifest.webmanifest': 'a40b5198e8bb8f26',
+  'raybox.js': 'a22fba854b27deb9',
+  'raybox/conversations.js': '00d66d10b1ffd46a',
+  'raybox/core.js': 'baf0b598b5f96efa',
+  'raybox/engine.js': '1127ddda121cf59e',
+  'raybox/history.js': '755eece91b45bbd7',
+  'raybox/idb-store.js': '69a4749ae29e2c5f',
+  'raybox/journal.js': '83f4a2516772f53b',
+  'raybox/link.js': '8dbf42fc8634973f',
+  'raybox/marks.js': '80b5546d925a9b35',
+  'raybox/memory-store.js': 'c1d0c73b787cdcaa',
+  'raybox/names.js': '6cae939a49dbf106',
+  'raybox/outbox.js': '37adc93ca23cbc29',
+  'raybox/ranges.js': '2f3de69822deaf56',
+  'raybox/requests.js': 'f67accbe39f372f0',
+  'raybox/tabs.js': '4b02224175f750b7',
+  'raybox/transport.js': '3be68ed1b4467728',
+  'raybox/wire.js': '705dd51a6f9a681d',
+  'styles/base.css': '781ece78d522a8fe',
+  'styles/chat.css': '827ee49c47799fd9',
+  'styles/dialogs.css': '7aa10a59bdc0ccf5',
+  'styles/layout.css': '2abb6b9ab3643569',
+  'ui/client.js': 'cb346694ffeb0643',
+  'ui/composer.js': '103ac0b2df844592',
+  'ui/connection-bar.js': 'b37997c3de48f737',
+  'ui/conversation-list.js': '9a9b680f415ea11d',
+  'ui/dom.js': '8e750ca494cf39af',
+  'ui/drafts.js': 'd252040ba9bda88b',
+  'ui/forms.js': '3d39b760d7429e35',
+  'ui/group-info.js': '25c93de1b8e672fa',
+  'ui/i18n.js': 'c7bc55b319609792',
+  'ui/links.js': '1d96b967a5937ee6',
+  'ui/login-view.js': '6847bacf379f5a36',
+  'ui/message-actions.js': '460b9ff4e224966c',
+  'ui/message-list.js': '9b2073d34ed525ab',
+  'ui/message-view.js': 'e91bf4cb8e438f58',
+  'ui/notices.js': '9a224184288f8732',
+  'ui/notifications.js': '48b6f409c905cbfe',
+  'ui/people.js': 'ebe42a2afc9ec795',
+  'ui/saved.js': 'a3aa73820aaf2df9',
+  'ui/settings.js': 'efb54cbf1f975a6f',
+  'ui/shell.js': 'a298cdc2fcd7ae70',
+  'ui/texts-en.js': '3a4ee6bac22ed6c9',
+  'ui/texts-zh.js': '33972d53c475232c',
+  'ui/theme.js': '6556fc7712c0882a',
+  'ui/thread.js': '45255bd75246b874',
+  'ui/user-info.js': '54077c7fdb7444ed',
+  'ui/version.js': 'b49e664a1e1a6839',
+};
 
 const worker = /** @type {any} */ (globalThis);
 
-worker.addEventListener('install', (/** @type {any} */ event) => {
-  event.waitUntil(
-    caches.open(CACHE).then((cache) => cache.addAll(FILES.map((file) => new Request(file, { cache: 'no-cache' }))))
-      .then(() => worker.skipWaiting()),
-  );
-});
+/** @type {Promise<string> | undefined} */
+let named;
 
-worker.addEventListener('activate', (/** @type {any} */ event) => event.waitUntil(worker.clients.claim()));
+/** The name of this version's cache. */
+const cacheName = () => (named ??= hash(new TextEncoder().encode(JSON.stringify(FILES))).then((version) => `raybox-${version}`));
+
+worker.addEventListener('install', (/** @type {any} */ event) => event.waitUntil(install()));
+worker.addEventListener('activate', (/** @type {any} */ event) => event.waitUntil(activate()));
+worker.addEventListener('message', (/** @type {any} */ event) => event.data === 'take over' && worker.skipWaiting());
 
 worker.addEventListener('fetch', (/** @type {any} */ event) => {
-  const { request } = event;
-  if (request.method === 'GET' && new URL(request.url).origin === location.origin) event.respondWith(answer(request));
+  const name = nameOf(event.request);
+  if (name !== undefined) event.respondWith(answer(name, event.request));
 });
 
-/** @param {Request} request @returns {Promise<Response>} */
-async function answer(request) {
-  const stored = await caches.match(request, { ignoreSearch: true });
-  const fresh = fetch(request).then(async (response) => {
-    if (response.ok) await (await caches.open(CACHE)).put(request, response.clone());
-    return response;
-  });
-  if (!stored) return fresh;
-  const late = new Promise((resolve) => setTimeout(resolve, PATIENCE)).then(() => stored);
-  return Promise.race([fresh.catch(() => stored), late]);
+worker.addEventListener('notificationclick', (/** @type {any} */ event) => {
+  event.notification.close();
+  event.waitUntil(show(event.notification.data));
+});
+
+/** Fetches all files. One that is not of this version, because another node has answered, ends it: it is tried again later. */
+async function install() {
+  const cache = await caches.open(await cacheName());
+  await Promise.all(Object.entries(FILES).map(async ([name, wanted]) => {
+    const request = new Request(name, { cache: 'no-cache' });
+    const response = await fetch(request);
+    const found = response.ok && await hash(await response.clone().arrayBuffer());
+    if (found !== wanted) throw new Error(`${name} is of another version`);
+    await cache.put(request, response);
+  }));
+}
+
+/** The files of other versions are of no use any more. */
+async function activate() {
+  const own = await cacheName();
+  for (const name of await caches.keys()) if (name.startsWith('raybox-') && name !== own) await caches.delete(name);
+  await worker.clients.claim();
+}
+
+/** The name of a file of the client, `undefined` for anything else. @param {Request} request */
+function nameOf(request) {
+  const scope = worker.registration.scope;
+  if (request.method !== 'GET' || !request.url.startsWith(scope)) return undefined;
+  const name = request.url.slice(scope.length).replace(/[?#].*$/, '') || './';
+  return name in FILES ? name : undefined;
+}
+
+/** @param {string} name @param {Request} request @returns {Promise<Response>} */
+async function answer(name, request) {
+  const cache = await caches.open(await cacheName());
+  return (await cache.match(name)) ?? fetch(request);
+}
+
+/** Shows a conversation in a window of the client. @param {string} conv */
+async function show(conv) {
+  const [client] = await worker.clients.matchAll({ type: 'window' });
+  if (!client) return worker.clients.openWindow(`./#${conv}`);
+  await client.focus();
+  return client.navigate(`./#${conv}`);
+}
+
+/** The beginning of the SHA-256 of these bytes. @param {BufferSource} bytes */
+async function hash(bytes) {
+  const digest = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+  return Array.from(digest.subarray(0, 8), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -55,6 +55,8 @@ export class Core {
   account = { device: '' };
   /** @type {Status} */
   status = { state: 'starting' };
+  /** Why nothing can be stored at the moment. @type {string | null} */
+  trouble = null;
   conversations;
   outbox;
   marks;
@@ -87,11 +89,12 @@ export class Core {
     this.emit = emit;
     this.#deviceKind = options.deviceKind ?? 'js';
     this.journal = new Journal(options.store, (error) => {
-      emit({ kind: 'trouble', message: error === null ? null : String(error) });
+      this.setTrouble(error);
       if (error !== null) this.outbox.pump();
     }, () => this.conversations.shrink());
     this.link = new Link(options, {
-      opening: () => this.setStatus({ state: 'connecting' }),
+      // Until the server has said who it is, nobody is in, whatever is stored here.
+      opening: () => this.setStatus({ state: this.account.token ? 'connecting' : 'signedOut' }),
       opened: () => this.#hello(),
       frame: (frame) => this.#onFrame(frame),
       down: (wait, end) => this.#onDown(wait, end),
@@ -157,7 +160,14 @@ export class Core {
       convs: [...this.conversations.all.values()],
       outbox: [...this.outbox.all.values()],
       online: [...this.online],
+      trouble: this.trouble,
     });
+  }
+
+  /** The browser cannot store anything, or can again. @param {unknown} error `null` if it can */
+  setTrouble(error) {
+    this.trouble = error === null ? null : String(error);
+    this.emit({ kind: 'trouble', message: this.trouble });
   }
 
   // ---- Logging in and out ----

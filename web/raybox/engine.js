@@ -22,8 +22,8 @@ export class Engine extends Core {
   }
 
   /** Connects at once instead of waiting, or asks whether the server is still there. */
-  async wake() {
-    if (this.account.token) this.link.probe();
+  async wake({ isPatient = false } = {}) {
+    if (this.account.token) this.link.probe(isPatient);
   }
 
   /** Connects again after `replaced`. */

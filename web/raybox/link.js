@@ -39,6 +39,8 @@ export class Link {
   /** @type {Frame | undefined} */
   #end;
   #wanted = false;
+  /** Whether the server has said how long to wait. */
+  #isTold = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -92,10 +94,13 @@ export class Link {
     this.#socket?.close();
   }
 
-  /** Asks now whether the server is still there. */
-  probe() {
+  /**
+   * Asks now whether the server is still there, or connects.
+   * @param {boolean} isPatient a wait that the server has asked for is not made shorter
+   */
+  probe(isPatient) {
     if (this.#isOpen) this.#ask();
-    else if (this.#wanted && !this.#socket) this.start();
+    else if (this.#wanted && !this.#socket && !(isPatient && this.#isTold)) this.start();
   }
 
   /** @param {Frame} frame */
@@ -160,6 +165,7 @@ export class Link {
     // What was wrong once need not be wrong again, so the link comes back after `protocol`, with growing waits.
     const isFinal = end && end.retryAfter === undefined && end.reason !== 'protocol';
     if (isFinal) this.#wanted = false;
+    this.#isTold = end?.retryAfter !== undefined;
     const wait = this.#wanted ? this.#wait(end?.retryAfter) : undefined;
     if (wait !== undefined) this.#timer = setTimeout(() => this.start(), wait * 1000);
     this.#events.down(wait, end);

@@ -300,7 +300,7 @@ async function startEngine(options, emit, started) {
   const engine = new Engine({ ...options, store }, emit);
   await engine.start();
   started(engine);
-  if (trouble) emit({ kind: 'trouble', message: String(trouble) });
+  if (trouble) engine.setTrouble(trouble);
   return engine;
 }
 

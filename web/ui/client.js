@@ -1,6 +1,6 @@
 // The one client of this page, and what its records are called.
 
-import { isChange, partnerOf, RayBox, Type } from '../raybox.js';
+import { isChange, isFriendRequest, partnerOf, RayBox, Type } from '../raybox.js';
 import { h } from './dom.js';
 import { t } from './i18n.js';
 
@@ -26,6 +26,12 @@ export function personName(user, conv) {
   if (name) return name;
   lookUp(user);
   return t('unknownUser', { id: user });
+}
+
+/** The same, when it is known. @param {number} user @param {Conversation} [conv] */
+export async function foundName(user, conv) {
+  if (personName(user, conv) !== t('unknownUser', { id: user })) return personName(user, conv);
+  return (await box.userName(user).catch(() => null)) ?? personName(user, conv);
 }
 
 /** @param {number} user */
@@ -69,13 +75,19 @@ export function eventText({ m, from }, conv) {
   if (!m) return undefined;
   const isMine = from === box.account.user;
   const name = personName(from, conv);
-  if (m.msgType === Type.friendRequest || (m.msgType === Type.addFriend && m.ask)) return t(isMine ? 'friendRequestMine' : 'friendRequest', { name });
+  if (isFriendRequest(m)) return t(isMine ? 'friendRequestMine' : 'friendRequest', { name });
   if (m.msgType === Type.addFriend) return t(isMine ? 'becameFriendsMine' : 'becameFriends', { name });
   if (m.msgType !== Type.event) return undefined;
   const by = m.by === undefined ? name : personName(m.by, conv);
   const isAdded = m.event === 'joined' && m.by !== undefined && m.by !== m.USERID;
   const key = /** @type {import('./i18n.js').Key} */ (`event_${isAdded ? 'added' : m.event}`);
   return t(key, { by, name: m.name ?? '' });
+}
+
+/** The beginning of a text. No sign is cut in two. @param {string} text @param {number} length */
+export function clip(text, length) {
+  const cut = text.slice(0, length);
+  return text.length > length ? cut.replace(/[\ud800-\udbff]$/, '') : cut;
 }
 
 /** The last message in one line. @param {Conversation} conv */
@@ -85,7 +97,7 @@ export function previewOf(conv) {
   if (msg.m === null) return t('recalled');
   const event = eventText(msg, conv);
   if (event !== undefined) return event;
-  const text = textOf(msg.m).slice(0, 200).replace(/\s+/g, ' ');
+  const text = clip(textOf(msg.m), 200).replace(/\s+/g, ' ');
   if (msg.from === box.account.user) return `${t('you')}: ${text}`;
   return conv.kind === 'group' ? `${personName(msg.from, conv)}: ${text}` : text;
 }

@@ -2,13 +2,11 @@
 
 import { box, textOf } from './client.js';
 import { fill, h, icon, iconButton } from './dom.js';
+import { draftOf, setDraft } from './drafts.js';
 import { errorText, t } from './i18n.js';
 import { attempt, toast } from './notices.js';
 
 /** @typedef {import('../raybox.js').Message} Message */
-
-/** What was written and not sent, by conversation. @type {Map<string, string>} */
-const drafts = new Map();
 
 export class Composer {
   #conv;
@@ -25,7 +23,7 @@ export class Composer {
     this.#lastOwn = lastOwn;
     this.element = h('form', { class: 'composer', onsubmit: (/** @type {Event} */ event) => this.#submit(event) }, this.#banner,
       h('div', { class: 'composer-row' }, this.#input, this.#send));
-    this.#input.value = drafts.get(conv) ?? '';
+    this.#input.value = draftOf(conv);
     this.#input.addEventListener('input', () => this.#changed());
     this.#input.addEventListener('keydown', (/** @type {KeyboardEvent} */ event) => this.#key(event));
     queueMicrotask(() => this.#grow());
@@ -46,7 +44,7 @@ export class Composer {
 
   #endEdit() {
     this.#edited = undefined;
-    this.#input.value = drafts.get(this.#conv) ?? '';
+    this.#input.value = draftOf(this.#conv);
     fill(this.#banner);
     this.#grow();
     this.focus();
@@ -55,7 +53,7 @@ export class Composer {
   #changed() {
     this.#grow();
     if (this.#edited) return;
-    drafts.set(this.#conv, this.#input.value);
+    setDraft(this.#conv, this.#input.value);
     if (this.#input.value.trim()) void box.typing(this.#conv);
   }
 
@@ -90,14 +88,14 @@ export class Composer {
       return;
     }
     this.#input.value = '';
-    drafts.delete(this.#conv);
+    setDraft(this.#conv, '');
     this.#grow();
     try {
       await box.send(this.#conv, text);
     } catch (error) {
       // Nothing that was written is lost.
       this.#input.value = text;
-      drafts.set(this.#conv, text);
+      setDraft(this.#conv, text);
       this.#grow();
       toast(errorText(error));
     }

@@ -9,15 +9,10 @@ class ConnectionBar extends HTMLElement {
   #listening = new Listening();
   /** @type {ReturnType<typeof setInterval> | undefined} */
   #ticking;
-  /** @type {string | null} */
-  #trouble = null;
 
   connectedCallback() {
     this.setAttribute('role', 'status');
-    this.#listening.on(box, 'status', () => this.#render()).on(box, 'trouble', (message) => {
-      this.#trouble = message;
-      this.#render();
-    });
+    this.#listening.on(box, 'status trouble', () => this.#render());
     this.#render();
   }
 
@@ -28,8 +23,9 @@ class ConnectionBar extends HTMLElement {
 
   #render() {
     clearInterval(this.#ticking);
-    const { state, reason, until } = box.status;
-    if (this.#trouble) this.#show('warning', t('trouble', { message: this.#trouble }));
+    const { state, reason, until, errmsg } = box.status;
+    if (box.trouble) this.#show('warning', t('trouble', { message: box.trouble }));
+    else if (state === 'offline' && reason === 'refused') this.#show('warning', errmsg ?? t('offline'), button(t('tryNow'), () => void box.reconnect(), 'is-small'));
     else if (state === 'connecting') this.#show('offline', t('connecting'));
     else if (state === 'syncing') this.#show('retry', t('syncing'));
     else if (reason === 'replaced') this.#show('warning', t('replaced'), button(t('useHere'), () => void box.reconnect(), 'is-small'));

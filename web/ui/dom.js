@@ -76,6 +76,20 @@ export function iconButton(name, label, onclick, props = {}) {
   return h('button', { type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props }, icon(name));
 }
 
+/** Puts a text into the clipboard. @param {string} text */
+export async function copyText(text) {
+  if (navigator.clipboard) return navigator.clipboard.writeText(text);
+  // A page that was not loaded over TLS has no clipboard, only the command for what is selected.
+  const area = h('textarea', { class: 'hidden-text', readonly: true });
+  area.value = text;
+  const focused = /** @type {HTMLElement | null} */ (document.activeElement);
+  (document.querySelector('dialog[open]') ?? document.body).append(area);
+  area.select();
+  document.execCommand('copy');
+  area.remove();
+  focused?.focus({ preventScroll: true });
+}
+
 /**
  * Calls `run` once before the page is drawn next, however often it is asked for until then.
  * @param {() => void} run

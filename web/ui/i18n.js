@@ -1,5 +1,6 @@
 // Texts in the language of the user.
 
+import { saved } from './saved.js';
 import { en } from './texts-en.js';
 import { zh } from './texts-zh.js';
 
@@ -13,8 +14,8 @@ const SAVED = 'raybox-language';
 let language = pick();
 
 function pick() {
-  const saved = localStorage.getItem(SAVED);
-  if (saved && LANGUAGES[saved]) return saved;
+  const chosen = saved.get(SAVED);
+  if (chosen && LANGUAGES[chosen]) return chosen;
   return navigator.languages.map((tag) => tag.slice(0, 2)).find((tag) => LANGUAGES[tag]) ?? 'en';
 }
 
@@ -26,7 +27,7 @@ export const languageTag = () => (language === 'zh' ? 'zh-CN' : 'en');
 /** @param {string} next */
 export function setLanguage(next) {
   language = next;
-  localStorage.setItem(SAVED, next);
+  saved.set(SAVED, next);
 }
 
 /**
@@ -38,12 +39,16 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ''));
 }
 
-/** What an error says to the user. @param {unknown} error */
-export function errorText(error) {
+/**
+ * What an error says to the user.
+ * @param {unknown} error
+ * @param {string} [where] what was asked for: some errors have a text of their own for it, such as `error403_user`
+ */
+export function errorText(error, where) {
   const { errno, message, retryAfter } = /** @type {any} */ (error);
-  const key = /** @type {Key} */ (`error${errno}`);
   if (errno === undefined) return String(error);
-  const text = key in en ? t(key) : message;
+  const key = [`error${errno}_${where}`, `error${errno}`].find((one) => one in en);
+  const text = key ? t(/** @type {Key} */ (key)) : message;
   return retryAfter > 1 ? `${text} ${t('tryAgainIn', { seconds: Math.ceil(retryAfter) })}` : text;
 }
 

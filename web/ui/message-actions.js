@@ -2,7 +2,7 @@
 
 import { isChat } from '../raybox.js';
 import { box, textOf } from './client.js';
-import { h, iconButton } from './dom.js';
+import { copyText, h, iconButton } from './dom.js';
 import { t } from './i18n.js';
 import { attempt, confirmed } from './notices.js';
 
@@ -34,7 +34,7 @@ export class MessageActions {
   /** @param {Message} msg */
   #buttons(msg) {
     const text = msg.m ? textOf(msg.m) : '';
-    const copy = iconButton('copy', t('copy'), () => void attempt(() => navigator.clipboard.writeText(text), t('copied')));
+    const copy = iconButton('copy', t('copy'), () => void attempt(() => copyText(text), t('copied')));
     if (msg.from !== box.account.user || !isChat(msg.m, msg.seq)) return [copy];
     return [
       iconButton('edit', t('edit'), () => this.#edit(msg)),

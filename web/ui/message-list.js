@@ -2,7 +2,7 @@
 // leaves it, and comes back from the store.
 
 import { isChat } from '../raybox.js';
-import { box, eventText, isShown, Listening, names, personName, textOf } from './client.js';
+import { box, clip, eventText, isShown, Listening, names, personName, textOf } from './client.js';
 import { h, icon, once } from './dom.js';
 import { errorText, isSameDay, t } from './i18n.js';
 import { MessageActions } from './message-actions.js';
@@ -28,6 +28,8 @@ export class MessageList extends EventTarget {
   #atStart = false;
   #atEnd = true;
   #isLoading = false;
+  /** Counts what was begun anew: a page that was asked for before is not put to it. */
+  #beginning = 0;
   #isStopped = false;
   /** The read mark when the conversation was opened: the line stands behind it. @type {number | undefined} */
   #newFrom;
@@ -103,9 +105,11 @@ export class MessageList extends EventTarget {
   async #load(where, put, isNew) {
     if (this.#isLoading && !isNew) return false;
     this.#isLoading = true;
+    if (isNew) this.#beginning += 1;
+    const beginning = this.#beginning;
     try {
       const page = await box.history(this.#conv, where);
-      if (this.#isStopped) return false;
+      if (this.#isStopped || beginning !== this.#beginning) return false;
       put(page.msgs);
       if (isNew || where.before !== undefined) this.#atStart = page.atStart;
       if (isNew || where.after !== undefined) this.#atEnd = page.atEnd;
@@ -115,13 +119,14 @@ export class MessageList extends EventTarget {
       if (page.msgs.length > 0) setTimeout(() => !this.#isStopped && this.#onScroll(), 0);
       return true;
     } catch (error) {
+      if (this.#isStopped || beginning !== this.#beginning) return false;
       const { errno } = /** @type {any} */ (error);
       // An unknown conversation begins with the first message.
       this.#notice.textContent = errno === 404 ? '' : errno === 0 ? t('loadFailed') : errorText(error);
       this.#render();
       return false;
     } finally {
-      this.#isLoading = false;
+      if (beginning === this.#beginning) this.#isLoading = false;
     }
   }
 
@@ -180,7 +185,7 @@ export class MessageList extends EventTarget {
   /** @param {Message} msg */
   #announce(msg) {
     const conv = box.conversations.get(this.#conv);
-    const text = eventText(msg, conv) ?? (msg.m ? t('newMessageFrom', { name: personName(msg.from, conv), text: textOf(msg.m).slice(0, 300) }) : '');
+    const text = eventText(msg, conv) ?? (msg.m ? t('newMessageFrom', { name: personName(msg.from, conv), text: clip(textOf(msg.m), 300) }) : '');
     announce(text);
   }
 
@@ -294,7 +299,7 @@ export class MessageList extends EventTarget {
       }
       const isEvent = eventText(msg, conv) !== undefined;
       const isFirst = dayAndGroup(isEvent ? -msg.seq : msg.from, msg.time);
-      const shows = JSON.stringify([isFirst, msg.edited, msg.recalled, progressOf(msg, conv), isEvent ? eventText(msg, conv) : personName(msg.from, conv), box.account.friends?.length]);
+      const shows = JSON.stringify([msg.tag, isFirst, msg.edited, msg.recalled, progressOf(msg, conv), isEvent ? eventText(msg, conv) : personName(msg.from, conv), box.account.friends?.length]);
       put(`seq ${msg.seq}`, shows, () => messageView(msg, conv, { isFirst }));
     }
     if (this.#atEnd) {

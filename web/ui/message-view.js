@@ -1,7 +1,7 @@
 // One message, as an element.
 
-import { isChange, Type } from '../raybox.js';
-import { avatar, box, eventText, friend, personName, textOf } from './client.js';
+import { groupOf, isChange, isFriendRequest, Type } from '../raybox.js';
+import { avatar, box, clip, eventText, friend, personName, textOf } from './client.js';
 import { h, icon } from './dom.js';
 import { button } from './forms.js';
 import { clock, dayName, errorText, fullTime, t } from './i18n.js';
@@ -64,14 +64,14 @@ function textView(text) {
   if (text.length <= LONG) view.append(...withLinks(text));
   else {
     const all = button(t('showAll', { count: text.length }), () => view.replaceChildren(...withLinks(text)), 'is-small');
-    view.append(...withLinks(`${[...text.slice(0, LONG)].join('')}…`), document.createElement('br'), all);
+    view.append(...withLinks(`${clip(text, LONG)}…`), document.createElement('br'), all);
   }
   return view;
 }
 
 /** @param {Message} msg @param {string} text */
 function eventView(msg, text) {
-  const isAsked = msg.from !== box.account.user && !friend(msg.from) && (msg.m?.msgType === Type.friendRequest || msg.m?.ask);
+  const isAsked = msg.from !== box.account.user && !friend(msg.from) && isFriendRequest(msg.m);
   return h('li', { class: 'event', tabindex: -1, 'data-seq': msg.seq },
     h('span', { class: 'event-text' }, h('bdi', {}, text)),
     isAsked && h('span', { class: 'buttons' },
@@ -82,7 +82,7 @@ function eventView(msg, text) {
 /** A message without a number. @param {Pending} pending @param {{isFirst: boolean}} place */
 export function pendingView(pending, { isFirst }) {
   const isFailed = pending.state === 'failed';
-  const reason = isFailed ? errorText({ errno: pending.errno, message: pending.errmsg }) : '';
+  const reason = isFailed ? errorText({ errno: pending.errno, message: pending.errmsg }, isChange(pending.m) ? 'change' : groupOf(pending.conv) ? 'group' : 'user') : '';
   const choices = isFailed && h('span', { class: 'buttons' },
     button(t('retry'), () => void box.retry(pending.cid), 'is-small'),
     button(t('discard'), () => void box.discard(pending.cid), 'is-small'));

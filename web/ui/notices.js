@@ -4,7 +4,12 @@ import { fill, h, iconButton } from './dom.js';
 import { errorText, t } from './i18n.js';
 
 const spoken = h('div', { class: 'hidden-text', 'aria-live': 'polite' });
-const toasts = h('div', { class: 'toasts', role: 'status' });
+const toasts = toastPlace();
+
+/** Where notices are. Each dialog has one of its own: what is outside of it can be neither seen nor heard. */
+function toastPlace() {
+  return h('div', { class: 'toasts', role: 'status' });
+}
 
 /** Puts the places of notices into the page. */
 export function placeNotices() {
@@ -20,7 +25,8 @@ export function announce(text) {
 /** @param {string} text */
 export function toast(text) {
   const note = h('p', { class: 'toast' }, text);
-  toasts.append(note);
+  const dialog = [...document.querySelectorAll('dialog[open]')].pop();
+  (dialog?.querySelector('.toasts') ?? toasts).append(note);
   setTimeout(() => note.remove(), 5000);
 }
 
@@ -41,7 +47,15 @@ export async function attempt(run, done) {
  * @param {string} title @param {(close: () => void) => (Node | false | undefined | null)[]} content
  */
 export function openDialog(title, content) {
-  const dialog = h('dialog', { class: 'dialog', 'aria-label': title, onclose: () => dialog.remove() });
+  const notes = toastPlace();
+  const dialog = h('dialog', {
+    class: 'dialog', 'aria-label': title,
+    onclose: () => {
+      dialog.remove();
+      // What was said stays to be read.
+      toasts.append(...notes.children);
+    },
+  });
   const close = () => dialog.close();
   // A click beside the dialog closes it.
   dialog.addEventListener('click', (/** @type {MouseEvent} */ event) => {
@@ -49,7 +63,7 @@ export function openDialog(title, content) {
   });
   fill(dialog, h('div', { class: 'dialog-box' },
     h('header', { class: 'dialog-head' }, h('h2', {}, title), iconButton('close', t('close'), close)),
-    h('div', { class: 'dialog-body' }, content(close))));
+    h('div', { class: 'dialog-body' }, content(close))), notes);
   document.body.append(dialog);
   dialog.showModal();
   return close;

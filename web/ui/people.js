@@ -1,6 +1,6 @@
 // Friends, finding people and groups, requests, blocked users, and new groups.
 
-import { partnerOf, Type } from '../raybox.js';
+import { partnerOf } from '../raybox.js';
 import { avatar, box, friend, titleOf } from './client.js';
 import { fill, h } from './dom.js';
 import { button, field, form, submitButton } from './forms.js';
@@ -107,16 +107,45 @@ function showFriends(panel, close) {
 
 /** @param {HTMLElement} panel @param {() => void} close */
 function showRequests(panel, close) {
-  const asked = [...box.conversations.values()].filter(({ conv, last }) => {
-    const isRequest = last?.m && (last.m.msgType === Type.friendRequest || (last.m.msgType === Type.addFriend && last.m.ask));
-    return isRequest && last.from !== box.account.user && !friend(partnerOf(conv));
-  });
+  const list = h('ul', { class: 'people' });
+  /** @type {Set<number>} */
+  let blocked = new Set();
   const accept = async (/** @type {string} */ conv) => {
-    if (await attempt(() => box.addFriend(partnerOf(conv)), t('friendAdded'))) showRequests(panel, close);
+    if (await attempt(() => box.addFriend(partnerOf(conv)), t('friendAdded'))) render();
   };
-  fill(panel, h('ul', { class: 'people' }, asked.length === 0 ? nothing(t('noRequests')) : asked.map(({ conv }) =>
-    row(conv, titleOf(conv), t('number', { id: partnerOf(conv) }),
-      button(t('message'), () => go(conv, close), 'is-small'), button(t('accept'), () => void accept(conv), 'is-small is-main')))));
+  const render = () => {
+    const asked = strangers().filter((conv) => conv.asked && !blocked.has(partnerOf(conv.conv)));
+    fill(list, asked.length === 0 ? nothing(t('noRequests')) : asked.map(({ conv }) =>
+      row(conv, titleOf(conv), t('number', { id: partnerOf(conv) }),
+        button(t('message'), () => go(conv, close), 'is-small'), button(t('accept'), () => void accept(conv), 'is-small is-main'))));
+  };
+  fill(panel, list);
+  render();
+  if (box.status.state !== 'online') return;
+  box.blocked().then((all) => {
+    blocked = new Set(all.map(({ id }) => id));
+    render();
+  }, () => undefined);
+  void lookForRequests(() => list.isConnected && render());
+}
+
+/** Conversations with people who are no friends. */
+const strangers = () => [...box.conversations.values()].filter(({ conv, closed }) => {
+  const user = partnerOf(conv);
+  return user > 0 && user !== box.account.user && !closed && !friend(user);
+});
+
+/** Conversations in which requests were looked for. @type {Set<string>} */
+const searched = new Set();
+
+/** A request is a message, and may stand behind others that this device has never read. @param {() => void} found */
+async function lookForRequests(found) {
+  const recent = strangers().sort((a, b) => b.time - a.time).slice(0, 50);
+  for (const { conv, asked } of recent) {
+    if (asked || searched.has(conv)) continue;
+    searched.add(conv);
+    await box.history(conv, { limit: 200 }).then(found, () => searched.delete(conv));
+  }
 }
 
 /** @param {HTMLElement} panel */

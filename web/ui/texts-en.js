@@ -16,13 +16,14 @@ export const en = {
   // The connection
   connecting: 'Connecting …', syncing: 'Catching up …', offline: 'Offline. What you write is sent later.',
   offlineUntil: 'Offline. Next attempt in {seconds} s. What you write is sent later.', tryNow: 'Try now', online: 'Online',
-  replaced: 'This device is connected somewhere else.', useHere: 'Use it here', trouble: 'This browser cannot store anything: {message}',
+  replaced: 'This device is connected somewhere else.', useHere: 'Use it here', trouble: 'This browser cannot store anything, so do not close the page before your messages are sent. {message}',
   // A conversation
   back: 'Back to the list', details: 'Details', isOnline: 'online', isOffline: 'offline', typingUser: 'is typing …', typingOf: '{name} is typing …',
   membersCount: '{count} members', messages: 'Messages', write: 'Write a message', send: 'Send', today: 'Today', yesterday: 'Yesterday',
   newMessages: 'New messages', toLatest: 'To the latest message', loadFailed: 'This part is not stored here, and there is no connection.',
   showAll: 'Show all ({count} characters)', beginning: 'This is the beginning of the conversation.', closed403: 'You are no longer a member. You can still read what is stored here.',
-  closed404: 'This group is gone. You can still read what is stored here.', forget: 'Delete from this device',
+  closed404: 'This group is gone. You can still read what is stored here.', closedUser: 'This account is gone. You can still read what is stored here.',
+  newVersion: 'There is a new version.', reload: 'Load it', forget: 'Delete from this device',
   pending: 'waiting to be sent', sent: 'sent', delivered: 'delivered', read: 'read', failed: 'not sent', edited: 'edited', imported: 'from older messages: the sender is not confirmed',
   recalled: 'This message was taken back.', edit: 'Edit', recall: 'Take back', copy: 'Copy text', copied: 'Copied.', retry: 'Send again', discard: 'Delete',
   editing: 'Editing a message', cancel: 'Cancel', save: 'Save', changeFailed: 'A change was refused: {text}', actions: 'Actions for this message',
@@ -51,6 +52,8 @@ export const en = {
   deleteAccount: 'Delete account', deleteSure: 'The account is deleted for ever. Messages stay with those who got them.', close: 'Close', ok: 'OK',
   newMessageFrom: '{name}: {text}', tryAgainIn: 'Try again in {seconds} s.',
   // Errors
-  error0: 'There is no connection.', error302: 'The name or the password is wrong.', error403: 'You may not do this.', error404: 'There is no such person, group or message.',
+  error0: 'There is no connection.', error403_user: 'This person does not take messages from you.', error403_group: 'You are no longer a member of this group.', error403_change: 'It can only be changed by you, and for a limited time.',
+  error404_user: 'This person does not exist.', error404_group: 'This group is gone.', error404_change: 'The message is gone.',
+  error302: 'The name or the password is wrong.', error403: 'You may not do this.', error404: 'There is no such person, group or message.',
   error409: 'This name is taken.', error413: 'The message is too long.', error429: 'Too many attempts.', error501: 'This server is too old for this client.', error503: 'The server is busy.',
 };

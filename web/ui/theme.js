@@ -1,16 +1,17 @@
 // Light or dark: as the system has it, unless the user has chosen.
 
+import { saved } from './saved.js';
+
 const SAVED = 'raybox-theme';
 
 /** @typedef {'system' | 'light' | 'dark'} Theme */
 
 /** @returns {Theme} */
-export const currentTheme = () => /** @type {Theme} */ (localStorage.getItem(SAVED) ?? 'system');
+export const currentTheme = () => /** @type {Theme} */ (saved.get(SAVED) ?? 'system');
 
 /** @param {Theme} theme */
 export function setTheme(theme) {
-  if (theme === 'system') localStorage.removeItem(SAVED);
-  else localStorage.setItem(SAVED, theme);
+  saved.set(SAVED, theme === 'system' ? null : theme);
   applyTheme();
 }
 

@@ -1,6 +1,6 @@
 // One conversation: who it is with, its messages, and the place to write.
 
-import { partnerOf } from '../raybox.js';
+import { partnerOf, Type } from '../raybox.js';
 import { avatar, box, Listening, names, personName, titleOf } from './client.js';
 import { Composer } from './composer.js';
 import { fill, h, iconButton, once } from './dom.js';
@@ -21,6 +21,8 @@ class Thread extends HTMLElement {
   #typing = new Map();
   /** @type {MessageList | undefined} */
   #list;
+  /** What the head shows. */
+  #shown = '';
 
   connectedCallback() {
     this.#conv = this.getAttribute('conv') ?? '';
@@ -37,17 +39,28 @@ class Thread extends HTMLElement {
       .on(box, 'conversations reset presence account status', head).on(names, 'found', head)
       .on(box, 'conversations', renderFoot)
       .on(box, 'typing', (detail) => detail.conv === this.#conv && this.#typed(detail.from))
-      .on(box, 'message', (msg) => msg.conv === this.#conv && this.#stopped(msg.from));
+      .on(box, 'status', ({ state }) => state === 'online' && this.#askMembers())
+      .on(box, 'message', (msg) => msg.conv === this.#conv && this.#onMessage(msg));
     this.#renderHead();
     list.start();
     if (matchMedia('(pointer: fine)').matches) composer.focus();
-    if (this.#conv[0] === 'g' && box.status.state === 'online') box.members(this.#conv).catch(() => undefined);
+    if (box.status.state === 'online') this.#askMembers();
   }
 
   disconnectedCallback() {
     this.#listening.end();
     this.#list?.stop();
     for (const timer of this.#typing.values()) clearTimeout(timer);
+  }
+
+  #askMembers() {
+    if (this.#conv[0] === 'g') box.members(this.#conv).catch(() => undefined);
+  }
+
+  /** @param {import('../raybox.js').Message} msg */
+  #onMessage(msg) {
+    this.#stopped(msg.from);
+    if (msg.m?.msgType === Type.event) this.#askMembers();
   }
 
   /** @param {HTMLElement} foot @param {Composer} composer */
@@ -60,7 +73,8 @@ class Thread extends HTMLElement {
         await box.forget(this.#conv);
         location.hash = '';
       };
-      fill(foot, h('div', { class: 'closed quiet' }, t(closed === 403 ? 'closed403' : 'closed404'), button(t('forget'), () => void forget(), 'is-small')));
+      const why = partnerOf(this.#conv) ? 'closedUser' : closed === 403 ? 'closed403' : 'closed404';
+      fill(foot, h('div', { class: 'closed quiet' }, t(why), button(t('forget'), () => void forget(), 'is-small')));
     }
   }
 
@@ -69,15 +83,20 @@ class Thread extends HTMLElement {
     const title = titleOf(this.#conv);
     const user = partnerOf(this.#conv);
     const isSelf = user === box.account.user;
+    const subtitle = this.#subtitle(conv, user, isSelf);
+    const isOnline = user > 0 && box.online.get(user) === true;
+    const shows = JSON.stringify([title, isOnline, typeof subtitle === 'string' ? subtitle : subtitle.textContent]);
+    if (shows === this.#shown) return;
+    this.#shown = shows;
     const open = () => (user ? openUser(user) : openGroup(this.#conv));
-    const focused = document.activeElement?.classList.contains('head-title');
+    const focused = [...this.#head.children].indexOf(document.activeElement);
     fill(this.#head,
       iconButton('back', t('back'), () => (location.hash = ''), { class: 'icon-button back' }),
       h('button', { type: 'button', class: 'head-title', onclick: open, disabled: isSelf, title: t('details') },
-        h('span', { class: 'avatar-place' }, avatar(this.#conv, title), user > 0 && box.online.get(user) && h('span', { class: 'online-dot' })),
-        h('span', { class: 'head-lines' }, h('h2', {}, h('bdi', {}, title)), h('small', { class: 'quiet' }, this.#subtitle(conv, user, isSelf)))),
+        h('span', { class: 'avatar-place' }, avatar(this.#conv, title), isOnline && h('span', { class: 'online-dot' })),
+        h('span', { class: 'head-lines' }, h('h2', {}, h('bdi', {}, title)), h('small', { class: 'quiet' }, subtitle))),
       !isSelf && iconButton('info', t('details'), open));
-    if (focused) /** @type {HTMLElement} */ (this.#head.querySelector('.head-title')).focus();
+    if (focused >= 0) /** @type {HTMLElement} */ (this.#head.children[focused])?.focus();
   }
 
   /** @param {import('../raybox.js').Conversation | undefined} conv @param {number} user @param {boolean} isSelf */

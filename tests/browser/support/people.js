@@ -1,7 +1,8 @@
 // People with a browser, who use the web client as a person does.
 
+import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
-import { until } from './wait.js';
+import { PATIENCE, until } from './wait.js';
 
 const CHROMIUM = process.env.RAYBOX_CHROMIUM ?? '/usr/bin/chromium';
 
@@ -36,9 +37,7 @@ export class Person {
    * @param {import('playwright-core').BrowserContextOptions} [options]
    */
   static async join(browser, url, name, options = {}) {
-    const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1180, height: 760 }, reducedMotion: 'reduce', ...options });
-    const person = new Person(name, context, url);
-    person.page = await person.tab();
+    const person = await Person.come(browser, url, name, options);
     const { page } = person;
     await page.getByRole('button', { name: 'Create account' }).click();
     await page.getByLabel('Name').fill(name);
@@ -47,6 +46,45 @@ export class Person {
     await page.getByRole('button', { name: 'Create account' }).click();
     await person.isIn();
     return person;
+  }
+
+  /**
+   * Opens the web client, in a browser profile that it has never seen.
+   * @param {import('playwright-core').Browser} browser @param {string} url @param {string} name
+   * @param {import('playwright-core').BrowserContextOptions} [options] @param {(context: import('playwright-core').BrowserContext) => Promise<unknown>} [prepare]
+   */
+  static async come(browser, url, name, options = {}, prepare = undefined) {
+    const context = await browser.newContext({ locale: 'en-GB', viewport: { width: 1180, height: 760 }, reducedMotion: 'reduce', ...options });
+    context.setDefaultTimeout(PATIENCE);
+    await prepare?.(context);
+    const person = new Person(name, context, url);
+    person.page = await person.tab();
+    return person;
+  }
+
+  /** Logs in. @param {string} [password] */
+  async logIn(password = `secret-${this.name}`, page = this.page) {
+    await page.getByLabel('Name').fill(this.name);
+    await page.getByLabel('Password', { exact: true }).fill(password);
+    await page.getByRole('button', { name: 'Log in' }).click();
+    await this.isIn(page);
+  }
+
+  /** Nothing went wrong in the pages; the browser is closed. */
+  async leave() {
+    assert.deepEqual(this.faults, [], `${this.name}: no exception, no violation of the policy`);
+    await this.context.close();
+  }
+
+  /** Opens a dialog with the people and groups. @param {string} tab */
+  async people(tab, page = this.page) {
+    await page.getByRole('button', { name: 'People and groups', exact: true }).click();
+    await page.getByRole('tab', { name: tab }).click();
+  }
+
+  /** Says yes to a question. @param {string} name of the button */
+  async confirm(name, page = this.page) {
+    await page.getByRole('alertdialog').getByRole('button', { name }).click();
   }
 
   /** Opens the client in a new tab. */

@@ -1,7 +1,7 @@
 // The real server, in a folder of its own.
 
 import { spawn } from 'node:child_process';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { cp, mkdtemp, rm } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -16,6 +16,8 @@ export class Server {
   url = '';
   /** @type {import('node:child_process').ChildProcess | undefined} */
   #child;
+  /** @type {string[]} */
+  #copies = [];
 
   /** @param {string} folder @param {string[]} options */
   constructor(folder, options) {
@@ -32,7 +34,8 @@ export class Server {
 
   /** Starts it, after the first time on the same port and with the same data. */
   async launch() {
-    const options = ['--log-dir', join(this.folder, 'logs'), ...this.options];
+    // Passwords need not be safe here.
+    const options = ['--log-dir', join(this.folder, 'logs'), '--argon2', 'm=8,t=1,p=1', ...this.options];
     const child = spawn(BINARY, ['127.0.0.1', String(this.port), ...options], { cwd: this.folder, stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child = child;
     let output = '';
@@ -55,7 +58,20 @@ export class Server {
     await ended;
   }
 
+  /** Copies its data, while it does not run. @param {string} name */
+  async save(name) {
+    await cp(this.folder, `${this.folder}-${name}`, { recursive: true });
+    this.#copies.push(`${this.folder}-${name}`);
+  }
+
+  /** Puts a copy in the place of its data, while it does not run. @param {string} name */
+  async restore(name) {
+    await rm(this.folder, { recursive: true });
+    await cp(`${this.folder}-${name}`, this.folder, { recursive: true });
+  }
+
   async stop() {
+    for (const copy of this.#copies) await rm(copy, { recursive: true, force: true });
     await this.kill();
     await rm(this.folder, { recursive: true, force: true });
   }

@@ -206,6 +206,7 @@ test('a browser that can store nothing is no reason not to work', async () => {
   fake.box.addEventListener('trouble', (event) => troubles.push(/** @type {CustomEvent} */ (event).detail));
   const one = await fake.login([entry('u2', 0)]);
   assert.deepEqual(troubles, ['Error: no room']);
+  assert.equal(fake.box.trouble, 'Error: no room', 'also for whoever asks later');
   const cid = await fake.box.send('u2', 'hello');
   await one.next(4);
   one.say(ack(cid, 'u2', 1));
@@ -225,13 +226,17 @@ test('a refused login costs nothing of what another user has stored', async () =
   await settle();
   one.end({ reason: 'revoked', errno: 403 });
   await fake.box.send('u2', 'not sent yet');
-  const refused = fake.box.login({ name: 'eve', password: 'no' });
+  await until('signed out', () => fake.box.status.state === 'signedOut');
+  const before = fake.told('status').length;
+  const refused = fake.box.login({ name: 'ann', password: 'no' });
   const two = await fake.connection(1);
   const login = await two.next(1);
-  assert.deepEqual(login.have, {}, 'whose cursors they are is not known yet');
+  assert.equal(login.name, 'ann');
   two.say({ msgType: 40, errno: 302, errmsg: 'wrong' });
   await assert.rejects(refused);
   assert.equal(fake.box.pending('u2').length, 1);
+  const states = new Set(fake.told('status').slice(before).map(({ state }) => state));
+  assert.deepEqual([...states], ['signedOut'], 'nobody is shown what is stored before the server has said who it is');
   // Ann has another name now; the server says that it is she.
   const again = fake.box.login({ name: 'anna', password: 'secret-a' });
   const three = await fake.connection(2);

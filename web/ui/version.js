@@ -1,0 +1,50 @@
+// New versions of this client. The service worker has all files of one version, and never mixes them with those of another.
+
+import { box, Listening } from './client.js';
+import { h } from './dom.js';
+import { button } from './forms.js';
+import { t } from './i18n.js';
+
+/** When a client looks for a new version after it was offline, at the latest, in milliseconds. */
+const LOOK_WITHIN = 60_000;
+
+/** Registers the service worker, and offers a new version when there is one. */
+export function followVersions() {
+  // Without it the client works, but not offline: a browser may not allow it in private windows.
+  if (!('serviceWorker' in navigator)) return;
+  const { serviceWorker } = navigator;
+  let isControlled = serviceWorker.controller !== null;
+  serviceWorker.addEventListener('controllerchange', () => {
+    // The tabs of a browser work together, so all of them change at once.
+    if (isControlled) location.reload();
+    isControlled = true;
+  });
+  serviceWorker.register('sw.js').then((registration) => {
+    // This page has just been loaded: nothing is lost by loading it again.
+    if (registration.waiting && isControlled) take(registration.waiting);
+    registration.addEventListener('updatefound', () => follow(registration.installing));
+    let wasOnline = false;
+    new Listening().on(box, 'status', ({ state }) => {
+      if (state !== 'online') return;
+      // A server that comes back may be a newer one. It has more to do right now.
+      if (wasOnline) setTimeout(() => registration.update().catch(() => undefined), Math.random() * LOOK_WITHIN);
+      wasOnline = true;
+    });
+  }, () => undefined);
+}
+
+/** @param {ServiceWorker | null} worker */
+function follow(worker) {
+  worker?.addEventListener('statechange', () => {
+    if (worker.state === 'installed' && navigator.serviceWorker.controller) offer(worker);
+  });
+}
+
+/** @param {ServiceWorker} worker */
+const take = (worker) => worker.postMessage('take over');
+
+/** @param {ServiceWorker} worker */
+function offer(worker) {
+  document.querySelector('.new-version')?.remove();
+  document.body.append(h('div', { class: 'new-version', role: 'status' }, t('newVersion'), button(t('reload'), () => take(worker), 'is-small')));
+}
