@@ -38,7 +38,16 @@ pub struct Cursor {
     /// The last number that was reached.
     pub seq: Seq,
     /// The tag of that message.
-    pub tag: Tag,
+    pub tag: HeldTag,
+}
+
+/// What a client has as a tag. To clients a tag is any text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum HeldTag {
+    /// One that a message may have.
+    Tag(Tag),
+    /// A text that is no message's tag here.
+    Foreign,
 }
 
 impl ConversationId {
@@ -132,20 +141,15 @@ impl fmt::Display for Tag {
 }
 
 impl Cursor {
-    /// Reads it exactly as a client composes it from what the server writes: a number without
-    /// leading zeros, a colon, a tag.
+    /// Reads it as a client composes it from what the server writes: a number without leading zeros,
+    /// a colon, a tag. Of 0 there is no tag.
     pub fn parse(text: &str) -> Option<Cursor> {
         let (digits, tag) = text.split_once(':')?;
         let is_canonical = digits == "0" || !digits.starts_with('0');
         let all_digits = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let seq: Seq = digits.parse().ok().filter(|seq| is_canonical && all_digits && *seq < SEQ_END)?;
-        Some(Cursor { seq, tag: Tag::parse(tag)? })
-    }
-}
-
-impl fmt::Display for Cursor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.seq, self.tag)
+        let is_there = !tag.is_empty() || seq == 0;
+        is_there.then(|| Cursor { seq, tag: Tag::parse(tag).map_or(HeldTag::Foreign, HeldTag::Tag) })
     }
 }
 
@@ -186,30 +190,20 @@ mod tests {
     }
 
     #[test]
-    fn cursors_are_read_as_they_are_written() {
-        for cursor in ["41:9f3ac1d0", "0:00000000", "9007199254740991:ffffffff"] {
-            assert_eq!(Cursor::parse(cursor).map(|cursor| cursor.to_string()), Some(cursor.to_owned()));
+    fn cursors_are_read_as_they_are_composed() {
+        let cursor = |seq, tag| Some(Cursor { seq, tag });
+        for (text, seq, tag) in [("41:9f3ac1d0", 41, 0x9f3a_c1d0), ("9007199254740991:ffffffff", SEQ_END - 1, u32::MAX)]
+        {
+            assert_eq!(Cursor::parse(text), cursor(seq, HeldTag::Tag(Tag(tag))), "{text}");
         }
-        let wrong = [
-            "",
-            ":",
-            "41",
-            "41:",
-            ":9f3ac1d0",
-            "041:9f3ac1d0",
-            "+41:9f3ac1d0",
-            "-1:9f3ac1d0",
-            "41:9F3AC1D0",
-            "41:9f3ac1d",
-            "41:9f3ac1d00",
-            "41:+f3ac1d0",
-            "9007199254740992:9f3ac1d0",
-            "41:9f3ac1d0:",
-            "41 :9f3ac1d0",
-            "00:9f3ac1d0",
-        ];
-        for cursor in wrong {
-            assert_eq!(Cursor::parse(cursor), None, "{cursor}");
+        for text in ["41:9F3AC1D0", "41:9f3ac1d", "41:9f3ac1d00", "41:+f3ac1d0", "41:9f3ac1d0:", "41:日", "41: "] {
+            assert_eq!(Cursor::parse(text), cursor(41, HeldTag::Foreign), "{text}");
+        }
+        assert_eq!(Cursor::parse("0:"), cursor(0, HeldTag::Foreign));
+        let wrong = ["", ":", "41", "41:", ":9f3ac1d0", "041:9f3ac1d0", "+41:9f3ac1d0", "-1:9f3ac1d0"];
+        for text in wrong.into_iter().chain(["9007199254740992:9f3ac1d0", "41 :9f3ac1d0", "00:9f3ac1d0", "x:9f3ac1d0"])
+        {
+            assert_eq!(Cursor::parse(text), None, "{text}");
         }
     }
 }

@@ -5,8 +5,10 @@
 //! put into their order here.
 //!
 //! # Order
-//! 41s have an order of their own in each conversation, which the pump keeps. All other replies
-//! leave in the order of their requests. Frames that nobody has asked for have no order among these.
+//! 41s have an order of their own in each conversation, which the pump keeps. All other requests
+//! take effect in the order in which they were sent, and their replies leave in that order. A 47 has
+//! no reply, but those behind it wait until it is noted. Frames that nobody has asked for have no
+//! order among these.
 //!
 //! # Bounds
 //! - A number of requests without an answer; then the connection is not read.
@@ -14,28 +16,24 @@
 //! - A number of conversations in reports that wait to be noted.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustc_hash::FxHashSet;
-
-use super::effects::{MemberEffect, MemberEffects, Outgoing};
+use super::effects::{MemberEffect, MemberEffects};
 use super::entry::{Admitted, Entry};
 use super::heart::{Beat, Heart};
+use super::in_turn::{Does, InTurn, Waiting};
 use super::outlet::Outlet;
 use super::reply_order::ReplyOrder;
 use super::reports::Reports;
 use super::tasks::{Identity, MemberNews, MemberTask, Overview};
 use super::typing::Typing;
 use super::watch::Watch;
-use crate::base::conversation::ConversationName;
 use crate::history::answers::Ticket;
 use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits};
-use crate::protocol::level2::frames::{self, Refusal};
+use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Frame, Have, HaveItem, Request, Rid, Send};
-use crate::protocol::{self, Id, Sender, UserId};
-use crate::store::history::Cid;
+use crate::protocol::level2::{Frame, Have, HaveItem, Request, Rid};
+use crate::protocol::{self, UserId};
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +42,8 @@ pub enum Heard {
     Taken,
     /// The session is to process it; [`Member::on_reply`] follows for each reply.
     ForSession,
+    /// It is for the session, behind a change that is not done yet: it is to be shown again.
+    Later,
 }
 
 /// See the [module](self).
@@ -55,6 +55,7 @@ pub struct Member {
     commands: Commands,
     takes_requests: bool,
     replies: ReplyOrder,
+    tasks: InTurn<Waiting>,
     /// The conversations that are not shown in a 43 yet, when no thread has them.
     overview: Option<Overview>,
     reports: Reports,
@@ -106,6 +107,7 @@ impl Member {
             commands: Commands::new(),
             takes_requests: false,
             replies: ReplyOrder::default(),
+            tasks: InTurn::default(),
             overview: None,
             reports: Reports::default(),
             heart: Heart::new(Duration::from_secs(entry.ping.into()), now),
@@ -159,8 +161,9 @@ impl Member {
             Request::Level1(Ok(protocol::Request::Fixed(reply))) => self.reply(reply, rid.as_ref(), effects),
             Request::Level1(Ok(protocol::Request::Logout { user })) if user.user() == Some(self.identity.user) => {
                 let ticket = self.replies.open();
-                effects.push(MemberEffect::Do(MemberTask::LogOut(ticket, rid)));
+                self.do_in_turn(ticket, Does::Change, MemberTask::LogOut(ticket, rid), effects);
             }
+            Request::Level1(Ok(_)) if self.tasks.is_changing() => return Heard::Later,
             Request::Level1(Ok(_)) => {
                 self.replies.open_for_session(rid);
                 return Heard::ForSession;
@@ -175,15 +178,17 @@ impl Member {
             }
             Request::Report(stored) => {
                 self.reports.add(stored);
-                self.note_reports(effects);
+                let ticket = self.replies.open();
+                self.note_in_turn(ticket, effects);
             }
             Request::Page { conv, ask, limit } => {
                 let ticket = self.replies.open_page();
-                effects.push(MemberEffect::Do(MemberTask::Page(ticket, rid, conv, ask, limit)));
+                self.do_in_turn(ticket, Does::Read, MemberTask::Page(ticket, rid, conv, ask, limit), effects);
             }
             Request::Read { conv, read } => {
                 let ticket = self.replies.open();
-                effects.push(MemberEffect::Do(MemberTask::MarkRead(ticket, rid, conv, read.max(0))));
+                let task = MemberTask::MarkRead(ticket, rid, conv, read.max(0));
+                self.do_in_turn(ticket, Does::Change, task, effects);
             }
             Request::Typing { conv } if self.typing.is_due(conv, now) => {
                 effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
@@ -195,7 +200,8 @@ impl Member {
             Request::Find { .. } => self.refuse(58, NOT_HERE, rid.as_ref(), effects),
             Request::Account { what, .. } => {
                 let ticket = self.replies.open();
-                effects.push(MemberEffect::Do(MemberTask::Account(ticket, rid, Box::new(what.into_owned()))));
+                let task = MemberTask::Account(ticket, rid, Box::new(what.into_owned()));
+                self.do_in_turn(ticket, Does::Change, task, effects);
             }
         }
         self.carry_out(effects);
@@ -253,7 +259,7 @@ impl Member {
             }
             MemberNews::PageAnswer(ticket, text) => {
                 self.replies.settle_page(ticket, text);
-                self.write_replies(effects);
+                self.done(ticket, effects);
             }
             MemberNews::Pump(events) => {
                 for event in events {
@@ -274,10 +280,9 @@ impl Member {
                 self.retry_later(Retry::Overview, effects);
             }
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
-            MemberNews::Reported(stored, noted) => {
-                if self.reports.noted(stored, noted) {
-                    self.note_reports(effects);
-                }
+            MemberNews::Reported(ticket, stored, noted) => {
+                self.reports.noted(stored, noted);
+                self.settle(ticket, NO_REPLY, effects);
             }
             // They are the first to be dropped for a client that does not take its output, and nothing
             // comes before the 40.
@@ -307,6 +312,7 @@ impl Member {
             return;
         }
         self.outlet.taken(waiting);
+        self.do_next(effects);
         self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
     }
@@ -358,55 +364,6 @@ impl Member {
         matches!(self.stage, Stage::Ended)
     }
 
-    fn on_send(&mut self, send: Send<'_>, effects: &mut MemberEffects) {
-        let (user, cid) = (self.identity.user, &*send.cid);
-        let Some(name) = send.conv else {
-            let refusal = if send.msg_type == 9 { NO_SUCH_GROUP } else { NO_SUCH_USER };
-            return self.outlet.write(frames::send_refused(Some(cid), refusal).into(), effects);
-        };
-        let conv = name.for_user(user);
-        let is_own = match send.from {
-            None => true,
-            Some(Sender::Claimed(id)) => id.user() == Some(user),
-            Some(Sender::Malformed) => false,
-        };
-        if !is_own {
-            return self.on_bad_send(Some(name), Some(cid), NOT_YOU, effects);
-        }
-        let Some(stored_cid) = Cid::of_client(cid) else { return };
-        let Some(submission) = self.pump.on_send(conv, cid, &mut self.commands) else { return };
-        let outgoing = Outgoing::of(&send, conv, submission, stored_cid);
-        effects.push(MemberEffect::Send(Box::new(outgoing)));
-    }
-
-    fn on_bad_send(
-        &mut self,
-        conv: Option<ConversationName>,
-        cid: Option<&str>,
-        refusal: Refusal,
-        effects: &mut MemberEffects,
-    ) {
-        match conv {
-            Some(name) => {
-                let conv = name.for_user(self.identity.user);
-                self.pump.on_bad_send(conv, cid, refusal, &mut self.commands);
-            }
-            None => self.outlet.write(frames::send_refused(cid, refusal).into(), effects),
-        }
-    }
-
-    fn on_watch(&mut self, users: Vec<Id>, rid: Option<Rid>, effects: &mut MemberEffects) {
-        let mut seen = FxHashSet::default();
-        let users: Arc<[UserId]> = users.into_iter().filter_map(Id::user).filter(|user| seen.insert(*user)).collect();
-        let ticket = self.replies.open();
-        let before = self.watch.begin(ticket, users.clone());
-        effects.push(MemberEffect::Do(MemberTask::Watch(ticket, rid, before, users)));
-    }
-
-    fn note_reports(&mut self, effects: &mut MemberEffects) {
-        effects.extend(self.reports.next().map(|stored| MemberEffect::Do(MemberTask::Report(stored))));
-    }
-
     /// Answers a request at once, behind the answers of earlier ones.
     fn answer(&mut self, text: String, effects: &mut MemberEffects) {
         let ticket = self.replies.open();
@@ -423,12 +380,15 @@ impl Member {
 
     fn settle(&mut self, ticket: Ticket, text: String, effects: &mut MemberEffects) {
         self.replies.settle(ticket, text);
-        self.write_replies(effects);
+        self.done(ticket, effects);
     }
 
     fn write_replies(&mut self, effects: &mut MemberEffects) {
-        while let Some(text) = self.replies.next_ready() {
-            self.outlet.write(text.into(), effects);
+        // A reply of several frames goes on when the client has taken those before.
+        while !(self.replies.is_amid_a_reply() && self.outlet.is_full())
+            && let Some(frame) = self.replies.next_frame()
+        {
+            self.outlet.write(frame, effects);
         }
         self.show_held(effects);
     }
@@ -474,6 +434,8 @@ impl Member {
     }
 }
 
+/// In the place of the reply to a 47.
+const NO_REPLY: String = String::new();
 /// The pause after the store could not be read.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
@@ -486,5 +448,7 @@ pub const NOT_YOU: Refusal = Refusal::forever(403, "FROMID must be your id");
 const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open another connection for another login");
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");
 
+mod sending;
 #[cfg(test)]
 mod tests;
+mod turns;

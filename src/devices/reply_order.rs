@@ -2,6 +2,7 @@
 //! their own, which the pump keeps.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::history::answers::{Answers, Ticket};
 use crate::protocol::level2::{Rid, replies};
@@ -14,6 +15,8 @@ pub(super) struct ReplyOrder {
     of_session: VecDeque<(Ticket, Option<Rid>)>,
     /// 48s at work.
     pages: usize,
+    /// The rest of a reply that has several frames.
+    frames: VecDeque<Arc<str>>,
 }
 
 impl ReplyOrder {
@@ -46,9 +49,18 @@ impl ReplyOrder {
         }
     }
 
-    /// The next reply, if it is there. The caller asks until there is none.
-    pub(super) fn next_ready(&mut self) -> Option<String> {
-        self.answers.next_ready()
+    /// The next frame of a reply, if it is there. The caller asks until there is none.
+    pub(super) fn next_frame(&mut self) -> Option<Arc<str>> {
+        while self.frames.is_empty() {
+            // A reply has as many frames as lines, mostly one.
+            self.frames.extend(self.answers.next_ready()?.lines().map(Arc::from));
+        }
+        self.frames.pop_front()
+    }
+
+    /// Whether a reply that was taken has more frames.
+    pub(super) fn is_amid_a_reply(&self) -> bool {
+        !self.frames.is_empty()
     }
 
     /// Whether this reply was taken.
@@ -62,7 +74,7 @@ impl ReplyOrder {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.answers.open_count() == 0
+        self.answers.open_count() == 0 && self.frames.is_empty()
     }
 }
 

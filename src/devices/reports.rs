@@ -10,7 +10,6 @@ use crate::base::conversation::{ConversationName, Seq};
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     waiting: BTreeMap<ConversationName, Seq>,
-    is_noting: bool,
 }
 
 impl Reports {
@@ -27,23 +26,15 @@ impl Reports {
 
     /// What is to be noted now.
     pub(super) fn next(&mut self) -> Option<Vec<(ConversationName, Seq)>> {
-        if self.is_noting || self.waiting.is_empty() {
-            return None;
-        }
-        self.is_noting = true;
-        Some(std::mem::take(&mut self.waiting).into_iter().collect())
+        let stored: Vec<_> = std::mem::take(&mut self.waiting).into_iter().collect();
+        (!stored.is_empty()).then_some(stored)
     }
 
-    /// What became of it. After a failure it waits for the next 47: the database is away. Returns
-    /// whether the next one is due.
-    pub(super) fn noted(&mut self, stored: Vec<(ConversationName, Seq)>, noted: Noted) -> bool {
-        self.is_noting = false;
+    /// What became of it. After a failure it waits for the next 47: the database is away.
+    pub(super) fn noted(&mut self, stored: Vec<(ConversationName, Seq)>, noted: Noted) {
         match noted {
-            Noted::Stored => true,
-            Noted::Failed => {
-                self.add(stored);
-                false
-            }
+            Noted::Stored => {}
+            Noted::Failed => self.add(stored),
         }
     }
 }

@@ -49,7 +49,7 @@ pub enum MemberTask {
     /// Answer a 49, and tell it to others.
     MarkRead(Ticket, Option<Rid>, ConversationName, Seq),
     /// Note a 47, and tell it to others: [`MemberNews::Reported`].
-    Report(Vec<(ConversationName, Seq)>),
+    Report(Ticket, Vec<(ConversationName, Seq)>),
     /// Tell the others in this conversation that the user is typing.
     Typing(ConversationName),
     /// Answer a 52: watch the second users, and the first ones no more. [`MemberNews::Watching`] follows.
@@ -78,7 +78,7 @@ pub enum MemberNews {
     /// The answer of a question.
     Answer(Ticket, String),
     /// A 47 is noted, or could not be: with what it said.
-    Reported(Vec<(ConversationName, Seq)>, Noted),
+    Reported(Ticket, Vec<(ConversationName, Seq)>, Noted),
     /// A frame that has no place among others.
     Show(Arc<str>),
     /// A watched user is online, or not.
@@ -107,7 +107,7 @@ impl MemberTask {
                 MemberNews::PageAnswer(ticket, replies::refused(48, refusal, rid.as_ref()))
             }
             MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
-            MemberTask::Report(stored) => MemberNews::Reported(stored, Noted::Failed),
+            MemberTask::Report(ticket, stored) => MemberNews::Reported(ticket, stored, Noted::Failed),
             MemberTask::Watch(ticket, rid, before, _) => {
                 MemberNews::NotWatching(ticket, replies::refused(52, refusal, rid.as_ref()), before)
             }
@@ -122,7 +122,7 @@ impl MemberTask {
         match self {
             MemberTask::Heads { .. } | MemberTask::Sync { .. } | MemberTask::Overview(_) => "reading conversations",
             MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
-            MemberTask::MarkRead(..) | MemberTask::Report(_) | MemberTask::Typing(_) => "writing marks",
+            MemberTask::MarkRead(..) | MemberTask::Report(..) | MemberTask::Typing(_) => "writing marks",
             MemberTask::Account(..) => "arranging accounts and groups",
             MemberTask::LogOut(..) => "reading devices",
             MemberTask::Watch(..) => "reading contacts",

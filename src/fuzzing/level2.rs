@@ -12,8 +12,12 @@ use crate::protocol::{self, BadRequest, FrameKind};
 /// The bytes are a frame.
 pub fn level2(frame: &[u8]) {
     let parsed = Frame::parse(frame);
-    let Some(msg_type) = Members::read(frame).and_then(|members| members.id("msgType")) else {
-        assert_eq!(parsed, Err(BadRequest), "this is no good JSON, or no request");
+    let Some(members) = Members::read(frame) else {
+        assert_eq!(parsed, Err(BadRequest), "this is no good JSON");
+        return;
+    };
+    let Some(msg_type) = members.id("msgType") else {
+        assert_eq!(parsed.map(|frame| frame.request), Ok(Request::Level1(Err(BadRequest))), "this is no request");
         return;
     };
     let Frame { kind, rid, request } = parsed.expect("it is JSON with a msgType");

@@ -1,6 +1,6 @@
 //! [`plan`]: what a client with a cursor is missing.
 
-use crate::base::conversation::{Seq, Tag};
+use crate::base::conversation::{HeldTag, Seq, Tag};
 use crate::protocol::level2::frames::RunHead;
 
 /// A conversation as its asker sees it, at one moment.
@@ -19,7 +19,7 @@ pub struct HeldCursor {
     /// The last number that the client has.
     pub seq: Seq,
     /// The tag that the client gives, if it gives one (`"have":"device"` does not).
-    pub tag: Option<Tag>,
+    pub tag: Option<HeldTag>,
     /// The tag of that message in the store, if the message is there. Not looked at where
     /// [`needs_tag`] says so.
     pub stored: Option<Tag>,
@@ -52,7 +52,7 @@ fn is_of_this_history(held: HeldCursor, extent: Extent) -> bool {
     }
     match (held.tag, held.stored) {
         _ if held.seq < extent.floor => true,
-        (Some(given), Some(stored)) => given == stored,
+        (Some(given), Some(stored)) => given == HeldTag::Tag(stored),
         // At the floor, and at 0, there is no message to compare with. Above it there is always
         // one.
         (Some(_), None) => held.seq == extent.floor,
@@ -67,12 +67,13 @@ mod tests {
     #[test]
     fn a_client_gets_what_it_is_missing() {
         let tag = Tag(5);
-        let cursor = |seq| HeldCursor { seq, tag: Some(tag), stored: Some(tag) };
+        let cursor = |seq| HeldCursor { seq, tag: Some(HeldTag::Tag(tag)), stored: Some(tag) };
         let run = |from, to| Some(RunHead { from, to, gap: None, reset: false });
         let gap = |first, last, to| Some(RunHead { from: last + 1, to, gap: Some((first, last)), reset: false });
         let reset = |from, to, gap| Some(RunHead { from, to, gap, reset: true });
         let other = |seq| HeldCursor { stored: Some(Tag(6)), ..cursor(seq) };
         let gone = |seq| HeldCursor { stored: None, ..cursor(seq) };
+        let foreign = |seq| HeldCursor { tag: Some(HeldTag::Foreign), ..cursor(seq) };
         let device = |seq| HeldCursor { seq, tag: None, stored: None };
         let cases = [
             ("has everything", cursor(43), 43, 0, 100, None),
@@ -84,6 +85,8 @@ mod tests {
             ("another tag", other(41), 43, 0, 100, reset(1, 43, None)),
             ("another tag, much lost", other(41), 43, 10, 3, reset(41, 43, Some((11, 40)))),
             ("another tag of the head", other(43), 43, 0, 100, reset(1, 43, None)),
+            ("a tag that is none", foreign(41), 43, 0, 100, reset(1, 43, None)),
+            ("a tag that is none, below the floor", foreign(9), 43, 10, 100, run(11, 43)),
             ("beyond the head", cursor(44), 43, 0, 100, reset(1, 43, None)),
             ("beyond the head, all below the floor", cursor(44), 43, 43, 100, reset(44, 43, None)),
             ("beyond nothing", cursor(1), 0, 0, 100, reset(1, 0, None)),

@@ -149,3 +149,38 @@ fn a_group_that_is_dissolved_is_gone() {
     let bob = Level2Client::resume(&server, "bob", "d", away);
     assert_eq!(bob.store.logs[&conv].closed, Some(404));
 }
+
+#[test]
+fn a_list_of_many_members_comes_in_several_frames() {
+    let server = TestServer::start();
+    let (mut people, conv) = group(&server);
+    let ann = &mut people[0];
+    let names = "WITH RECURSIVE some (id) AS (SELECT 1001 UNION ALL SELECT id + 1 FROM some WHERE id < 10000)";
+    server.run_sql(&format!(
+        "{names} INSERT INTO User (id, name, name_key, password) SELECT id, printf('%050d', id), printf('%050d', id), '' FROM some;
+         {names} INSERT INTO GroupUser (groupid, userid, grouprole) SELECT {}, id, 'normal' FROM some;",
+        id(&conv)
+    ));
+    // Several lists are asked for at once, and the client reads slowly: nothing is mixed, and it stays.
+    let request = |rid: i64| json!({"msgType": 61, "GROUPID": id(&conv), "rid": rid});
+    ann.send_many(&[request(1), request(2), json!({"msgType": 53, "rid": 3}), request(4)]);
+    for rid in [1, 2, 4] {
+        let mut members = Vec::new();
+        loop {
+            let frame = ann.take("a part of the list", |frame| frame["msgType"] == 61);
+            assert_eq!((&frame["rid"], &frame["errno"]), (&json!(rid), &json!(200)));
+            assert!(frame.to_string().len() < 512 << 10, "longer than the server's frames may be");
+            members.extend(frame["members"].as_array().expect("members").iter().map(|member| member["id"].clone()));
+            if frame["more"] != true {
+                assert_eq!(frame.get("more"), None);
+                break;
+            }
+        }
+        assert_eq!(members.len(), 9001);
+        assert_eq!(members.last(), Some(&json!(10000)));
+        if rid == 2 {
+            ann.take("the reply between them", |frame| frame["msgType"] == 54);
+        }
+    }
+    ann.ask_for_pong();
+}

@@ -3,16 +3,10 @@
 
 use serde_json::{Value, json};
 
-use crate::people::with;
+use crate::people::{on_both, with};
 use testkit::level2::{Level2Client, Store};
-use testkit::{Cluster, Database, LONG_PATIENCE, MariaDb, Neighbour, TestClient, TestServer};
+use testkit::{Cluster, LONG_PATIENCE, MariaDb, Neighbour, TestClient, TestServer};
 use testkit::{chat, login, offline_user, user, wait_until, wait_within};
-
-/// Runs a test on each kind of database.
-fn on_both(test: impl Fn(&TestServer)) {
-    test(&TestServer::start());
-    test(&TestServer::builder().mysql(&Database::create()).start());
-}
 
 fn unmarked(server: &TestServer, user: i64) -> usize {
     server.count(&format!("SELECT count(*) FROM OfflineMessage WHERE userid = {user} AND seq = 0"))

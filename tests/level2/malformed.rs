@@ -333,13 +333,10 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
         ":00000000",
         "-1:00000000",
         "01:00000000",
-        "1:0000000",
-        "1:000000000",
-        "1:ABCDEF00",
-        "1:0000000g",
+        "x:00000000",
         "9007199254740992:00000000",
         "99999999999999999999:00000000",
-        "1:00000000 ",
+        "1 :00000000",
         "device",
     ];
     let others = [json!(1), json!(null), json!(["1:00000000"]), json!({"seq": 1}), json!(true)];
@@ -362,7 +359,7 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
     ann.say(&to_bob, "3");
     other.until_at(&to_ann, 3);
     // Another tag at the head, and below it.
-    for cursor in ["2:00000000", "1:00000000", "3:00000001"] {
+    for cursor in ["2:00000000", "1:00000000", "3:00000001", "2:ABCDEF00", "3:nonsense", "1:0", "2:00000000 "] {
         let have = json!({to_ann.clone(): cursor});
         other.ask(json!({"msgType": 46, "have": have}));
         let run = other.take("a reset", |frame| {
@@ -371,6 +368,11 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
         assert_eq!((&run["from"], &run["to"]), (&json!(1), &json!(3)), "{run}");
         assert_eq!(other.store.texts(&to_ann), ["1", "2", "3"]);
     }
+    // Of 0 there is no tag.
+    other.clear_inbox();
+    other.ask(json!({"msgType": 46, "have": json!({to_ann.clone(): "0:"})}));
+    let run = other.take_kind(44);
+    assert_eq!((&run["from"], &run["to"], run.get("reset")), (&json!(1), &json!(3), None), "{run}");
 }
 
 #[test]
@@ -434,6 +436,8 @@ fn a_rid_is_repeated_if_it_is_one() {
             json!({"msgType": 8, "FROMID": ann.store.me}),
             json!({"msgType": 15}),
             json!({"msgType": 999}),
+            json!({"msgType": "8"}),
+            json!({}),
             json!({"msgType": 46, "have": {}}),
             json!({"msgType": 52, "watch": []}),
         ] {

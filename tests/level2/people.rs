@@ -1,7 +1,7 @@
 //! The people of these tests.
 
 use testkit::level2::Level2Client;
-use testkit::{TestServer, offline_user};
+use testkit::{Database, TestServer, offline_user};
 
 /// Two users, each with one device that is synchronised.
 pub fn pair(server: &TestServer) -> (Level2Client, Level2Client) {
@@ -12,4 +12,10 @@ pub fn pair(server: &TestServer) -> (Level2Client, Level2Client) {
 /// What the first of two users calls the conversation with the second.
 pub fn with(other: &Level2Client) -> String {
     format!("u{}", other.store.me)
+}
+
+/// Runs a test on each kind of database.
+pub fn on_both(test: impl Fn(&TestServer)) {
+    test(&TestServer::start());
+    test(&TestServer::builder().mysql(&Database::create()).start());
 }

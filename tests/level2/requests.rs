@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::people::{pair, with};
+use crate::people::{on_both, pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
 use testkit::{BAD_REQUEST, TestClient, TestServer, login, offline_user, password, user};
 
@@ -183,4 +183,73 @@ fn unread_counts_what_others_said_and_is_not_recalled() {
     let reply = bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 1_000}));
     assert_eq!(reply["unread"], 0, "{reply}");
     assert_eq!(unread(&server, "bob", bob.store.me), [json!(null), json!(0), json!(1)]);
+}
+
+#[test]
+fn requests_take_effect_in_the_order_in_which_they_were_sent() {
+    on_both(|server| {
+        let (mut ann, mut bob) = pair(server);
+        let (b, to_ann) = (bob.store.me, with(&ann));
+        for n in 1..=9 {
+            ann.say(&with(&bob), &n.to_string());
+        }
+        bob.until_at(&to_ann, 9);
+        // The second one of each pair says what the first one has done.
+        for n in 1..=9 {
+            let pairs = [
+                (json!({"msgType": 49, "conv": to_ann, "read": n}), json!({"msgType": 49, "conv": to_ann, "read": 0})),
+                (json!({"msgType": 66, "USERID": ann.store.me, "block": n % 2 == 1}), json!({"msgType": 66})),
+                (json!({"msgType": 67, "name": format!("bob-{n}")}), json!({"msgType": 67})),
+                (json!({"msgType": 67, "name": format!("Bob-{n}")}), json!({"msgType": 15, "keyword": b.to_string()})),
+            ];
+            for (no, (change, question)) in pairs.into_iter().enumerate() {
+                let rid = |part: &str| json!(format!("{part}-{n}-{no}"));
+                let frames = [("first", change), ("second", question)].map(|(part, mut frame)| {
+                    frame["rid"] = rid(part);
+                    frame
+                });
+                bob.send_many(&frames);
+                let done = bob.take("the first reply", |frame| frame["rid"] == rid("first"));
+                let reply = bob.take("the second reply", |frame| frame["rid"] == rid("second"));
+                assert_eq!((&done["errno"], &reply["errno"]), (&json!(200), &json!(200)), "{done} {reply}");
+                match no {
+                    0 => assert_eq!(reply["read"], n, "{reply}"),
+                    1 => assert_eq!(reply["blocked"].as_array().map(Vec::len), Some(n % 2), "{reply}"),
+                    2 => assert_eq!(reply["name"], format!("bob-{n}"), "{reply}"),
+                    _ => assert_eq!(reply["results"][0]["name"], format!("Bob-{n}"), "{reply}"),
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_reported_counts_for_the_next_login_of_the_device() {
+    on_both(|server| {
+        let (mut ann, mut bob) = pair(server);
+        let (to_bob, to_ann) = (with(&bob), with(&ann));
+        for n in 1..=40 {
+            ann.say(&to_bob, &n.to_string());
+        }
+        bob.until_at(&to_ann, 40);
+        let mut store = bob.leave();
+        for round in 0..6 {
+            let login = LoginAs::password(store.me, &password("bob"), "b1").with("have", json!("device"));
+            let mut bob = Level2Client::login(TestClient::connect(server), store.clone(), login);
+            bob.sync();
+            let run = bob.take_kind(44);
+            assert_eq!(run["from"], json!(6 * round + 1), "{run}");
+            // Several behind each other; the end of the connection, or a reply, comes right behind.
+            let reports: Vec<Value> =
+                (1..=6).map(|n| json!({"msgType": 47, "recv": {to_ann.clone(): 6 * round + n}})).collect();
+            bob.send_many(&reports);
+            if round % 2 == 0 {
+                bob.ask_for_pong();
+                store = bob.store.clone();
+            } else {
+                store = bob.leave();
+                ann.take("that all is received", |frame| frame["msgType"] == 50 && frame["recv"] == 6 * round + 6);
+            }
+        }
+    });
 }

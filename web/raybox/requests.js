@@ -1,11 +1,14 @@
 // Requests and their replies, told apart by `rid`.
 
-import { errorOf, offlineError } from './wire.js';
+import { errorOf, offlineError, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
 
 export class Requests {
-  /** @type {Map<number, {resolve: (frame: Frame) => void, reject: (error: Error) => void}>} */
+  /**
+   * `members` are those of a 61 whose reply has more frames.
+   * @type {Map<number, {resolve: (frame: Frame) => void, reject: (error: Error) => void, members?: Frame[]}>}
+   */
   #open = new Map();
   #last = 0;
   #send;
@@ -37,7 +40,12 @@ export class Requests {
   take(frame) {
     const request = this.#open.get(frame.rid);
     if (!request) return false;
+    if (frame.more && frame.msgType === Type.members) {
+      request.members = [...(request.members ?? []), ...frame.members];
+      return true;
+    }
     this.#open.delete(frame.rid);
+    if (request.members && frame.errno === 200) frame = { ...frame, members: [...request.members, ...frame.members] };
     if (frame.errno === 200 || frame.errno === 202) request.resolve(frame);
     else request.reject(errorOf(frame));
     return true;

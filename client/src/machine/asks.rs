@@ -24,6 +24,8 @@ pub(crate) enum Asked {
 pub(crate) struct Asks {
     next: u64,
     open: BTreeMap<String, Asked>,
+    /// The members of 61s whose replies have more frames.
+    members: BTreeMap<String, Vec<Value>>,
 }
 
 /// The most requests without an answer. The server reads no further at 64.
@@ -46,15 +48,43 @@ impl Asks {
         self.open.remove(rid)
     }
 
+    /// Joins the frames of the reply to a 61. `None` if there are more.
+    pub(crate) fn whole(&mut self, rid: &str, mut reply: Value) -> Option<Value> {
+        let Some(members) = reply.get_mut("members").and_then(Value::as_array_mut) else { return Some(reply) };
+        let members = std::mem::take(members);
+        let known = self.members.entry(rid.to_owned()).or_default();
+        known.extend(members);
+        if reply["more"] == true && self.open.contains_key(rid) {
+            return None;
+        }
+        reply["members"] = self.members.remove(rid).unwrap_or_default().into();
+        Some(reply)
+    }
+
     /// The connection has ended: what was asked and not answered.
     pub(crate) fn end(&mut self) -> Vec<Asked> {
+        self.members.clear();
         std::mem::take(&mut self.open).into_values().collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn the_frames_of_a_list_of_members_are_one_reply() {
+        let mut asks = Asks::default();
+        let rid = asks.ask(Asked::Application(1)).expect("a rid");
+        let rid = rid.as_str().expect("a text");
+        assert_eq!(asks.whole(rid, json!({"members": [1, 2], "more": true})), None);
+        assert_eq!(asks.whole("other", json!({"members": [9]})), Some(json!({"members": [9]})));
+        assert_eq!(asks.whole(rid, json!({"members": [3]})), Some(json!({"members": [1, 2, 3]})));
+        assert_eq!(asks.whole(rid, json!({"errno": 403})), Some(json!({"errno": 403})));
+        assert!(asks.members.is_empty());
+    }
 
     #[test]
     fn each_request_is_answered_once_and_their_number_is_bounded() {

@@ -226,6 +226,7 @@ impl Machine {
     }
 
     fn on_reply(&mut self, rid: &str, reply: Value) {
+        let Some(reply) = self.asks.whole(rid, reply) else { return };
         let Some(asked) = self.asks.answered(rid) else { return };
         let refusal = Refusal::of(&reply);
         match asked {

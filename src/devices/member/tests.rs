@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::conversation::Tag;
+use crate::base::conversation::{ConversationName, Tag};
 use crate::devices::reply_order::{ANSWERS_MAX, PAGES_MAX};
 use crate::devices::tasks::{Identity, Noted};
 use crate::devices::typing::TYPING_EVERY;
@@ -96,8 +96,10 @@ fn requests_without_an_answer_are_bounded() {
             scene.say(request);
         }
         assert!(!scene.member.takes_requests(), "{request}");
-        for task in scene.tasks() {
-            scene.hear(task.failed(Refusal::forever(500, "away")));
+        let mut tasks = scene.tasks();
+        while !tasks.is_empty() {
+            tasks.into_iter().for_each(|task| scene.hear(task.failed(Refusal::forever(500, "away"))));
+            tasks = scene.tasks();
         }
         assert!(scene.member.takes_requests(), "{request}");
     }
@@ -165,18 +167,60 @@ fn the_states_of_watched_users_come_behind_the_reply_each_once() {
 #[test]
 fn reports_are_noted_one_after_the_other_and_none_is_lost_by_a_failure() {
     let mut scene = Scene::live();
+    let report = |scene: &mut Scene| match &scene.tasks()[..] {
+        [MemberTask::Report(ticket, stored)] => (*ticket, stored.clone()),
+        others => panic!("{others:?}"),
+    };
     scene.say(r#"{"msgType":47,"recv":{"u9":3}}"#);
     scene.say(r#"{"msgType":47,"recv":{"u9":5,"g1":2}}"#);
     scene.say(r#"{"msgType":47,"recv":{"u9":4}}"#);
-    let tasks = scene.tasks();
-    let [MemberTask::Report(first)] = &tasks[..] else { panic!("{tasks:?}") };
-    scene.hear(MemberNews::Reported(first.clone(), Noted::Failed));
+    scene.say(r#"{"msgType":53}"#);
+    let (first, stored) = report(&mut scene);
+    scene.hear(MemberNews::Reported(first, stored, Noted::Failed));
+    let (second, stored) = report(&mut scene);
+    let named = |(name, seq): &(ConversationName, i64)| (name.to_string(), *seq);
+    let all = [("u9".to_owned(), 5), ("g1".to_owned(), 2)];
+    assert_eq!(stored.iter().map(named).collect::<Vec<_>>(), all, "those that came meanwhile too");
+    scene.hear(MemberNews::Reported(second, stored, Noted::Stored));
+    assert_eq!(scene.written(), [r#"{"msgType":54}"#], "a reply behind them waits until they are noted");
+    assert!(scene.member.is_settled());
+    scene.say(r#"{"msgType":47,"recv":{"u9":6}}"#);
+    let (third, stored) = report(&mut scene);
+    assert!(!scene.member.is_settled(), "the end of the connection waits as well");
+    scene.hear(MemberNews::Reported(third, stored, Noted::Failed));
     assert!(scene.tasks().is_empty(), "it is tried again with the next one");
     scene.say(r#"{"msgType":47,"recv":{"u9":1}}"#);
+    assert_eq!(report(&mut scene).1.iter().map(named).collect::<Vec<_>>(), [("u9".to_owned(), 6)]);
+}
+
+#[test]
+fn a_change_is_done_alone_and_requests_behind_it_wait() {
+    let mut scene = Scene::live();
+    for frame in [
+        r#"{"msgType":48,"conv":"u9"}"#,
+        r#"{"msgType":48,"conv":"u8"}"#,
+        r#"{"msgType":49,"conv":"u9","read":3}"#,
+        r#"{"msgType":67,"name":"x"}"#,
+        r#"{"msgType":48,"conv":"u9"}"#,
+    ] {
+        assert_eq!(scene.say(frame), Heard::Taken);
+    }
+    assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7}"#), Heard::Later, "the session has it behind the changes");
     let tasks = scene.tasks();
-    let [MemberTask::Report(stored)] = &tasks[..] else { panic!("{tasks:?}") };
-    let stored: Vec<_> = stored.iter().map(|(name, seq)| (name.to_string(), *seq)).collect();
-    assert_eq!(stored, [("u9".to_owned(), 5), ("g1".to_owned(), 2)]);
+    let [MemberTask::Page(first, ..), MemberTask::Page(second, ..)] = &tasks[..] else { panic!("{tasks:?}") };
+    scene.hear(MemberNews::PageAnswer(*second, "2".to_owned()));
+    assert!(scene.tasks().is_empty());
+    scene.hear(MemberNews::PageAnswer(*first, "1".to_owned()));
+    let next = |scene: &mut Scene| match &scene.tasks()[..] {
+        [MemberTask::MarkRead(ticket, ..) | MemberTask::Account(ticket, ..) | MemberTask::Page(ticket, ..)] => *ticket,
+        others => panic!("{others:?}"),
+    };
+    for answer in ["3", "4"] {
+        let ticket = next(&mut scene);
+        scene.hear(MemberNews::Answer(ticket, answer.to_owned()));
+    }
+    next(&mut scene);
+    assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7}"#), Heard::ForSession);
 }
 
 #[test]
@@ -214,4 +258,32 @@ fn a_second_login_and_a_foreign_sender_are_refused() {
     scene.say(r#"{"msgType":4,"FROMID":8,"TOID":9,"cid":"a","msg":"x"}"#);
     let refused = scene.written().concat();
     assert!(refused.contains(r#""cid":"a""#) && refused.contains(r#""errno":403,"msgType":41"#), "{refused}");
+}
+
+#[test]
+fn a_reply_of_several_frames_goes_on_when_the_client_takes_it() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":61,"GROUPID":3}"#);
+    scene.say(r#"{"msgType":61,"GROUPID":4}"#);
+    scene.say(r#"{"msgType":53}"#);
+    let ticket = |scene: &mut Scene| match &scene.tasks()[..] {
+        [MemberTask::Account(ticket, ..)] => *ticket,
+        others => panic!("{others:?}"),
+    };
+    let (first, long) = (ticket(&mut scene), "x".repeat(1 << 20));
+    scene.hear(MemberNews::Answer(first, format!("a\n{long}\nb\nc")));
+    assert!(scene.effects.iter().all(|effect| !matches!(effect, MemberEffect::Do(_))), "one such reply at a time");
+    assert_eq!(scene.written().iter().map(String::len).collect::<Vec<_>>(), [1, 1 << 20]);
+    assert!(!scene.member.is_settled());
+    scene.member.on_taken(1 << 19, &mut scene.effects);
+    let effects = std::mem::take(&mut scene.effects);
+    let tasks = effects.into_iter().filter(|effect| match effect {
+        MemberEffect::Write(frame) => !["b", "c"].contains(&&**frame),
+        _ => true,
+    });
+    let [MemberEffect::Do(MemberTask::Account(second, ..))] = &tasks.collect::<Vec<_>>()[..] else {
+        panic!("the next request, behind the rest of the reply")
+    };
+    scene.hear(MemberNews::Answer(*second, "d".to_owned()));
+    assert_eq!(scene.written(), ["d", r#"{"msgType":54}"#]);
 }

@@ -1,7 +1,7 @@
 //! What the simulation does not say by name.
 
 use super::*;
-use crate::base::conversation::{Seq, Tag};
+use crate::base::conversation::{HeldTag, Seq, Tag};
 use crate::history::cursor::{Extent, HeldCursor};
 use crate::protocol::GroupId;
 use crate::protocol::level2::frames::{Committed, RunHead};
@@ -144,7 +144,7 @@ fn the_run_of_a_46_goes_at_least_as_far_as_what_was_written_since_its_heads_were
     let mut out = Commands::new();
     pump.on_sync(&mut out);
     on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB) });
-    let held = HeldCursor { seq: 42, tag: Some(Tag(1)), stored: Some(Tag(1)) };
+    let held = HeldCursor { seq: 42, tag: Some(HeldTag::Tag(Tag(1))), stored: Some(Tag(1)) };
     let convs = vec![(conv(), Extent { head: 43, floor: 0 })];
     let heads = Heads { rid: None, convs, cursors: vec![FoundCursor::Own(conv(), held)], resume: 100 };
     let run = RunHead { from: 43, to: 44, gap: None, reset: false };

@@ -3,7 +3,7 @@
 
 use super::object::Object;
 use super::{PAGE_BYTES_MAX, PAGE_MAX, Rid};
-use crate::base::conversation::{ConversationName, Cursor, Seq, Tag};
+use crate::base::conversation::{ConversationName, Cursor, HeldTag, Seq, Tag};
 use crate::protocol::UserId;
 
 /// Where a message was committed.
@@ -232,7 +232,7 @@ impl Message<'_> {
 
     /// What a client that has got this message gives as its cursor.
     pub fn cursor(&self) -> Cursor {
-        Cursor { seq: self.at.seq, tag: self.at.tag }
+        Cursor { seq: self.at.seq, tag: HeldTag::Tag(self.at.tag) }
     }
 }
 

@@ -115,14 +115,32 @@ pub fn password_changed(token: &str, expires: i64, rid: Option<&Rid>) -> String 
     object.plain("token", token).value("tokenExpires", expires).end()
 }
 
-/// 61: id, name (`None` of a deleted account) and whether it is the creator.
-pub fn members(members: &[(UserId, Option<String>, bool)], rid: Option<&Rid>) -> String {
-    let lines = members.iter().map(|(user, name, is_creator)| {
+/// 61: id, name (`None` of a deleted account) and whether it is the creator. If they do not fit into
+/// `bytes_max`, there are several frames, each on a line; all but the last have `more`.
+pub fn members(members: &[(UserId, Option<String>, bool)], bytes_max: usize, rid: Option<&Rid>) -> String {
+    let line = |(user, name, is_creator): &(UserId, Option<String>, bool)| {
         let object = named(*user, name.as_deref());
         object.plain("role", if *is_creator { "creator" } else { "member" }).end()
-    });
-    Object::new().value("errno", 200).list("members", lines).value("msgType", 61).maybe("rid", rid).end()
+    };
+    let frame = |lines: &[String], more: bool| {
+        let object = Object::new().value("errno", 200).list("members", lines).flag("more", more);
+        object.value("msgType", 61).maybe("rid", rid).end()
+    };
+    let (mut frames, mut lines, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for line in members.iter().map(line) {
+        if bytes + line.len() >= bytes_max && !lines.is_empty() {
+            frames.push(frame(&std::mem::take(&mut lines), true));
+            bytes = 0;
+        }
+        bytes += line.len() + 1;
+        lines.push(line);
+    }
+    frames.push(frame(&lines, false));
+    frames.join("\n")
 }
+
+/// The most text in one frame of a reply.
+pub const MEMBERS_BYTES: usize = 256 << 10;
 
 /// 66: the blocked users.
 pub fn blocked(users: &[(UserId, Option<String>)], rid: Option<&Rid>) -> String {

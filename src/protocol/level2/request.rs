@@ -158,13 +158,14 @@ impl<'f> Frame<'f> {
     /// are for clients; everything else is level 1's own.
     ///
     /// # Errors
-    /// [`BadRequest`] if it is not strict JSON (as at level 1) or has no integer `msgType`: the 401
-    /// of level 1.
+    /// [`BadRequest`] if it is not strict JSON, as at level 1: the 401 of level 1.
     pub fn parse(frame: &'f [u8]) -> Result<Frame<'f>, BadRequest> {
         let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
         let mut members = Members::read(text)?;
-        let msg_type = members.integer("msgType")?;
         let rid = members.rid();
+        let Ok(msg_type) = members.integer("msgType") else {
+            return Ok(Frame { kind: FrameKind::INVALID, rid, request: Request::Level1(Err(BadRequest)) });
+        };
         let request = match u16::try_from(msg_type) {
             Ok(1) if login::opts_in(&members) => or_refused(40, Login::of(&mut members).map(Request::Login)),
             Ok(msg_type @ (4 | 5 | 9)) => Send::of(msg_type, text, &mut members),

@@ -121,6 +121,22 @@ fn the_frames_are_those_of_the_contract() {
 }
 
 #[test]
+fn a_long_list_of_members_has_several_frames() {
+    let members: Vec<_> = (1..=9).map(|id| (UserId(id), Some("x".repeat(60)), id == 1)).collect();
+    let rid = Rid::integer(5);
+    let (whole, parts) = (replies::members(&members, 9999, None), replies::members(&members, 300, rid.as_ref()));
+    assert!(!whole.contains('\n') && !whole.contains("more"), "{whole}");
+    let parts: Vec<Value> = parts.lines().map(|frame| serde_json::from_str(frame).unwrap()).collect();
+    let shown = |frame: &Value| (frame["members"].as_array().unwrap().len(), frame.get("more").cloned());
+    let more = Some(Value::from(true));
+    assert_eq!(parts.iter().map(shown).collect::<Vec<_>>(), [(3, more.clone()), (3, more), (3, None)]);
+    assert!(parts.iter().all(|frame| frame["rid"] == 5 && frame["errno"] == 200));
+    let ids = parts.iter().flat_map(|frame| frame["members"].as_array().unwrap()).map(|member| member["id"].clone());
+    assert_eq!(ids.collect::<Vec<_>>(), (1..=9).map(Value::from).collect::<Vec<_>>());
+    assert_eq!(replies::members(&[], 1, None), r#"{"errno":200,"members":[],"msgType":61}"#);
+}
+
+#[test]
 fn every_other_reply_has_its_keys_in_order() {
     let rid = Rid::integer(-7);
     let user = (UserId(7), Some("a\"b".to_owned()));
@@ -130,7 +146,7 @@ fn every_other_reply_has_its_keys_in_order() {
             replies::pong(rid),
             replies::PING.to_owned(),
             replies::password_changed("t", 1, rid),
-            replies::members(&[(UserId(7), None, true), (UserId(8), user.1.clone(), false)], rid),
+            replies::members(&[(UserId(7), None, true), (UserId(8), user.1.clone(), false)], 999, rid),
             replies::blocked(std::slice::from_ref(&user), rid),
             replies::account(UserId(7), "ann", true, rid),
             replies::devices(&[("d\\".to_owned(), 1, false)], rid),

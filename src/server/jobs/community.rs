@@ -43,10 +43,10 @@ impl Arrangements {
             Account::Blocked => Ok(Arranged::of(replies::blocked(&community.blocked_by(asker.user)?, rid))),
             Account::Members { group } => {
                 let members = self.members(community, asker.user, *group)?;
-                Ok(Arranged::of(
-                    members
-                        .map_or_else(|refusal| refused(asker, request, refusal), |list| replies::members(&list, rid)),
-                ))
+                // At level 1 a reply is one frame, however long.
+                let bytes_max = if asker.device.is_some() { replies::MEMBERS_BYTES } else { usize::MAX };
+                let reply = |list: Vec<_>| replies::members(&list, bytes_max, rid);
+                Ok(Arranged::of(members.map_or_else(|refusal| refused(asker, request, refusal), reply)))
             }
             Account::Leave { .. } | Account::Member { .. } | Account::ChangeGroup { .. } | Account::Dissolve { .. } => {
                 let done = self.change_group(community, asker.user, request)?;

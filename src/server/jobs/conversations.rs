@@ -61,7 +61,7 @@ impl Conversations {
                 let text = self.mark_read(history, who, *name, *read, rid.as_ref())?;
                 Ok(one(MemberNews::Answer(*ticket, text)))
             }
-            MemberTask::Report(stored) => self.report(history, who, stored).map(one),
+            MemberTask::Report(ticket, stored) => self.report(history, who, *ticket, stored).map(one),
             MemberTask::Watch(ticket, rid, before, now) => {
                 self.watch(who, link, (*ticket, rid.as_ref()), (before, now))
             }

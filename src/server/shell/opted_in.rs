@@ -285,12 +285,15 @@ impl Shell {
             self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
             return Flow::Taken;
         };
-        self.tally.frame(parsed.kind);
-        let mut heard = Heard::Taken;
+        let (kind, mut heard) = (parsed.kind, Heard::Taken);
         self.with_member(turn, link, client, |member, effects| heard = member.on_frame(parsed, now, effects));
+        if heard == Heard::Later {
+            return Flow::Later;
+        }
+        self.tally.frame(kind);
         match heard {
-            Heard::Taken => Flow::Taken,
             Heard::ForSession => self.feed(turn, link, client, Input::Frame(frame)),
+            Heard::Taken | Heard::Later => Flow::Taken,
         }
     }
 

@@ -171,6 +171,10 @@ impl Session {
             }
             Frame::Reply(reply) => {
                 let kind = reply["msgType"].as_i64().unwrap_or(0);
+                if kind == 61 && reply["more"] == true {
+                    let is_reply = self.replies.awaits(61, reply.get("rid"));
+                    return ensure(is_reply, || "a part of a 61 where another reply is next".to_owned());
+                }
                 self.replies.on_reply(kind, reply.get("rid")).map(drop)
             }
             Frame::Farewell(_) => Ok(()),

@@ -408,7 +408,8 @@ impl Cursor {
         let parts = cursor.as_str().and_then(|cursor| cursor.split_once(':'));
         let parts = parts.and_then(|(seq, tag)| {
             let number: u64 = seq.parse().ok().filter(|number: &u64| number.to_string() == seq && *number < 1 << 53)?;
-            Some((number, super::frame::Tag::try_from(tag.to_owned()).ok()?.0))
+            // A client may have any text as a tag, and needs none for 0.
+            (!tag.is_empty() || number == 0).then(|| (number, tag.to_owned()))
         });
         match parts {
             Some((seq, tag)) if is_name => Cursor::At(seq, tag),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::Value;
 
-use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq, Tag};
+use crate::base::conversation::{ConversationId, ConversationName, Cursor, HeldTag, Seq, Tag};
 use crate::protocol::{GroupId, UserId};
 
 /// The user whose connections are simulated.
@@ -240,7 +240,7 @@ impl Client {
         }
         // The client now holds everything that is there up to here.
         if from - 1 > cursor {
-            stored.cursor = Some(Cursor { seq: from - 1, tag: Tag(0) });
+            stored.cursor = Some(Cursor { seq: from - 1, tag: HeldTag::Tag(Tag(0)) });
         }
         self.places.insert(conv, from - 1);
         // One that nobody asked for goes on as a live conversation.
@@ -296,7 +296,7 @@ impl Disk {
             stored.gaps.push((cursor + 1, seq - 1));
         }
         stored.messages.insert(seq, cid.to_owned());
-        stored.cursor = Some(Cursor { seq, tag });
+        stored.cursor = Some(Cursor { seq, tag: HeldTag::Tag(tag) });
     }
 }
 

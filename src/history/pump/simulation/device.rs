@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::client::{Client, Disk, ME};
 use super::store::Store;
-use crate::base::conversation::{ConversationId, Cursor, Seq, Tag};
+use crate::base::conversation::{ConversationId, Cursor, HeldTag, Seq, Tag};
 use crate::history::cursor::Extent;
 use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submission};
 use crate::protocol::level2::Rid;
@@ -57,7 +57,8 @@ impl Device {
             // A tag that is not known: the number was in a gap or below a floor.
             let Some(cursor) = stored.cursor else { continue };
             let known = stored.messages.contains_key(&cursor.seq) || store.has_lost;
-            let tag = if known { cursor.tag } else { store.tag(*conv, cursor.seq).unwrap_or(Tag(0)) };
+            let there = || HeldTag::Tag(store.tag(*conv, cursor.seq).unwrap_or(Tag(0)));
+            let tag = if known { cursor.tag } else { there() };
             have.push((*conv, Cursor { seq: cursor.seq, tag }));
         }
         self.connection = Some(Connection::new(have));

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::{Have, HaveItem, Login, Proof, Who};
 use super::*;
-use crate::base::conversation::{Cursor, Tag};
+use crate::base::conversation::{Cursor, HeldTag, Tag};
 use crate::protocol::UserId;
 
 fn parse(text: &str) -> Request<'_> {
@@ -41,8 +41,8 @@ fn a_login_is_read_with_its_defaults() {
     assert_eq!(login.who, Some(Who::Id(Id(7))));
     assert_eq!((login.ping, login.resume, &*login.device), (25, 100, "web-3f9a"));
     let cursors = [
-        HaveItem::Cursor(g(3), Cursor { seq: 1007, tag: Tag(0x02be_11aa) }),
-        HaveItem::Cursor(u(9), Cursor { seq: 42, tag: Tag(0x9f3a_c1d0) }),
+        HaveItem::Cursor(g(3), Cursor { seq: 1007, tag: HeldTag::Tag(Tag(0x02be_11aa)) }),
+        HaveItem::Cursor(u(9), Cursor { seq: 42, tag: HeldTag::Tag(Tag(0x9f3a_c1d0)) }),
         HaveItem::Malformed("x".into()),
         HaveItem::Malformed("u8".into()),
     ];
@@ -148,7 +148,7 @@ fn a_bad_send_is_answered_among_the_41s_of_its_conversation() {
 
 #[test]
 fn requests_are_read() {
-    let have = vec![HaveItem::Cursor(u(9), Cursor { seq: 43, tag: Tag(1) })];
+    let have = vec![HaveItem::Cursor(u(9), Cursor { seq: 43, tag: HeldTag::Tag(Tag(1)) })];
     let cases = [
         (r#"{"msgType":46,"have":{"u9":"43:00000001"},"resume":7}"#, Request::Sync { have, resume: 7 }),
         (r#"{"msgType":47,"recv":{"u9":43,"g3":-1}}"#, Request::Report(vec![(u(9), 43), (g(3), 0)])),
@@ -265,10 +265,11 @@ fn what_is_no_request_of_level_2_is_level_1s() {
     }
     assert_eq!(refused(r#"{"msgType":14,"FROMID":7}"#).map(|(msg_type, _)| msg_type), Some(14));
     assert_eq!(parse(r#"{"msgType":11}"#), Request::Level1(Err(BadRequest)));
-    for text in
-        ["", "[]", "{}", r#"{"msgType":"46"}"#, r#"{"msgType":53,"x":"\ud800"}"#, r#"{"msgType":53,"have":{"a":[1}}"#]
-    {
+    for text in ["", "[]", r#"{"msgType":53,"x":"\ud800"}"#, r#"{"msgType":53,"have":{"a":[1}}"#] {
         assert_eq!(Frame::parse(text.as_bytes()), Err(BadRequest), "{text}");
+    }
+    for text in ["{}", r#"{"msgType":"46"}"#, r#"{"msgType":46.5}"#, r#"{"msgType":null}"#] {
+        assert_eq!(parse(text), Request::Level1(Err(BadRequest)), "{text}");
     }
     let nested = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));

@@ -7,6 +7,7 @@ use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::bus::DeviceNews;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::{Identity, MemberNews, Noted};
+use crate::history::answers::Ticket;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Marks};
 use crate::protocol::level2::{Rid, replies};
@@ -41,13 +42,14 @@ impl Conversations {
         &self,
         history: &dyn History,
         who: &Identity,
+        ticket: Ticket,
         stored: &[(ConversationName, Seq)],
     ) -> Result<MemberNews, StoreError> {
         let places: Vec<_> = stored.iter().map(|(name, seq)| (name.for_user(who.user), *seq)).collect();
         for mark in history.report(who.user, who.device, &places)? {
             self.show_marks(mark.conv, mark.user, Marks { read: mark.read, recv: mark.recv });
         }
-        Ok(MemberNews::Reported(stored.to_vec(), Noted::Stored))
+        Ok(MemberNews::Reported(ticket, stored.to_vec(), Noted::Stored))
     }
 
     /// Shows the partner of a conversation of two how far the user has come.

@@ -1,0 +1,107 @@
+//! [`InTurn`]: requests of a connection take effect in the order in which they were sent.
+
+use std::collections::VecDeque;
+
+use super::tasks::MemberTask;
+use crate::history::answers::Ticket;
+
+/// The requests of a connection that threads do. One that changes something is done alone; those
+/// that only read are done beside each other, behind the changes before them. Each has a ticket, so
+/// their number is bounded by that of the open replies.
+#[derive(Debug)]
+pub(super) struct InTurn<T> {
+    waiting: VecDeque<(Ticket, Does, T)>,
+    under_way: Vec<Ticket>,
+    /// What those under way do.
+    does: Does,
+}
+
+/// A request that waits for its turn.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Task(MemberTask),
+    /// All 47s that were read until then.
+    Reports(Ticket),
+}
+
+/// What a request does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Does {
+    /// It changes something.
+    Change,
+    /// It only reads.
+    Read,
+}
+
+impl<T> Default for InTurn<T> {
+    fn default() -> InTurn<T> {
+        InTurn { waiting: VecDeque::new(), under_way: Vec::new(), does: Does::Read }
+    }
+}
+
+impl<T> InTurn<T> {
+    /// A request was read.
+    pub(super) fn add(&mut self, ticket: Ticket, does: Does, request: T) {
+        self.waiting.push_back((ticket, does, request));
+    }
+
+    /// The next request whose turn has come. The caller asks until there is none.
+    pub(super) fn next(&mut self) -> Option<T> {
+        let (_, does, _) = self.waiting.front()?;
+        if !self.under_way.is_empty() && (*does, self.does) != (Does::Read, Does::Read) {
+            return None;
+        }
+        let (ticket, does, request) = self.waiting.pop_front()?;
+        self.under_way.push(ticket);
+        self.does = does;
+        Some(request)
+    }
+
+    /// A request is done. Those that are not in here are passed over.
+    pub(super) fn done(&mut self, ticket: Ticket) {
+        self.under_way.retain(|other| *other != ticket);
+    }
+
+    /// Whether a change is not done yet.
+    pub(super) fn is_changing(&self) -> bool {
+        let waits = self.waiting.iter().any(|(_, does, _)| *does == Does::Change);
+        waits || !self.under_way.is_empty() && self.does == Does::Change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::answers::Answers;
+
+    #[test]
+    fn changes_are_done_alone_and_reads_beside_each_other() {
+        let (mut tickets, mut turns) = (Answers::<()>::default(), InTurn::default());
+        let [a, b, c, d, e] = std::array::from_fn(|_| tickets.open());
+        for (ticket, does, name) in [
+            (a, Does::Read, "a"),
+            (b, Does::Read, "b"),
+            (c, Does::Change, "c"),
+            (d, Does::Change, "d"),
+            (e, Does::Read, "e"),
+        ] {
+            turns.add(ticket, does, name);
+        }
+        assert_eq!([turns.next(), turns.next(), turns.next()], [Some("a"), Some("b"), None]);
+        turns.done(a);
+        assert_eq!(turns.next(), None, "a change waits for all reads before it");
+        turns.done(b);
+        assert_eq!([turns.next(), turns.next()], [Some("c"), None]);
+        turns.done(a);
+        assert_eq!(turns.next(), None, "that was done before");
+        turns.done(c);
+        assert_eq!([turns.next(), turns.next()], [Some("d"), None]);
+        assert!(turns.is_changing());
+        turns.done(d);
+        assert!(!turns.is_changing());
+        assert_eq!([turns.next(), turns.next()], [Some("e"), None]);
+        assert!(!turns.is_changing(), "it only reads");
+        turns.done(e);
+        assert!(turns.under_way.is_empty() && turns.waiting.is_empty());
+    }
+}
