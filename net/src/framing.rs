@@ -24,6 +24,7 @@
 mod codec;
 #[cfg(feature = "simulation")]
 mod custom;
+mod flat;
 mod foreign;
 mod found;
 mod http;

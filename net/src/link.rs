@@ -22,7 +22,7 @@
 //! is hung up. A peer that has acknowledged everything ends the doubt.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,9 +37,10 @@ use crate::output::{Fate, Written};
 use crate::side::{Reach, Side, SideState};
 use crate::slots::ConnId;
 use crate::socket::Socket;
-use crate::tls::Tls;
-use crate::transport::{Got, Transport};
+use crate::transport::Transport;
 use crate::turn::{self, Listed};
+
+mod encryption;
 
 /// The shared part of a connection. It outlives the connection: a closed link refuses everything.
 /// It holds the connection's descriptor, so do not hold it for long after
@@ -86,52 +87,6 @@ impl<M> Link<M> {
     /// The socket that its side writes to, and the settings for it.
     fn reach(&self) -> Reach<'_> {
         Reach { socket: &self.socket, pace: self.owner.pace(), output_bytes_max: self.owner.output_bytes_max() }
-    }
-
-    /// Reads what the client sends through its transport. Only the owner does, and only if the
-    /// socket is not plain.
-    pub(crate) fn read(self: &Arc<Link<M>>, turn: &mut Turn<M>, buffer: &mut [u8]) -> io::Result<Got> {
-        let mut side = self.side.lock();
-        let was_handshaking = side.transport.is_handshaking();
-        let got = side.transport.read(&self.socket, buffer);
-        turn.budget.spend(side.transport.take_work());
-        if side.transport.ahead() > 0 {
-            // The transport has answered, and the socket was full: its next event reports room.
-            side.blocked = true;
-        } else if was_handshaking && side.blocked && !side.transport.is_handshaking() {
-            // What was sent during the handshake waited for its end.
-            self.flush_side(side, turn);
-        }
-        got
-    }
-
-    /// From now on speaks TLS. Returns whether it can. Only the owner calls it, before anything was
-    /// read.
-    pub(crate) fn begin_tls(&self) -> bool {
-        let Some(session) = self.owner.tls().and_then(Tls::begin) else { return false };
-        self.side.lock().transport = Transport::encrypted(session);
-        true
-    }
-
-    /// Whether clients may speak TLS to this port.
-    pub(crate) fn has_tls(&self) -> bool {
-        self.owner.tls().is_some()
-    }
-
-    /// Whether the client speaks TLS, and the handshake is finished. Any thread may call it.
-    pub fn is_encrypted(&self) -> bool {
-        let side = self.side.lock();
-        matches!(side.transport, Transport::Encrypted(_)) && !side.transport.is_handshaking()
-    }
-
-    /// Whether nothing can be sent yet, because a handshake is not finished.
-    pub(crate) fn is_handshaking(&self) -> bool {
-        self.side.lock().transport.is_handshaking()
-    }
-
-    /// Bytes of memory for input that the transport holds.
-    pub(crate) fn held_input(&self) -> usize {
-        self.side.lock().transport.held()
     }
 
     /// The client's address: the one that a proxy has named, otherwise the socket's, which is
@@ -462,6 +417,7 @@ impl<M> fmt::Debug for Link<M> {
 
 #[cfg(all(test, feature = "simulation"))]
 mod tests {
+    use std::io;
     use std::sync::atomic::AtomicUsize;
 
     use mio::{Poll, Token, Waker};

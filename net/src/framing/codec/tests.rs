@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::flat::flat_object_plain;
 use super::*;
 
 /// Feeds `pieces` as if each were one read, the received data ending behind those marked so; what
