@@ -1,6 +1,8 @@
 //! TLS on the port for clients: rustls, OpenSSL and curl at the other end, certificates that are
 //! renewed while people chat, handshakes by the thousand, and connections that break.
 
+mod plain;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
