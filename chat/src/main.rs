@@ -58,7 +58,7 @@ impl From<Error> for Failure {
 /// Opens the data file and begins to connect.
 pub(crate) fn open(options: &Options, password: Option<(String, String)>) -> Result<Client, Failure> {
     let data = options.data()?;
-    let mut client = raybox_client::Options::new(&options.server).file(&data);
+    let mut client = options.client().file(&data);
     if let Some((name, password)) = password {
         client = client.password(name, password);
     }

@@ -12,9 +12,12 @@ use clap::{Parser, Subcommand};
 #[derive(Parser, Debug)]
 #[command(version)]
 pub(crate) struct Options {
-    /// The server, as HOST:PORT
+    /// The server, as HOST:PORT, or tls://HOST:PORT to speak TLS with it
     #[arg(long, env = "RAYBOX_SERVER", default_value = "127.0.0.1:6000", global = true)]
     pub(crate) server: String,
+    /// Trust the certificates in this PEM file, instead of those of the system
+    #[arg(long, env = "RAYBOX_CA", value_name = "FILE", global = true)]
+    ca: Option<PathBuf>,
     /// Where messages and the login are kept [default: raybox/chat.db in the folder of your data]
     #[arg(long, value_name = "FILE", global = true)]
     data: Option<PathBuf>,
@@ -69,6 +72,15 @@ pub(crate) enum Command {
 }
 
 impl Options {
+    /// How the server is reached.
+    pub(crate) fn client(&self) -> raybox_client::Options {
+        let client = raybox_client::Options::new(&self.server);
+        match &self.ca {
+            Some(ca) => client.ca(ca),
+            None => client,
+        }
+    }
+
     /// The data file. Its folder is made if it is missing.
     pub(crate) fn data(&self) -> Result<PathBuf, String> {
         if let Some(data) = &self.data {

@@ -21,7 +21,7 @@ const BACK_MAX: usize = 10_000;
 
 pub(crate) fn register(options: &Options, name: &str) -> Result<ExitCode, Failure> {
     let password = password::read(options.password_file.as_deref(), true)?;
-    let id = raybox_client::register(&options.server, name, &password).map_err(|error| unreachable(options, error))?;
+    let id = options.client().register(name, &password).map_err(|error| unreachable(options, error))?;
     enter(options, name, password)?;
     println!("registered and logged in as {} (user {id})", safe::line(name));
     Ok(ExitCode::SUCCESS)

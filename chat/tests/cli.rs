@@ -97,6 +97,23 @@ fn texts(lines: &str) -> Vec<String> {
 }
 
 #[test]
+fn the_shell_speaks_tls_with_a_server_that_it_trusts() {
+    let certificate = testkit::tls::Certificate::of("localhost");
+    let cert = certificate.in_one_file();
+    let server = TestServer::builder().file("cert.pem", cert).option("tls_cert", "cert.pem").start();
+    let mut desk = Desk::new(&server);
+    desk.server = format!("tls://localhost:{}", server.address().port());
+    let ca = server.folder().join("cert.pem").display().to_string();
+    for user in ["ann", "bob"] {
+        desk.succeed(user, &["register", user, "--ca", &ca]);
+    }
+    desk.succeed("ann", &["send", "u2", "hello", "--ca", &ca]);
+    assert_eq!(texts(&desk.succeed("bob", &["tail", "--once", "--json", "--ca", &ca])), ["hello"]);
+    assert!(desk.fail("cat", 1, &["register", "cat"]).contains("the server's certificate is not trusted"));
+    assert!(desk.fail("cat", 1, &["register", "cat", "--ca", "/no/such/file"]).contains("/no/such/file"));
+}
+
+#[test]
 fn two_users_write_from_the_shell() {
     let server = TestServer::start();
     let desk = Desk::new(&server);

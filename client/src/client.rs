@@ -13,6 +13,7 @@ use crate::conv::Conv;
 use crate::error::{Error, Result};
 use crate::event::{End, Events, State};
 use crate::machine::Machine;
+use crate::server::Server;
 use crate::store::Store;
 use crate::ticket::{Ticket, Tickets};
 use crate::view::{Conversation, History, Message, Pending};
@@ -21,16 +22,23 @@ use crate::worker::{Shared, Wish, Wishes, Worker};
 /// How a client is opened.
 #[derive(Clone)]
 pub struct Options {
-    server: String,
+    pub(crate) server: String,
+    pub(crate) ca: Option<PathBuf>,
     file: Option<PathBuf>,
     password: Option<(String, String)>,
 }
 
 impl Options {
-    /// The address of a server, such as `127.0.0.1:6000`. Without [`Options::file`], the client keeps everything in
-    /// memory.
+    /// The address of a server, such as `127.0.0.1:6000`, or `tls://chat.example.org:6000` to speak TLS with it. Without
+    /// [`Options::file`], the client keeps everything in memory.
     pub fn new(server: impl Into<String>) -> Options {
-        Options { server: server.into(), file: None, password: None }
+        Options { server: server.into(), ca: None, file: None, password: None }
+    }
+
+    /// Trusts a server of `tls://` by the certificates in this PEM file, in place of those of the system.
+    pub fn ca(mut self, path: impl Into<PathBuf>) -> Options {
+        self.ca = Some(path.into());
+        self
     }
 
     /// Keeps everything in this SQLite file, which only its owner may read. Only one process may use it.
@@ -71,9 +79,10 @@ impl Client {
     /// Opens a client, which begins to connect.
     ///
     /// # Errors
-    /// [`Error::NoAccount`] if neither the file has a login nor a password is given, [`Error::InUse`] if another process
+    /// [`Error::Tls`] if TLS cannot be spoken as told, [`Error::NoAccount`] if neither the file has a login nor a password is given, [`Error::InUse`] if another process
     /// has the file, and faults of the file.
     pub fn open(options: Options) -> Result<Client> {
+        let server = Server::of(&options.server, options.ca.as_deref())?;
         let store = match &options.file {
             Some(path) => Store::open(path, new_device)?,
             None => Store::in_memory(new_device)?,
@@ -91,7 +100,7 @@ impl Client {
             events: Events::default(),
             tickets: Tickets::default(),
         });
-        let (worker, wishes) = Worker::new(shared.clone(), machine, options.server)?;
+        let (worker, wishes) = Worker::new(shared.clone(), machine, server)?;
         let thread = thread::Builder::new().name("raybox-client".to_owned()).spawn(|| worker.run())?;
         Ok(Client { shared, wishes, thread: Some(thread) })
     }

@@ -41,6 +41,8 @@ pub enum Error {
     NewerFile,
     /// The data file cannot be read or written.
     Store(rusqlite::Error),
+    /// TLS cannot be spoken with this address and these certificates; the text says why.
+    Tls(String),
     /// A file or a socket fails.
     Io(io::Error),
     /// The client was closed.
@@ -69,6 +71,7 @@ impl fmt::Display for Error {
             Error::InUse => f.write_str("another program uses the data file: close it, or give another file"),
             Error::NewerFile => f.write_str("a newer version has written the data file: use that version"),
             Error::Store(error) => write!(f, "the data file cannot be used: {error}"),
+            Error::Tls(why) => f.write_str(why),
             Error::Io(error) => error.fmt(f),
             Error::Closed => f.write_str("the client is closed"),
         }

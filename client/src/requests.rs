@@ -1,15 +1,16 @@
 //! Friends, groups, devices and the account: requests by name.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, Options};
 use crate::conv::Conv;
 use crate::error::{Error, Result};
 use crate::frame::Refusal;
+use crate::server::Server;
+use crate::transport::dial;
 
 /// A user or a group by id and name.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,24 +69,24 @@ const REPLY_MAX: u64 = 64 * 1024;
 /// # Errors
 /// [`Error::Refused`] with what the server says, for example because the name is taken.
 pub fn register(server: &str, name: &str, password: &str) -> Result<i64> {
-    let patience = Duration::from_secs(20);
-    let mut last = Error::Offline;
-    for address in server.to_socket_addrs()? {
-        let stream = match TcpStream::connect_timeout(&address, patience) {
-            Ok(stream) => stream,
-            Err(error) => {
-                last = Error::Io(error);
-                continue;
-            }
-        };
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
+    Options::new(server).register(name, password)
+}
+
+impl Options {
+    /// [`register`] with the server and the certificates of these options.
+    ///
+    /// # Errors
+    /// As of [`register`], and [`Error::Tls`] if TLS cannot be spoken as told.
+    pub fn register(&self, name: &str, password: &str) -> Result<i64> {
+        let mut connection = dial(&Server::of(&self.server, self.ca.as_deref())?)?;
+        connection.set_patience(Duration::from_secs(20))?;
         let request = json!({"msgType": 2, "name": name, "password": password});
-        (&stream).write_all(format!("{request}\n").as_bytes())?;
+        connection.write_all(format!("{request}\n").as_bytes())?;
+        connection.flush()?;
         let mut line = String::new();
-        BufReader::new(stream.take(REPLY_MAX)).read_line(&mut line)?;
+        BufReader::new(connection.take(REPLY_MAX)).read_line(&mut line)?;
         let reply: Value = serde_json::from_str(&line).map_err(|_| Error::Misunderstood)?;
-        return match Refusal::of(&reply) {
+        match Refusal::of(&reply) {
             None => reply["USERID"].as_i64().ok_or(Error::Misunderstood),
             // The one error that the server has for a name that is taken, empty or too long.
             Some(Refusal { errno: 500, .. }) => Err(Error::Refused {
@@ -94,9 +95,8 @@ pub fn register(server: &str, name: &str, password: &str) -> Result<i64> {
                 retry_after: None,
             }),
             Some(Refusal { errno, errmsg, retry_after }) => Err(Error::Refused { errno, message: errmsg, retry_after }),
-        };
+        }
     }
-    Err(last)
 }
 
 /// # Requests

@@ -15,9 +15,10 @@ use crate::conv::Conv;
 use crate::error::{Error, Result};
 use crate::event::{End, Event, Events, State};
 use crate::machine::{Done, Machine};
+use crate::server::Server;
 use crate::store::Store;
 use crate::ticket::Tickets;
-use crate::transport::{Transport, dial};
+use crate::transport::{Dialled, Transport, dial};
 
 /// What a client and its thread share.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ pub(crate) struct Wishes {
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     machine: Machine,
-    server: String,
+    server: Server,
     wishes: Receiver<Wish>,
     poll: Poll,
     waker: Arc<Waker>,
@@ -82,7 +83,7 @@ impl Wishes {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, machine: Machine, server: String) -> Result<(Worker, Wishes)> {
+    pub(crate) fn new(shared: Arc<Shared>, machine: Machine, server: Server) -> Result<(Worker, Wishes)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (queue, wishes) = mpsc::sync_channel(WISHES_MAX);
@@ -198,7 +199,7 @@ impl Worker {
         let (server, waker) = (self.server.clone(), self.waker.clone());
         let dialler = thread::Builder::new().name("dial".to_owned()).spawn(move || {
             // A client that was closed meanwhile needs no connection.
-            let _ = dialled.send(dial(&server));
+            let _ = dialled.send(dial(&server).and_then(Dialled::into_transport));
             let _ = waker.wake();
         });
         match dialler {
@@ -279,10 +280,11 @@ impl Worker {
         let out = self.machine.out();
         let mut written = 0;
         let failed = loop {
-            if written == out.len() {
-                break None;
-            }
-            match transport.write(&out[written..]) {
+            // The transport may still hold back what it has taken, or have something to say itself.
+            let is_all = written == out.len();
+            let step = if is_all { transport.flush().map(|()| 0) } else { transport.write(&out[written..]) };
+            match step {
+                Ok(_) if is_all => break None,
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
