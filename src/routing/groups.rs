@@ -40,9 +40,19 @@ struct CachedGroups {
 #[derive(Debug)]
 struct KnownMembers {
     members: Arc<[UserId]>,
-    /// Since when they are valid; `None` after a change, when they serve only if nothing better is
-    /// available.
-    since: Option<Instant>,
+    /// Until when they are valid.
+    valid: Validity,
+}
+
+/// How long members of a group are believed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Validity {
+    /// They were read then, and nothing has changed since.
+    Since(Instant),
+    /// They are outdated, and serve for a moment because the store was unavailable then.
+    Stopgap(Instant),
+    /// The group has changed: they serve only if nothing better is available.
+    Over,
 }
 
 /// Users who recently wrote to a group without being a member.
@@ -59,9 +69,19 @@ impl GroupCache {
     pub fn members(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let known = self.known.read();
         let known = known.get(group)?;
-        let since = known.since?;
-        let is_fresh = self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(since) < lifetime);
+        let is_fresh = match known.valid {
+            Validity::Since(read) => {
+                self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(read) < lifetime)
+            }
+            Validity::Stopgap(missed) => now.saturating_duration_since(missed) < STOPGAP_FOR,
+            Validity::Over => false,
+        };
         is_fresh.then(|| known.members.clone())
+    }
+
+    /// The number of members when they were last read, at any time; `None` if they are not cached.
+    pub fn size(&self, group: GroupId) -> Option<usize> {
+        self.known.read().get(group).map(|known| known.members.len())
     }
 
     /// Whether other servers change groups, so that a user may already be a member without this
@@ -123,18 +143,19 @@ impl GroupCache {
             Err(error) => return Err(error),
         };
         let mut known = self.known.write();
-        let since = (known.changes == before).then_some(now);
+        let valid = if known.changes == before { Validity::Since(now) } else { Validity::Over };
         if !members.is_empty() {
-            known.insert(group, KnownMembers { members: members.clone(), since });
+            known.insert(group, KnownMembers { members: members.clone(), valid });
         }
         Ok(members)
     }
 
-    /// The last known members, which become valid for another `lifetime`.
+    /// The last known members. They serve until the store is asked again before long: somebody may have
+    /// joined or left.
     fn stale(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let mut known = self.known.write();
         let known = known.get_mut(group)?;
-        known.since = Some(now);
+        known.valid = Validity::Stopgap(now);
         Some(known.members.clone())
     }
 
@@ -144,7 +165,7 @@ impl GroupCache {
         known.changes += 1;
         known.non_members.0.remove(&group);
         if let Some(known) = known.get_mut(group) {
-            known.since = None;
+            known.valid = Validity::Over;
         }
     }
 
@@ -154,7 +175,7 @@ impl GroupCache {
         known.changes += 1;
         known.non_members = NonMembers::default();
         let CachedGroups { young, old, .. } = &mut *known;
-        young.values_mut().chain(old.values_mut()).for_each(|known| known.since = None);
+        young.values_mut().chain(old.values_mut()).for_each(|known| known.valid = Validity::Over);
     }
 }
 
@@ -204,6 +225,8 @@ fn weight(members: &KnownMembers) -> usize {
 
 /// A node caches groups up to twice this size.
 const GENERATION_BYTES_MAX: usize = 32 << 20;
+/// How long outdated members serve after the store was unavailable, before it is asked again.
+const STOPGAP_FOR: Duration = Duration::from_secs(1);
 /// How long it is remembered that a user is not a member.
 const STRANGER_FOR: Duration = Duration::from_secs(10);
 /// The most non-members of one group, and the most groups with non-members, that are remembered.
@@ -212,10 +235,15 @@ const STRANGE_GROUPS_MAX: usize = 4096;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+    use parking_lot::Mutex;
+
     use super::*;
+    use crate::store::{FriendNames, Group, Joined, User};
 
     fn members(count: i32) -> KnownMembers {
-        KnownMembers { members: (1..=count).map(UserId).collect(), since: Some(Instant::now()) }
+        KnownMembers { members: (1..=count).map(UserId).collect(), valid: Validity::Since(Instant::now()) }
     }
 
     #[test]
@@ -245,5 +273,73 @@ mod tests {
         let elsewhere = GroupCache::new(Some(Duration::from_secs(5)));
         elsewhere.note_stranger(user, group, now, 0);
         assert!(!elsewhere.is_stranger(user, group, now), "the user may have joined on another node");
+    }
+
+    /// A store of one group, which can be switched off.
+    #[derive(Default)]
+    struct OneGroup {
+        members: Mutex<Vec<UserId>>,
+        is_away: AtomicBool,
+    }
+
+    impl Contacts for OneGroup {
+        fn members(&self, _: GroupId) -> Result<Vec<UserId>, StoreError> {
+            match self.is_away.load(Relaxed) {
+                true => Err(StoreError::Unavailable("away".into())),
+                false => Ok(self.members.lock().clone()),
+            }
+        }
+
+        fn add_friends(&self, _: UserId, _: UserId) -> Result<Option<FriendNames>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn remove_friend(&self, _: UserId, _: UserId) -> Result<(), StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn friends(&self, _: UserId) -> Result<Vec<User>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn join_group(&self, _: UserId, _: GroupId, _: usize) -> Result<Joined, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn groups_of(&self, _: UserId) -> Result<Vec<Group>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn group(&self, _: GroupId) -> Result<Option<Group>, StoreError> {
+            unreachable!("nobody asks")
+        }
+
+        fn groups_named(&self, _: &str, _: usize) -> Result<Vec<Group>, StoreError> {
+            unreachable!("nobody asks")
+        }
+    }
+
+    #[test]
+    fn outdated_members_serve_while_the_store_is_away_and_no_longer() {
+        let (store, now, group) = (OneGroup::default(), Instant::now(), GroupId(1));
+        let [before, after] = [vec![UserId(1), UserId(2)], vec![UserId(1), UserId(3)]];
+        *store.members.lock() = before.clone();
+        let groups = GroupCache::new(None);
+        assert_eq!(*groups.load(group, now, &store).unwrap(), before);
+        // One user leaves and another joins, and then the store is away for a moment.
+        *store.members.lock() = after.clone();
+        groups.changed(group);
+        assert_eq!(groups.members(group, now), None);
+        store.is_away.store(true, Relaxed);
+        assert_eq!(*groups.load(group, now, &store).unwrap(), before, "better than none");
+        assert!(groups.members(group, now).is_some(), "the store is not asked for each message");
+        store.is_away.store(false, Relaxed);
+        assert_eq!(groups.members(group, now + STOPGAP_FOR), None, "a server that is alone hears of no other change");
+        assert_eq!(*groups.load(group, now + STOPGAP_FOR, &store).unwrap(), after);
+        assert_eq!(groups.members(group, now + Duration::from_hours(24)).as_deref(), Some(&*after));
     }
 }
