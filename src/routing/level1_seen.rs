@@ -64,9 +64,13 @@ impl Level1Seen {
         let written = self.ask(|history| history.seen_at_level1(user));
         self.outages.note("noting logins at level 1", written.as_ref().err());
         if written.is_err() {
-            // The next login tries again.
-            self.known.lock().remove(&user);
+            self.is_not_written(user);
         }
+    }
+
+    /// The login could not be written: the next one tries again.
+    pub fn is_not_written(&self, user: UserId) {
+        self.known.lock().remove(&user);
     }
 
     /// Reads at once what is not known of these users. Blocks.

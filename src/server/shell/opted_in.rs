@@ -83,10 +83,12 @@ impl Shell {
     /// Notes the login of a user of level 2 at level 1.
     pub(super) fn note_level1(&self, user: UserId, holder: Holder, now: Instant) {
         let (seen, requests) = (self.shared.level1_seen.clone(), &self.shared.dispatch.requests);
-        if seen.logs_in(user, now)
-            && let Some(place) = requests.place(holder)
-        {
-            requests.submit(RequestKind::Short, place, move || seen.write(user));
+        if !seen.logs_in(user, now) {
+            return;
+        }
+        match requests.place(holder) {
+            Some(place) => requests.submit(RequestKind::Short, place, move || seen.write(user)),
+            None => seen.is_not_written(user),
         }
     }
 
