@@ -3,7 +3,8 @@
 //! conversations have grown, and whether the logins of its devices are still the last ones.
 //!
 //! # Cost
-//! Every [`SWEEP_EVERY`], per node: one query by an index for conversations that grew within [`SWEPT`], and one by primary key for each [`LOGINS_AT_ONCE`] devices that are connected. A node that is
+//! Every [`SWEEP_EVERY`], per node: one query by an index for conversations that grew since the last
+//! sweep and [`SWEPT`] before it, and one by primary key for each [`LOGINS_AT_ONCE`] devices that are connected. A node that is
 //! alone hears of everything and only reads at its start who uses level 2.
 
 use std::io;
@@ -73,6 +74,8 @@ impl Sweeper {
 pub(super) struct Sweeps {
     knows_audience: bool,
     count: u32,
+    /// When the last sweep began that has succeeded.
+    swept: Option<Instant>,
 }
 
 impl Sweeps {
@@ -81,12 +84,19 @@ impl Sweeps {
         // Another node's word that somebody uses level 2 may have been lost.
         self.count = self.count.wrapping_add(1);
         self.knows_audience &= !self.count.is_multiple_of(AUDIENCE_EVERY);
+        let begun = conversations.now();
+        // Messages of other nodes may have been missed since then, while the database did not answer here.
+        let missed = self.swept.map_or(Duration::ZERO, |swept| begun.saturating_duration_since(swept));
         // Without this thread nobody would notice what the bus loses.
         let swept = catch_unwind(AssertUnwindSafe(|| {
             self.knows_audience = self.knows_audience || conversations.read_audience();
-            self.knows_audience && conversations.sweep(SWEPT)
+            self.knows_audience && conversations.sweep(SWEPT + missed)
         }));
-        match swept.unwrap_or(false) {
+        let swept = swept.unwrap_or(false);
+        if swept {
+            self.swept = Some(begun);
+        }
+        match swept {
             false => RETRY_AFTER,
             true if conversations.is_alone() => ALONE,
             true => SWEEP_EVERY,
@@ -132,7 +142,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const ALONE: Duration = Duration::from_hours(24);
 /// The number of sweeps after which it is read again who uses level 2.
 const AUDIENCE_EVERY: u32 = 3;
-/// How far back a sweep looks: further than two of them are apart when one fails.
+/// How far back a sweep looks, beyond the beginning of the last one that has succeeded: further than a
+/// commit takes until it is seen.
 const SWEPT: Duration = Duration::from_secs(60);
 /// The pause after a sweep that has failed.
 const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -1,7 +1,7 @@
 //! [`Conversations`]: the parts that its tasks share.
 
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustc_hash::FxHashSet;
 
@@ -158,6 +158,11 @@ impl Conversations {
             Ok(None) => Err(NOT_MIGRATED),
             Err(_) => Err(AWAY),
         }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.parts.clock.now()
     }
 
     pub(super) fn history(&self) -> Result<&dyn History, StoreError> {
