@@ -78,10 +78,10 @@ impl Recorder {
 
     /// Commits a message. If the server stops, its sender is told that it has failed.
     pub fn submit(&self, recording: Recording) {
-        let (key, bytes) = (recording.entry.conv.column() as u64, recording.entry.text.len() + RECORDING_BYTES);
+        let (key, weight) = (recording.entry.conv.column() as u64, self.parts.weight(&recording));
         let standing = Standing::of(recording.berth.holder().payer.share());
         // Dropped, it has failed, and its sender is told so.
-        drop(self.lanes.submit(key, standing, RecorderItem(Box::new(recording)), bytes));
+        drop(self.lanes.submit(key, standing, RecorderItem(Box::new(recording)), weight));
     }
 
     /// Whether a recorded message waits for a user whom no connection of level 1 takes here.
@@ -106,5 +106,6 @@ impl Recorder {
     }
 }
 
-/// The most messages of one transaction, and the most text. The messages of others wait meanwhile.
+/// The most messages of one transaction, and what they weigh together: text, and members who are told.
+/// The messages of others wait meanwhile.
 const BATCH_MAX: BatchMax = BatchMax { items: 2048, bytes: 1 << 20 };

@@ -125,3 +125,53 @@ fn a_message_does_not_wait_for_all_that_another_sender_has_in_flight() {
     println!("{behind} of {} messages of the greedy one are committed behind the quiet one's", DEVICES * EACH);
     assert!(behind > DEVICES * EACH / 2, "{behind} are behind it");
 }
+
+#[test]
+fn a_message_does_not_wait_for_hundreds_to_a_group_of_thousands() {
+    const MEMBERS: i64 = 2_000;
+    let rates = |builder: Builder| builder.option("frames_per_second", "off").option("bytes_per_second", "off");
+    let mut server = rates(TestServer::builder().may_keep(64)).start();
+    let g = offline_user(&server, "greedy");
+    server.run_sql("INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (7, 'all', 'all', '')");
+    server.run_sql(&format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (7, {g}, 'creator')"));
+    // They have used level 2, and nothing else for a month.
+    server.run_sql(&format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 999 + {MEMBERS})
+         INSERT INTO User (id, name, name_key, password, level2) SELECT i, 'u' || i, 'u' || i, '', 1 FROM n"
+    ));
+    server.run_sql(
+        "INSERT INTO GroupUser (groupid, userid, grouprole) SELECT 7, id, 'normal' FROM User WHERE id >= 1000",
+    );
+    server.terminate();
+    server.restart();
+    let (mut quiet, mut friend) = pair(&server);
+    let mut greedy = Level2Client::enter(&server, "greedy", g, "g1");
+    let (to_friend, to_quiet) = (with(&friend), with(&quiet));
+    let (stop, answers) = (AtomicBool::new(false), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let _stop = SetOnDrop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                while greedy.unanswered() < 250 {
+                    greedy.send("g7", "to all");
+                }
+                if greedy.read(PATIENCE).is_some() {
+                    answers.fetch_add(1, Ordering::Relaxed);
+                }
+                greedy.clear_inbox();
+            }
+        });
+        wait_until("the flood runs", || answers.load(Ordering::Relaxed) > 250);
+        let mut served = Vec::new();
+        for n in 1..=20 {
+            let before = answers.load(Ordering::Relaxed);
+            assert_eq!(quiet.say(&to_friend, &n.to_string()), n);
+            friend.until_at(&to_quiet, n);
+            served.push(answers.load(Ordering::Relaxed) - before);
+        }
+        served.sort_unstable();
+        // A batch of all that the greedy one has in flight is 250.
+        assert!(served[10] < 60, "half of the quiet one's messages wait for too many: {served:?}");
+        println!("answers to the greedy one while the quiet one has one: {served:?}");
+    });
+}

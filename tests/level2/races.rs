@@ -134,3 +134,25 @@ fn a_repeat_waits_for_what_the_first_one_waits_for() {
     assert_eq!(server.stored_for(away), frames.len(), "each is forwarded once");
     assert_eq!(ann.say(&to_bob, "on"), 1);
 }
+
+#[test]
+fn who_joins_while_a_message_is_committed_is_shown_it() {
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
+    let (mut ann, mut bob) = pair(&server);
+    let frames = |kind: u16| server.metric(&format!("raybox_frames_total{{type=\"{kind}\"}}")) as usize;
+    let waiting = || server.metric(r#"raybox_lane_busy_seconds{lane="recorder-0"}"#) > 0.0;
+    for round in 1..=3 {
+        let made = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": "d"}));
+        let (id, conv) = (&made["GROUPID"], format!("g{}", made["GROUPID"]));
+        // Now the members are cached.
+        assert_eq!(ann.say(&conv, "before"), 2);
+        let lock = StoreLock::take(&server);
+        bob.send_frame(&json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": id, "rid": "join"}));
+        wait_until("the join waits", || frames(10) == round);
+        let cid = ann.send(&conv, "after");
+        wait_until("the message waits, behind the join", waiting);
+        drop(lock);
+        let seq = ann.number(&cid);
+        bob.until_at(&conv, seq.max(3));
+    }
+}

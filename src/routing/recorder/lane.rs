@@ -158,7 +158,7 @@ impl RecorderLane {
         let Some(place) = place else { return posts.news.push((link, told)) };
         let recipients = parts.recipients(&to, entry);
         // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
-        posts.push(entry, place, &recipients, origin.as_ref(), parts);
+        posts.push(entry, place, &parts.shown_to(entry, &recipients), origin.as_ref(), parts);
         // Nobody repeats the id of a message of level 1, so a repeat is the one whose answer was lost.
         let is_repeat = is_member && matches!(outcome, Committed::Again(_));
         match if is_repeat { self.forwarded.find(entry) } else { ForwardedSend::Unknown } {

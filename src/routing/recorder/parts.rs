@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
-use super::recording::RecordedFor;
+use super::recording::{RECORDING_BYTES, RecordedFor, Recording};
 use crate::base::clock::Clock;
 use crate::bus::Exchange;
 use crate::metrics::Metrics;
@@ -63,6 +63,23 @@ impl RecorderParts {
         self.level1_seen.learn(users);
     }
 
+    /// What a message weighs in its lane: its text, and those whom it is handed to.
+    pub(super) fn weight(&self, recording: &Recording) -> usize {
+        let members = match (&recording.to, recording.entry.conv.group()) {
+            (RecordedFor::Known(Recipients::Group(_, members)), _) => members.len(),
+            (RecordedFor::Conversation, Some(group)) => self.groups.size(group).unwrap_or(UNKNOWN_MEMBERS),
+            (RecordedFor::Known(Recipients::User(_)), _) | (RecordedFor::Conversation, None) => 1,
+        };
+        recording.entry.text.len() + RECORDING_BYTES + members * MEMBER_WEIGHT
+    }
+
+    /// Those who are shown a committed message: the members of a group as they are now. Somebody may
+    /// have joined while it was committed, and hears of it from nobody else.
+    pub(super) fn shown_to(&self, entry: &NewEntry, recipients: &Arc<[UserId]>) -> Arc<[UserId]> {
+        let now = entry.conv.group().and_then(|group| self.members(group).ok());
+        now.unwrap_or_else(|| recipients.clone())
+    }
+
     /// The members of a group: as far as they are cached or can be read.
     pub(super) fn members(&self, group: GroupId) -> Result<Arc<[UserId]>, StoreError> {
         let now = self.clock.now();
@@ -85,3 +102,8 @@ impl RecorderParts {
         }
     }
 }
+
+/// What a member of a group weighs: some 30,000 are told of one batch.
+const MEMBER_WEIGHT: usize = 32;
+/// The members of a group that is not cached, if it is there at all: they are read while others wait.
+const UNKNOWN_MEMBERS: usize = 2048;

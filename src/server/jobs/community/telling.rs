@@ -21,8 +21,12 @@ impl Arrangements {
         let uses_level2 = |user: &&UserId| self.parts.audience.has(**user);
         for user in recorded.members.iter().filter(uses_level2) {
             let frames: Vec<_> = recorded.entries.iter().map(|entry| frame(recorded, entry, *user)).collect();
-            let joined = (joins == Some(*user)).then_some(PumpEvent::Joined { conv, from: seq });
-            self.post(*user, joined.into_iter().chain(frames.iter().map(push)).collect(), &mut posts);
+            let (mut events, joined) = (Vec::new(), joins == Some(*user));
+            events.extend(joined.then_some(PumpEvent::Joined { conv, from: seq }));
+            events.extend(frames.iter().map(push));
+            // What is committed behind it may have been told to the members of before. It is looked for.
+            events.extend(joined.then_some(PumpEvent::Hint { conv, head: seq + 1 }));
+            self.post(*user, events, &mut posts);
             if joins == Some(*user) {
                 news.push(DeviceNews::Joined(*user, conv, seq));
             }
