@@ -12,6 +12,9 @@ ALTER TABLE GroupUser ADD COLUMN since INTEGER NOT NULL DEFAULT 0;   -- when the
 ALTER TABLE OfflineMessage ADD COLUMN conv INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE OfflineMessage ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
 
+-- A device that has stored much reports many conversations at once.
+CREATE INDEX OfflineMessage_marked ON OfflineMessage (userid, conv, seq) WHERE seq > 0;
+
 -- The id is computed: that of the group, or lower user << 32 | higher user.
 CREATE TABLE Conversation (
     id        INTEGER PRIMARY KEY,

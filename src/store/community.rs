@@ -70,8 +70,8 @@ pub trait Community: Send + Sync + 'static {
         receipts: Option<bool>,
     ) -> Result<Option<OwnAccount>, StoreError>;
 
-    /// Whether one of two users shows no marks, so that neither is shown the other's.
-    fn hides_marks(&self, one: UserId, other: UserId) -> Result<bool, StoreError>;
+    /// Those of the users who show no marks, and are shown nobody else's.
+    fn hiding_marks(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 
     /// Replaces the stored password where it still equals the old one. All devices of the user are
     /// forgotten, but for the one that is kept, whose tokens are worth nothing from then on. Returns the forgotten ones.

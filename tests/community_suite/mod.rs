@@ -335,9 +335,9 @@ pub(crate) fn an_account_has_a_name_and_receipts(opened: &impl Opened) {
     let conv = ConversationId::between(ann, bob);
     store.commit(&[text(conv, ann, "hello")], DAY).unwrap();
     let peer = |user| store.heads(user).unwrap()[0].peer;
-    assert_eq!((peer(ann), peer(bob), store.hides_marks(bob, ann).unwrap()), (None, None, true));
+    assert_eq!((peer(ann), peer(bob), store.hiding_marks(&[bob, ann]).unwrap()), (None, None, vec![ann]));
     store.change_own(ann, None, Some(true)).unwrap();
-    assert_eq!((peer(ann), peer(bob), store.hides_marks(bob, ann).unwrap()), (Some((0, 0)), Some((1, 0)), false));
+    assert_eq!((peer(ann), peer(bob), store.hiding_marks(&[bob, ann]).unwrap()), (Some((0, 0)), Some((1, 0)), vec![]));
     assert_eq!(store.own(UserId(i32::MAX)).unwrap(), None);
     assert_eq!(store.change_own(UserId(i32::MAX), None, Some(true)).unwrap(), None);
 }

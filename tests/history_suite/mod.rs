@@ -512,6 +512,17 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     store.delete_marked(bob).unwrap();
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last"]);
     assert_eq!(texts(&store.fetch(ann, BYTES).unwrap()), ["of another"]);
+    // Of several conversations at once, each up to its own number.
+    let others = [(); 3].map(|()| ConversationId::between(new_user(&*store), bob));
+    for (nth, conv) in others.into_iter().enumerate() {
+        store.commit(&[text(conv, bob, "1")], DAY).unwrap();
+        let row = NewMessage { recorded: Some(conv), ..NewMessage::new(bob, format!("of {nth}")) };
+        assert_eq!(store.append(&[row]).unwrap(), [AppendOutcome::Stored]);
+    }
+    store.report(bob, device, &[(others[2], 0), (others[1], 1), (conv, 3)]).unwrap();
+    assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last", "of 0", "of 2"]);
+    store.report(bob, device, &[(others[2], 1), (others[0], 1)]).unwrap();
+    assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last"]);
     // What its sender has called so.
     let named = text(conv, ann, "4");
     assert_eq!(store.place_of(ann, &named.cid).unwrap(), None);

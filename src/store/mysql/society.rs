@@ -15,6 +15,7 @@ use mysql::{Row, params};
 
 use self::recording::Attempts;
 use super::MysqlStore;
+use super::conversations::script::{LIST_MAX, list};
 use super::rows::{collect, column, user_row};
 use crate::protocol::{GroupId, UserId};
 use crate::store::StoreError;
@@ -128,12 +129,14 @@ impl Community for MysqlStore {
         changed.ok_or(StoreError::NameTaken)
     }
 
-    fn hides_marks(&self, one: UserId, other: UserId) -> Result<bool, StoreError> {
-        self.base.calls.call(|db, _| {
-            let query = "SELECT id FROM User WHERE id IN (?, ?) AND receipts = 0";
-            let hiding: Option<i32> = db.exec_first(query, (one.0, other.0))?;
-            Ok(hiding.is_some())
-        })
+    fn hiding_marks(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        let mut hiding = Vec::new();
+        for users in users.chunks(LIST_MAX) {
+            let query = format!("SELECT id FROM User WHERE id IN ({}) AND receipts = 0", list(users));
+            let found: Vec<i32> = self.base.calls.call(|db, _| db.query(&query))?;
+            hiding.extend(found.into_iter().map(UserId));
+        }
+        Ok(hiding)
     }
 
     fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError> {

@@ -113,9 +113,16 @@ impl Community for SqliteStore {
         changed.ok_or(StoreError::NameTaken)
     }
 
-    fn hides_marks(&self, one: UserId, other: UserId) -> Result<bool, StoreError> {
+    fn hiding_marks(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         self.live.read(|db| {
-            db.prepare_cached("SELECT 1 FROM User WHERE id IN (?1, ?2) AND receipts = 0")?.exists([one.0, other.0])
+            let mut hides = db.prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND receipts = 0")?;
+            let mut hiding = Vec::new();
+            for user in users {
+                if hides.exists([user.0])? {
+                    hiding.push(*user);
+                }
+            }
+            Ok(hiding)
         })
     }
 

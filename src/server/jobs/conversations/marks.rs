@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::parts::{self, Conversations};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::bus::DeviceNews;
@@ -31,8 +33,9 @@ impl Conversations {
         };
         let text = |rid| frames::read(name, who.user, marked.read, marked.head, marked.unread, rid);
         if marked.has_risen {
-            self.show(who.user, Some(who), &text(None).into());
-            self.show_marks(conv, who.user, Marks { read: marked.read, recv: marked.recv });
+            let mut frames = self.peer_marks(who.user, &[(conv, Marks { read: marked.read, recv: marked.recv })]);
+            frames.push((who.user, text(None).into()));
+            self.show(&frames, Some(who));
         }
         Ok(text(rid))
     }
@@ -46,45 +49,62 @@ impl Conversations {
         stored: &[(ConversationName, Seq)],
     ) -> Result<MemberNews, StoreError> {
         let places: Vec<_> = stored.iter().map(|(name, seq)| (name.for_user(who.user), *seq)).collect();
-        for mark in history.report(who.user, who.device, &places)? {
-            self.show_marks(mark.conv, mark.user, Marks { read: mark.read, recv: mark.recv });
-        }
+        let raised = history.report(who.user, who.device, &places)?;
+        let marks = raised.iter().map(|mark| (mark.conv, Marks { read: mark.read, recv: mark.recv }));
+        self.show(&self.peer_marks(who.user, &marks.collect::<Vec<_>>()), None);
         Ok(MemberNews::Reported(ticket, stored.to_vec(), Noted::Stored))
     }
 
-    /// Shows the partner of a conversation of two how far the user has come.
-    fn show_marks(&self, conv: ConversationId, user: UserId, marks: Marks) {
-        if let ConversationName::User(partner) = conv.name_for(user)
-            && partner != user
-            && self.rules.receipts
-            && !self.hides_marks(user, partner)
-        {
-            let frame = frames::peer_marks(conv.name_for(partner), user, marks);
-            self.show(partner, None, &frame.into());
+    /// The 50s that show the partners of conversations of two how far the user has come.
+    fn peer_marks(&self, user: UserId, marks: &[(ConversationId, Marks)]) -> Vec<(UserId, Arc<str>)> {
+        let partner = |conv: ConversationId| match conv.name_for(user) {
+            ConversationName::User(partner) => Some(partner).filter(|partner| *partner != user),
+            ConversationName::Group(_) => None,
+        };
+        let may_see = |partner: &UserId| {
+            self.rules.receipts && self.parts.audience.has(*partner) && !self.parts.blocks.is_between(user, *partner)
+        };
+        let mut shown: Vec<_> =
+            marks.iter().filter_map(|(conv, marks)| Some((partner(*conv).filter(may_see)?, *conv, *marks))).collect();
+        if shown.is_empty() {
+            return Vec::new();
         }
+        let users = shown.iter().map(|(partner, ..)| *partner).chain([user]).collect::<Vec<_>>();
+        match self.hiding_marks(&users) {
+            Ok(hiding) if hiding.contains(&user) => shown.clear(),
+            Ok(hiding) => shown.retain(|(partner, ..)| !hiding.contains(partner)),
+            Err(_) => shown.clear(),
+        }
+        let frame = |(partner, conv, marks): (UserId, ConversationId, Marks)| {
+            (partner, frames::peer_marks(conv.name_for(partner), user, marks).into())
+        };
+        shown.into_iter().map(frame).collect()
     }
 
-    /// Whether these users are not shown each other's marks. If the database is away, they are not.
-    fn hides_marks(&self, user: UserId, partner: UserId) -> bool {
-        if self.parts.blocks.is_between(user, partner) {
-            return true;
-        }
-        let hides = self.parts.community.get().and_then(|community| match community {
-            Some(community) => community.hides_marks(user, partner),
-            None => Ok(false),
+    /// Those of the users who show their marks to nobody.
+    fn hiding_marks(&self, users: &[UserId]) -> Result<FxHashSet<UserId>, StoreError> {
+        let hiding = self.parts.community.get().and_then(|community| match community {
+            Some(community) => community.hiding_marks(users),
+            None => Ok(Vec::new()),
         });
-        self.parts.outages.note("reading receipts", hides.as_ref().err());
-        hides.unwrap_or(true)
+        self.parts.outages.note("reading receipts", hiding.as_ref().err());
+        Ok(hiding?.into_iter().collect())
     }
 
-    /// Sends a frame to the devices of `user` on this node, but for one.
-    fn show(&self, user: UserId, except: Option<&Identity>, frame: &Arc<str>) {
-        let Some(router) = self.router() else { return };
+    /// Sends frames to the devices of these users, but for one device. The other nodes are told of all
+    /// at once.
+    fn show(&self, frames: &[(UserId, Arc<str>)], except: Option<&Identity>) {
+        let Some(router) = self.router().filter(|_| !frames.is_empty()) else { return };
         let is_meant = |login| except.is_none_or(|except| except.login != login);
-        let links = router.attendance().devices(user, |device| is_meant(device.login));
-        let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame.clone()))));
-        ClientLink::post_all(links.into_iter().map(show).collect());
-        self.tell_nodes(&[DeviceNews::Show(user, frame.clone())]);
+        let mut posts = Vec::new();
+        for (user, frame) in frames {
+            let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame.clone()))));
+            let links = router.attendance().devices(*user, |device| is_meant(device.login));
+            posts.extend(links.into_iter().map(show));
+        }
+        ClientLink::post_all(posts);
+        let news = frames.iter().map(|(user, frame)| DeviceNews::Show(*user, frame.clone()));
+        self.tell_nodes(&news.collect::<Vec<_>>());
     }
 
     /// Shows the others in a conversation that the user is typing. Members of a group are told as far
@@ -100,9 +120,9 @@ impl Conversations {
                 if is_told { members } else { [].into() }
             }
         };
-        for user in recipients.iter().filter(|user| **user != who.user && self.parts.audience.has(**user)) {
-            self.show(*user, None, &replies::typing(conv.name_for(*user), who.user).into());
-        }
+        let others = recipients.iter().filter(|user| **user != who.user && self.parts.audience.has(**user));
+        let frame = |user: &UserId| (*user, replies::typing(conv.name_for(*user), who.user).into());
+        self.show(&others.map(frame).collect::<Vec<_>>(), None);
     }
 }
 

@@ -254,8 +254,8 @@ impl Community for NodeStore {
         not_here()
     }
 
-    fn hides_marks(&self, _: UserId, _: UserId) -> Result<bool, StoreError> {
-        self.of_history(|_, _| false)
+    fn hiding_marks(&self, _: &[UserId]) -> Result<Vec<UserId>, StoreError> {
+        self.of_history(|_, _| Vec::new())
     }
 
     fn change_password(&self, _: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError> {

@@ -3,7 +3,7 @@
 use mysql::prelude::Queryable;
 use mysql::{Conn, Transaction, params};
 
-use super::script::Script;
+use super::script::{Script, list};
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::mysql::rows::column;
@@ -56,7 +56,12 @@ pub(super) fn mark(
     script.run(db, |(), _| Ok(()))
 }
 
-/// Deletes the rows of what a device has stored.
-pub(super) fn reported(user: UserId, conv: i64, seq: i64) -> String {
-    format!("DELETE FROM OfflineMessage WHERE userid = {user} AND conv = {conv} AND seq BETWEEN 1 AND {seq}")
+/// Deletes the rows of what the user's devices have stored of these conversations. The rows of the user
+/// are looked at once, however many conversations these are.
+pub(super) fn reported(user: UserId, convs: &[i64]) -> String {
+    let convs = list(convs);
+    format!(
+        "DELETE o FROM OfflineMessage AS o STRAIGHT_JOIN Member AS m ON m.conv = o.conv AND m.user = o.userid
+         WHERE o.userid = {user} AND o.seq > 0 AND o.conv IN ({convs}) AND o.seq <= m.recv"
+    )
 }

@@ -125,7 +125,7 @@ pub(super) fn report(
              FROM Member AS m JOIN Conversation AS c ON c.id = m.conv WHERE m.user = {user} AND m.conv IN ({convs})
              ORDER BY m.conv"
         ))?;
-        let (mut cursors, mut script) = (Vec::new(), Script::new(SCRIPT_BYTES));
+        let (mut cursors, mut risen, mut script) = (Vec::new(), Vec::new(), Script::new(SCRIPT_BYTES));
         for mut row in rows {
             let (conv, head): (i64, i64) = (column(&mut row, "conv")?, column(&mut row, "head")?);
             let (read, recv): (i64, i64) = (column(&mut row, "own_read")?, column(&mut row, "recv")?);
@@ -143,10 +143,13 @@ pub(super) fn report(
                          WHERE conv = {conv} AND user = {user}"
                     ),
                 );
-                script.add((), mailbox::reported(user, conv, seq));
+                risen.push(conv);
                 let conv = ConversationId::from_column(conv);
                 raised.insert(conv, RaisedMark { conv, user, read: read.min(head), recv: seq });
             }
+        }
+        if !risen.is_empty() {
+            script.add((), mailbox::reported(user, &risen));
         }
         if is_there.is_some() {
             let end = " ON DUPLICATE KEY UPDATE seq = GREATEST(seq, VALUES(seq))";
