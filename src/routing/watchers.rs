@@ -25,8 +25,9 @@ pub struct Watchers {
 #[derive(Debug)]
 struct Watched {
     state: UserState,
-    /// Each with its own user.
-    links: Vec<(UserId, Arc<ClientLink>)>,
+    /// Each with its own user, by its address: thousands may watch one user, and all of them may take
+    /// their leave at once.
+    links: FxHashMap<usize, (UserId, Arc<ClientLink>)>,
 }
 
 impl Watchers {
@@ -49,7 +50,7 @@ impl Watchers {
         let mut users = self.users.lock();
         let Some(watched) = users.get_mut(&user).filter(|watched| watched.state != state) else { return };
         watched.state = state;
-        ClientLink::post_all(watched.links.iter().map(|(_, link)| shown(link, user, state)).collect());
+        ClientLink::post_all(watched.links.values().map(|(_, link)| shown(link, user, state)).collect());
     }
 
     /// `link`, of user `own`, watches these users from now on, and none of those before. It is shown
@@ -59,8 +60,8 @@ impl Watchers {
         forget(&mut users, link, before);
         let mut frames = Vec::with_capacity(now.len());
         for (user, state) in now {
-            let watched = users.entry(*user).or_insert_with(|| Watched { state: *state, links: Vec::new() });
-            watched.links.push((own, link.clone()));
+            let watched = users.entry(*user).or_insert_with(|| Watched { state: *state, links: FxHashMap::default() });
+            watched.links.insert(address(link), (own, link.clone()));
             frames.push(shown(link, *user, watched.state));
         }
         self.any.store(!users.is_empty(), Relaxed);
@@ -91,8 +92,8 @@ impl Watchers {
         let mut users = self.users.lock();
         for (own, user) in [(one, other), (other, one)] {
             let Some(watched) = users.get_mut(&user) else { continue };
-            let parted = watched.links.extract_if(.., |(watcher, _)| *watcher == own);
-            ClientLink::post_all(parted.map(|(_, link)| shown(&link, user, UserState::Offline)).collect());
+            let parted = watched.links.extract_if(|_, (watcher, _)| *watcher == own);
+            ClientLink::post_all(parted.map(|(_, (_, link))| shown(&link, user, UserState::Offline)).collect());
             if watched.links.is_empty() {
                 users.remove(&user);
             }
@@ -116,11 +117,15 @@ impl Watchers {
 fn forget(users: &mut FxHashMap<UserId, Watched>, link: &ClientLink, before: &[UserId]) {
     for user in before {
         let Some(watched) = users.get_mut(user) else { continue };
-        watched.links.retain(|(_, other)| **other != *link);
+        watched.links.remove(&address(link));
         if watched.links.is_empty() {
             users.remove(user);
         }
     }
+}
+
+fn address(link: &ClientLink) -> usize {
+    std::ptr::from_ref(link).addr()
 }
 
 fn shown(link: &Arc<ClientLink>, user: UserId, state: UserState) -> (Arc<ClientLink>, Posted) {
