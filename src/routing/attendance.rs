@@ -241,6 +241,11 @@ impl Attendance {
         shard.devices(user).iter().filter(|device| wanted(device)).map(|device| device.link.clone()).collect()
     }
 
+    /// The devices of `user` that are connected to this node.
+    pub fn connected_devices(&self, user: UserId) -> Vec<DeviceId> {
+        self.presence.read(user).devices(user).iter().map(|other| other.device).collect()
+    }
+
     /// Gives up a slow consumer. It is removed first, so that the messages it did not take go ahead
     /// of the one it could not take.
     pub(super) fn give_up(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {

@@ -13,7 +13,9 @@ use std::sync::Arc;
 pub use self::community::{
     AfterReply, Arranged, ArrangementParts, Arrangements, Asker, CommunityRules, GroupDoor, ProofVerdict, refused,
 };
-pub use self::conversations::{ConversationParts, Conversations, DeviceRules, Import, ImportStep, Postbox, Visitor};
+pub use self::conversations::{
+    ConversationParts, Conversations, DeviceRules, Import, ImportStep, Postbox, SeenDevices, Visitor,
+};
 pub use self::directory::{Directory, Limits};
 pub use self::logins::LoginJobs;
 pub use self::mail::Mail;

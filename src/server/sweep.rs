@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::jobs::Conversations;
+use super::jobs::{Conversations, SeenDevices};
 
 /// The thread that sweeps, named `sweeper`.
 pub(super) struct Sweeper {
@@ -87,10 +87,11 @@ impl Sweeps {
         let begun = conversations.now();
         // Messages of other nodes may have been missed since then, while the database did not answer here.
         let missed = self.swept.map_or(Duration::ZERO, |swept| begun.saturating_duration_since(swept));
+        let sees = if self.count.is_multiple_of(SEEN_EVERY) { SeenDevices::Written } else { SeenDevices::Known };
         // Without this thread nobody would notice what the bus loses.
         let swept = catch_unwind(AssertUnwindSafe(|| {
             self.knows_audience = self.knows_audience || conversations.read_audience();
-            self.knows_audience && conversations.sweep(SWEPT + missed)
+            self.knows_audience && conversations.sweep(SWEPT + missed, sees)
         }));
         let swept = swept.unwrap_or(false);
         if swept {
@@ -142,6 +143,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 const ALONE: Duration = Duration::from_hours(24);
 /// The number of sweeps after which it is read again who uses level 2.
 const AUDIENCE_EVERY: u32 = 3;
+/// The number of sweeps after which the devices of this node are written as seen: an hour.
+const SEEN_EVERY: u32 = 360;
 /// How far back a sweep looks, beyond the beginning of the last one that has succeeded: further than a
 /// commit takes until it is seen.
 const SWEPT: Duration = Duration::from_secs(60);

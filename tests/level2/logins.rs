@@ -1,10 +1,12 @@
 //! Logins: proofs, tokens, devices and their limits.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::people::{pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
-use testkit::{ACK, NOBODY, TestClient, TestServer, chat, offline_user, password, user};
+use testkit::{ACK, NOBODY, TestClient, TestServer, chat, offline_user, password, user, wait_until};
 
 /// Logs in and returns the 40 that refuses it.
 fn refused(server: &TestServer, login: LoginAs) -> Value {
@@ -234,6 +236,21 @@ fn the_name_of_a_device_has_1_to_64_printable_characters() {
     for device in ["", " ", "a b", "a\n", "\u{7f}", "\u{0}", "ü", "日", &"d".repeat(65), &"d".repeat(10_000)] {
         expect_refused(&server, login(device), 400);
     }
+}
+
+#[test]
+fn a_device_that_has_been_connected_for_long_is_not_forgotten_for_one_that_has_left() {
+    let server = TestServer::builder().option("devices_max", "2").start();
+    let a = offline_user(&server, "ann");
+    let mut phone = Level2Client::enter(&server, "ann", a, "phone");
+    drop(Level2Client::enter(&server, "ann", a, "web"));
+    let mut devices = || phone.ask_for(200, json!({"msgType": 68}))["devices"].as_array().expect("a list").clone();
+    let is_away = |device: &Value| device["device"] == "web" && device["online"] == false;
+    wait_until("the second one has left", || devices().iter().any(is_away));
+    server.run_sql("UPDATE Device SET seen = seen - 86400000 WHERE device = 'phone'");
+    let _tablet = Level2Client::enter(&server, "ann", a, "tablet");
+    let names: BTreeSet<String> = devices().iter().map(|device| device["device"].as_str().unwrap().into()).collect();
+    assert_eq!(names, BTreeSet::from(["phone".to_owned(), "tablet".to_owned()]));
 }
 
 #[test]

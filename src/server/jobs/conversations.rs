@@ -17,6 +17,7 @@ pub use self::import::{Import, ImportStep};
 pub(super) use self::parts::refusal_of;
 pub use self::parts::{ConversationParts, Conversations, DeviceRules};
 pub use self::postbox::Postbox;
+pub use self::sweep::SeenDevices;
 use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::metrics::HistoryRead;

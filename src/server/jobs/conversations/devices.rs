@@ -99,6 +99,11 @@ impl Conversations {
     fn try_admit(&self, user: UserId, proven: &Proven, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
         let Some(account) = self.parts.accounts.get()?.user(user)? else { return Ok(None) };
         let history = self.history()?;
+        if let Proven::Password(_) = proven {
+            // It may be a new device. One that has been connected for long is not the one to be forgotten.
+            let connected = self.router().map(|router| router.attendance().connected_devices(user));
+            connected.filter(|devices| !devices.is_empty()).map_or(Ok(()), |devices| history.seen(&devices))?;
+        }
         let Some(logged_in) = self.write_login(history, user, proven, visitor)? else { return Ok(None) };
         if !self.parts.audience.has(user) {
             history.use_level2(user)?;

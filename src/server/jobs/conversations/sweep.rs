@@ -16,13 +16,23 @@ use crate::routing::router::Router;
 use crate::store::StoreError;
 use crate::store::history::{DeviceId, History, Touched};
 
+/// Whether a sweep writes that the devices of this node are seen now. Other nodes may have to forget
+/// the one that was not seen for longest.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeenDevices {
+    /// It does.
+    Written,
+    /// They were not long ago.
+    Known,
+}
+
 impl Conversations {
     /// Looks for what this node was not told within this time. Returns whether that was possible.
     /// Blocks.
-    pub fn sweep(&self, within: Duration) -> bool {
+    pub fn sweep(&self, within: Duration, sees: SeenDevices) -> bool {
         let knows_blocks = self.read_blocks();
         let Some(router) = self.router().filter(|_| !self.is_alone()) else { return knows_blocks };
-        let swept = self.try_sweep(&router, within);
+        let swept = self.try_sweep(&router, within, sees);
         let swept = swept.and_then(|()| self.look_at_watched());
         self.parts.outages.note("sweeping conversations", swept.as_ref().err());
         self.parts.metrics.sweep(if swept.is_ok() { SweepEvent::Done } else { SweepEvent::Failed }, 1);
@@ -34,7 +44,7 @@ impl Conversations {
         self.parts.bus.is_alone()
     }
 
-    fn try_sweep(&self, router: &Router, within: Duration) -> Result<(), StoreError> {
+    fn try_sweep(&self, router: &Router, within: Duration, sees: SeenDevices) -> Result<(), StoreError> {
         let Some(history) = self.parts.history.get()? else { return Ok(()) };
         let logins = router.attendance().logins();
         if logins.is_empty() {
@@ -42,6 +52,9 @@ impl Conversations {
         }
         // A login that is written after they were listed is not looked at.
         self.parts.metrics.sweep(SweepEvent::Ended, check_logins(&logins, history, router)?);
+        if sees == SeenDevices::Written {
+            logins.chunks(LOGINS_AT_ONCE).try_for_each(|some| history.seen(&ids(some)))?;
+        }
         let window = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
         let (mut posts, mut hinted) = (Vec::new(), Ok(()));
         for touched in history.touched(window, TOUCHED_MAX)? {
@@ -80,12 +93,15 @@ impl Conversations {
     }
 }
 
+fn ids(logins: &[DeviceLogin]) -> Vec<DeviceId> {
+    logins.iter().map(|login| login.device).collect()
+}
+
 /// Ends connections whose device has logged in or out elsewhere since. Returns how many.
 fn check_logins(logins: &[DeviceLogin], history: &dyn History, router: &Router) -> Result<usize, StoreError> {
     let mut ended = 0;
     for some in logins.chunks(LOGINS_AT_ONCE) {
-        let ids: Vec<DeviceId> = some.iter().map(|login| login.device).collect();
-        let last: HashMap<DeviceId, i64> = history.logins(&ids)?.into_iter().collect();
+        let last: HashMap<DeviceId, i64> = history.logins(&ids(some))?.into_iter().collect();
         for DeviceLogin { user, device, login } in some {
             let Some(reason) = end_of_login(*login, last.get(device).copied()) else { continue };
             for link in router.attendance().devices(*user, |other| other.device == *device && other.login == *login) {
