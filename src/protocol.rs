@@ -12,6 +12,7 @@
 use std::borrow::Cow;
 
 mod claims;
+mod flat;
 mod forward;
 mod kinds;
 pub mod level2;
@@ -79,6 +80,8 @@ impl<'f> Request<'f> {
         members.read(text)?;
         let msg_type = members.msg_type.id(text, "msgType")?;
         let id = |member: &Member<'f>, key| member.id(text, key);
+        let Members { repeated, is_one_line, .. } = members;
+        let forward = |as_chat| Forward::new(text, repeated, as_chat).on_one_line(is_one_line);
         let request = match msg_type.0 {
             1 => Request::Login {
                 user: id(&members.user_id, "USERID")?,
@@ -87,18 +90,14 @@ impl<'f> Request<'f> {
             },
             2 => Request::Register { name: members.name.text()?, password: members.password.text()? },
             3 => Request::Logout { user: id(&members.user_id, "USERID")? },
-            4 | 5 => Request::Chat {
-                from: members.sender(text),
-                to: id(&members.to, "TOID")?,
-                text: Forward::new(text, members.repeated, false),
-            },
+            4 | 5 => Request::Chat { from: members.sender(text), to: id(&members.to, "TOID")?, text: forward(false) },
             6 => Request::AddFriend { a: id(&members.u1, "U1")?, b: members.u2.asked(text, "U2")? },
             7 => Request::DeleteFriend { user: id(&members.from, "FROMID")?, friend: id(&members.to, "TOID")? },
             8 => Request::Contacts { user: id(&members.from, "FROMID")? },
             9 => Request::GroupChat {
                 from: id(&members.from, "FROMID")?,
                 group: id(&members.group, "GROUPID")?,
-                text: Forward::new(text, members.repeated, false),
+                text: forward(false),
             },
             10 => {
                 Request::JoinGroup { user: id(&members.from, "FROMID")?, group: members.group.asked(text, "GROUPID")? }
@@ -114,8 +113,7 @@ impl<'f> Request<'f> {
             15 => Request::Search { keyword: members.keyword.text()? },
             100 => match (members.sender(text), &members.to) {
                 (Some(Sender::Claimed(from)), to) if !matches!(to, Member::Missing) => {
-                    let forward = Forward::new(text, members.repeated, true);
-                    Request::OldChat { from, to: id(to, "TOID"), text: forward }
+                    Request::OldChat { from, to: id(to, "TOID"), text: forward(true) }
                 }
                 _ => Request::Fixed(NO_METHOD),
             },

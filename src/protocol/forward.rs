@@ -15,6 +15,8 @@ pub struct Forward<'f> {
     frame: &'f str,
     repeated: bool,
     as_chat: bool,
+    /// The frame is known to be on one line.
+    is_one_line: bool,
 }
 
 impl<'f> Forward<'f> {
@@ -22,19 +24,28 @@ impl<'f> Forward<'f> {
     /// is forwarded once: the last one counts here, but the first one may count for the recipient.
     /// `as_chat` changes its msgType to 4.
     pub(super) fn new(frame: &'f str, repeated: bool, as_chat: bool) -> Forward<'f> {
-        Forward { frame, repeated, as_chat }
+        Forward { frame, repeated, as_chat, is_one_line: false }
+    }
+
+    /// The same, whose frame is known to be on one line, or is not.
+    pub(super) fn on_one_line(self, is_one_line: bool) -> Forward<'f> {
+        Forward { is_one_line, ..self }
     }
 
     /// The text.
     pub fn text(self) -> Cow<'f, str> {
-        let text = match self {
-            Forward { frame, repeated: false, as_chat: false } => Cow::Borrowed(frame),
-            Forward { frame, repeated: false, as_chat: true } => Cow::Owned(as_chat(frame)),
-            Forward { frame, repeated: true, as_chat } => Cow::Owned(each_once(frame, as_chat)),
+        let Forward { frame, repeated, as_chat, is_one_line } = self;
+        let text = match (repeated, as_chat) {
+            (false, false) => Cow::Borrowed(frame),
+            (false, true) => Cow::Owned(self::as_chat(frame)),
+            (true, as_chat) => Cow::Owned(each_once(frame, as_chat)),
         };
         // Strings in JSON cannot contain raw newlines, so these are between tokens, where a blank
         // is equivalent.
-        if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some() { Cow::Owned(on_one_line(text)) } else { text }
+        match is_one_line || memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
+            true => text,
+            false => Cow::Owned(joined(text)),
+        }
     }
 }
 
@@ -72,7 +83,8 @@ fn each_once(frame: &str, as_chat: bool) -> String {
     if as_chat { self::as_chat(&text) } else { text }
 }
 
-fn on_one_line(text: Cow<'_, str>) -> String {
+/// The text with a blank in place of each line break.
+fn joined(text: Cow<'_, str>) -> String {
     let mut bytes = text.into_owned().into_bytes();
     for byte in &mut bytes {
         if matches!(byte, b'\n' | b'\r') {

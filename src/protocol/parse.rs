@@ -10,6 +10,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::claims::{Asked, BadRequest, Id, Sender};
+use super::flat::{self, FlatValue};
 use super::forward;
 
 /// The members of requests, as in the frame; of a repeated one, the last.
@@ -30,6 +31,8 @@ pub(super) struct Members<'f> {
     pub(super) repeated: bool,
     /// Whether there is a `level`, which no request of level 1 has.
     pub(super) has_level: bool,
+    /// Whether the frame is known to be on one line.
+    pub(super) is_one_line: bool,
 }
 
 /// One member's value.
@@ -48,6 +51,31 @@ pub(super) enum Member<'f> {
 impl<'f> Members<'f> {
     /// Fills the empty members from the frame.
     pub(super) fn read(&mut self, text: &'f str) -> Result<(), BadRequest> {
+        if flat::read(text, |key, value| self.take_flat(key, value)) {
+            self.is_one_line = true;
+            return Ok(());
+        }
+        *self = Members::default();
+        self.read_any(text)
+    }
+
+    /// Takes a member of a flat frame; false if it needs the parser.
+    #[inline]
+    fn take_flat(&mut self, key: &str, value: FlatValue<'f>) -> bool {
+        let Some(member) = self.of(key) else { return true };
+        let value = match value {
+            FlatValue::Integer(number) => Member::Integer(number),
+            FlatValue::Text(text) => Member::Text(Cow::Borrowed(text)),
+            FlatValue::Escaped => return false,
+        };
+        if !matches!(std::mem::replace(member, value), Member::Missing) {
+            self.repeated = true;
+        }
+        true
+    }
+
+    #[inline(never)]
+    fn read_any(&mut self, text: &'f str) -> Result<(), BadRequest> {
         let mut json = serde_json::Deserializer::from_str(text);
         // The visitors count the levels themselves, because the limit here is one more than the
         // parser's.
