@@ -13,6 +13,7 @@ use crate::readiness::Readiness;
 use crate::service::Service;
 use crate::stats::LoopWatch;
 use crate::stopping::Stop;
+use crate::timer::earlier;
 use crate::tokens::{Named, WAKE};
 
 pub(crate) struct EventLoop<H: Handler> {
@@ -111,8 +112,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadlines = [self.service.next_deadline(), self.door.next_deadline(), self.stop.next_deadline()];
-        deadlines.into_iter().flatten().min()
+        earlier(earlier(self.service.next_deadline(), self.door.next_deadline()), self.stop.next_deadline())
     }
 
     /// Handles the events of sockets.

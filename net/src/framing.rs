@@ -92,6 +92,13 @@ impl FrameReader {
         }
     }
 
+    /// Whether it finds nothing before more bytes arrive, if those received so far were taken. False
+    /// if it would have to look.
+    #[inline]
+    pub(crate) fn awaits_bytes(&self) -> bool {
+        matches!(self, FrameReader::Json(reader) if reader.awaits_bytes())
+    }
+
     /// Whether bytes that were skipped belong to a frame that has not ended.
     pub(crate) fn goes_on(&self) -> bool {
         matches!(self, FrameReader::WebSocket(reader) if reader.goes_on())
@@ -222,6 +229,7 @@ impl FrameWriter {
     }
 
     /// Appends the encoded frame to `out`.
+    #[inline]
     pub(crate) fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping {
         match self {
             FrameWriter::Json(writer) => writer.wrap(frame, out),
@@ -234,6 +242,7 @@ impl FrameWriter {
     /// Whether the client, as far as is known, recognizes a frame's end only by the end of a write,
     /// because nothing separates two frames. Then each frame needs a write of its own, and a pace
     /// may hold it.
+    #[inline]
     pub(crate) fn is_bare(&self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.is_bare(),

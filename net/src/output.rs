@@ -265,11 +265,15 @@ impl Output {
     /// `reports` gets the labels of the frames that asked for a report.
     pub(crate) fn acknowledge(&mut self, unacknowledged: usize, reports: &mut Vec<u32>) {
         let acknowledged = self.written.saturating_sub(unacknowledged);
-        while self.sent > 0 && self.kept + self.marks[0].len() <= acknowledged {
-            if let Some(Mark { content: Content::Frame(Fate::Report(label)), .. }) = self.forget_first() {
+        while self.sent > 0
+            && let Some(first) = self.marks.front()
+            && self.kept + first.len() <= acknowledged
+        {
+            if let Content::Frame(Fate::Report(label)) = first.content {
                 self.sent_reports -= 1;
                 reports.push(label);
             }
+            self.forget_first();
         }
         self.forget_worthless();
         self.ask_at = self.written - self.kept + SENT_BYTES_STEP;
@@ -290,16 +294,18 @@ impl Output {
     }
 
     /// Drops the first mark, which is written and no longer needed.
-    fn forget_first(&mut self) -> Option<Mark> {
-        let first = self.marks.pop_front()?;
-        self.sent -= 1;
-        self.kept += first.len();
-        Some(first)
+    #[inline]
+    fn forget_first(&mut self) {
+        if let Some(first) = self.marks.pop_front() {
+            self.sent -= 1;
+            self.kept += first.len();
+        }
     }
 
     /// Drops what is written and precedes everything that may be returned or reported; and its
     /// bytes once they are most of the buffer, so that a slow reader's buffer does not contain
     /// bytes written long ago.
+    #[inline]
     fn forget_worthless(&mut self) {
         // Most often the first mark is needed, and its frame is near the front of the buffer.
         let is_needed = self.marks.front().is_some_and(|first| self.sent == 0 || !first.is_worthless());
@@ -314,6 +320,7 @@ impl Output {
         self.kept > self.bytes.len() / 2
     }
 
+    #[inline(never)]
     fn forget_front(&mut self) {
         while self.sent > 0 && self.marks[0].is_worthless() {
             self.forget_first();

@@ -20,7 +20,7 @@ use crate::showing::{READ_BYTES, Shown, read_and_show, tell_hang_up, tell_report
 use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
 use crate::stats::LoopStats;
-use crate::timer::{Deadline, Timers};
+use crate::timer::{Deadline, Timers, earlier};
 use crate::tokens;
 use crate::turn::Listed;
 use crate::waiting::News;
@@ -84,7 +84,7 @@ impl<H: Handler> Service<H> {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        [self.timers.next(), self.turn.next_errand()].into_iter().flatten().min()
+        earlier(self.timers.next(), self.turn.next_errand())
     }
 
     /// Begins to serve a connection.
@@ -227,8 +227,13 @@ impl<H: Handler> Service<H> {
     /// An event of the socket does not repeat an item that the application answered with "later",
     /// and a connection that has used up its budget is served in the next turn.
     fn serve_unless_waiting(&mut self, id: ConnId) {
+        let is_over =
+            |service: &mut Service<H>| service.connections.get_mut(id).is_some_and(|conn| conn.waiting.is_over());
+        if is_over(self) {
+            return self.serve(id);
+        }
         self.hear_reports(id);
-        if self.connections.get_mut(id).is_some_and(|conn| conn.waiting.is_over()) {
+        if is_over(self) {
             self.serve(id);
         }
     }
@@ -266,49 +271,18 @@ impl<H: Handler> Service<H> {
         let was_held = conn.waiting.is_for_application();
         closing.turn.budget.begin_serving(conn.link.share());
         match conn.phase {
-            ConnectionPhase::Open(_) => self.read(id, &mut scratch),
+            ConnectionPhase::Open(_) => read(&mut closing, conn, &mut scratch),
             ConnectionPhase::Draining(_) => closing.drain_on(conn),
             ConnectionPhase::Lingering => closing.discard(conn, &mut scratch),
             ConnectionPhase::Dead => {}
         }
+        closing.turn.budget.end_serving();
+        let is_held = conn.waiting.is_for_application();
         self.scratch = scratch;
-        self.turn.budget.end_serving();
-        if !was_held {
+        if is_held && !was_held {
             self.hear_reports(id);
         }
         self.turn.relieve();
-    }
-
-    /// Shows the application the received input, and notes what the connection then waits for.
-    fn read(&mut self, id: ConnId, scratch: &mut [u8]) {
-        let Some((conn, mut closing)) = self.closing(id) else { return };
-        let now = closing.turn.now();
-        let shown = read_and_show(closing.handler, closing.turn, conn, scratch);
-        match shown {
-            Shown::All | Shown::Over(_) => conn.waiting.end(),
-            Shown::Held => conn.waiting.await_application(),
-            Shown::Congested => conn.waiting.await_client(),
-            Shown::Costly | Shown::More => conn.queue(closing.ready, now),
-        }
-        match shown {
-            // A held item was not shown because there was nothing new, so it must still be shown.
-            Shown::Costly if conn.waiting.is_for_application() => conn.waiting.show_again(),
-            Shown::Costly | Shown::More => conn.waiting.end(),
-            Shown::All | Shown::Over(_) | Shown::Held | Shown::Congested => {}
-        }
-        let kept = conn.kept_bytes();
-        if let ConnectionPhase::Open(app) = &mut conn.phase
-            && !closing.handler.on_kept(app, kept)
-        {
-            conn.refuse_input();
-            conn.queue(closing.ready, now);
-        }
-        if conn.watch_frame(now) {
-            closing.timers.set(now + closing.settings.frame_timeout, id, Deadline::Frame);
-        }
-        if let Shown::Over(reason) = shown {
-            closing.close(conn, reason);
-        }
     }
 
     /// A connection, with the parts needed to end it.
@@ -449,6 +423,37 @@ impl<H: Handler> Service<H> {
             timers.set(at, id, Deadline::Reminder);
         }
         timers.sweep(connections.len(), |id| connections.get_mut(id).is_some());
+    }
+}
+
+/// Shows the application the received input, and notes what the connection then waits for.
+fn read<H: Handler>(closing: &mut Closing<'_, H>, conn: &mut Conn<H>, scratch: &mut [u8]) {
+    let now = closing.turn.now();
+    let shown = read_and_show(closing.handler, closing.turn, conn, scratch);
+    match shown {
+        Shown::All | Shown::Over(_) => conn.waiting.end(),
+        Shown::Held => conn.waiting.await_application(),
+        Shown::Congested => conn.waiting.await_client(),
+        Shown::Costly | Shown::More => conn.queue(closing.ready, now),
+    }
+    match shown {
+        // A held item was not shown because there was nothing new, so it must still be shown.
+        Shown::Costly if conn.waiting.is_for_application() => conn.waiting.show_again(),
+        Shown::Costly | Shown::More => conn.waiting.end(),
+        Shown::All | Shown::Over(_) | Shown::Held | Shown::Congested => {}
+    }
+    let kept = conn.kept_bytes();
+    if let ConnectionPhase::Open(app) = &mut conn.phase
+        && !closing.handler.on_kept(app, kept)
+    {
+        conn.refuse_input();
+        conn.queue(closing.ready, now);
+    }
+    if conn.watch_frame(now) {
+        closing.timers.set(now + closing.settings.frame_timeout, conn.link.id, Deadline::Frame);
+    }
+    if let Shown::Over(reason) = shown {
+        closing.close(conn, reason);
     }
 }
 

@@ -136,6 +136,9 @@ fn show<H: Handler>(
         if turn.is_spent() {
             return (consumed, Shown::Costly);
         }
+        if consumed == bytes.len() && consumed > 0 && awaits_bytes(conn) {
+            return (consumed, Shown::All);
+        }
         // The end is shown in any case, because it needs no answer.
         if taken == FRAMES_BETWEEN_LOOKS && consumed < bytes.len() {
             taken = 0;
@@ -243,6 +246,11 @@ fn is_congested<A, M>(turn: &mut Turn<M>, conn: &Connection<A, M>) -> bool {
     turn.flush();
     conn.link.flush(turn);
     conn.link.is_congested()
+}
+
+/// Whether nothing more is found in no bytes at all, and the end of the input is not to be shown.
+fn awaits_bytes<A, M>(conn: &Connection<A, M>) -> bool {
+    conn.reader.awaits_bytes() && conn.input != InputState::Ended && conn.blanks < BLANKS_UNSHOWN_MAX
 }
 
 /// Finds the next item. `bytes` are all received and unconsumed bytes.

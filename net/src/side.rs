@@ -133,6 +133,7 @@ impl Side {
 
     /// Lists this link to be written at the end of the turn, unless this turn has listed it
     /// already, its socket is full, or it writes no longer. `answered`: the frame is a reply.
+    #[inline]
     fn list<L: Listed>(&mut self, link: &Arc<L>, turn: &mut Turn<L>, len: usize, answered: bool) {
         turn.note_sent(len);
         if self.blocked || !self.state.writes() {
@@ -223,13 +224,23 @@ impl Side {
         };
         self.blocked = written == Written::Blocked;
         match written {
+            // Most often the next look is planned already, and is soon enough.
+            Written::All | Written::Blocked if self.needs_no_look(turn.now()) => {}
             Written::All | Written::Blocked => self.look_after(reach, link, turn),
             Written::Broken => self.state = SideState::Sealed,
         }
         written
     }
 
+    /// Whether nothing need be asked about what was written, and nothing new be planned.
+    #[inline]
+    fn needs_no_look(&self, now: Instant) -> bool {
+        let Some(output) = &self.output else { return true };
+        output.only_awaits_errand(now) && !output.is_much_sent() && !self.in_doubt
+    }
+
     /// Writes what the transport keeps ahead.
+    #[inline]
     fn write_ahead(&mut self, reach: Reach<'_>) -> Written {
         match self.transport.flush(reach.socket) {
             Ok(()) => Written::All,
@@ -241,18 +252,15 @@ impl Side {
     fn write_output(&mut self, reach: Reach<'_>, now: Instant) -> Written {
         let Some(output) = &mut self.output else { return Written::All };
         let transport = &mut self.transport;
-        let wire = |bytes: &[u8]| transport.write(reach.socket, bytes);
-        let written = match reach.pace {
-            _ if !self.writer.is_bare() => output.write_to(wire, Writing::Together),
-            Some(pace) if self.paced => {
-                // The turn may have begun a while ago, and what is written now is what the client
-                // is busy with from now on.
-                output.write_paced(wire, pace, now.max(Instant::now()), reach.output_bytes_max / 2)
+        let written = match (self.writer.is_bare(), reach.pace) {
+            (true, Some(pace)) if self.paced => write_paced(output, transport, reach, pace, now),
+            (is_bare, _) => {
+                let how = if is_bare { Writing::OneByOne } else { Writing::Together };
+                output.write_to(|bytes| transport.write(reach.socket, bytes), how)
             }
-            Some(_) | None => output.write_to(wire, Writing::OneByOne),
         };
         match written {
-            Written::All if self.transport.ahead() > 0 => Written::Blocked,
+            Written::All if transport.ahead() > 0 => Written::Blocked,
             written => written,
         }
     }
@@ -261,10 +269,6 @@ impl Side {
     /// has not.
     fn look_after<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) {
         let Some(output) = &self.output else { return };
-        // Most often the next look is planned already, and is soon enough.
-        if output.only_awaits_errand(turn.now()) && !output.is_much_sent() && !self.in_doubt {
-            return;
-        }
         if output.awaits_report() || output.is_much_sent() || self.in_doubt {
             self.ask(reach, turn);
         }
@@ -386,6 +390,15 @@ impl Side {
         }
         back
     }
+}
+
+/// Writes as much as a client is to get at once. A separate function, because few are paced.
+#[inline(never)]
+fn write_paced(output: &mut Output, transport: &mut Transport, reach: Reach<'_>, pace: &Pace, now: Instant) -> Written {
+    // The turn may have begun a while ago, and what is written now is what the client is busy with
+    // from now on.
+    let now = now.max(Instant::now());
+    output.write_paced(|bytes| transport.write(reach.socket, bytes), pace, now, reach.output_bytes_max / 2)
 }
 
 fn has_stalled(output: &Output, now: Instant) -> bool {

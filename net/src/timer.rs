@@ -25,6 +25,15 @@ pub(crate) enum Deadline {
     Reminder,
 }
 
+/// The earlier of two deadlines.
+#[inline]
+pub(crate) fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// Deadlines in the order in which they pass.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {

@@ -75,6 +75,7 @@ impl Transport {
     }
 
     /// Writes payload; how many bytes of it were taken.
+    #[inline]
     pub(crate) fn write(&mut self, socket: &Socket, payload: &[u8]) -> io::Result<usize> {
         match self {
             Transport::Plain => socket.write(payload),
@@ -85,6 +86,7 @@ impl Transport {
     }
 
     /// Writes what is kept ahead. It would block until all of it is written.
+    #[inline]
     pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         match self {
             Transport::Plain => {
@@ -98,6 +100,7 @@ impl Transport {
     }
 
     /// Bytes that are kept ahead: their payload was taken, and the socket has not taken them.
+    #[inline]
     pub(crate) fn ahead(&self) -> usize {
         match self {
             Transport::Plain => 0,

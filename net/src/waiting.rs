@@ -54,11 +54,11 @@ impl Waiting {
     }
 
     pub(crate) fn is_for_application(self) -> bool {
-        matches!(self.then(), Then::ShowAgain | Then::AwaitApplication)
+        matches!(self, Waiting::Application | Waiting::Turn { then: Then::ShowAgain | Then::AwaitApplication, .. })
     }
 
     pub(crate) fn is_for_client(self) -> bool {
-        self.then() == Then::AwaitClient
+        matches!(self, Waiting::Client | Waiting::Turn { then: Then::AwaitClient, .. })
     }
 
     pub(crate) fn is_for_turn(self) -> bool {

@@ -242,6 +242,12 @@ impl Decoder {
         matches!(self.state, ScanState::Inside(_) | ScanState::Beginning { begun: true })
     }
 
+    /// Whether it is before a frame of which nothing was looked at.
+    #[inline]
+    pub(super) fn is_between(&self) -> bool {
+        matches!(self.state, ScanState::Between)
+    }
+
     /// Whether an item was shown and not taken.
     #[inline]
     pub fn has_shown(&self) -> bool {
@@ -404,7 +410,13 @@ fn blank(len: usize) -> Item {
 impl Rubbish {
     /// Scans more of it. Returns its length if its end is found, and whether it ends a line.
     fn find_end(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
-        for (at, &byte) in bytes.iter().enumerate() {
+        let mut at = 0;
+        loop {
+            if self.begun && self.arrays == 0 && self.place == ScanPlace::Outside {
+                // No other byte has a meaning here.
+                at += memchr::memchr2(b'\n', b'{', &bytes[at..])?;
+            }
+            let byte = *bytes.get(at)?;
             let may_nest = !std::mem::replace(&mut self.begun, true) || self.arrays > 0;
             match (self.place, byte) {
                 (_, b'\n') => return Some((at + 1, true)),
@@ -422,8 +434,8 @@ impl Rubbish {
                 (ScanPlace::Outside, b'{') if self.arrays == 0 => return Some((at, false)),
                 (ScanPlace::InString | ScanPlace::Outside | ScanPlace::Broken, _) => {}
             }
+            at += 1;
         }
-        None
     }
 }
 

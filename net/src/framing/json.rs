@@ -92,6 +92,11 @@ impl JsonReader {
     }
 
     #[inline]
+    pub(super) fn awaits_bytes(&self) -> bool {
+        self.decoder.is_between()
+    }
+
+    #[inline]
     pub(super) fn is_inside(&self) -> bool {
         self.decoder.is_inside()
     }
@@ -106,6 +111,7 @@ impl JsonReader {
 }
 
 impl JsonWriter {
+    #[inline]
     pub(super) fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping {
         out.extend_from_slice(frame);
         if self.line {
@@ -116,6 +122,7 @@ impl JsonWriter {
         Wrapping { head: 0, tail: u8::from(self.line) }
     }
 
+    #[inline]
     pub(super) fn is_bare(&self) -> bool {
         !self.line
     }
