@@ -137,7 +137,10 @@ impl Session {
             Input::Outcome(outcome) => self.on_outcome(outcome, known, effects),
             Input::Spread => self.on_spread(),
             Input::OptedIn(user) => self.on_opted_in(user),
-            Input::Settled(settled) => self.on_settled(&settled, effects),
+            Input::Settled(settled) => {
+                self.settle(&settled, effects);
+                Flow::Taken
+            }
             Input::Sent => self.on_sent(effects),
             Input::Reminder { now } => self.on_reminder(now, known, effects),
             Input::MailboxWanted { now, undelivered_bytes } => self.on_mailbox_wanted(now, undelivered_bytes, effects),
@@ -301,8 +304,12 @@ impl Session {
         Flow::Taken
     }
 
-    fn on_settled(&mut self, settled: &Settled, effects: &mut Effects<'_>) -> Flow {
-        let Some(Failures { failed, full }) = self.unsettled.settle(settled) else { return Flow::Taken };
+    /// The same as [`Input::Settled`], for frames whose fate is known as soon as they are forwarded.
+    pub fn settle(&mut self, settled: &Settled, effects: &mut Effects<'_>) {
+        let Some(Failures { failed, full }) = self.unsettled.settle(settled) else { return };
+        if failed == 0 && !matches!(self.phase, Phase::Settling { .. }) {
+            return;
+        }
         let refusal = |nth| if nth < full { protocol::MAILBOX_FULL } else { protocol::NOT_KEPT };
         match std::mem::replace(&mut self.phase, Phase::Ready) {
             // Only its own push was on its way.
@@ -313,7 +320,7 @@ impl Session {
                 effects.extend((0..failed).map(|nth| Effect::Reply(refusal(nth).into())));
             }
         }
-        Flow::Taken
+        self.check_invariants();
     }
 
     fn on_reminder(&mut self, now: Instant, known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {

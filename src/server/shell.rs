@@ -61,7 +61,7 @@ impl Shell {
         while !effects.is_empty() {
             let settled = self.carry_out(turn, link, (session, level2), holder, &mut effects);
             if settled.frames > 0 {
-                session.on(Input::Settled(settled), &known, &mut effects);
+                session.settle(&settled, &mut effects);
             }
         }
         if session.is_logged_in() != seat.is_users() {
