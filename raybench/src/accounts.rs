@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process;
 use std::thread;
@@ -11,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::carrier::Address;
 use crate::progress::Progress;
 use crate::wire::{self, Client, Framing};
 
@@ -27,7 +27,7 @@ const REGISTRARS: usize = 8;
 /// Returns `count` accounts of the server at `address`. Accounts that `file` lacks are registered
 /// and added to it.
 pub(crate) fn provide(
-    address: SocketAddr,
+    address: Address,
     count: usize,
     file: Option<&Path>,
     progress: &Progress,
@@ -50,7 +50,7 @@ pub(crate) fn provide(
 }
 
 /// A new connection on which this user is logged in.
-pub(crate) fn log_in(address: SocketAddr, account: &Account, framing: Framing) -> io::Result<Client> {
+pub(crate) fn log_in(address: Address, account: &Account, framing: Framing) -> io::Result<Client> {
     let mut client = Client::connect(address, framing)?;
     client.ask(&wire::login(account.id, &account.password))?;
     Ok(client)
@@ -70,7 +70,7 @@ fn about(path: &Path, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-fn register(address: SocketAddr, count: usize, progress: &Progress) -> io::Result<Vec<Account>> {
+fn register(address: Address, count: usize, progress: &Progress) -> io::Result<Vec<Account>> {
     // Names must differ from those of other runs.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = format!("raybench-{:x}-{:x}", process::id(), now.as_micros());

@@ -6,16 +6,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::carrier::{Address, Stream};
 use crate::interrupt;
 use crate::phase::{Phase, Watch};
 use crate::progress::Progress;
 use crate::talk::QUIET;
 use crate::tally::{Findings, record};
+use crate::tls::unless_full;
 use crate::wire::{self, Framing};
 
 /// The reply to a login or a logout that succeeded.
@@ -73,18 +74,18 @@ const TURN: Duration = Duration::from_millis(1);
 /// network: another address for each thousand, and others in each run. Otherwise the kernel's
 /// search for a free port takes milliseconds once more than half of the ports of an address are in
 /// use or were in use a minute ago.
-fn begin_to_connect(address: SocketAddr) -> io::Result<TcpStream> {
+fn begin_to_connect(address: Address) -> io::Result<Stream> {
     static BEGUN: AtomicUsize = AtomicUsize::new(0);
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address.socket), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
-    if address.ip() == Ipv4Addr::LOCALHOST {
+    if address.socket.ip() == Ipv4Addr::LOCALHOST {
         let from = source(BEGUN.fetch_add(1, Ordering::Relaxed), std::process::id());
         socket.bind(&SocketAddr::from((from, 0)).into())?;
     }
-    match socket.connect(&address.into()) {
+    match socket.connect(&address.socket.into()) {
         Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => Err(error),
-        Ok(()) | Err(_) => Ok(TcpStream::from_std(socket.into())),
+        Ok(()) | Err(_) => Stream::new(socket.into(), address),
     }
 }
 
@@ -98,7 +99,7 @@ const CONNECTIONS_PER_ADDRESS: usize = 1_000;
 
 struct Asker {
     /// `None` before the connection is due and after it has ended.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     is_connected: bool,
     script: Vec<Step>,
     step: usize,
@@ -129,7 +130,7 @@ struct Asking<'a, S> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inquiry<'a> {
     /// The connections are spread over these addresses.
-    pub(crate) addresses: &'a [SocketAddr],
+    pub(crate) addresses: &'a [Address],
     pub(crate) connections: usize,
     pub(crate) course: Course,
     /// The number of histograms for the counted answers.
@@ -236,12 +237,10 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
             self.finish(index);
             return;
         }
-        let begun =
-            begin_to_connect(self.inquiry.addresses[index % self.inquiry.addresses.len()]).and_then(|mut stream| {
-                let interest = Interest::READABLE | Interest::WRITABLE;
-                self.poll.registry().register(&mut stream, Token(index), interest)?;
-                Ok(stream)
-            });
+        let begun = begin_to_connect(self.inquiry.addresses[index % self.inquiry.addresses.len()]).and_then(|stream| {
+            stream.register(&self.poll, Token(index))?;
+            Ok(stream)
+        });
         match begun {
             Ok(stream) => {
                 let asker = &mut self.askers[index];
@@ -261,12 +260,12 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
                 return Ok(());
             };
             if !asker.is_connected {
-                match stream.take_error()? {
+                match stream.socket().take_error()? {
                     Some(error) => {
                         self.fail(index, &wire::explain(error));
                         return Ok(());
                     }
-                    None if stream.peer_addr().is_err() => return Ok(()),
+                    None if stream.socket().peer_addr().is_err() => return Ok(()),
                     None => asker.is_connected = true,
                 }
             }
@@ -282,6 +281,10 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
                         return Ok(());
                     }
                 }
+            }
+            if let Err(error) = stream.flush().or_else(unless_full) {
+                self.fail(index, &error);
+                return Ok(());
             }
             let mut piece = [0; 512];
             match stream.read(&mut piece) {
@@ -303,8 +306,8 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
     /// Checks a connection that stays open and must receive nothing.
     fn check_silence(&mut self, index: usize) {
         let asker = &mut self.askers[index];
-        let Some(stream) = &asker.stream else { return };
-        let why = match stream.peek(&mut [0]) {
+        let Some(stream) = &mut asker.stream else { return };
+        let why = match stream.look() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Ok(1..) => {
                 self.findings.counts.foreign += 1;
@@ -400,7 +403,8 @@ mod tests {
                 held.push(stream);
             }
         });
-        let inquiry = Inquiry { addresses: &[address], connections, course: Course::Ramp(over), kinds: 1, patience };
+        let inquiry =
+            Inquiry { addresses: &[address.into()], connections, course: Course::Ramp(over), kinds: 1, patience };
         let (phase, progress) = (Phase::default(), Progress::new(true));
         phase.begin_measured();
         let script = |_, _| vec![Step::new("ask", "yes", Framing::Lines).counted(0)];

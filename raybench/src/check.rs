@@ -96,10 +96,10 @@ fn check_targets(workload: &Workload, targets: &[Target]) -> Result<(), &'static
                             a comparison, to -a and -b",
                 );
             }
-            (Workload::Cross(_), Target::Relay) => {
+            (Workload::Cross(_), Target::Relay(_)) => {
                 return Err("the relay has no nodes: cross cannot be measured with it");
             }
-            (_, Target::Relay) => return Err("the relay knows pairs and groups only"),
+            (_, Target::Relay(_)) => return Err("the relay knows pairs and groups only"),
             (_, Target::Server { .. }) => {}
         }
     }

@@ -148,6 +148,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::carrier::Carrier;
     use crate::progress::Progress;
     use crate::target::Target;
 
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn an_error_keeps_the_rounds_before_it_and_leaves_no_file() {
         let context = || Context {
-            target: Target::Relay,
+            target: Target::Relay(Carrier::Tcp),
             accounts: None,
             warm_up: Duration::ZERO,
             measured: Duration::ZERO,

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod ask;
+mod carrier;
 mod check;
 mod compare;
 mod environment;
@@ -22,6 +23,8 @@ mod rooms;
 mod talk;
 mod tally;
 mod target;
+mod tls;
+mod websocket;
 mod wire;
 mod workload;
 
@@ -190,8 +193,9 @@ enum End {
 fn run(options: &Options, settings: Vec<(String, String)>) -> io::Result<End> {
     let common = &options.common;
     let workload = match &options.mode {
-        Mode::Relay { listen, room, split_at } => {
-            let settings = relay::Settings { listen: *listen, room: usize::from(*room), split_at: *split_at };
+        Mode::Relay { listen, room, split_at, tls } => {
+            let settings =
+                relay::Settings { listen: *listen, room: usize::from(*room), split_at: *split_at, tls: *tls };
             return relay::run(settings).map(|()| End::Complete);
         }
         Mode::Workload(workload) | Mode::Compare { workload, .. } => workload,

@@ -1,11 +1,11 @@
 //! Users who write to others who are offline, and these come back.
 
 use std::io;
-use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::accounts::{self, Account};
+use crate::carrier::Address;
 use crate::interrupt;
 use crate::limits::need_descriptors;
 use crate::tally::{Outcome, Received, What, record, times};
@@ -169,7 +169,7 @@ fn fetch_all(
 #[derive(Clone, Copy)]
 struct Absent<'a> {
     account: &'a Account,
-    address: SocketAddr,
+    address: Address,
 }
 
 impl Absent<'_> {

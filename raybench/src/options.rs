@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgMatches, Args, Command, Parser, Subcommand};
 
+use crate::carrier::{Address, Carrier};
 use crate::talk;
 use crate::target::{self, Target};
 use crate::wire::Framing;
@@ -29,9 +30,11 @@ pub(crate) struct Options {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Addresses of the nodes, HOST:PORT, separated by commas; the connections are spread over them
-    #[arg(long, global = true, value_delimiter = ',', value_parser = target::address, default_value = "127.0.0.1:6000")]
-    pub(crate) address: Vec<SocketAddr>,
+    /// Addresses of the nodes, HOST:PORT, separated by commas; the connections are spread over them.
+    /// tls://HOST:PORT speaks TLS, ws://HOST:PORT is a WebSocket (pairs, cross, group at level 1,
+    /// idle, login, offline, ramp)
+    #[arg(long, global = true, value_delimiter = ',', value_parser = str::parse::<Address>, default_value = "127.0.0.1:6000")]
+    pub(crate) address: Vec<Address>,
     /// PIDs of the server's processes, if they run on this machine: their processor time and memory
     /// are measured
     #[arg(long, global = true, value_delimiter = ',', value_parser = target::pid)]
@@ -67,7 +70,7 @@ pub(crate) enum Mode {
     Workload(Workload),
     /// Run a workload against two targets, in turns, and show the ratios
     Compare {
-        /// The baseline: relay, or ADDRESS[,ADDRESS...][@PID[,PID...]]
+        /// The baseline: relay, tls-relay (the same with TLS), or ADDRESS[,ADDRESS...][@PID[,PID...]]
         #[arg(short)]
         a: Target,
         /// The target to compare with it, in the same form
@@ -92,6 +95,9 @@ pub(crate) enum Mode {
         /// closing brace)
         #[arg(long)]
         split_at: Option<u8>,
+        /// Speak TLS, with a certificate that is made for the run
+        #[arg(long)]
+        tls: bool,
     },
 }
 
@@ -267,7 +273,7 @@ pub(crate) struct Bare {
 impl Common {
     pub(crate) fn target(&self) -> Target {
         if self.relay {
-            return Target::Relay;
+            return Target::Relay(Carrier::Tcp);
         }
         Target::Server { addresses: self.address.clone(), pids: self.pid.clone() }
     }
@@ -379,7 +385,7 @@ mod tests {
     fn a_comparison_takes_the_options_of_its_workload() {
         let line = "raybench compare -a relay -b 127.0.0.1:6000@1 --rounds 3 pairs --window 32 --seconds 2";
         let options = Options::try_parse_from(line.split(' ')).expect("it is right");
-        assert!(matches!(options.mode, Mode::Compare { a: Target::Relay, rounds: 3, .. }));
+        assert!(matches!(options.mode, Mode::Compare { a: Target::Relay(Carrier::Tcp), rounds: 3, .. }));
         assert_eq!(options.common.seconds, Duration::from_secs(2));
     }
 

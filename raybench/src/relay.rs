@@ -9,10 +9,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustls::{ServerConfig, ServerConnection};
+
+use crate::carrier::{Address, Carrier};
+use crate::tls;
 
 /// The settings of a relay.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +28,8 @@ pub(crate) struct Settings {
     /// Write each frame, up to and including this byte, in a write of its own, as a server must if
     /// its clients take one read for one frame.
     pub(crate) split_at: Option<u8>,
+    /// Speak TLS.
+    pub(crate) tls: bool,
 }
 
 /// The byte that each connection is sent first.
@@ -43,7 +50,8 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
     let _ = epoll::add(&epoll, io::stdin().as_fd(), EventData::new_u64(STANDARD_INPUT), EventFlags::IN);
     // The sockets are blocking: they are read when they are readable, and a receiver that does not
     // read may block the relay.
-    let mut connections: Vec<Option<TcpStream>> = Vec::new();
+    let tls = settings.tls.then(tls::server).transpose()?;
+    let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut events = Vec::with_capacity(256);
     let mut buffer = vec![0; 256 * 1024];
     loop {
@@ -55,10 +63,10 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
         for event in &events {
             match event.data.u64() {
                 LISTENER => {
-                    match accept(&listener) {
+                    match accept(&listener, tls.as_ref()) {
                         Ok(connection) => {
                             let index = EventData::new_u64(connections.len() as u64);
-                            epoll::add(&epoll, &connection, index, EventFlags::IN)?;
+                            epoll::add(&epoll, &connection.socket, index, EventFlags::IN)?;
                             connections.push(Some(connection));
                         }
                         Err(error) => {
@@ -81,19 +89,54 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
     }
 }
 
-fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
-    let (mut connection, _) = listener.accept()?;
-    connection.set_nodelay(true)?;
-    // A client that has received this byte is in its room.
+/// One connection. With TLS, one read of the socket is followed by as many reads of what it has brought.
+struct Connection {
+    socket: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+}
+
+impl Connection {
+    /// Reads what one read of the socket brings: 0 at the end, nothing if it is no payload.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        let Connection { socket, tls } = self;
+        let Some(tls) = tls else { return socket.read(buffer).map(Some) };
+        if tls.read_tls(socket)? == 0 {
+            return Ok(Some(0));
+        }
+        tls.process_new_packets().map_err(io::Error::other)?;
+        tls::flush(&mut **tls, socket)?;
+        match tls.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let Connection { socket, tls } = self;
+        let Some(tls) = tls else { return socket.write_all(bytes) };
+        while !bytes.is_empty() {
+            bytes = &bytes[tls::write(&mut **tls, socket, bytes)?..];
+        }
+        Ok(())
+    }
+}
+
+fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) -> io::Result<Connection> {
+    let (socket, _) = listener.accept()?;
+    socket.set_nodelay(true)?;
+    let tls = tls.map(|config| ServerConnection::new(config.clone()).map(Box::new)).transpose();
+    let mut connection = Connection { socket, tls: tls.map_err(io::Error::other)? };
+    // A client that has received this byte is in its room. With TLS it follows the handshake.
     connection.write_all(&[ACCEPTED])?;
     Ok(connection)
 }
 
-fn relay(connections: &mut [Option<TcpStream>], index: usize, settings: Settings, buffer: &mut [u8]) {
+fn relay(connections: &mut [Option<Connection>], index: usize, settings: Settings, buffer: &mut [u8]) {
     let Some(from) = connections[index].as_mut() else { return };
     let received = match from.read(buffer) {
-        Ok(len @ 1..) => &buffer[..len],
-        Ok(0) | Err(_) => {
+        Ok(None) => return,
+        Ok(Some(len @ 1..)) => &buffer[..len],
+        Ok(Some(0)) | Err(_) => {
             connections[index] = None;
             return;
         }
@@ -115,15 +158,18 @@ fn relay(connections: &mut [Option<TcpStream>], index: usize, settings: Settings
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Address,
 }
 
 impl Relay {
-    pub(crate) fn start(room: usize, split_at: Option<u8>) -> io::Result<Relay> {
+    pub(crate) fn start(room: usize, split_at: Option<u8>, carrier: Carrier) -> io::Result<Relay> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["relay", "--listen", "127.0.0.1:0", "--room", &room.to_string()]);
         if let Some(byte) = split_at {
             command.args(["--split-at", &byte.to_string()]);
+        }
+        if carrier == Carrier::Tls {
+            command.arg("--tls");
         }
         // Ctrl-C on the terminal is for this process, which then ends the relay.
         command.process_group(0);
@@ -132,9 +178,9 @@ impl Relay {
         if let Some(output) = child.stdout.take() {
             BufReader::new(output).read_line(&mut line)?;
         }
-        let address = line.trim().parse();
-        let mut relay = Relay { child, address: SocketAddr::from(([127, 0, 0, 1], 0)) };
-        relay.address = address.map_err(|_| io::Error::other("the relay did not start"))?;
+        let socket = line.trim().parse();
+        let mut relay = Relay { child, address: Address { socket: SocketAddr::from(([127, 0, 0, 1], 0)), carrier } };
+        relay.address.socket = socket.map_err(|_| io::Error::other("the relay did not start"))?;
         Ok(relay)
     }
 

@@ -1,10 +1,10 @@
 //! Sets up who talks to whom: pairs and groups are rooms, of two and of more.
 
 use std::io::{self, Read};
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 
 use crate::accounts::{self, Account};
+use crate::carrier::{Address, Stream};
 use crate::progress::Progress;
 use crate::relay;
 use crate::wire::{self, Client, Framing, Template, To};
@@ -26,20 +26,20 @@ pub(crate) struct Plan {
 /// The connections of one room. The first ones send; all the others of the room receive.
 #[derive(Debug)]
 pub(crate) struct Room {
-    pub(crate) members: Vec<TcpStream>,
+    pub(crate) members: Vec<Stream>,
     pub(crate) templates: Vec<Template>,
 }
 
 /// The rooms, and further connections that must only stay open.
 pub(crate) struct Rooms {
     pub(crate) rooms: Vec<Room>,
-    pub(crate) bystanders: Vec<TcpStream>,
+    pub(crate) bystanders: Vec<Stream>,
 }
 
 /// Sets up the rooms on a server: registers and logs in users, creates groups.
 pub(crate) fn on_server(
     plan: Plan,
-    addresses: &[SocketAddr],
+    addresses: &[Address],
     accounts_file: Option<&Path>,
     progress: &Progress,
 ) -> io::Result<Rooms> {
@@ -66,7 +66,7 @@ pub(crate) fn on_server(
     Ok(Rooms { rooms, bystanders: bystanders.collect::<io::Result<_>>()? })
 }
 
-fn log_in(address: SocketAddr, account: &Account, plan: Plan, progress: &Progress) -> io::Result<Client> {
+fn log_in(address: Address, account: &Account, plan: Plan, progress: &Progress) -> io::Result<Client> {
     let client = accounts::log_in(address, account, plan.framing)?;
     progress.step();
     Ok(client)
@@ -95,7 +95,7 @@ fn set_up(mut clients: Vec<Client>, accounts: &[Account], plan: Plan) -> io::Res
 }
 
 /// Sets up the rooms on a relay, which makes rooms of consecutive connections and has no users.
-pub(crate) fn on_relay(plan: Plan, address: SocketAddr) -> io::Result<Rooms> {
+pub(crate) fn on_relay(plan: Plan, address: Address) -> io::Result<Rooms> {
     let room = || -> io::Result<Room> {
         let members = (0..plan.members).map(|_| {
             let mut stream = Client::connect(address, plan.framing)?.into_stream()?;

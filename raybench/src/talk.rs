@@ -2,15 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 
+use crate::carrier::Stream;
 use crate::phase::{Phase, Watch};
 use crate::rooms::Room;
 use crate::tally::{Arrival, Findings, Received, record};
@@ -39,7 +38,7 @@ pub(crate) const TURN: Duration = Duration::from_millis(20);
 pub(crate) const TIMER: Token = Token(usize::MAX);
 
 struct Seat {
-    stream: TcpStream,
+    stream: Stream,
     /// The beginning of a frame whose rest has not arrived.
     partial: Vec<u8>,
     /// Bytes to write; the first `written` of them have been written.
@@ -138,10 +137,8 @@ impl Talker<'_> {
         }
         let senders = self.senders.len() - first_sender;
         for (n, stream) in room.members.into_iter().enumerate() {
-            stream.set_nonblocking(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            let token = Token(self.seats.len());
-            poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+            stream.socket().set_nonblocking(true)?;
+            stream.register(poll, Token(self.seats.len()))?;
             self.seats.push(Seat {
                 stream,
                 partial: Vec::new(),
@@ -221,7 +218,7 @@ impl Talker<'_> {
                 self.findings.counts.foreign += 1;
                 self.findings.trouble(|| format!("a frame without an end: {}", seat.partial.escape_ascii()));
             }
-            let _ = seat.stream.shutdown(Shutdown::Both);
+            seat.stream.shutdown();
         }
         if self.findings.counts.lost > 0 {
             let seconds = self.patience.as_secs_f64();
@@ -278,7 +275,7 @@ impl Talker<'_> {
                 break;
             }
             // A read that does not fill the buffer has emptied the socket.
-            if kept + len < buffer.len() && !to_its_end {
+            if kept + len < buffer.len() && !to_its_end && self.seats[seat].stream.is_plain() {
                 break;
             }
         }
@@ -391,9 +388,13 @@ impl Talker<'_> {
 
     fn flush(&mut self, seat: usize) {
         let Seat { stream, out, written, is_closed, sender, .. } = &mut self.seats[seat];
-        let Some(sender) = sender.map(|sender| &mut self.senders[sender]) else { return };
-        while *written < out.len() && !*is_closed {
-            match stream.write(&out[*written..]) {
+        let Some(sender) = sender.filter(|_| !*is_closed).map(|sender| &mut self.senders[sender]) else { return };
+        loop {
+            let is_all = *written == out.len();
+            // What the stream holds back leaves when the socket has room.
+            let step = if is_all { stream.flush().map(|()| 0) } else { stream.write(&out[*written..]) };
+            match step {
+                Ok(_) if is_all => break,
                 Ok(len) => {
                     *written += len;
                     sender.handed += len as u64;

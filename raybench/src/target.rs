@@ -11,28 +11,32 @@ use std::time::{Duration, Instant};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::carrier::{Address, Carrier};
+
 /// Where to connect, and whose processor time is measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Server {
         /// One address for each node; connections are spread over them.
-        addresses: Vec<SocketAddr>,
+        addresses: Vec<Address>,
         /// The processes measured, on this machine.
         pids: Vec<u32>,
     },
-    Relay,
+    Relay(Carrier),
 }
 
 impl FromStr for Target {
     type Err = String;
 
-    /// `relay`, or `ADDRESS[,ADDRESS...][@PID[,PID...]]`.
+    /// `relay`, `tls-relay`, or `ADDRESS[,ADDRESS...][@PID[,PID...]]`.
     fn from_str(text: &str) -> Result<Target, String> {
-        if text == "relay" {
-            return Ok(Target::Relay);
+        match text {
+            "relay" => return Ok(Target::Relay(Carrier::Tcp)),
+            "tls-relay" => return Ok(Target::Relay(Carrier::Tls)),
+            _ => {}
         }
         let (addresses, pids) = text.split_once('@').map_or((text, None), |(before, after)| (before, Some(after)));
-        let addresses = addresses.split(',').map(address).collect::<Result<_, _>>()?;
+        let addresses = addresses.split(',').map(str::parse).collect::<Result<_, _>>()?;
         let pids = pids.into_iter().flat_map(|pids| pids.split(',')).map(pid);
         Ok(Target::Server { addresses, pids: pids.collect::<Result<_, _>>()? })
     }
@@ -58,10 +62,11 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Server { addresses, .. } => {
-                let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
+                let addresses: Vec<_> = addresses.iter().map(Address::to_string).collect();
                 f.write_str(&addresses.join(", "))
             }
-            Target::Relay => f.write_str("the relay"),
+            Target::Relay(Carrier::Tls) => f.write_str("the relay with TLS"),
+            Target::Relay(_) => f.write_str("the relay"),
         }
     }
 }
@@ -162,11 +167,14 @@ mod tests {
 
     #[test]
     fn a_target_is_read() {
-        let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let address = |text: &str| text.parse::<Address>().expect("an address");
         let server =
             Target::Server { addresses: vec![address("127.0.0.1:6000"), address("127.0.0.1:6001")], pids: vec![7, 8] };
         assert_eq!("127.0.0.1:6000,127.0.0.1:6001@7,8".parse(), Ok(server));
-        assert_eq!("relay".parse(), Ok(Target::Relay));
+        assert_eq!("relay".parse(), Ok(Target::Relay(Carrier::Tcp)));
+        assert_eq!("tls-relay".parse(), Ok(Target::Relay(Carrier::Tls)));
+        let server = Target::Server { addresses: vec![address("ws://127.0.0.1:1")], pids: vec![7] };
+        assert_eq!("ws://127.0.0.1:1@7".parse(), Ok(server));
         assert!("nowhere".parse::<Target>().is_err());
         for (text, why) in [("x", "no process number"), ("", "is missing"), ("7,", "is missing"), ("7 8", "several")] {
             let error = format!("127.0.0.1:1@{text}").parse::<Target>().expect_err(text);

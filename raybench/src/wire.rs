@@ -1,12 +1,13 @@
 //! The part of the wire protocol that a load generator needs.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use serde_json::Value;
 
+use crate::carrier::{Address, Carrier, Stream};
 use crate::interrupt;
 
 /// How the end of a frame is found.
@@ -124,7 +125,7 @@ impl Template {
 /// measured.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: TcpStream,
+    stream: Stream,
     framing: Framing,
     received: Vec<u8>,
 }
@@ -135,14 +136,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(100);
 
 impl Client {
-    pub(crate) fn connect(address: SocketAddr, framing: Framing) -> io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)
+    pub(crate) fn connect(address: Address, framing: Framing) -> io::Result<Client> {
+        need_lines(&[address], framing)?;
+        let stream = TcpStream::connect_timeout(&address.socket, PATIENCE)
             .map_err(explain)
             .map_err(|error| io::Error::new(error.kind(), format!("cannot connect to {address}: {error}")))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(GLANCE))?;
         stream.set_write_timeout(Some(GLANCE))?;
-        Ok(Client { stream, framing, received: Vec::new() })
+        Ok(Client { stream: Stream::new(stream, address)?, framing, received: Vec::new() })
     }
 
     pub(crate) fn send(&mut self, request: &str) -> io::Result<()> {
@@ -159,6 +161,9 @@ impl Client {
                 Ok(len) => (frames, since) = (&frames[len..], Instant::now()),
                 Err(error) => go_on_waiting(error, since)?,
             }
+        }
+        while let Err(error) = self.stream.flush() {
+            go_on_waiting(error, since)?;
         }
         Ok(())
     }
@@ -218,13 +223,22 @@ impl Client {
     }
 
     /// Returns the socket; all received bytes must have been taken.
-    pub(crate) fn into_stream(self) -> io::Result<TcpStream> {
+    pub(crate) fn into_stream(self) -> io::Result<Stream> {
         if self.received.iter().any(|byte| !byte.is_ascii_whitespace()) {
             return Err(io::Error::other("more came than was asked for"));
         }
-        self.stream.set_read_timeout(None)?;
-        self.stream.set_write_timeout(None)?;
+        self.stream.socket().set_read_timeout(None)?;
+        self.stream.socket().set_write_timeout(None)?;
         Ok(self.stream)
+    }
+}
+
+/// A WebSocket carries messages, which its client makes of lines.
+pub(crate) fn need_lines(addresses: &[Address], framing: Framing) -> io::Result<()> {
+    let has_websockets = addresses.iter().any(|address| address.carrier == Carrier::WebSocket);
+    match has_websockets && framing == Framing::Bare {
+        true => Err(io::Error::other("a WebSocket has messages and no bare frames: leave --bare out")),
+        false => Ok(()),
     }
 }
 

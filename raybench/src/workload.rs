@@ -1,13 +1,13 @@
 //! The workloads: what each does to a target, and what it reports.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::accounts::{self, Account};
 use crate::ask::{self, Course, Inquiry, PATIENCE, Step};
+use crate::carrier::{Address, Stream};
 use crate::interrupt;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
@@ -17,7 +17,7 @@ use crate::rooms::{self, Plan, Room};
 use crate::talk::{self, Pace};
 use crate::tally::{Outcome, Rates, What};
 use crate::target::{Measured, Meter, Target, Usage};
-use crate::wire::{self, Framing};
+use crate::wire::{self, Framing, need_lines};
 
 /// The settings that every workload gets.
 #[derive(Debug)]
@@ -34,15 +34,15 @@ impl Context {
     pub(crate) fn check(&self) -> io::Result<()> {
         match &self.target {
             Target::Server { pids, .. } => Usage::of(pids).map(drop).map_err(io::Error::other),
-            Target::Relay => Ok(()),
+            Target::Relay(_) => Ok(()),
         }
     }
 
     /// The server's addresses and processes; an error for the relay, which answers no requests.
-    pub(crate) fn server(&self) -> io::Result<(&[SocketAddr], &[u32])> {
+    pub(crate) fn server(&self) -> io::Result<(&[Address], &[u32])> {
         match &self.target {
             Target::Server { addresses, pids } => Ok((addresses, pids)),
-            Target::Relay => Err(io::Error::other("the relay knows pairs and groups only: give --address")),
+            Target::Relay(_) => Err(io::Error::other("the relay knows pairs and groups only: give --address")),
         }
     }
 
@@ -89,12 +89,12 @@ pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcom
     let Talking { plan, pace, patience, threads, relay_splits } = talking;
     need_descriptors(plan.rooms * plan.members + plan.bystanders)?;
     let relay;
-    let (rooms, pids) = match &context.target {
+    let (mut rooms, pids) = match &context.target {
         Target::Server { addresses, pids } => {
             (rooms::on_server(plan, addresses, context.accounts.as_deref(), &context.progress)?, pids.clone())
         }
-        Target::Relay => {
-            relay = Relay::start(plan.members, relay_splits.then(|| plan.framing.last_byte()))?;
+        Target::Relay(carrier) => {
+            relay = Relay::start(plan.members, relay_splits.then(|| plan.framing.last_byte()), *carrier)?;
             (rooms::on_relay(plan, relay.address)?, vec![relay.pid()])
         }
     };
@@ -125,7 +125,7 @@ pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcom
     let delivered = findings.iter().map(|one| one.measured).sum();
     let reached = findings.iter().filter_map(|one| one.sent_rate).sum();
     let mut outcome = Outcome::of(findings, &["delivery"]);
-    check_silence(&rooms.bystanders, &mut outcome)?;
+    check_silence(&mut rooms.bystanders, &mut outcome)?;
     outcome.slices.end(measured.elapsed);
     outcome.push_rate(What::Deliveries, delivered, &measured);
     if let Pace::Rate(asked) = pace {
@@ -138,11 +138,11 @@ pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcom
 
 /// Counts the connections that were closed or received something although nobody wrote to them.
 /// Returns how many are in order.
-fn check_silence(streams: &[TcpStream], outcome: &mut Outcome) -> io::Result<u64> {
+fn check_silence(streams: &mut [Stream], outcome: &mut Outcome) -> io::Result<u64> {
     let mut silent = 0;
     for stream in streams {
-        stream.set_nonblocking(true)?;
-        match stream.peek(&mut [0]) {
+        stream.socket().set_nonblocking(true)?;
+        match stream.look() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => silent += 1,
             Ok(1..) => {
                 outcome.counts.foreign += 1;
@@ -175,6 +175,7 @@ pub(crate) fn log_in(logging_in: LoggingIn, context: &Context) -> io::Result<Out
     need_descriptors(connections)?;
     let accounts = context.accounts(users)?;
     let (addresses, pids) = context.server()?;
+    need_lines(addresses, framing)?;
     if !once {
         context.progress.stage("verifying each once", accounts.len());
         for (n, account) in accounts.iter().enumerate() {
@@ -235,6 +236,7 @@ pub(crate) fn ramp(ramp: Ramp, context: &Context) -> io::Result<Outcome> {
     need_descriptors(connections)?;
     let accounts = context.accounts(users)?;
     let (addresses, pids) = context.server()?;
+    need_lines(addresses, framing)?;
     let script = |connection: usize, _: usize| {
         let Account { id, password } = &accounts[connection % accounts.len()];
         let hello = format!(r#"{{"FROMID":{id},"TOID":{id},"msg":"hello","msgType":100}}"#);
@@ -277,7 +279,7 @@ pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
     need_descriptors(connections)?;
     let accounts = context.accounts(users)?;
     let (addresses, pids) = context.server()?;
-    let open = |n: usize| -> io::Result<TcpStream> {
+    let open = |n: usize| -> io::Result<Stream> {
         let client = accounts::log_in(addresses[n % addresses.len()], &accounts[n % accounts.len()], framing)?;
         context.progress.step();
         client.into_stream()
@@ -290,14 +292,14 @@ pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
     context.pass("warming up", context.warm_up);
     let before = Usage::of(pids);
     context.progress.stage("connecting", connections);
-    let held = (0..connections).map(open).collect::<io::Result<Vec<_>>>()?;
+    let mut held = (0..connections).map(open).collect::<io::Result<Vec<_>>>()?;
     let connected = Usage::of(pids);
     let meter = Meter::start(pids, Instant::now());
     context.pass("waiting", context.measured);
     let measured = meter.stop(Instant::now());
     let mut outcome = Outcome::default();
     outcome.counts.sent = connections as u64;
-    outcome.counts.delivered = check_silence(&held, &mut outcome)?;
+    outcome.counts.delivered = check_silence(&mut held, &mut outcome)?;
     outcome.push("connections", connections as f64, "");
     if let Some(used) = outcome.used(&measured)
         && let (Ok(before), Ok(connected)) = (before, connected)

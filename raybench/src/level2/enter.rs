@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 
 use serde_json::Value;
 
 use crate::accounts::{self, Account};
+use crate::carrier::Address;
 use crate::wire::{self, Client, Framing};
 use crate::workload::Context;
 
@@ -42,7 +43,7 @@ pub(crate) fn devices(account: &Account, count: usize, context: &Context) -> io:
     (0..count).map(enter).collect()
 }
 
-fn enter(address: SocketAddr, login: &str) -> io::Result<Seated> {
+fn enter(address: Address, login: &str) -> io::Result<Seated> {
     let mut client = Client::connect(address, Framing::Lines)?;
     client.ask(login)?;
     let mut heads = HashMap::new();
@@ -50,7 +51,7 @@ fn enter(address: SocketAddr, login: &str) -> io::Result<Seated> {
         let frame = client.receive()?;
         match frame["msgType"].as_u64() {
             Some(43) => heads.extend(frame["convs"].as_array().into_iter().flatten().filter_map(head)),
-            Some(45) => return Ok(Seated { stream: client.into_stream()?, heads }),
+            Some(45) => return Ok(Seated { stream: client.into_stream()?.into_socket()?, heads }),
             _ => return Err(io::Error::other(format!("this may not come after a login: {frame}"))),
         }
     }

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
-use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use serde_json::Value;
 
 use super::enter;
 use crate::accounts::Account;
+use crate::carrier::Address;
 use crate::interrupt;
 use crate::tally::{Arrival, Findings, Outcome, What, record};
 use crate::target::Meter;
@@ -95,7 +95,7 @@ fn write(
     accounts: &[Account],
     partners: usize,
     messages: usize,
-    addresses: &[SocketAddr],
+    addresses: &[Address],
     context: &Context,
     held: &mut [Held],
     all_hold: bool,
@@ -133,7 +133,7 @@ fn write_as(
     account: &Account,
     partners: &[i64],
     messages: usize,
-    address: SocketAddr,
+    address: Address,
 ) -> io::Result<(String, Vec<(u64, String)>)> {
     let mut client = Client::connect(address, Framing::Lines)?;
     let welcome = client.ask(&enter::login(account, "raybench"))?;
@@ -170,7 +170,7 @@ fn write_as(
 }
 
 /// Logs in, and checks everything that comes.
-fn come_back(address: SocketAddr, held: &Held, returning: Returning, findings: &mut Findings) -> io::Result<()> {
+fn come_back(address: Address, held: &Held, returning: Returning, findings: &mut Findings) -> io::Result<()> {
     let mut client = Client::connect(address, Framing::Lines)?;
     let cursors: Vec<String> =
         held.cursors.iter().map(|(user, (seq, tag))| format!(r#""u{user}":"{seq}:{tag}""#)).collect();

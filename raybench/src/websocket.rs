@@ -1,0 +1,252 @@
+//! [`WebSocket`]: the client's end of RFC 6455 for frames that are lines.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::tls::unless_full;
+
+/// Lines on one side, messages on the other.
+#[derive(Debug)]
+pub(crate) struct WebSocket {
+    stage: Stage,
+    /// What has come and is not looked at.
+    raw: Vec<u8>,
+    /// Lines, of which the first `read` bytes were taken.
+    lines: Vec<u8>,
+    read: usize,
+    /// What the socket has not taken.
+    out: Vec<u8>,
+    /// Messages that wait for the end of the handshake.
+    early: Vec<u8>,
+    mask: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The request to change to WebSocket is not answered.
+    Opening,
+    Open,
+    /// The server has ended it.
+    Ended,
+}
+
+/// The key and the answer to it in RFC 6455, 1.3. A measurement needs no chance.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+
+const HEAD_MAX: usize = 16 * 1024;
+const TEXT: u8 = 0x81;
+const CLOSE: u8 = 0x88;
+const PING: u8 = 0x89;
+const PONG: u8 = 0x8A;
+
+impl WebSocket {
+    pub(crate) fn new(host: SocketAddr) -> WebSocket {
+        let request = format!(
+            "GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        );
+        WebSocket {
+            stage: Stage::Opening,
+            raw: Vec::new(),
+            lines: Vec::new(),
+            read: 0,
+            out: request.into_bytes(),
+            early: Vec::new(),
+            mask: 0x9E37_79B9,
+        }
+    }
+
+    /// Reads lines. It would block if the socket would.
+    pub(crate) fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+        self.flush(socket).or_else(unless_full)?;
+        loop {
+            if self.read < self.lines.len() {
+                let count = buffer.len().min(self.lines.len() - self.read);
+                buffer[..count].copy_from_slice(&self.lines[self.read..self.read + count]);
+                self.read += count;
+                if self.read == self.lines.len() {
+                    self.lines.clear();
+                    self.read = 0;
+                }
+                return Ok(count);
+            }
+            if self.stage == Stage::Ended {
+                return Ok(0);
+            }
+            let kept = self.raw.len();
+            self.raw.resize(kept + READ_BYTES, 0);
+            let got = socket.read(&mut self.raw[kept..]);
+            self.raw.truncate(kept + got.as_ref().map_or(0, |count| *count));
+            if got? == 0 {
+                return Ok(0);
+            }
+            self.take_in()?;
+            self.flush(socket).or_else(unless_full)?;
+            // An idle connection holds no memory.
+            if self.raw.is_empty() {
+                self.raw = Vec::new();
+            }
+        }
+    }
+
+    /// Takes whole lines, and writes them as far as the socket has room.
+    pub(crate) fn write(&mut self, socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+        self.flush(socket)?;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let payload = line.strip_suffix(b"\n").unwrap_or(line);
+            self.push(TEXT, payload);
+        }
+        self.flush(socket).or_else(unless_full)?;
+        Ok(bytes.len())
+    }
+
+    /// Writes what is held back. It would block until all of it is written, or until the server has
+    /// opened the WebSocket.
+    pub(crate) fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+        let mut written = 0;
+        let outcome = loop {
+            if written == self.out.len() {
+                break Ok(());
+            }
+            match socket.write(&self.out[written..]) {
+                Ok(count) => written += count,
+                Err(error) => break Err(error),
+            }
+        };
+        self.out.drain(..written);
+        outcome
+    }
+
+    /// Appends one message, masked as those of clients must be.
+    fn push(&mut self, kind: u8, payload: &[u8]) {
+        let out = if self.stage == Stage::Opening { &mut self.early } else { &mut self.out };
+        out.push(kind);
+        match payload.len() {
+            len @ ..126 => out.push(0x80 | len as u8),
+            len @ ..0x1_0000 => {
+                out.push(0x80 | 126);
+                out.extend((len as u16).to_be_bytes());
+            }
+            len => {
+                out.push(0x80 | 127);
+                out.extend((len as u64).to_be_bytes());
+            }
+        }
+        // Another mask for each message (xorshift).
+        self.mask ^= self.mask << 13;
+        self.mask ^= self.mask >> 17;
+        self.mask ^= self.mask << 5;
+        let mask = self.mask.to_ne_bytes();
+        out.extend(mask);
+        let at = out.len();
+        out.extend_from_slice(payload);
+        for piece in out[at..].chunks_mut(4) {
+            piece.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        }
+    }
+
+    /// Looks at what has come.
+    fn take_in(&mut self) -> io::Result<()> {
+        let mut at = 0;
+        if self.stage == Stage::Opening {
+            match memchr::memmem::find(&self.raw, b"\r\n\r\n") {
+                Some(end) => {
+                    check_answer(&self.raw[..end])?;
+                    at = end + 4;
+                    self.stage = Stage::Open;
+                    self.out.append(&mut self.early);
+                }
+                None if self.raw.len() > HEAD_MAX => return Err(io::Error::other("the answer to GET /ws has no end")),
+                None => return Ok(()),
+            }
+        }
+        while self.stage == Stage::Open
+            && let Some((kind, payload, end)) = message(&self.raw[at..])
+        {
+            let payload = &self.raw[at..][payload..end];
+            match kind {
+                TEXT => {
+                    self.lines.extend_from_slice(payload);
+                    self.lines.push(b'\n');
+                }
+                PING => {
+                    let payload = payload.to_vec();
+                    self.push(PONG, &payload);
+                }
+                PONG => {}
+                CLOSE => self.stage = Stage::Ended,
+                kind => return Err(io::Error::other(format!("a message of a WebSocket begins with {kind:#04x}"))),
+            }
+            at += end;
+        }
+        self.raw.drain(..at);
+        Ok(())
+    }
+}
+
+/// The first byte of the message at the front, and where its payload begins and ends, if it is whole.
+fn message(bytes: &[u8]) -> Option<(u8, usize, usize)> {
+    let (kind, len) = (*bytes.first()?, *bytes.get(1)?);
+    let (begin, len): (usize, usize) = match len {
+        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
+        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
+        len => (2, usize::from(len)),
+    };
+    let end = begin.checked_add(len)?;
+    (bytes.len() >= end).then_some((kind, begin, end))
+}
+
+fn check_answer(head: &[u8]) -> io::Result<()> {
+    if head.starts_with(b"HTTP/1.1 101 ") && memchr::memmem::find(head, ACCEPT).is_some() {
+        return Ok(());
+    }
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    Err(io::Error::other(format!("GET /ws was answered with {}", line.escape_ascii())))
+}
+
+const READ_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a server would send for these lines, and the lines that come of it in pieces.
+    #[test]
+    fn messages_become_lines_wherever_they_are_cut() {
+        let long = "x".repeat(70_000);
+        let mut sent =
+            format!("HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {}\r\n\r\n", ACCEPT.escape_ascii())
+                .into_bytes();
+        sent.extend([TEXT, 2, b'{', b'}', PING, 1, b'p', TEXT, 126, 0, 200]);
+        sent.extend([b'y'; 200]);
+        sent.extend([TEXT, 127]);
+        sent.extend((long.len() as u64).to_be_bytes());
+        sent.extend(long.as_bytes());
+        sent.extend([CLOSE, 0]);
+        for cut in [1, 7, usize::MAX] {
+            let mut socket = WebSocket::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+            socket.out.clear();
+            socket.push(TEXT, b"early");
+            assert!(socket.out.is_empty(), "nothing before the answer");
+            for piece in sent.chunks(cut.min(sent.len())) {
+                socket.raw.extend_from_slice(piece);
+                socket.take_in().expect("it is right");
+            }
+            assert!(socket.lines == format!("{{}}\n{}\n{long}\n", "y".repeat(200)).as_bytes());
+            assert_eq!(socket.stage, Stage::Ended);
+            let kinds: Vec<u8> = [0, 2 + 4 + 5].map(|at| socket.out[at]).into();
+            assert_eq!(kinds, [TEXT, PONG]);
+            let (mask, payload) = (&socket.out[2..6], &socket.out[6..11]);
+            let plain: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+            assert_eq!(plain, b"early");
+        }
+    }
+
+    #[test]
+    fn an_answer_without_a_websocket_is_told() {
+        let mut socket = WebSocket::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+        socket.raw.extend(b"HTTP/1.1 404 Not Found\r\n\r\n");
+        assert!(socket.take_in().expect_err("a 404").to_string().contains("404 Not Found"));
+    }
+}
