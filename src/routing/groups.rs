@@ -150,6 +150,22 @@ impl GroupCache {
         Ok(members)
     }
 
+    /// Reads the members of several groups at once, as [`GroupCache::load`] does. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The errors of the store.
+    pub fn load_each(&self, groups: &[GroupId], now: Instant, store: &dyn Contacts) -> Result<(), StoreError> {
+        let before = self.known.read().changes;
+        let each = store.members_of_each(groups)?;
+        let mut known = self.known.write();
+        let valid = if known.changes == before { Validity::Since(now) } else { Validity::Over };
+        for (group, members) in groups.iter().zip(each).filter(|(_, members)| !members.is_empty()) {
+            known.insert(*group, KnownMembers { members: members.into(), valid });
+        }
+        Ok(())
+    }
+
     /// The last known members. They serve until the store is asked again before long: somebody may have
     /// joined or left.
     fn stale(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {

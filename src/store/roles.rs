@@ -212,6 +212,11 @@ pub trait Contacts: Send + Sync + 'static {
     /// The members of `group` by ascending id; empty for an unknown group, since every group has
     /// its creator.
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError>;
+
+    /// The same of each of these groups, in their order.
+    fn members_of_each(&self, groups: &[GroupId]) -> Result<Vec<Vec<UserId>>, StoreError> {
+        groups.iter().map(|group| self.members(*group)).collect()
+    }
 }
 
 /// Messages that are read once: what waits for users who are offline.

@@ -300,3 +300,51 @@ fn a_revoked_device_is_out_on_other_nodes_also_without_redis() {
     tablet.expect_farewell("revoked");
     ann.ask_for_pong();
 }
+
+#[test]
+fn groups_and_friends_of_two_nodes_hear_what_happens_and_blocks_hold_on_both() {
+    let cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let (a, b) = (ann.store.me, bob.store.me);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let carol = offline_user(&cluster.nodes[1], "carol");
+    let mut old = login(&cluster.nodes[1], "carol", carol);
+    // A friend.
+    ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": b}));
+    bob.until_at(&to_ann, 1);
+    assert_eq!(bob.store.logs[&to_ann].messages[&1].m.value()["new"], true);
+    // A group, with a member at level 1.
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": a, "name": "team", "description": ""}));
+    let (group, conv) = (group["GROUPID"].clone(), format!("g{}", group["GROUPID"]));
+    bob.ask_for(200, json!({"msgType": 10, "FROMID": b, "GROUPID": group}));
+    assert_eq!(old.ask(&json!({"msgType": 10, "FROMID": carol, "GROUPID": group}))["errno"], 200);
+    ann.until_at(&conv, 3);
+    bob.until_at(&conv, 3);
+    ann.say(&conv, "to both");
+    bob.until_at(&conv, 4);
+    assert_eq!(old.recv()["msg"], "to both");
+    old.send(&json!({"msgType": 9, "FROMID": carol, "GROUPID": group, "msg": "from level 1"}));
+    ann.until_at(&conv, 5);
+    ann.ask_for(200, json!({"msgType": 64, "GROUPID": group, "name": "crew"}));
+    ann.ask_for(200, json!({"msgType": 63, "GROUPID": group, "USERID": carol}));
+    bob.until_at(&conv, 7);
+    let event = |client: &Level2Client, seq: u64| client.store.logs[&conv].messages[&seq].m.value();
+    assert_eq!((&event(&bob, 6)["event"], &event(&bob, 6)["name"]), (&json!("renamed"), &json!("crew")));
+    assert_eq!((&event(&bob, 7)["event"], &event(&bob, 7)["USERID"]), (&json!("removed"), &json!(carol)));
+    wait_until("whoever was removed cannot write on the other node", || {
+        old.send(&json!({"msgType": 9, "FROMID": carol, "GROUPID": group, "msg": "no"}));
+        old.ask(&json!({"msgType": 15, "keyword": "0"}))["errno"] == 403 && old.recv()["msgType"] == 15
+    });
+    ann.ask_for(200, json!({"msgType": 65, "GROUPID": group}));
+    bob.until_at(&conv, 8);
+    assert_eq!(event(&bob, 8)["event"], "dissolved");
+    bob.ask_for(404, json!({"msgType": 48, "conv": conv}));
+    // A block, which the other node looks up with each send.
+    ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": true}));
+    let cid = bob.send(&to_ann, "no");
+    assert_eq!(bob.answer(&cid)["errno"], 403);
+    bob.ask_for(403, json!({"msgType": 6, "U1": b, "U2": a}));
+    ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": false}));
+    let seq = bob.say(&to_ann, "yes");
+    ann.until_at(&to_bob, seq);
+}

@@ -234,8 +234,14 @@ fn what_is_no_request_is_answered_as_at_level_1() {
 
 #[test]
 fn a_frame_that_is_too_long_ends_the_connection() {
-    let server = TestServer::start();
-    let (mut ann, bob) = pair(&server);
+    too_long_by_one(&TestServer::start(), 65_536);
+    too_long_by_one(&TestServer::builder().option("max-frame", "1m").start(), 65_536);
+    too_long_by_one(&TestServer::builder().option("max-frame", "2k").start(), 2_048);
+}
+
+fn too_long_by_one(server: &TestServer, limit: usize) {
+    let (mut ann, bob) = pair(server);
+    assert_eq!(ann.welcome.limits.frame, limit);
     let conv = with(&bob);
     let of_length = |ann: &Level2Client, length: usize| {
         let mut frame = ann.message(&conv);
@@ -244,17 +250,17 @@ fn a_frame_that_is_too_long_ends_the_connection() {
         frame["msg"] = json!("x".repeat(length - rest));
         frame.to_string()
     };
-    let longest = of_length(&ann, 65_536);
+    let longest = of_length(&ann, limit);
     ann.send_text(&longest);
     ann.settle();
     assert_eq!(ann.store.cursor(&conv), 1);
-    let too_long = of_length(&ann, 65_537);
+    let too_long = of_length(&ann, limit + 1);
     // It may end before all of it is taken.
     let _ = ann.tcp().try_send_raw(too_long.as_bytes());
     let farewell = ann.take_kind(55);
     assert_eq!((&farewell["reason"], &farewell["errno"]), (&json!("protocol"), &json!(413)), "{farewell}");
     assert!(ann.read(testkit::PATIENCE).is_none(), "it is the last frame");
-    let ann = Level2Client::resume(&server, "ann", "a1", ann.leave());
+    let ann = Level2Client::resume(server, "ann", "a1", ann.leave());
     assert_eq!(ann.store.cursor(&conv), 1);
 }
 

@@ -208,3 +208,29 @@ fn friends_have_to_agree_where_the_server_says_so() {
     assert_eq!(ann.recv()["new"], true);
     assert_eq!(friends(&mut bob, b)[0]["name"], "ann");
 }
+
+#[test]
+fn somebody_at_level_1_is_asked_and_answers() {
+    let server = TestServer::builder().option("friends", "ask").start();
+    let a = offline_user(&server, "ann");
+    let mut ann = Level2Client::enter(&server, "ann", a, "phone");
+    let (mut bob, b) = user(&server, "bob");
+    let with_bob = format!("u{b}");
+    ann.ask_for(202, json!({"msgType": 6, "U1": a, "U2": b}));
+    let asked = json!({"ask": true, "errno": 200, "msgType": 6, "name": "ann", "new": true, "userId": a});
+    assert_eq!(bob.recv(), asked);
+    ann.until_at(&with_bob, 1);
+    assert_eq!(ann.store.logs[&with_bob].messages[&1].m.value(), asked);
+    // Asking again says nothing new.
+    ann.ask_for(202, json!({"msgType": 6, "U1": a, "U2": b}));
+    let friends =
+        |client: &mut Level2Client| client.ask_for(200, json!({"msgType": 8, "FROMID": a}))["friends"].clone();
+    assert_eq!(friends(&mut ann), json!([]));
+    let agreed = json!({"errno": 200, "msgType": 6, "name": "ann", "userId": a});
+    assert_eq!(bob.ask(&json!({"msgType": 6, "U1": b, "U2": a})), agreed);
+    ann.until_at(&with_bob, 2);
+    let event = ann.store.logs[&with_bob].messages[&2].m.value();
+    assert_eq!(event, json!({"errno": 200, "msgType": 6, "name": "bob", "new": true, "userId": b}));
+    assert_eq!(friends(&mut ann)[0]["name"], "bob");
+    assert_eq!(ann.store.cursor(&with_bob), 2);
+}

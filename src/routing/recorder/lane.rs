@@ -76,6 +76,8 @@ impl RecorderLane {
         posts: &mut Posts,
         parts: &RecorderParts,
     ) -> (Vec<NewEntry>, Vec<Pending>) {
+        let is_open = |recording: &Recording| matches!(recording.to, RecordedFor::Conversation);
+        parts.read_members(batch.iter().filter(|item| is_open(&item.0)).filter_map(|item| item.0.entry.conv.group()));
         let (mut entries, mut accepted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
         for item in batch {
             let Recording { entry, to, forward, owner, berth } = *item.0;

@@ -61,6 +61,7 @@ fn hear(lanes: &Lanes<CommittedFrame>, waiting: &AtomicUsize, messages: Vec<Comm
 }
 
 fn hand_on(batch: &[CommittedFrame], parts: &RecorderParts) {
+    parts.read_members(batch.iter().filter_map(|message| message.conv.group()));
     let (mut news, mut groups) = (Vec::new(), FxHashMap::<GroupId, Arc<[UserId]>>::default());
     for CommittedFrame { conv, seq, from, frame } in batch {
         let Some(group) = conv.group() else { continue };

@@ -89,6 +89,20 @@ impl RecorderParts {
         }
     }
 
+    /// Reads at once the members of those groups of a batch that are not cached. What cannot be read
+    /// is tried again by itself.
+    pub(super) fn read_members(&self, groups: impl Iterator<Item = GroupId>) {
+        let now = self.clock.now();
+        let unknown: FxHashSet<GroupId> = groups.filter(|group| self.groups.members(*group, now).is_none()).collect();
+        if unknown.len() > 1
+            && let Ok(contacts) = self.contacts.get()
+        {
+            let unknown: Vec<GroupId> = unknown.into_iter().collect();
+            let read = self.groups.load_each(&unknown, now, contacts);
+            self.outages.note("reading members of groups", read.as_ref().err());
+        }
+    }
+
     /// The recipients: of a conversation of two the partner alone, of a group all members.
     pub(super) fn recipients(&self, to: &RecordedFor, entry: &NewEntry) -> Arc<[UserId]> {
         match to {

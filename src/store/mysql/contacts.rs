@@ -1,5 +1,6 @@
 //! Friends and groups: the tables `Friend`, `AllGroup` and `GroupUser`.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use mysql::prelude::Queryable;
@@ -166,7 +167,28 @@ impl Contacts for MysqlStore {
             ids_of(db.exec(statement, params! {"group" => group.0})?)
         })
     }
+
+    /// With one statement for [`GROUPS_AT_ONCE`].
+    fn members_of_each(&self, groups: &[GroupId]) -> Result<Vec<Vec<UserId>>, StoreError> {
+        let mut members: HashMap<GroupId, Vec<UserId>> = HashMap::with_capacity(groups.len());
+        for some in groups.chunks(GROUPS_AT_ONCE) {
+            let ids: Vec<String> = some.iter().map(ToString::to_string).collect();
+            let statement = format!(
+                "SELECT groupid, userid FROM GroupUser WHERE groupid IN ({}) ORDER BY groupid, userid",
+                ids.join(",")
+            );
+            let rows = self.base.calls.call(|db, _| {
+                let rows: Vec<Row> = db.query(&statement)?;
+                collect(rows, |row| Ok((GroupId(column(row, "groupid")?), UserId(column(row, "userid")?))))
+            })?;
+            rows.into_iter().for_each(|(group, user)| members.entry(group).or_default().push(user));
+        }
+        Ok(groups.iter().map(|group| members.remove(group).unwrap_or_default()).collect())
+    }
 }
+
+/// The groups of one statement.
+const GROUPS_AT_ONCE: usize = 256;
 
 impl MysqlStore {
     /// Fills the folded names of groups that somebody else made. Usually none, and then this is one
