@@ -41,11 +41,19 @@ impl History for SqliteStore {
     }
 
     fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
-        let strange = self.live.read(|db| reading::unknown_groups(db, user))?;
-        if !strange.is_empty() {
-            self.live.change(move |db| marks::adopt(db, user, &strange))?;
+        let found = self.live.read(|db| {
+            in_one_moment(db, |db| {
+                let unknown = reading::unknown_groups(db, user)?;
+                Ok(if unknown.is_empty() { Ok(reading::heads(db, user)?) } else { Err(unknown) })
+            })
+        })?;
+        match found {
+            Ok(heads) => Ok(heads),
+            Err(unknown) => {
+                self.live.change(move |db| marks::adopt(db, user, &unknown))?;
+                self.live.read(|db| in_one_moment(db, |db| reading::heads(db, user)))
+            }
         }
-        self.live.read(|db| reading::heads(db, user))
     }
 
     fn heads_of(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Result<Head, Denied>>, StoreError> {

@@ -15,8 +15,8 @@ use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason, Welcome};
 use crate::protocol::{self, UserId};
 use crate::session::password::{RightPassword, Stamp};
-use crate::store::StoreError;
 use crate::store::history::{Device, DeviceId, DeviceLogin, History, LoggedIn, LoginProof};
+use crate::store::{StoreError, User};
 
 /// A device that wants to log in.
 #[derive(Clone, Debug)]
@@ -40,7 +40,11 @@ enum Proven {
 impl Conversations {
     /// Writes the login of a user whose password is right.
     pub fn admit(&self, user: UserId, right: RightPassword, visitor: &Visitor) -> EntryNews {
-        let admitted = self.try_admit(user, &Proven::Password(right.stamp), visitor);
+        let admit = || match self.parts.accounts.get()?.user(user)? {
+            Some(account) => self.try_admit(&account, &Proven::Password(right.stamp), visitor),
+            None => Ok(None),
+        };
+        let admitted: Result<_, StoreError> = admit();
         self.parts.outages.note("logging devices in", admitted.as_ref().err());
         match admitted {
             Ok(Some(admitted)) => EntryNews::Admitted(Ok(Box::new(admitted))),
@@ -57,8 +61,8 @@ impl Conversations {
         is_another: impl Fn(UserId, &str) -> bool,
     ) -> EntryNews {
         let admit = || {
-            let Some(found) = self.device_of(token, &visitor.device, is_another)? else { return Ok(None) };
-            self.try_admit(found.user, &Proven::Token(found.id, found.secret), visitor)
+            let Some((found, account)) = self.device_of(token, &visitor.device, is_another)? else { return Ok(None) };
+            self.try_admit(&account, &Proven::Token(found.id, found.secret), visitor)
         };
         let admitted: Result<_, StoreError> = admit();
         self.parts.outages.note("logging devices in", admitted.as_ref().err());
@@ -83,22 +87,22 @@ impl Conversations {
         Ok(found.filter(|device| token.is_of(device.user, &device.secret)))
     }
 
-    /// The device of a token that counts, if this is it and its user is the one whom the client names.
+    /// The device of a token that counts, with its user, if this is it and the user is the one whom the
+    /// client names.
     fn device_of(
         &self,
         token: &str,
         device: &str,
         is_another: impl Fn(UserId, &str) -> bool,
-    ) -> Result<Option<Device>, StoreError> {
+    ) -> Result<Option<(Device, User)>, StoreError> {
         let Some(found) = self.device_with(token)?.filter(|found| found.name == device) else { return Ok(None) };
-        let name = self.parts.accounts.get()?.user(found.user)?.map(|user| user.name);
-        Ok(name.is_some_and(|name| !is_another(found.user, &name)).then_some(found))
+        let account = self.parts.accounts.get()?.user(found.user)?;
+        Ok(account.filter(|account| !is_another(found.user, &account.name)).map(|account| (found, account)))
     }
 
     /// `None`: what was proved does not hold any more.
-    fn try_admit(&self, user: UserId, proven: &Proven, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
-        let Some(account) = self.parts.accounts.get()?.user(user)? else { return Ok(None) };
-        let history = self.history()?;
+    fn try_admit(&self, account: &User, proven: &Proven, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
+        let (history, user) = (self.history()?, account.id);
         if let Proven::Password(_) = proven {
             // It may be a new device. One that has been connected for long is not the one to be forgotten.
             let connected = self.router().map(|router| router.attendance().connected_devices(user));

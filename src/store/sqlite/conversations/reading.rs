@@ -4,7 +4,6 @@ use std::slice;
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::moments::in_one_moment;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::head::{HeadRow, RecalledBlock, into_heads};
@@ -29,35 +28,33 @@ pub(super) fn unknown_groups(db: &Connection, user: UserId) -> rusqlite::Result<
     .collect()
 }
 
-/// All conversations of a user, the most recently active first.
+/// All conversations of a user, the most recently active first. Call it within one moment.
 pub(super) fn heads(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Head>> {
-    in_one_moment(db, |db| {
-        let mut rows: Vec<HeadRow> = db
-            .prepare_cached(&format!(
-                "SELECT m.conv, u.name, {COLUMNS}, iif(u.receipts = 0 OR o.receipts = 0, NULL, p.read), p.recv
-                 FROM Member AS m JOIN Conversation AS c ON c.id = m.conv
-                 LEFT JOIN Member AS p ON p.conv = m.conv AND p.user = (m.conv >> 32) + (m.conv & 4294967295) - m.user
-                 LEFT JOIN User AS u ON u.id = (m.conv >> 32) + (m.conv & 4294967295) - m.user
-                 LEFT JOIN User AS o ON o.id = m.user
-                 WHERE m.user = ?1 AND m.conv > 4294967295 AND c.head > 0"
-            ))?
-            .query_map([user.0], head_row)?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut groups = db.prepare_cached(&format!(
-            "SELECT g.groupid, a.groupname, {COLUMNS}, NULL, NULL
-             FROM GroupUser AS g JOIN AllGroup AS a ON a.id = g.groupid
-             LEFT JOIN Conversation AS c ON c.id = g.groupid
-             LEFT JOIN Member AS m ON m.conv = g.groupid AND m.user = g.userid
-             WHERE g.userid = ?1"
-        ))?;
-        for row in groups.query_map([user.0], head_row)? {
-            rows.push(row?);
-        }
-        let recalled = recalled(db, &rows)?;
-        let mut heads = into_heads(rows, &recalled);
-        heads.sort_by_key(|head| (std::cmp::Reverse(head.touched), head.conv));
-        Ok(heads)
-    })
+    let mut rows: Vec<HeadRow> = db
+        .prepare_cached(&format!(
+            "SELECT m.conv, u.name, {COLUMNS},
+                 iif(u.receipts = 0 OR (SELECT receipts FROM User WHERE id = ?1) = 0, NULL, p.read), p.recv
+             FROM Member AS m JOIN Conversation AS c ON c.id = m.conv
+             LEFT JOIN Member AS p ON p.conv = m.conv AND p.user = (m.conv >> 32) + (m.conv & 4294967295) - m.user
+             LEFT JOIN User AS u ON u.id = (m.conv >> 32) + (m.conv & 4294967295) - m.user
+             WHERE m.user = ?1 AND m.conv > 4294967295 AND c.head > 0"
+        ))?
+        .query_map([user.0], head_row)?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut groups = db.prepare_cached(&format!(
+        "SELECT g.groupid, a.groupname, {COLUMNS}, NULL, NULL
+         FROM GroupUser AS g JOIN AllGroup AS a ON a.id = g.groupid
+         LEFT JOIN Conversation AS c ON c.id = g.groupid
+         LEFT JOIN Member AS m ON m.conv = g.groupid AND m.user = g.userid
+         WHERE g.userid = ?1"
+    ))?;
+    for row in groups.query_map([user.0], head_row)? {
+        rows.push(row?);
+    }
+    let recalled = recalled(db, &rows)?;
+    let mut heads = into_heads(rows, &recalled);
+    heads.sort_by_key(|head| (std::cmp::Reverse(head.touched), head.conv));
+    Ok(heads)
 }
 
 /// One conversation of a user.
