@@ -335,7 +335,7 @@ fn recorder(
         edit_window: config.edit_window,
         metrics: metrics.clone(),
     };
-    Recorder::start(parts, store.database.appenders(), threads).map(Some)
+    Recorder::start(parts, store.database.appenders().min(RECORDERS_MAX), threads).map(Some)
 }
 
 /// The settings of the reactor.
@@ -360,3 +360,7 @@ pub(super) fn settings(config: &Config) -> Settings {
 fn days(n: u32) -> Duration {
     Duration::from_hours(24 * u64::from(n))
 }
+
+/// Lanes of conversations. While one waits for the disk, the other one prepares; more of them would
+/// share the same messages among more and smaller transactions, and each costs a dozen statements.
+const RECORDERS_MAX: usize = 2;
