@@ -93,7 +93,9 @@ mod mysql {
         let store = &opened.store;
         let [ann, bob, cat] = ["ann", "bob", "cat"].map(|name| store.register(name, "x").unwrap());
         let group = store.create_group(ann, "g", "").unwrap();
-        opened.database.run(&format!("INSERT INTO GroupUser VALUES ({group}, {cat}, 'normal')"));
+        // Without a list of columns, MySQL stores 0 in an invisible column whose default is an expression.
+        let join = format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES ({group}, {cat}, 'normal')");
+        opened.database.run(&join);
         assert_eq!(opened.database.count("SELECT COUNT(*) FROM GroupUser WHERE since < 1000000000000"), 0);
         opened.database.run(&format!("UPDATE GroupUser SET since = 5 WHERE userid = {cat}"));
         store.join_group(bob, group, 9).unwrap();

@@ -18,7 +18,8 @@ EXECUTE ddl;
 DEALLOCATE PREPARE ddl;
 
 -- When the user joined; 0: before all others. The default, which a new column cannot have without a rewrite, is for
--- servers that do not know the column.
+-- servers that do not know the column. (If their INSERT has no list of columns, MySQL 9.7 stores 0, and MariaDB the
+-- default.)
 SET @ddl = IF(
     EXISTS (SELECT 1 FROM information_schema.columns
             WHERE table_schema = DATABASE() AND table_name = 'GroupUser' AND column_name = 'since'),
