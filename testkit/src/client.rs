@@ -89,10 +89,24 @@ impl TestClient {
     /// # Errors
     ///
     /// Those of the handshake.
-    pub fn on_tls(mut stream: TcpStream, name: &str, config: &Arc<ClientConfig>) -> io::Result<TestClient> {
+    pub fn on_tls(stream: TcpStream, name: &str, config: &Arc<ClientConfig>) -> io::Result<TestClient> {
+        TestClient::on_tls_within(PATIENCE, stream, name, config)
+    }
+
+    /// Like [`TestClient::on_tls`], with a server that may take this long for each answer.
+    ///
+    /// # Errors
+    ///
+    /// Those of the handshake.
+    pub fn on_tls_within(
+        patience: Duration,
+        mut stream: TcpStream,
+        name: &str,
+        config: &Arc<ClientConfig>,
+    ) -> io::Result<TestClient> {
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let mut tls = Box::new(ClientConnection::new(config.clone(), name).expect("a client"));
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         while tls.is_handshaking() {
             tls.complete_io(&mut stream)?;
         }

@@ -12,10 +12,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use socket2::SockRef;
 
@@ -33,6 +34,8 @@ pub struct Person {
     pub habit: Habit,
     /// Whether it ends frames with newlines.
     pub lines: bool,
+    /// Whether it speaks TLS.
+    pub tls: bool,
     /// Whether its kernel takes little of what it does not read.
     pub small_buffer: bool,
     /// Where it logs in: it stays at a place as long as that serves.
@@ -70,6 +73,7 @@ pub struct World {
     pub nodes: Vec<SocketAddr>,
     pub nginx: SocketAddr,
     pub seed: u64,
+    pub tls: Arc<ClientConfig>,
     begun: Instant,
     phase: AtomicU8,
 }
@@ -95,8 +99,14 @@ pub enum Phase {
 }
 
 impl World {
-    pub fn new(network: Network, nodes: Vec<SocketAddr>, nginx: SocketAddr, seed: u64) -> World {
-        World { network, nodes, nginx, seed, begun: Instant::now(), phase: AtomicU8::new(0) }
+    pub fn new(
+        network: Network,
+        nodes: Vec<SocketAddr>,
+        nginx: SocketAddr,
+        seed: u64,
+        tls: Arc<ClientConfig>,
+    ) -> World {
+        World { network, nodes, nginx, seed, tls, begun: Instant::now(), phase: AtomicU8::new(0) }
     }
 
     /// The time since the beginning.
@@ -315,7 +325,12 @@ impl<'a> Actor<'a> {
         let place = self.person.places[self.place % self.person.places.len()];
         let source = self.free_source();
         let buffer = self.person.small_buffer.then_some(SMALL_BUFFER);
-        let Ok(stream) = self.world.network.connect(source, self.world.address(place), buffer) else {
+        let stream = self.world.network.connect(source, self.world.address(place), buffer);
+        let client = stream.and_then(|stream| match self.person.tls {
+            true => TestClient::on_tls_within(LOGIN_PATIENCE, stream, "localhost", &self.world.tls),
+            false => Ok(TestClient::on(stream)),
+        });
+        let Ok(mut client) = client else {
             self.place += 1;
             thread::sleep(TURN);
             return;
@@ -325,7 +340,6 @@ impl<'a> Actor<'a> {
             books.connections.push(Connection { place, opened: self.world.now(), ended: None, broke: false });
             books.connections.len() - 1
         };
-        let mut client = TestClient::on(stream);
         client.set_patience(SEND_PATIENCE);
         let since = Instant::now();
         self.session = Some(Session { client, number, source, waiting: Waiting::Nothing, since });

@@ -15,6 +15,7 @@ use crate::network::Network;
 use crate::person::{Actor, Habit, Order, PERSONS_MAX, Person, Phase, Post, World};
 use crate::report;
 use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
+use testkit::tls::{Certificate, trusting};
 use testkit::{Cluster, LONG_PATIENCE, MariaDb, Nginx, Redis, TestServer};
 use testkit::{login, offline_user, wait_within};
 
@@ -23,6 +24,7 @@ pub struct Stage {
     pub cluster: Cluster,
     pub nginx: Nginx,
     pub mariadb: MariaDb,
+    certificate: Certificate,
 }
 
 /// The events of a run.
@@ -42,12 +44,14 @@ impl Stage {
     pub fn start(network: &Network) -> Stage {
         let mariadb = MariaDb::start();
         let database = mariadb.create_database();
+        let certificate = Certificate::of("localhost");
         // Pools grow while the database is frozen; their idle connections are closed soon after the
         // run.
         let cnf = format!("{}maxIdleTime=5\n", database.cnf());
         let options = |builder: testkit::Builder| {
             // Clients and nginx expect a restarted node at its old port.
             let builder = builder.file("mysql.cnf", cnf.clone());
+            let builder = builder.file("cert.pem", certificate.in_one_file()).option("tls_cert", "cert.pem");
             let builder = builder.host(network.host().to_string().leak()).fixed_port();
             let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
             let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
@@ -55,7 +59,7 @@ impl Stage {
         };
         let cluster = Cluster::start_on(database, Redis::start(), NODES, options);
         let nginx = Nginx::as_shipped_on(network.host(), &cluster.addresses());
-        Stage { cluster, nginx, mariadb }
+        Stage { cluster, nginx, mariadb, certificate }
     }
 
     /// Registers the persons of a run, and puts some of them into groups.
@@ -65,8 +69,8 @@ impl Stage {
         let mut add = |name: String, habit: Habit, places: Vec<Place>| {
             let index = persons.len();
             let id = offline_user(node, &name);
-            let (lines, small_buffer) = (index.is_multiple_of(3), false);
-            persons.push(Person { index, id, name, habit, lines, small_buffer, places, targets: Vec::new() });
+            let (lines, tls, small_buffer) = (index.is_multiple_of(3), !index.is_multiple_of(2), false);
+            persons.push(Person { index, id, name, habit, lines, tls, small_buffer, places, targets: Vec::new() });
             index
         };
         // A person stays at a place as long as that serves.
@@ -161,7 +165,8 @@ impl Stage {
     ) -> Run {
         let (persons, members) = self.populate();
         let kind_of_network = network.to_string();
-        let world = World::new(network, self.cluster.addresses(), self.nginx.addresses()[0], seed);
+        let tls = trusting(&[&self.certificate]);
+        let world = World::new(network, self.cluster.addresses(), self.nginx.addresses()[0], seed, tls);
         let posts: Vec<Post> = persons.iter().map(|_| Post::default()).collect();
         let caused = Mutex::new(Vec::new());
         thread::scope(|scope| {
@@ -359,7 +364,7 @@ impl Conductor<'_> {
             Kind::NodeKilled | Kind::RollingRestart => (),
             Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
         }
-        let Stage { cluster, nginx, mariadb } = &mut *self.stage;
+        let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
         match fault.kind {
             Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
             Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.kill(),
@@ -416,7 +421,7 @@ impl Conductor<'_> {
     }
 
     fn bring_back(&mut self, fault: &Fault) {
-        let Stage { cluster, nginx, mariadb } = &mut *self.stage;
+        let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
         match fault.kind {
             Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
             Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.restart(),
