@@ -14,3 +14,4 @@ mod neighbours;
 mod rolling;
 mod storm;
 mod traffic;
+mod websockets;
