@@ -61,6 +61,7 @@ mod change;
 mod cid;
 mod client;
 mod conv;
+mod dial;
 mod error;
 mod event;
 mod frame;

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Options};
 use crate::conv::Conv;
+use crate::dial::dial;
 use crate::error::{Error, Result};
 use crate::frame::Refusal;
 use crate::server::Server;
-use crate::transport::dial;
 
 /// A user or a group by id and name.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,13 +12,14 @@ use parking_lot::{Condvar, Mutex};
 use serde_json::Value;
 
 use crate::conv::Conv;
+use crate::dial::{Dialled, dial};
 use crate::error::{Error, Result};
 use crate::event::{End, Event, Events, State};
 use crate::machine::{Done, Machine};
 use crate::server::Server;
 use crate::store::Store;
 use crate::ticket::Tickets;
-use crate::transport::{Dialled, Transport, dial};
+use crate::transport::Transport;
 
 /// What a client and its thread share.
 #[derive(Debug)]
