@@ -140,10 +140,10 @@ pub trait History: Send + Sync + 'static {
     /// Returns how many there were.
     fn forget(&self, user: UserId, devices: &[DeviceId]) -> Result<usize, StoreError>;
 
-    /// The conversations that got messages within the last `window` ms by the database's clock, at
-    /// most `limit`. One query by an index on MySQL; SQLite reads all conversations, since a single
-    /// process hears of everything anyway.
-    fn touched(&self, window: i64, limit: usize) -> Result<Vec<Touched>, StoreError>;
+    /// The conversations that got messages within the last `window` ms by the database's clock, in the
+    /// order of these messages and behind `after`; at most `limit`. One query by an index on MySQL;
+    /// SQLite reads all conversations, since a single process hears of everything anyway.
+    fn touched(&self, window: i64, after: Option<Touched>, limit: usize) -> Result<Vec<Touched>, StoreError>;
 
     /// The marks that devices raised within the last `window` ms, at most `limit`.
     fn raised(&self, window: i64, limit: usize) -> Result<Vec<RaisedMark>, StoreError>;

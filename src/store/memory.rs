@@ -507,7 +507,7 @@ impl MemoryHistory {
 
     pub(crate) fn touched(&self, since: i64) -> Vec<Touched> {
         let rows = self.convs.iter().filter(|(_, row)| row.touched > since);
-        rows.map(|(conv, row)| Touched { conv: *conv, head: row.head }).collect()
+        rows.map(|(conv, row)| Touched { conv: *conv, head: row.head, at: row.touched }).collect()
     }
 
     pub(crate) fn use_level2(&mut self, user: UserId, now: i64) {

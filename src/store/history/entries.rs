@@ -166,4 +166,6 @@ pub struct Touched {
     pub conv: ConversationId,
     /// Its last number.
     pub head: i64,
+    /// When its last message was committed, ms.
+    pub at: i64,
 }

@@ -189,10 +189,16 @@ impl History for MysqlStore {
         })
     }
 
-    fn touched(&self, window: i64, limit: usize) -> Result<Vec<Touched>, StoreError> {
-        let statement = format!("SELECT id, head FROM Conversation WHERE touched > {NOW} - :window LIMIT :limit");
-        let rows: Vec<(i64, i64)> = self.base.calls.call(|db, _| db.exec(&statement, params! {window, limit}))?;
-        let touched = |(id, head)| Touched { conv: ConversationId::from_column(id), head };
+    fn touched(&self, window: i64, after: Option<Touched>, limit: usize) -> Result<Vec<Touched>, StoreError> {
+        let (at, id) = after.map_or((0, 0), |after| (after.at, after.conv.column()));
+        let statement = format!(
+            "SELECT id, head, touched FROM Conversation
+             WHERE touched > {NOW} - :window AND touched >= :at AND (touched > :at OR id > :id)
+             ORDER BY touched, id LIMIT :limit"
+        );
+        let rows: Vec<(i64, i64, i64)> =
+            self.base.calls.call(|db, _| db.exec(&statement, params! {window, at, id, limit}))?;
+        let touched = |(id, head, at)| Touched { conv: ConversationId::from_column(id), head, at };
         Ok(rows.into_iter().map(touched).collect())
     }
 

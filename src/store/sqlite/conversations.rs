@@ -147,13 +147,18 @@ impl History for SqliteStore {
         self.live.change(move |db| devices.iter().map(|device| devices::forget(db, user, *device)).sum())
     }
 
-    fn touched(&self, window: i64, max: usize) -> Result<Vec<Touched>, StoreError> {
+    fn touched(&self, window: i64, after: Option<Touched>, max: usize) -> Result<Vec<Touched>, StoreError> {
+        let (at, id) = after.map_or((0, 0), |after| (after.at, after.conv.column()));
         self.live.read(|db| {
-            db.prepare_cached("SELECT id, head FROM Conversation WHERE touched > ?1 LIMIT ?2")?
-                .query_map(params![now() - window, limit(max)], |row| {
-                    Ok(Touched { conv: ConversationId::from_column(row.get(0)?), head: row.get(1)? })
-                })?
-                .collect()
+            db.prepare_cached(
+                "SELECT id, head, touched FROM Conversation WHERE touched > ?1 AND (touched, id) > (?2, ?3)
+                 ORDER BY touched, id LIMIT ?4",
+            )?
+            .query_map(params![now() - window, at, id, limit(max)], |row| {
+                let conv = ConversationId::from_column(row.get(0)?);
+                Ok(Touched { conv, head: row.get(1)?, at: row.get(2)? })
+            })?
+            .collect()
         })
     }
 

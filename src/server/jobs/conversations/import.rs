@@ -20,7 +20,7 @@ use crate::delivery::ClientLink;
 use crate::metrics::ImportEvent;
 use crate::protocol::{UserId, Waiting};
 use crate::routing::level1_seen::LEVEL1_WINDOW;
-use crate::store::history::{Cid, Committed, EntryKind, FrameHash, History, NewEntry, Occurrence, Touched, import_cid};
+use crate::store::history::{Cid, Committed, EntryKind, FrameHash, History, NewEntry, Occurrence, import_cid};
 use crate::store::{KeptMessage, MessageId, StoreError};
 
 /// The import of a user's rows, between two pieces. There is one per user at a time.
@@ -125,7 +125,7 @@ impl Conversations {
         let Some(router) = self.router() else { return Ok(()) };
         let mut posts = Vec::new();
         for (&conv, &head) in heads {
-            self.hint(&router, Touched { conv, head }, &mut posts)?;
+            self.hint(&router, conv, head, &mut posts)?;
         }
         ClientLink::post_all(posts);
         Ok(())

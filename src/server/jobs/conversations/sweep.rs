@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::devices::end_of_login;
 use super::parts::Conversations;
+use crate::base::conversation::{ConversationId, Seq};
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
@@ -14,7 +15,7 @@ use crate::protocol::UserId;
 use crate::routing::attendance::DeviceLogin;
 use crate::routing::router::Router;
 use crate::store::StoreError;
-use crate::store::history::{DeviceId, History, Touched};
+use crate::store::history::{DeviceId, History};
 
 /// Whether a sweep writes that the devices of this node are seen now. Other nodes may have to forget
 /// the one that was not seen for longest.
@@ -56,21 +57,29 @@ impl Conversations {
             logins.chunks(LOGINS_AT_ONCE).try_for_each(|some| history.seen(&ids(some)))?;
         }
         let window = i64::try_from(within.as_millis()).unwrap_or(i64::MAX);
-        let (mut posts, mut hinted) = (Vec::new(), Ok(()));
-        for touched in history.touched(window, TOUCHED_MAX)? {
-            // One group that cannot be read does not hide the others.
-            hinted = hinted.and(self.hint(router, touched, &mut posts));
+        let (mut posts, mut hinted, mut last) = (Vec::new(), Ok(()), None);
+        loop {
+            let page = history.touched(window, last, TOUCHED_AT_ONCE)?;
+            for touched in &page {
+                // One group that cannot be read does not hide the others.
+                hinted = hinted.and(self.hint(router, touched.conv, touched.head, &mut posts));
+            }
+            self.parts.metrics.sweep(SweepEvent::Told, posts.len());
+            ClientLink::post_all(std::mem::take(&mut posts));
+            // A page is read many times faster than as many messages are committed, so there is a last one.
+            if page.len() < TOUCHED_AT_ONCE {
+                return hinted;
+            }
+            last = page.last().copied();
         }
-        self.parts.metrics.sweep(SweepEvent::Told, posts.len());
-        ClientLink::post_all(posts);
-        hinted
     }
 
     /// Tells the devices in a conversation how far it goes.
     pub(super) fn hint(
         &self,
         router: &Router,
-        Touched { conv, head }: Touched,
+        conv: ConversationId,
+        head: Seq,
         posts: &mut Vec<(Arc<ClientLink>, Posted)>,
     ) -> Result<(), StoreError> {
         let users: Arc<[UserId]> = match (conv.group(), conv.users()) {
@@ -117,8 +126,7 @@ fn news(news: MemberNews) -> Posted {
     Posted::Member(Box::new(news))
 }
 
-/// The most conversations of one sweep. Beyond that, those that grew least recently are found when they
-/// grow again, or at the next login.
-const TOUCHED_MAX: usize = 20_000;
+/// The conversations of one query.
+const TOUCHED_AT_ONCE: usize = 20_000;
 /// The devices of one statement.
 const LOGINS_AT_ONCE: usize = 512;
