@@ -22,7 +22,7 @@ const FILES = {
   'raybox/names.js': '6cae939a49dbf106',
   'raybox/outbox.js': '37adc93ca23cbc29',
   'raybox/ranges.js': '2f3de69822deaf56',
-  'raybox/requests.js': 'f67accbe39f372f0',
+  'raybox/requests.js': '1e9519be11088300',
   'raybox/tabs.js': '4b02224175f750b7',
   'raybox/transport.js': '3be68ed1b4467728',
   'raybox/wire.js': '705dd51a6f9a681d',
