@@ -72,8 +72,9 @@ fn a_message_does_not_wait_for_megabytes_of_another_sender() {
         (0..DEVICES).map(|n| Level2Client::enter(&server, "greedy", g, &format!("g{n}"))).collect();
     let (to_friend, notes, text) = (with(&friend), with(&greedy[0]), "x".repeat(60_000));
     let read = || server.metric(r#"raybox_frames_total{type="4"}"#) as usize;
-    // Nothing is committed while this lock is held.
+    // Nothing is committed while this lock is held. The first batch is one message, so all others wait.
     let lock = StoreLock::take(&server);
+    begin_batch(&server, &mut greedy[0], &notes);
     for device in &mut greedy {
         let frame = |_| {
             let mut frame = device.message(&notes);
@@ -83,17 +84,24 @@ fn a_message_does_not_wait_for_megabytes_of_another_sender() {
         let frames: Vec<Value> = (0..EACH).map(frame).collect();
         device.send_many(&frames);
     }
-    wait_until("what the greedy one sends is read", || read() == DEVICES * EACH);
+    wait_until("what the greedy one sends is read", || read() == DEVICES * EACH + 1);
     let cid = quiet.send(&to_friend, "one");
-    wait_until("what the quiet one sends is read", || read() == DEVICES * EACH + 1);
+    wait_until("what the quiet one sends is read", || read() == DEVICES * EACH + 2);
     drop(lock);
     quiet.number(&cid);
     greedy.iter_mut().for_each(Level2Client::settle);
     let behind = format!("SELECT count(*) FROM Message WHERE id > (SELECT id FROM Message WHERE sender <> {g})");
     let behind = server.count(&behind);
     println!("{behind} of {} large messages are committed behind the quiet one's", DEVICES * EACH);
-    // The batch that waited for the lock is before it, and at most one turn of each flow.
+    // At most one turn of each flow is before it.
     assert!(behind > DEVICES * EACH * 3 / 4, "{behind} are behind it");
+}
+
+/// Sends a message, and returns when the lane of conversations has begun a batch with it.
+fn begin_batch(server: &TestServer, client: &mut Level2Client, conv: &str) {
+    let first = client.message(conv);
+    client.send_many(&[first]);
+    wait_until("a batch is begun", || server.metric(r#"raybox_lane_busy_seconds{lane="recorder-0"}"#) > 0.0);
 }
 
 #[test]
@@ -108,15 +116,16 @@ fn a_message_does_not_wait_for_all_that_another_sender_has_in_flight() {
     let to_friend = with(&_friend);
     let notes = with(&greedy[0]);
     let read = || server.metric(r#"raybox_frames_total{type="4"}"#) as usize;
-    // Nothing is committed while this lock is held.
+    // Nothing is committed while this lock is held. The first batch is one message, so all others wait.
     let lock = StoreLock::take(&server);
+    begin_batch(&server, &mut greedy[0], &notes);
     for device in &mut greedy {
         let frames: Vec<Value> = (0..EACH).map(|_| device.message(&notes)).collect();
         device.send_many(&frames);
     }
-    wait_until("what the greedy one sends is read", || read() == DEVICES * EACH);
+    wait_until("what the greedy one sends is read", || read() == DEVICES * EACH + 1);
     let cid = quiet.send(&to_friend, "one");
-    wait_until("what the quiet one sends is read", || read() == DEVICES * EACH + 1);
+    wait_until("what the quiet one sends is read", || read() == DEVICES * EACH + 2);
     drop(lock);
     quiet.number(&cid);
     greedy.iter_mut().for_each(Level2Client::settle);
