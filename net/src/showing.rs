@@ -1,5 +1,7 @@
 //! Reads a connection and shows its bytes to the application, one item after the other.
 
+use std::ops::Range;
+
 use crate::connection::{Connection, ConnectionPhase, InputState, Read1, Way};
 use crate::framing::{Ending, Foreign, FoundItem, HttpItem, Notice, Piece};
 use crate::handler::{CloseReason, Flow, Handler, HttpFlow, Incoming};
@@ -133,18 +135,8 @@ fn show<H: Handler>(
     // time.
     let (mut consumed, mut taken) = (0, FRAMES_BETWEEN_LOOKS);
     loop {
-        if turn.is_spent() {
-            return (consumed, Shown::Costly);
-        }
-        if consumed == bytes.len() && consumed > 0 && awaits_bytes(conn) {
-            return (consumed, Shown::All);
-        }
-        // The end is shown in any case, because it needs no answer.
-        if taken == FRAMES_BETWEEN_LOOKS && consumed < bytes.len() {
-            taken = 0;
-            if is_congested(turn, conn) {
-                return (consumed, Shown::Congested);
-            }
+        if let Some(shown) = why_to_stop(turn, conn, consumed..bytes.len(), &mut taken) {
+            return (consumed, shown);
         }
         let rest = &mut bytes[consumed..];
         let front = find_front(turn, conn, rest);
@@ -246,6 +238,31 @@ fn is_congested<A, M>(turn: &mut Turn<M>, conn: &Connection<A, M>) -> bool {
     turn.flush();
     conn.link.flush(turn);
     conn.link.is_congested()
+}
+
+/// Whether to stop before the rest, which is at this place, is looked at. `taken`: items since the last
+/// look at the output.
+#[inline]
+fn why_to_stop<A, M>(
+    turn: &mut Turn<M>,
+    conn: &Connection<A, M>,
+    rest: Range<usize>,
+    taken: &mut usize,
+) -> Option<Shown> {
+    if turn.is_spent() {
+        return Some(Shown::Costly);
+    }
+    if rest.is_empty() {
+        // The end is shown in any case, because it needs no answer.
+        return (rest.start > 0 && awaits_bytes(conn)).then_some(Shown::All);
+    }
+    if *taken == FRAMES_BETWEEN_LOOKS {
+        *taken = 0;
+        if is_congested(turn, conn) {
+            return Some(Shown::Congested);
+        }
+    }
+    None
 }
 
 /// Whether nothing more is found in no bytes at all, and the end of the input is not to be shown.
