@@ -51,7 +51,7 @@ pub(super) enum Member<'f> {
 impl<'f> Members<'f> {
     /// Fills the empty members from the frame.
     pub(super) fn read(&mut self, text: &'f str) -> Result<(), BadRequest> {
-        if flat::read(text, |key, value| self.take_flat(key, value)) {
+        if flat::read(text, |key, value| self.take_flat(text, key, value)) {
             self.is_one_line = true;
             return Ok(());
         }
@@ -61,12 +61,12 @@ impl<'f> Members<'f> {
 
     /// Takes a member of a flat frame; false if it needs the parser.
     #[inline]
-    fn take_flat(&mut self, key: &str, value: FlatValue<'f>) -> bool {
+    fn take_flat(&mut self, frame: &'f str, key: &[u8], value: FlatValue) -> bool {
         let Some(member) = self.of(key) else { return true };
         let value = match value {
             FlatValue::Integer(number) => Member::Integer(number),
-            FlatValue::Text(text) => Member::Text(Cow::Borrowed(text)),
-            FlatValue::Escaped => return false,
+            FlatValue::Text(place) => frame.get(place).map_or(Member::Other, |text| Member::Text(Cow::Borrowed(text))),
+            FlatValue::Other => return false,
         };
         if !matches!(std::mem::replace(member, value), Member::Missing) {
             self.repeated = true;
@@ -91,20 +91,20 @@ impl<'f> Members<'f> {
         }
     }
 
-    fn of(&mut self, key: &str) -> Option<&mut Member<'f>> {
+    fn of(&mut self, key: &[u8]) -> Option<&mut Member<'f>> {
         Some(match key {
-            "msgType" => &mut self.msg_type,
-            "USERID" => &mut self.user_id,
-            "FROMID" => &mut self.from,
-            "TOID" => &mut self.to,
-            "GROUPID" => &mut self.group,
-            "U1" => &mut self.u1,
-            "U2" => &mut self.u2,
-            "name" => &mut self.name,
-            "password" => &mut self.password,
-            "description" => &mut self.description,
-            "keyword" => &mut self.keyword,
-            "level" => {
+            b"msgType" => &mut self.msg_type,
+            b"USERID" => &mut self.user_id,
+            b"FROMID" => &mut self.from,
+            b"TOID" => &mut self.to,
+            b"GROUPID" => &mut self.group,
+            b"U1" => &mut self.u1,
+            b"U2" => &mut self.u2,
+            b"name" => &mut self.name,
+            b"password" => &mut self.password,
+            b"description" => &mut self.description,
+            b"keyword" => &mut self.keyword,
+            b"level" => {
                 self.has_level = true;
                 return None;
             }
@@ -190,7 +190,7 @@ impl<'m, 'f> Visitor<'f> for Key<'m, 'f> {
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.of(key))
+        Ok(self.0.of(key.as_bytes()))
     }
 }
 
