@@ -13,6 +13,7 @@ pub mod effects;
 pub mod entry;
 mod heart;
 mod in_turn;
+mod marks;
 pub mod member;
 mod outlet;
 mod reply_order;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::base::conversation::{ConversationId, Seq};
 use crate::protocol::UserId;
+use crate::protocol::level2::frames::MarkNews;
 use crate::store::history::DeviceId;
 
 /// One piece of news.
@@ -16,6 +17,8 @@ pub enum DeviceNews {
     Messages(UserId, Vec<CommittedFrame>),
     /// The same in groups, for the devices of their members.
     GroupMessages(Vec<CommittedFrame>),
+    /// Marks in this conversation have risen, for the devices of this user.
+    Marks(UserId, ConversationId, MarkNews),
     /// A frame for the devices of this user, which may be lost.
     Show(UserId, Arc<str>),
     /// Connections of a device of this user end.

@@ -16,12 +16,14 @@
 //! - A number of conversations in reports that wait to be noted.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::effects::{MemberEffect, MemberEffects};
 use super::entry::{Admitted, Entry};
 use super::heart::{Beat, Heart};
 use super::in_turn::{Does, InTurn, Waiting};
+use super::marks::ShownMarks;
 use super::outlet::Outlet;
 use super::reply_order::ReplyOrder;
 use super::reports::Reports;
@@ -59,6 +61,7 @@ pub struct Member {
     /// The conversations that are not shown in a 43 yet, when no thread has them.
     overview: Option<Overview>,
     reports: Reports,
+    marks: ShownMarks,
     heart: Heart,
     /// 46s whose heads are not read yet; of one they are being read.
     syncs: VecDeque<MemberTask>,
@@ -110,6 +113,7 @@ impl Member {
             tasks: InTurn::default(),
             overview: None,
             reports: Reports::default(),
+            marks: ShownMarks::default(),
             heart: Heart::new(Duration::from_secs(entry.ping.into()), now),
             syncs: VecDeque::new(),
             is_syncing: false,
@@ -187,6 +191,7 @@ impl Member {
             }
             Request::Read { conv, read } => {
                 let ticket = self.replies.open();
+                self.marks.asks(ticket, conv.for_user(self.identity.user));
                 let task = MemberTask::MarkRead(ticket, rid, conv, read.max(0));
                 self.do_in_turn(ticket, Does::Change, task, effects);
             }
@@ -271,15 +276,18 @@ impl Member {
                 self.pump.on(PumpEvent::Heads(heads), &mut self.commands);
             }
             MemberNews::Overview(frame, rest) => {
-                let more = rest.shown < rest.heads.len();
-                self.overview = more.then_some(rest);
-                self.pump.on(PumpEvent::Overview { frame, more }, &mut self.commands);
+                self.on_overview(frame, rest, effects);
             }
             MemberNews::OverviewFailed(rest) => {
                 self.overview = Some(rest);
                 self.retry_later(Retry::Overview, effects);
             }
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
+            MemberNews::MarkAnswer(ticket, text, found) => {
+                self.marks.found(found);
+                self.settle(ticket, text, effects);
+            }
+            MemberNews::Marks(conv, news) => self.marks.hear(conv, news),
             MemberNews::Reported(ticket, stored, noted) => {
                 self.reports.noted(stored, noted);
                 self.settle(ticket, NO_REPLY, effects);
@@ -304,6 +312,19 @@ impl Member {
             MemberNews::End(reason) => return self.end(reason, effects),
         }
         self.carry_out(effects);
+        self.show_marks(effects);
+    }
+
+    /// A 43 is composed.
+    fn on_overview(&mut self, frame: Arc<str>, rest: Overview, effects: &mut MemberEffects) {
+        let more = rest.shown < rest.heads.len();
+        self.marks.overview(&rest.heads, rest.shown);
+        self.overview = more.then_some(rest);
+        self.pump.on(PumpEvent::Overview { frame, more }, &mut self.commands);
+        if !more {
+            self.carry_out(effects);
+            self.marks.open();
+        }
     }
 
     /// A frame that reports its arrival has arrived; this number of bytes have not.
@@ -315,6 +336,7 @@ impl Member {
         self.do_next(effects);
         self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
+        self.show_marks(effects);
     }
 
     /// Some time has passed. `waiting`: bytes that have not arrived at the client.
@@ -378,6 +400,17 @@ impl Member {
         self.answer(replies::refused(msg_type, refusal, rid), effects);
     }
 
+    /// Shows the marks that have risen, unless the client does not take its output.
+    fn show_marks(&mut self, effects: &mut MemberEffects) {
+        if self.outlet.is_full() {
+            return;
+        }
+        let user = self.identity.user;
+        for (conv, news) in self.marks.release(|ticket| self.replies.has_left(ticket)) {
+            self.outlet.write(news.frame(conv.name_for(user), user).into(), effects);
+        }
+    }
+
     fn settle(&mut self, ticket: Ticket, text: String, effects: &mut MemberEffects) {
         self.replies.settle(ticket, text);
         self.done(ticket, effects);
@@ -424,7 +457,9 @@ impl Member {
                     let overview = self.overview.take().unwrap_or_default();
                     effects.push(MemberEffect::Do(MemberTask::Overview(overview)));
                 }
-                Command::Read { conv, from, to } => effects.push(MemberEffect::Do(MemberTask::Read { conv, from, to })),
+                Command::Read { conv, from, to, is_new } => {
+                    effects.push(MemberEffect::Do(MemberTask::Read { conv, from, to, is_new }));
+                }
                 Command::Pause => self.retry_later(Retry::Pump, effects),
                 Command::StopRequests => self.takes_requests = false,
                 Command::TakeRequests => self.takes_requests = true,

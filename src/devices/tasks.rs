@@ -9,7 +9,7 @@ use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::history::answers::Ticket;
 use crate::history::pump::{Heads, PumpEvent};
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::frames::{MarkNews, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Have, HaveItem, PageAsk, Rid};
 use crate::store::history::{DeviceId, Head};
@@ -43,10 +43,12 @@ pub enum MemberTask {
         from: Seq,
         /// The last one.
         to: Option<Seq>,
+        /// Nothing of the conversation was written.
+        is_new: bool,
     },
     /// Answer a 48.
     Page(Ticket, Option<Rid>, ConversationName, PageAsk, u32),
-    /// Answer a 49, and tell it to others.
+    /// Answer a 49, and tell it to others: [`MemberNews::MarkAnswer`].
     MarkRead(Ticket, Option<Rid>, ConversationName, Seq),
     /// Note a 47, and tell it to others: [`MemberNews::Reported`].
     Report(Ticket, Vec<(ConversationName, Seq)>),
@@ -77,6 +79,10 @@ pub enum MemberNews {
     OverviewFailed(Overview),
     /// The answer of a question.
     Answer(Ticket, String),
+    /// The answer of a 49, and where the mark stands; `None` if it is refused.
+    MarkAnswer(Ticket, String, Option<(ConversationId, Seq)>),
+    /// Marks have risen, perhaps not above those that the client knows.
+    Marks(ConversationId, MarkNews),
     /// A 47 is noted, or could not be: with what it said.
     Reported(Ticket, Vec<(ConversationName, Seq)>, Noted),
     /// A frame that has no place among others.
@@ -106,7 +112,9 @@ impl MemberTask {
             MemberTask::Page(ticket, rid, ..) => {
                 MemberNews::PageAnswer(ticket, replies::refused(48, refusal, rid.as_ref()))
             }
-            MemberTask::MarkRead(ticket, rid, ..) => answer(ticket, 49, rid),
+            MemberTask::MarkRead(ticket, rid, ..) => {
+                MemberNews::MarkAnswer(ticket, replies::refused(49, refusal, rid.as_ref()), None)
+            }
             MemberTask::Report(ticket, stored) => MemberNews::Reported(ticket, stored, Noted::Failed),
             MemberTask::Watch(ticket, rid, before, _) => {
                 MemberNews::NotWatching(ticket, replies::refused(52, refusal, rid.as_ref()), before)

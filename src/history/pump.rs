@@ -174,8 +174,12 @@ impl Pump {
 
     fn on_push(&mut self, conv: ConversationId, row: Row, out: &mut Commands) {
         let place = *self.script.progress.places.entry(conv);
-        let is_next =
-            row.seq == place.sent() + 1 && self.script.progress.stage == PumpStage::Live && !place.has(PlaceMark::Run);
+        // A group begins with news of the membership. Without it, this may be one that the user has left.
+        let has_begun = conv.group().is_none() || !place.has(PlaceMark::Fresh);
+        let is_next = has_begun
+            && row.seq == place.sent() + 1
+            && self.script.progress.stage == PumpStage::Live
+            && !place.has(PlaceMark::Run);
         if is_next && self.has_room() && self.script.origin(conv, &row) == RowOrigin::Elsewhere {
             self.script.show(conv, row, out);
             self.script.settle(conv, out);
@@ -260,7 +264,15 @@ impl Pump {
     }
 
     fn on_denied(&mut self, refusal: Refusal, out: &mut Commands) {
-        let Some(Reading { conv, .. }) = self.script.progress.take_reading() else { return };
+        let Some(reading @ Reading { conv, from, .. }) = self.script.progress.take_reading() else { return };
+        let place = self.script.progress.places.entry(conv);
+        let has_news = place.has(PlaceMark::Dirty) || place.sent() + 1 != from;
+        if !reading.is_run && !place.has(PlaceMark::Fresh) && has_news {
+            // Something was said of the conversation since the page was asked for: perhaps that the user
+            // is back.
+            place.put(PlaceMark::Dirty, false);
+            return self.script.progress.set_behind(conv);
+        }
         // The client knows nothing of one whose first message was never written.
         if self.script.progress.places.get(conv).is_some_and(|place| !place.has(PlaceMark::Fresh)) {
             self.script.write(frames::run_refused(&self.script.name(conv).to_string(), refusal), out);

@@ -120,15 +120,16 @@ impl Syncs {
         }
     }
 
-    /// Takes back that the conversation with this name is not the user's. Returns whether that was
-    /// to be said.
-    pub(super) fn take_refusals(&mut self, name: &str) -> bool {
-        let mut were_there = false;
+    /// Takes what was to be said of the conversation with this name, which was not the user's.
+    pub(super) fn take_refusals(&mut self, name: &str) -> Vec<Refusal> {
+        let mut taken = Vec::new();
         for sync in &mut self.waiting {
-            let before = sync.refused.len();
-            sync.refused.retain(|(refused, _)| **refused != *name);
-            were_there |= sync.refused.len() < before;
+            sync.refused.retain(|(refused, refusal)| {
+                let stays = **refused != *name;
+                taken.extend((!stays).then_some(*refusal));
+                stays
+            });
         }
-        were_there
+        taken
     }
 }

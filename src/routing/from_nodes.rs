@@ -128,6 +128,11 @@ impl Node for Router {
                     take(messages);
                 }
             }
+            DeviceNews::Marks(user, conv, marks) => {
+                for link in self.attendance.devices(user, |_| true) {
+                    post(&link, MemberNews::Marks(conv, marks));
+                }
+            }
             DeviceNews::Show(user, frame) => {
                 for link in self.attendance.devices(user, |_| true) {
                     post(&link, MemberNews::Show(frame.clone()));

@@ -4,6 +4,8 @@
 //! topic      payload
 //! u:<user>   m <node>\n<conv> <from> <number> <frame>[\n…]   messages of conversations of two
 //! u:<user>   s <node>\n<frame>                               a frame
+//! u:<user>   r <node> <conv> <read> <head> <unread>          the user's own mark
+//! u:<user>   p <node> <conv> <read> <received>               the partner's marks
 //! u:<user>   x <node> <device> <login>                       that device has logged in elsewhere; without a login: out
 //! u:<user>   j <node> <conv> <number>                        the user is in this group, from this message on
 //! u:<user>   l <node> <conv> <number>                        the user is not in it any more, this was the last message
@@ -17,6 +19,7 @@ use super::Topic;
 use crate::base::conversation::ConversationId;
 use crate::bus::news::{CommittedFrame, DeviceEnd, DeviceNews};
 use crate::protocol::UserId;
+use crate::protocol::level2::frames::{MarkNews, Marks};
 use crate::store::history::DeviceId;
 
 /// The topic and the payload of news of this node.
@@ -25,6 +28,7 @@ pub(super) fn write(node: &str, news: &DeviceNews) -> (Topic<&'static str>, Vec<
         DeviceNews::Messages(to, messages) => (Topic::User(*to), lines(node, messages)),
         DeviceNews::GroupMessages(messages) => (Topic::Level2, lines(node, messages)),
         DeviceNews::Show(to, frame) => (Topic::User(*to), format!("s {node}\n{frame}")),
+        DeviceNews::Marks(to, conv, marks) => (Topic::User(*to), write_marks(node, *conv, *marks)),
         DeviceNews::End(to, device, DeviceEnd::Replaced(login)) => {
             (Topic::User(*to), format!("x {node} {} {login}", device.0))
         }
@@ -34,6 +38,13 @@ pub(super) fn write(node: &str, news: &DeviceNews) -> (Topic<&'static str>, Vec<
         DeviceNews::UsesLevel2(user) => (Topic::Level2, format!("u {node} {user}")),
     };
     (topic, payload.into_bytes())
+}
+
+fn write_marks(node: &str, conv: ConversationId, marks: MarkNews) -> String {
+    match marks {
+        MarkNews::Own { read, head, unread } => format!("r {node} {} {read} {head} {unread}", conv.column()),
+        MarkNews::Partner(Marks { read, recv }) => format!("p {node} {} {read} {recv}", conv.column()),
+    }
 }
 
 fn lines(node: &str, messages: &[CommittedFrame]) -> String {
@@ -71,6 +82,15 @@ pub(super) fn read(own: &str, to: Option<UserId>, payload: &str) -> Option<Devic
             let (conv, seq) = (ConversationId::from_column(words.next()?.parse().ok()?), words.next()?.parse().ok()?);
             Some(if kind == "j" { DeviceNews::Joined(to, conv, seq) } else { DeviceNews::Left(to, conv, seq) })
         }
+        ("r" | "p", Some(to)) => {
+            let mut number = || words.next()?.parse::<i64>().ok();
+            let (conv, read) = (ConversationId::from_column(number()?), number()?);
+            let marks = match kind {
+                "r" => MarkNews::Own { read, head: number()?, unread: number()? },
+                _ => MarkNews::Partner(Marks { read, recv: number()? }),
+            };
+            Some(DeviceNews::Marks(to, conv, marks))
+        }
         ("u", None) => Some(DeviceNews::UsesLevel2(UserId(words.next()?.parse().ok()?))),
         _ => None,
     }
@@ -104,6 +124,8 @@ mod tests {
         let all = [
             DeviceNews::Messages(UserId(3), vec![message(1), message(2)]),
             DeviceNews::GroupMessages(vec![message(9)]),
+            DeviceNews::Marks(UserId(3), ConversationId::from_column(9), MarkNews::Own { read: 4, head: 6, unread: 2 }),
+            DeviceNews::Marks(UserId(3), ConversationId::from_column(9), MarkNews::Partner(Marks { read: 4, recv: 6 })),
             DeviceNews::Show(UserId(3), "{\"x\":1}".into()),
             DeviceNews::End(UserId(3), DeviceId(5), DeviceEnd::Replaced(-6)),
             DeviceNews::End(UserId(3), DeviceId(5), DeviceEnd::Revoked),
@@ -125,7 +147,20 @@ mod tests {
 
     #[test]
     fn what_no_node_writes_is_passed_over() {
-        for payload in ["", "m", "m a1", "m a1\n1 2", "m a1\n1 2 x {}", "x a1", "x a1 z", "u a1", "s a1", "z a1 1"] {
+        for payload in [
+            "",
+            "m",
+            "m a1",
+            "m a1\n1 2",
+            "m a1\n1 2 x {}",
+            "x a1",
+            "x a1 z",
+            "u a1",
+            "s a1",
+            "r a1 1 2",
+            "p a1 1",
+            "z a1 1",
+        ] {
             assert_eq!(read("b2", Some(UserId(1)), payload), None, "{payload}");
             assert_eq!(read("b2", None, payload), None, "{payload}");
         }

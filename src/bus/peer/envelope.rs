@@ -65,7 +65,7 @@ impl<'b> PeerMessage<'b> {
             Topic::Level2 => Some(PeerMessage::Devices { to: None, payload }),
             Topic::User(user) => match payload.strip_prefix("h ") {
                 Some(place) => Some(PeerMessage::Hello { user, place }),
-                None if payload.starts_with(['m', 's', 'x', 'j', 'l']) => {
+                None if payload.starts_with(['m', 's', 'x', 'j', 'l', 'r', 'p']) => {
                     Some(PeerMessage::Devices { to: Some(user), payload })
                 }
                 None => {

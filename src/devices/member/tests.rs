@@ -1,12 +1,12 @@
 use super::*;
-use crate::base::conversation::{ConversationName, Tag};
+use crate::base::conversation::{ConversationId, ConversationName, Tag};
 use crate::devices::reply_order::{ANSWERS_MAX, PAGES_MAX};
 use crate::devices::tasks::{Identity, Noted};
 use crate::devices::typing::TYPING_EVERY;
 use crate::history::pump::{Heads, SendAnswer};
 use crate::protocol::level2::Login;
-use crate::protocol::level2::frames::Committed;
-use crate::store::history::DeviceId;
+use crate::protocol::level2::frames::{Committed, MarkNews, Marks};
+use crate::store::history::{DeviceId, Head};
 
 /// A member, and what it wants.
 struct Scene {
@@ -16,8 +16,8 @@ struct Scene {
 }
 
 impl Scene {
-    /// Logged in and synchronised, with nothing in its conversations.
-    fn live() -> Scene {
+    /// Logged in, before its heads are read.
+    fn entered() -> Scene {
         let login = br#"{"msgType":1,"USERID":7,"password":"p","level":2,"device":"d","ping":20}"#;
         let Request::Login(login) = Frame::parse(login).unwrap().request else { panic!("a login") };
         let login: Login<'static> = login.into_owned();
@@ -31,6 +31,12 @@ impl Scene {
         assert_eq!(scene.written(), [""; 0], "nothing comes before the 40");
         scene.member.placed(&mut scene.effects);
         assert_eq!(scene.written(), ["welcome"]);
+        scene
+    }
+
+    /// Logged in and synchronised, with nothing in its conversations.
+    fn live() -> Scene {
+        let mut scene = Scene::entered();
         let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
         scene.hear(MemberNews::Heads(heads, Overview::default()));
         scene.hear(MemberNews::Overview("43".into(), Overview::default()));
@@ -215,12 +221,89 @@ fn a_change_is_done_alone_and_requests_behind_it_wait() {
         [MemberTask::MarkRead(ticket, ..) | MemberTask::Account(ticket, ..) | MemberTask::Page(ticket, ..)] => *ticket,
         others => panic!("{others:?}"),
     };
-    for answer in ["3", "4"] {
-        let ticket = next(&mut scene);
-        scene.hear(MemberNews::Answer(ticket, answer.to_owned()));
-    }
+    let marked = next(&mut scene);
+    scene.hear(MemberNews::MarkAnswer(marked, "3".to_owned(), None));
+    let changed = next(&mut scene);
+    scene.hear(MemberNews::Answer(changed, "4".to_owned()));
     next(&mut scene);
     assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7}"#), Heard::ForSession);
+}
+
+const BOB: i64 = 7 << 32 | 9;
+
+fn marks(read: i64, recv: i64) -> MemberNews {
+    MemberNews::Marks(ConversationId::from_column(BOB), MarkNews::Partner(Marks { read, recv }))
+}
+
+fn own(read: i64) -> MemberNews {
+    MemberNews::Marks(ConversationId::from_column(BOB), MarkNews::Own { read, head: 9, unread: 9 - read })
+}
+
+fn of_partner(read: i64, recv: i64) -> String {
+    format!(r#"{{"conv":"u9","msgType":50,"read":{read},"recv":{recv},"user":9}}"#)
+}
+
+#[test]
+fn marks_that_come_late_are_passed_over() {
+    let mut scene = Scene::live();
+    [marks(13, 6), marks(13, 5), marks(13, 6), marks(12, 6)].into_iter().for_each(|news| scene.hear(news));
+    assert_eq!(scene.written(), [of_partner(13, 6)]);
+    [marks(13, 7), own(4), own(3), own(4)].into_iter().for_each(|news| scene.hear(news));
+    let own = r#"{"conv":"u9","errno":200,"head":9,"msgType":49,"read":4,"unread":5,"user":7}"#;
+    assert_eq!(scene.written(), [of_partner(13, 7), own.to_owned()]);
+}
+
+#[test]
+fn marks_wait_for_the_43_and_for_a_client_that_takes_nothing() {
+    let mut scene = Scene::entered();
+    [marks(3, 3), marks(5, 5)].into_iter().for_each(|news| scene.hear(news));
+    let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
+    scene.hear(MemberNews::Heads(heads, Overview::default()));
+    assert_eq!(scene.written(), [""; 0]);
+    let head = |peer| Head {
+        conv: ConversationId::from_column(BOB),
+        name: None,
+        head: 9,
+        tag: None,
+        floor: 0,
+        read: 4,
+        recv: 0,
+        unread: 0,
+        peer: Some(peer),
+        touched: 0,
+    };
+    let shown = |peer| Overview { heads: [head(peer)].into(), shown: 1, ..Overview::default() };
+    scene.hear(MemberNews::Overview("43".into(), shown((5, 4))));
+    assert_eq!(scene.written(), ["43", r#"{"msgType":45,"synced":true}"#, &of_partner(5, 5)]);
+    [marks(5, 5), own(4), own(3)].into_iter().for_each(|news| scene.hear(news));
+    assert_eq!(scene.written(), [""; 0], "the 43 has said so");
+    scene.hear(MemberNews::Show("x".repeat(1 << 20).into()));
+    scene.written();
+    [marks(7, 6), marks(6, 6)].into_iter().for_each(|news| scene.hear(news));
+    assert_eq!(scene.written(), [""; 0]);
+    scene.member.on_taken(0, &mut scene.effects);
+    assert_eq!(scene.written(), [of_partner(7, 6)]);
+}
+
+#[test]
+fn requests_to_raise_a_mark_are_done_one_after_the_other_and_answered_before_news_of_it() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":49,"conv":"u9","read":6,"rid":1}"#);
+    scene.say(r#"{"msgType":49,"conv":"u9","read":2,"rid":2}"#);
+    let tasks = scene.tasks();
+    let [MemberTask::MarkRead(first, ..)] = &tasks[..] else { panic!("{tasks:?}") };
+    let conv = ConversationId::from_column(BOB);
+    scene.hear(own(8));
+    scene.hear(MemberNews::MarkAnswer(*first, "first".to_owned(), Some((conv, 6))));
+    let next = |effect: &MemberEffect| match effect {
+        MemberEffect::Do(MemberTask::MarkRead(ticket, ..)) => Some(*ticket),
+        _ => None,
+    };
+    let second = scene.effects.iter().find_map(next).expect("the second 49 is done next");
+    assert_eq!(scene.written(), ["first"], "another device has raised it to 8, and the second asks");
+    scene.hear(MemberNews::MarkAnswer(second, "second".to_owned(), Some((conv, 7))));
+    let own = r#"{"conv":"u9","errno":200,"head":9,"msgType":49,"read":8,"unread":1,"user":7}"#;
+    assert_eq!(scene.written(), ["second", own]);
 }
 
 #[test]

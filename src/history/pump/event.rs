@@ -108,6 +108,8 @@ pub enum Command {
         from: Seq,
         /// The last one.
         to: Option<Seq>,
+        /// Nothing of it was written: what precedes the user's first message is passed over.
+        is_new: bool,
     },
     /// Report [`PumpEvent::Retry`] after a pause.
     Pause,

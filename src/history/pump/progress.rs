@@ -19,6 +19,8 @@ pub(super) struct Progress {
     behind: VecDeque<ConversationId>,
     /// Ends of memberships whose last message is not written.
     ending: Vec<(ConversationId, Option<Seq>)>,
+    /// Memberships that begin with this number when the one before has ended.
+    rejoining: Vec<(ConversationId, Seq)>,
     reading: Option<Reading>,
     /// Whether the last page was for a run.
     run_was_last: bool,
@@ -50,6 +52,7 @@ impl Progress {
             syncs: Syncs::of_login(),
             behind: VecDeque::new(),
             ending: Vec::new(),
+            rejoining: Vec::new(),
             reading: None,
             run_was_last: false,
         }
@@ -159,7 +162,11 @@ impl Progress {
         let Some(place) = self.places.get(conv) else { return };
         let (last, sent) = (*last, place.sent());
         if sent == last && !place.has(PlaceMark::Moved) {
+            let next = self.rejoining.iter().find(|(rejoining, from)| *rejoining == conv && *from > last).copied();
             self.drop_conversation(conv);
+            if let Some((_, from)) = next {
+                self.begin(conv, from);
+            }
         } else if sent >= last {
             self.set_lasting(conv);
         }
@@ -168,8 +175,30 @@ impl Progress {
     /// Forgets a conversation, with its runs.
     pub(super) fn drop_conversation(&mut self, conv: ConversationId) {
         self.set_lasting(conv);
+        self.forget_rejoining(conv);
         self.syncs.drop_runs(conv);
         self.places.remove(conv);
+    }
+
+    /// A membership begins of which nothing was written.
+    pub(super) fn begin(&mut self, conv: ConversationId, from: Seq) {
+        let place = self.places.entry(conv);
+        place.advance(from - 1);
+        place.put(PlaceMark::Moved, true);
+        // The 57 that says so, whose push may have come before this.
+        self.raise(conv, from);
+    }
+
+    /// The user is back, and what is shown ends with a membership before.
+    pub(super) fn set_rejoining(&mut self, conv: ConversationId, from: Seq) {
+        self.forget_rejoining(conv);
+        self.rejoining.push((conv, from));
+        self.set_behind(conv);
+    }
+
+    /// What is shown is the present membership.
+    pub(super) fn forget_rejoining(&mut self, conv: ConversationId) {
+        self.rejoining.retain(|(rejoining, _)| *rejoining != conv);
     }
 
     /// Ends the first run if it is this conversation's and all of it is written. Returns whether it
@@ -236,9 +265,10 @@ impl Progress {
 
     fn read(&mut self, reading: Reading, to: Option<Seq>) -> Command {
         let Reading { conv, from, is_run } = reading;
+        let is_new = !is_run && self.places.get(conv).is_none_or(|place| place.has(PlaceMark::Fresh));
         self.reading = Some(reading);
         self.run_was_last = is_run;
-        Command::Read { conv, from, to }
+        Command::Read { conv, from, to, is_new }
     }
 
     /// The read that has come back. Its run may be over: the membership that it was for has ended.

@@ -106,6 +106,57 @@ fn a_41_takes_the_place_of_its_message() {
     assert_eq!(shown, ["message 45".to_owned(), frames::acknowledged("b", ConversationName::User(BOB), at(46), false)]);
 }
 
+fn team() -> ConversationId {
+    ConversationId::of_group(GroupId(5))
+}
+
+fn joined(from: Seq) -> PumpEvent {
+    PumpEvent::Joined { conv: team(), from }
+}
+
+fn page_of_team(extent: Extent, rows: std::ops::Range<Seq>) -> PumpEvent {
+    PumpEvent::Page(RowPage { extent, rows: rows.map(|seq| row(seq, BOB)).collect() })
+}
+
+/// Found by a seed of the simulation: a member who had left repeated the first message of the group, and
+/// the user's other devices were shown it.
+#[test]
+fn a_message_of_a_group_that_the_connection_knows_nothing_of_is_read_before_it_is_shown() {
+    let mut pump = live(0);
+    let push = |seq| PumpEvent::Push { conv: team(), row: row(seq, ME) };
+    assert_eq!(on(&mut pump, push(1)), ["read 1 to None"]);
+    assert_eq!(on(&mut pump, PumpEvent::PageDenied(Refusal::forever(403, "gone"))), [""; 0]);
+    assert_eq!(on(&mut pump, joined(1)), ["read 1 to None"]);
+    assert_eq!(on(&mut pump, page_of_team(Extent { head: 1, floor: 0 }, 1..2)), ["message 1"]);
+    assert_eq!(on(&mut pump, push(2)), ["message 2"]);
+}
+
+/// Found by seeds of the simulation: a member who left and came back while the news of it was late got a
+/// 44 that nobody had asked for, in place of the 57 that ended the first membership.
+#[test]
+fn a_membership_is_shown_to_its_end_before_the_next_one() {
+    let mut pump = live(0);
+    on(&mut pump, joined(3));
+    on(&mut pump, page_of_team(Extent { head: 4, floor: 2 }, 3..5));
+    // Left with 6, back with 8; the news of the one is lost.
+    assert_eq!(on(&mut pump, joined(8)), ["read 5 to None"]);
+    let left = PumpEvent::Left { conv: team(), seen: Some((5, 6)) };
+    assert_eq!(on(&mut pump, left), [""; 0]);
+    let shown = on(&mut pump, page_of_team(Extent { head: 6, floor: 4 }, 5..7));
+    assert_eq!(shown, ["message 5", "message 6", "read 8 to None"]);
+    assert_eq!(on(&mut pump, page_of_team(Extent { head: 8, floor: 7 }, 8..9)), ["message 8"]);
+}
+
+/// Found by a seed of the simulation: the page was asked for before the user was back.
+#[test]
+fn a_page_that_was_denied_before_the_user_came_back_is_asked_for_again() {
+    let mut pump = live(0);
+    let push = PumpEvent::Push { conv: team(), row: row(8, BOB) };
+    assert_eq!(on(&mut pump, push), ["read 1 to None"]);
+    on(&mut pump, joined(8));
+    assert_eq!(on(&mut pump, PumpEvent::PageDenied(Refusal::forever(403, "gone"))), ["read 8 to None"]);
+}
+
 /// Found by a seed of the simulation: nobody read what was pushed while a page was on its way whose
 /// first message waited for its answer.
 #[test]

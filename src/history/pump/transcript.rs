@@ -190,6 +190,7 @@ impl Transcript {
             place.set_sent(extent.floor);
             return;
         }
+        self.progress.forget_rejoining(conv);
         self.begin_anew(conv, cursor::run_after(extent.floor, extent, Seq::MAX, false), is_run, out);
     }
 
@@ -210,21 +211,23 @@ impl Transcript {
     /// The user is a member of a group, and sees its messages from this number on.
     pub(super) fn on_joined(&mut self, conv: ConversationId, from: Seq, out: &mut Commands) {
         self.progress.set_lasting(conv);
-        let was_refused = self.progress.syncs.take_refusals(&self.name(conv).to_string());
+        // The client waits for a 44, about a membership before this one.
+        let name = self.name(conv).to_string();
+        let refusals = self.progress.syncs.take_refusals(&name);
+        for refusal in &refusals {
+            self.write(frames::run_refused(&name, *refusal), out);
+        }
+        if !refusals.is_empty() {
+            self.forget(conv, out);
+        }
         let place = self.progress.places.entry(conv);
-        if was_refused {
-            // The client waits for a 44.
-            self.move_to(conv, from, from, out);
+        if place.has(PlaceMark::Fresh) && place.sent() < from {
+            self.progress.begin(conv, from);
         } else if place.sent() >= from - 1 {
             // The heads were read after it.
-        } else if place.has(PlaceMark::Fresh) {
-            place.advance(from - 1);
-            place.put(PlaceMark::Moved, true);
-            // The 57 that says so, whose push may have come before this.
-            self.progress.raise(conv, from);
         } else {
-            // The end of the membership before was not written, and cannot be any more.
-            self.move_to(conv, from, from, out);
+            // The end of the membership before is not written yet. The page that is read says where it is.
+            self.progress.set_rejoining(conv, from);
         }
     }
 

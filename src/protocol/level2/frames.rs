@@ -77,6 +77,45 @@ pub struct Marks {
     pub recv: Seq,
 }
 
+/// Marks in one conversation that have risen, as one of its users is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MarkNews {
+    /// The user's own.
+    Own {
+        /// Read up to here.
+        read: Seq,
+        /// The last number at that moment.
+        head: Seq,
+        /// How many messages were unread.
+        unread: i64,
+    },
+    /// The partner's.
+    Partner(Marks),
+}
+
+impl MarkNews {
+    /// Whether these rose later than others of the same kind.
+    pub fn is_above(&self, other: &MarkNews) -> bool {
+        match (self, other) {
+            (MarkNews::Own { read, head, .. }, MarkNews::Own { read: than, head: at, .. }) => (read, head) > (than, at),
+            (MarkNews::Partner(Marks { read, recv }), MarkNews::Partner(than)) => {
+                *read > than.read || *recv > than.recv
+            }
+            _ => false,
+        }
+    }
+
+    /// The 49 or 50 that tells `user`.
+    pub fn frame(&self, conv: ConversationName, user: UserId) -> String {
+        match (*self, conv) {
+            (MarkNews::Partner(marks), ConversationName::User(partner)) => peer_marks(conv, partner, marks),
+            // A group has no partner.
+            (MarkNews::Partner(marks), ConversationName::Group(_)) => peer_marks(conv, user, marks),
+            (MarkNews::Own { read, head, unread }, _) => self::read(conv, user, read, head, unread, None),
+        }
+    }
+}
+
 /// The head of a run (44).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RunHead {

@@ -1,5 +1,9 @@
 //! All other frames of the server. Keys are in byte order.
 
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
 use super::frames::Refusal;
 use super::object::Object;
 use super::{LEVEL, PAGE_MAX, Rid};
@@ -166,6 +170,25 @@ pub fn devices(devices: &[(String, i64, bool)], rid: Option<&Rid>) -> String {
 pub fn group_event(event: &'static str, user: UserId, by: UserId, name: &str) -> String {
     let object = Object::new().value("USERID", user).value("by", by).plain("event", event);
     object.value("msgType", 57).text("name", name).end()
+}
+
+/// Whether this `m` of a group is an event that ends the membership of `user`.
+pub fn ends_membership(text: &str, user: UserId) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Event<'t> {
+        #[serde(rename = "USERID")]
+        user: i32,
+        #[serde(rename = "by")]
+        _by: i32,
+        event: &'t str,
+        msg_type: u16,
+        #[serde(rename = "name", borrow)]
+        _name: Cow<'t, str>,
+    }
+    serde_json::from_str(text).is_ok_and(|Event { user: whom, event, msg_type, .. }| {
+        msg_type == 57 && (event == "dissolved" || whom == user.0 && matches!(event, "left" | "removed"))
+    })
 }
 
 fn named(user: UserId, name: Option<&str>) -> Object {

@@ -7,6 +7,7 @@ mod marks;
 mod parts;
 mod postbox;
 mod presence;
+mod pump_pages;
 mod reads;
 mod sweep;
 
@@ -17,6 +18,7 @@ pub use self::import::{Import, ImportStep};
 pub(super) use self::parts::refusal_of;
 pub use self::parts::{ConversationParts, Conversations, DeviceRules};
 pub use self::postbox::Postbox;
+use self::pump_pages::PageWanted;
 pub use self::sweep::SeenDevices;
 use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
@@ -53,14 +55,17 @@ impl Conversations {
             MemberTask::Overview(overview) => {
                 reads::overview(history, who.user, overview, self.rules.receipts).map(one)
             }
-            MemberTask::Read { conv, from, to } => reads::page_for_pump(history, who.user, *conv, *from, *to).map(one),
+            MemberTask::Read { conv, from, to, is_new } => {
+                let wanted = PageWanted { conv: *conv, from: *from, to: *to, is_new: *is_new };
+                pump_pages::read(history, who.user, &wanted).map(one)
+            }
             MemberTask::Page(ticket, rid, name, ask, limit) => {
                 let text = reads::page(history, who.user, *name, *ask, *limit, rid.as_ref())?;
                 Ok(one(MemberNews::PageAnswer(*ticket, text)))
             }
             MemberTask::MarkRead(ticket, rid, name, read) => {
-                let text = self.mark_read(history, who, *name, *read, rid.as_ref())?;
-                Ok(one(MemberNews::Answer(*ticket, text)))
+                let (text, found) = self.mark_read(history, who, *name, *read, rid.as_ref())?;
+                Ok(one(MemberNews::MarkAnswer(*ticket, text, found)))
             }
             MemberTask::Report(ticket, stored) => self.report(history, who, *ticket, stored).map(one),
             MemberTask::Watch(ticket, rid, before, now) => {

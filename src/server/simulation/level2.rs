@@ -21,7 +21,7 @@
 //!   world.rs    nodes, time, and whose turn it is     device.rs   a device, its database and its connection
 //!   acts.rs     what devices do                       old.rs      a client of level 1
 //!   faults.rs   what fails                            checks.rs   the promises
-//!   rest.rs     the end: all is mended
+//!   rest.rs     the end: all is mended                tally.rs    whether enough has happened
 //! ```
 //! `SIM_SEED=n` runs one seed and prints its events; `SIM_SEEDS=n` runs this number of seeds.
 
@@ -31,11 +31,13 @@ mod device;
 mod faults;
 mod old;
 mod rest;
+mod tally;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use self::tally::{Tallies, Tally};
 use self::world::World;
 use super::variable;
 use crate::store::memory::Flaw;
@@ -53,11 +55,11 @@ enum Broken {
     NobodySweeps,
 }
 
-/// Runs one seed. Returns the report if a check fails.
-fn run(seed: u64, broken: Option<Broken>, trace: bool) -> Result<(), String> {
+/// Runs one seed. Returns what has happened, or the report if a check fails.
+fn run(seed: u64, broken: Option<Broken>, trace: bool) -> Result<Tally, String> {
     let mut world = World::new(seed, broken, trace);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
-    result.map_err(|panic| {
+    result.map(|()| world.tally).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
         let command = format!("SIM_SEED={seed} cargo test --lib simulation::level2::whatever -- --nocapture");
@@ -68,9 +70,11 @@ fn run(seed: u64, broken: Option<Broken>, trace: bool) -> Result<(), String> {
     })
 }
 
-/// Runs seeds on one thread per core until this number have failed. Returns their reports.
-fn run_seeds(seeds: u64, broken: Option<Broken>, failures_max: usize) -> Vec<String> {
+/// Runs seeds on one thread per core until this number have failed. Returns what has happened in the
+/// others, and the reports of those.
+fn run_seeds(seeds: u64, broken: Option<Broken>, failures_max: usize) -> (Tallies, Vec<String>) {
     let (next, failures) = (AtomicU64::new(0), parking_lot::Mutex::new(Vec::new()));
+    let tallies = parking_lot::Mutex::<Tallies>::default();
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
@@ -79,26 +83,28 @@ fn run_seeds(seeds: u64, broken: Option<Broken>, failures_max: usize) -> Vec<Str
                     if seed >= seeds || failures.lock().len() >= failures_max {
                         return;
                     }
-                    if let Err(report) = run(seed, broken, false) {
-                        failures.lock().push(report);
+                    match run(seed, broken, false) {
+                        Ok(tally) => tallies.lock().add(tally),
+                        Err(report) => failures.lock().push(report),
                     }
                 }
             });
         }
     });
-    failures.into_inner()
+    (tallies.into_inner(), failures.into_inner())
 }
 
 #[test]
 fn whatever_fails_the_promises_of_level_2_hold() {
     if let Some(seed) = variable("SIM_SEED") {
-        if let Err(report) = run(seed, None, true) {
-            panic!("{report}");
-        }
-        return;
+        return match run(seed, None, true) {
+            Ok(tally) => println!("{tally:?}"),
+            Err(report) => panic!("{report}"),
+        };
     }
-    let failures = run_seeds(variable("SIM_SEEDS").unwrap_or(SEEDS), None, FAILURES_MAX);
+    let (tallies, failures) = run_seeds(variable("SIM_SEEDS").unwrap_or(SEEDS), None, FAILURES_MAX);
     assert!(failures.is_empty(), "{} seeds failed:\n{}", failures.len(), failures.join("\n\n"));
+    tallies.check_that_enough_has_happened();
 }
 
 #[test]
@@ -126,7 +132,7 @@ fn a_broken_server_is_noticed() {
         (Broken::NobodySweeps, "F: "),
     ] {
         // A mistake has several consequences, so the check for it need not be the first to fail.
-        let failures = run_seeds(BROKEN_SEEDS, Some(broken), FAILURES_MAX);
+        let (_, failures) = run_seeds(BROKEN_SEEDS, Some(broken), FAILURES_MAX);
         let names_it = |report: &String| {
             let first = report.lines().next().unwrap_or_default();
             expected.split('|').any(|expected| first.contains(expected))

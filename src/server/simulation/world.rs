@@ -83,22 +83,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let start = Instant::now();
         let clock = Clock::standing_at(start);
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let config = Config {
-            loops: 1 + dice.range(0..2),
-            auth: if mutation == Some(Mutation::LetsAnyoneIn) { Auth::Compat } else { Auth::Strict },
-            password_cost: PasswordCost { memory_kib: 8, passes: 1, lanes: 1 },
-            password_memory: if dice.one_in(2) { Duration::ZERO } else { Duration::from_secs(3600) },
-            // A frame that does not complete is another story: half of one may wait for a long time
-            // here.
-            frame_timeout: Duration::from_secs(3600),
-            output_bytes_max: *dice.pick(&[600, 4096, 1 << 20]),
-            lane_bytes_max: *dice.pick(&[3000, 1 << 20]),
-            fetch_bytes_max: *dice.pick(&[300, 1 << 20]),
-            // With the smaller one a fetch often waits for others.
-            memory_bytes_max: *dice.pick(&[1, 1 << 30]),
-            ..Config::with_defaults(address)
-        };
+        let config = config(&mut dice, mutation);
         let kind = match dice.range(0..4) {
             _ if mutation == Some(Mutation::AcknowledgesEarly) => Kind::Connections,
             _ if mutation.is_some() => Kind::Calm,
@@ -290,3 +275,22 @@ const LONG_PAUSE: Duration = Duration::from_millis(500);
 const LINES_MAX: usize = 60;
 /// For how many steps a node may hold what a connection that has ended did not take.
 const HELD_STEPS: usize = 10_000;
+
+/// Settings with small bounds.
+fn config(dice: &mut Dice, mutation: Option<Mutation>) -> Config {
+    Config {
+        loops: 1 + dice.range(0..2),
+        auth: if mutation == Some(Mutation::LetsAnyoneIn) { Auth::Compat } else { Auth::Strict },
+        password_cost: PasswordCost { memory_kib: 8, passes: 1, lanes: 1 },
+        password_memory: if dice.one_in(2) { Duration::ZERO } else { Duration::from_secs(3600) },
+        // A frame that does not complete is another story: half of one may wait for a long time
+        // here.
+        frame_timeout: Duration::from_secs(3600),
+        output_bytes_max: *dice.pick(&[600, 4096, 1 << 20]),
+        lane_bytes_max: *dice.pick(&[3000, 1 << 20]),
+        fetch_bytes_max: *dice.pick(&[300, 1 << 20]),
+        // With the smaller one a fetch often waits for others.
+        memory_bytes_max: *dice.pick(&[1, 1 << 30]),
+        ..Config::with_defaults(SocketAddr::from(([127, 0, 0, 1], 1)))
+    }
+}

@@ -43,8 +43,8 @@ pub struct Allowed {
     pub resets: bool,
     /// Old messages are deleted: floors rise.
     pub trims: bool,
-    /// The user leaves groups while the news of it is late: a 44 that nobody has asked for says that a
-    /// group is not the user's any more.
+    /// The user leaves groups while the news of it is late: an answer to a 46 may say before it that a group
+    /// is not the user's any more.
     pub closes: bool,
 }
 

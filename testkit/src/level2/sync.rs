@@ -77,7 +77,12 @@ impl Places {
     pub(super) fn on_sync(&mut self, request: &Value) {
         let mut sync = Sync::new(request, false);
         let behind = |(conv, cursor): (&String, &Cursor)| match cursor {
-            Cursor::At(seq, _) => self.next.get(conv).is_none_or(|next| next - 1 > *seq).then(|| conv.clone()),
+            Cursor::At(seq, _) => {
+                // Before the 43 the client does not know whether something is behind its cursor.
+                let next = self.next.get(conv);
+                let is_due = next.map_or(self.has_overview, |next| next - 1 > *seq);
+                is_due.then(|| conv.clone())
+            }
             Cursor::Reported(_) | Cursor::Malformed => Some(conv.clone()),
         };
         sync.due = sync.have.iter().filter_map(behind).collect();
@@ -221,7 +226,9 @@ impl Places {
             Cursor::Malformed => floor,
         } + 1;
         let may_begin_earlier = matches!(cursor, Cursor::Reported(_));
-        check_bounds(run, start, resume, store.allowed.trims, may_begin_earlier)
+        // The user may have left the group and come back since the client has asked.
+        let may_be_another = !is_login && store.allowed.closes && conv.starts_with('g');
+        check_bounds(run, start, resume, store.allowed.trims || may_be_another, may_begin_earlier)
             .map_err(|Mistake(mistake)| Mistake(format!("{conv} from {start}: {mistake}")))?;
         if run.reset.0 {
             store.drop_all(&conv);
@@ -230,6 +237,7 @@ impl Places {
             }
         }
         self.behind.remove(&conv);
+        self.ended.remove(&conv);
         self.next.insert(conv.clone(), run.from.0);
         if run.from <= run.to {
             self.runs.insert(conv, (run.from.0, run.to.0));
@@ -245,10 +253,8 @@ impl Places {
         ensure(self.has_overview, || "a 44 before the last 43".to_owned())?;
         let is_awaited = self.syncs.iter().any(|sync| sync.have.contains_key(&conv) && !sync.answered.contains(&conv));
         let is_mine = self.next.contains_key(&conv) && !self.ended.contains(&conv);
-        if store.allowed.closes && is_mine && matches!(refusal.errno, 403 | 404) {
-            if is_awaited {
-                self.answer(&conv)?;
-            }
+        if store.allowed.closes && is_mine && is_awaited && matches!(refusal.errno, 403 | 404) {
+            self.answer(&conv)?;
             store.close(&conv, refusal.errno);
             self.next.remove(&conv);
             self.ended.insert(conv);
@@ -313,6 +319,8 @@ impl Places {
             self.heads.insert(conv.to_owned(), head);
         }
         if event == Event::Ends {
+            // Of its run nothing follows.
+            self.runs.remove(conv);
             self.next.remove(conv);
             self.ended.insert(conv.to_owned());
         }

@@ -237,7 +237,7 @@ impl Connection {
             match command {
                 Command::Write(frame) => self.output.push_back(frame),
                 Command::Overview => self.jobs.push_back(Job::Overview),
-                Command::Read { conv, from, to } => self.jobs.push_back(Job::Read { conv, from, to }),
+                Command::Read { conv, from, to, .. } => self.jobs.push_back(Job::Read { conv, from, to }),
                 Command::Pause => pauses = true,
                 Command::StopRequests => self.takes_requests = false,
                 Command::TakeRequests => self.takes_requests = true,

@@ -15,12 +15,16 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::parts::Conversations;
 use super::postbox::ImportClaim;
-use crate::base::conversation::ConversationId;
+use crate::base::conversation::{ConversationId, Seq};
+use crate::bus::{CommittedFrame, DeviceNews};
 use crate::delivery::ClientLink;
 use crate::metrics::ImportEvent;
+use crate::protocol::level2::frames::{self, Message};
 use crate::protocol::{UserId, Waiting};
 use crate::routing::level1_seen::LEVEL1_WINDOW;
-use crate::store::history::{Cid, Committed, EntryKind, FrameHash, History, NewEntry, Occurrence, import_cid};
+use crate::store::history::{
+    Cid, Committed, EntryKind, EntryPlace, FrameHash, History, NewEntry, Occurrence, import_cid,
+};
 use crate::store::{KeptMessage, MessageId, StoreError};
 
 /// The import of a user's rows, between two pieces. There is one per user at a time.
@@ -62,8 +66,8 @@ struct ImportPiece {
     entries: Vec<NewEntry>,
     /// Rows of messages that are in conversations.
     placed: Vec<(MessageId, ConversationId, i64)>,
-    /// How many of these were not before.
-    new: usize,
+    /// The entries that were not there before, by their index, and their places.
+    new: Vec<(usize, EntryPlace)>,
 }
 
 impl Conversations {
@@ -102,10 +106,10 @@ impl Conversations {
         for row in waiting {
             piece.add(row, import, history)?;
         }
-        let heads = piece.commit(history)?;
+        piece.commit(history)?;
         let metrics = &self.parts.metrics;
-        metrics.imported(ImportEvent::New, piece.new);
-        metrics.imported(ImportEvent::Known, piece.placed.len() - piece.new);
+        metrics.imported(ImportEvent::New, piece.new.len());
+        metrics.imported(ImportEvent::Known, piece.placed.len() - piece.new.len());
         metrics.imported(ImportEvent::Left, count - piece.placed.len());
         match rows {
             ImportedRows::Stay => history.mark_rows(user, &piece.placed)?,
@@ -115,16 +119,18 @@ impl Conversations {
             }
         }
         log::debug!("{} messages of user {user} were imported", piece.placed.len());
-        self.show_imported(&heads)?;
+        self.show_imported(&piece)?;
         Ok(ImportStep::More)
     }
 
-    /// Tells the devices on this node how far conversations go now. Those on other nodes hear of it by
-    /// their sweep.
-    fn show_imported(&self, heads: &BTreeMap<ConversationId, i64>) -> Result<(), StoreError> {
+    /// Tells the devices on this node how far conversations go now, and other nodes what is new.
+    fn show_imported(&self, piece: &ImportPiece) -> Result<(), StoreError> {
+        self.tell_nodes(&piece.news(|user| self.parts.audience.has(user)));
         let Some(router) = self.router() else { return Ok(()) };
+        let heads: BTreeMap<ConversationId, Seq> =
+            piece.new.iter().map(|(nth, place)| (piece.entries[*nth].conv, place.seq)).collect();
         let mut posts = Vec::new();
-        for (&conv, &head) in heads {
+        for (conv, head) in heads {
             self.hint(&router, conv, head, &mut posts)?;
         }
         ClientLink::post_all(posts);
@@ -166,23 +172,54 @@ impl ImportPiece {
         Ok(())
     }
 
-    /// Commits the messages. Returns how far those conversations go that have new ones.
-    fn commit(&mut self, history: &dyn History) -> Result<BTreeMap<ConversationId, i64>, StoreError> {
-        let mut heads = BTreeMap::new();
+    /// Commits the messages.
+    fn commit(&mut self, history: &dyn History) -> Result<(), StoreError> {
         let outcomes = if self.entries.is_empty() { Vec::new() } else { history.commit(&self.entries, 0)? };
-        for ((id, entry), outcome) in self.rows.iter().zip(&self.entries).zip(outcomes) {
+        for (nth, ((id, entry), outcome)) in self.rows.iter().zip(&self.entries).zip(outcomes).enumerate() {
             match outcome {
                 Committed::New(place) => {
-                    self.new += 1;
-                    heads.insert(entry.conv, place.seq);
+                    self.new.push((nth, place));
                     self.placed.push((*id, entry.conv, place.seq));
                 }
                 Committed::Again(place) => self.placed.push((*id, entry.conv, place.seq)),
                 Committed::Refused(refusal) => log::debug!("a message is not imported: {refusal:?}"),
             }
         }
-        Ok(heads)
+        Ok(())
     }
+
+    /// What other nodes are told of the new messages, for those who use level 2.
+    fn news(&self, uses_level2: impl Fn(UserId) -> bool) -> Vec<DeviceNews> {
+        let (mut of_users, mut of_groups) = (BTreeMap::<UserId, Vec<CommittedFrame>>::new(), Vec::new());
+        for (nth, place) in &self.new {
+            let entry = &self.entries[*nth];
+            match entry.conv.users() {
+                None => of_groups.push(imported_frame(entry, *place, entry.sender)),
+                Some((low, high)) => {
+                    let users = [low, high].into_iter().take(if low == high { 1 } else { 2 });
+                    for user in users.filter(|user| uses_level2(*user)) {
+                        of_users.entry(user).or_default().push(imported_frame(entry, *place, user));
+                    }
+                }
+            }
+        }
+        let of_users = of_users.into_iter().map(|(user, messages)| DeviceNews::Messages(user, messages));
+        of_users.chain((!of_groups.is_empty()).then_some(DeviceNews::GroupMessages(of_groups))).collect()
+    }
+}
+
+/// What `user` is shown of an imported message.
+fn imported_frame(entry: &NewEntry, place: EntryPlace, user: UserId) -> CommittedFrame {
+    let message = Message {
+        at: frames::Committed { seq: place.seq, tag: place.tag, time: place.time },
+        from: entry.sender,
+        frame: Some(&entry.text),
+        edited: None,
+        recalled: None,
+        imported: true,
+    };
+    let frame = frames::pushed(entry.conv.name_for(user), &message).into();
+    CommittedFrame { conv: entry.conv, seq: place.seq, from: entry.sender, frame }
 }
 
 impl Import {

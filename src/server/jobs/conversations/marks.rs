@@ -11,13 +11,14 @@ use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::{Identity, MemberNews, Noted};
 use crate::history::answers::Ticket;
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::{self, Marks};
+use crate::protocol::level2::frames::{self, MarkNews, Marks};
 use crate::protocol::level2::{Rid, replies};
 use crate::store::StoreError;
-use crate::store::history::History;
+use crate::store::history::{History, Marked};
 
 impl Conversations {
-    /// The answer to a 49. Other devices of the user get the same, and the partner gets a 50.
+    /// The answer to a 49, and where the mark stands. Other devices of the user get the same, and the
+    /// partner gets a 50.
     pub(super) fn mark_read(
         &self,
         history: &dyn History,
@@ -25,19 +26,19 @@ impl Conversations {
         name: ConversationName,
         read: Seq,
         rid: Option<&Rid>,
-    ) -> Result<String, StoreError> {
+    ) -> Result<(String, Option<(ConversationId, Seq)>), StoreError> {
         let conv = name.for_user(who.user);
         let marked = match history.mark_read(who.user, conv, read)? {
             Ok(marked) => marked,
-            Err(denied) => return Ok(replies::refused(49, parts::denied(denied), rid)),
+            Err(denied) => return Ok((replies::refused(49, parts::denied(denied), rid), None)),
         };
-        let text = |rid| frames::read(name, who.user, marked.read, marked.head, marked.unread, rid);
-        if marked.has_risen {
-            let mut frames = self.peer_marks(who.user, &[(conv, Marks { read: marked.read, recv: marked.recv })]);
-            frames.push((who.user, text(None).into()));
-            self.show(&frames, Some(who));
+        let Marked { read, recv, has_risen, head, unread } = marked;
+        if has_risen {
+            let mut told = self.peer_marks(who.user, &[(conv, Marks { read, recv })]);
+            told.push((who.user, conv, MarkNews::Own { read, head, unread }));
+            self.tell_marks(&told, Some(who));
         }
-        Ok(text(rid))
+        Ok((frames::read(name, who.user, read, head, unread, rid), Some((conv, read))))
     }
 
     /// Notes a 47.
@@ -51,12 +52,12 @@ impl Conversations {
         let places: Vec<_> = stored.iter().map(|(name, seq)| (name.for_user(who.user), *seq)).collect();
         let raised = history.report(who.user, who.device, &places)?;
         let marks = raised.iter().map(|mark| (mark.conv, Marks { read: mark.read, recv: mark.recv }));
-        self.show(&self.peer_marks(who.user, &marks.collect::<Vec<_>>()), None);
+        self.tell_marks(&self.peer_marks(who.user, &marks.collect::<Vec<_>>()), None);
         Ok(MemberNews::Reported(ticket, stored.to_vec(), Noted::Stored))
     }
 
-    /// The 50s that show the partners of conversations of two how far the user has come.
-    fn peer_marks(&self, user: UserId, marks: &[(ConversationId, Marks)]) -> Vec<(UserId, Arc<str>)> {
+    /// What shows the partners of conversations of two how far the user has come.
+    fn peer_marks(&self, user: UserId, marks: &[(ConversationId, Marks)]) -> Vec<ToldMarks> {
         let partner = |conv: ConversationId| match conv.name_for(user) {
             ConversationName::User(partner) => Some(partner).filter(|partner| *partner != user),
             ConversationName::Group(_) => None,
@@ -75,10 +76,7 @@ impl Conversations {
             Ok(hiding) => shown.retain(|(partner, ..)| !hiding.contains(partner)),
             Err(_) => shown.clear(),
         }
-        let frame = |(partner, conv, marks): (UserId, ConversationId, Marks)| {
-            (partner, frames::peer_marks(conv.name_for(partner), user, marks).into())
-        };
-        shown.into_iter().map(frame).collect()
+        shown.into_iter().map(|(partner, conv, marks)| (partner, conv, MarkNews::Partner(marks))).collect()
     }
 
     /// Those of the users who show their marks to nobody.
@@ -91,20 +89,32 @@ impl Conversations {
         Ok(hiding?.into_iter().collect())
     }
 
-    /// Sends frames to the devices of these users, but for one device. The other nodes are told of all
-    /// at once.
-    fn show(&self, frames: &[(UserId, Arc<str>)], except: Option<&Identity>) {
-        let Some(router) = self.router().filter(|_| !frames.is_empty()) else { return };
-        let is_meant = |login| except.is_none_or(|except| except.login != login);
-        let mut posts = Vec::new();
-        for (user, frame) in frames {
-            let show = |link| (link, Posted::Member(Box::new(MemberNews::Show(frame.clone()))));
-            let links = router.attendance().devices(*user, |device| is_meant(device.login));
-            posts.extend(links.into_iter().map(show));
-        }
-        ClientLink::post_all(posts);
+    /// Tells the devices of these users, but for one device, that marks have risen. The other nodes are
+    /// told of all at once.
+    fn tell_marks(&self, told: &[ToldMarks], except: Option<&Identity>) {
+        let posts = told.iter().map(|(user, conv, marks)| (*user, move || MemberNews::Marks(*conv, *marks)));
+        self.post(posts, except);
+        let news = told.iter().map(|(user, conv, marks)| DeviceNews::Marks(*user, *conv, *marks));
+        self.tell_nodes(&news.collect::<Vec<_>>());
+    }
+
+    /// Sends frames to the devices of these users.
+    fn show(&self, frames: &[(UserId, Arc<str>)]) {
+        self.post(frames.iter().map(|(user, frame)| (*user, move || MemberNews::Show(frame.clone()))), None);
         let news = frames.iter().map(|(user, frame)| DeviceNews::Show(*user, frame.clone()));
         self.tell_nodes(&news.collect::<Vec<_>>());
+    }
+
+    /// Tells the devices of these users on this node, but for one.
+    fn post<N: Fn() -> MemberNews>(&self, news: impl Iterator<Item = (UserId, N)>, except: Option<&Identity>) {
+        let Some(router) = self.router() else { return };
+        let is_meant = |login| except.is_none_or(|except| except.login != login);
+        let mut posts = Vec::new();
+        for (user, news) in news {
+            let links = router.attendance().devices(user, |device| is_meant(device.login));
+            posts.extend(links.into_iter().map(|link| (link, Posted::Member(Box::new(news())))));
+        }
+        ClientLink::post_all(posts);
     }
 
     /// Shows the others in a conversation that the user is typing. Members of a group are told as far
@@ -122,9 +132,12 @@ impl Conversations {
         };
         let others = recipients.iter().filter(|user| **user != who.user && self.parts.audience.has(**user));
         let frame = |user: &UserId| (*user, replies::typing(conv.name_for(*user), who.user).into());
-        self.show(&others.map(frame).collect::<Vec<_>>(), None);
+        self.show(&others.map(frame).collect::<Vec<_>>());
     }
 }
+
+/// Marks that have risen, for this user.
+type ToldMarks = (UserId, ConversationId, MarkNews);
 
 /// The most members of a group in which typing is shown.
 const TYPING_MEMBERS_MAX: usize = 200;

@@ -7,7 +7,7 @@ use super::parts;
 use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq, Tag};
 use crate::devices::tasks::{Identity, MemberNews, Overview};
 use crate::history::cursor::{Extent, HeldCursor, needs_tag};
-use crate::history::pump::{FoundCursor, Heads, PumpEvent, Row, RowPage};
+use crate::history::pump::{FoundCursor, Heads, PumpEvent};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Marks, Refusal};
 use crate::protocol::level2::{Have, HaveItem, PAGE_BYTES_MAX, PAGE_MAX, PageAsk, Rid, replies};
@@ -162,42 +162,6 @@ pub(super) fn overview(
     let (frame, count) = frames::overview(&lines, rest.len() > next.len());
     let rest = Overview { shown: overview.shown + count, ..overview.clone() };
     Ok(MemberNews::Overview(frame.into(), rest))
-}
-
-/// A page for a pump.
-pub(super) fn page_for_pump(
-    history: &dyn History,
-    user: UserId,
-    conv: ConversationId,
-    from: Seq,
-    to: Option<Seq>,
-) -> Result<MemberNews, StoreError> {
-    let head = match history.heads_of(user, &[conv])?.pop() {
-        Some(Ok(head)) => head,
-        // What the user could see before leaving is shown to the end.
-        Some(Err(_)) if to.is_some_and(|to| conv.group().is_some() && to >= from) => {
-            let entries = history.run(conv, from, to.unwrap_or(from), false, PAGE_BYTES_MAX)?;
-            let last = entries.last().map_or(from - 1, |entry| entry.seq);
-            let extent = Extent { head: to.unwrap_or(last), floor: from - 1 };
-            return Ok(row_page(conv, user, extent, &entries));
-        }
-        Some(Err(denied)) => return Ok(MemberNews::Pump(vec![PumpEvent::PageDenied(parts::denied(denied))])),
-        None => return Ok(MemberNews::Pump(vec![PumpEvent::PageFailed])),
-    };
-    let first = from.max(head.floor + 1);
-    let last = to.unwrap_or(head.head).min(head.head).min(first + PAGE_MAX as Seq - 1);
-    let entries = if first <= last { history.run(conv, first, last, false, PAGE_BYTES_MAX)? } else { Vec::new() };
-    Ok(row_page(conv, user, extent(&head), &entries))
-}
-
-fn row_page(conv: ConversationId, user: UserId, extent: Extent, entries: &[Entry]) -> MemberNews {
-    let name = conv.name_for(user);
-    let row = |entry: &Entry| Row {
-        seq: entry.seq,
-        from: entry.from,
-        frame: frames::pushed(name, &parts::shown(entry)).into(),
-    };
-    MemberNews::Pump(vec![PumpEvent::Page(RowPage { extent, rows: entries.iter().map(row).collect() })])
 }
 
 /// The answer to a 48.

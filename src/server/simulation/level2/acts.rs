@@ -71,7 +71,7 @@ impl World {
             12 => self.mark_read(no),
             13 => self.catch_up(no),
             14 => self.page(no),
-            15 if MEMBERSHIP => self.come_or_go(no),
+            15 => self.come_or_go(no),
             16 => self.request(no, json!({"msgType": 53})),
             17 => self.request_silently(no, json!({"msgType": 51, "conv": "g1"})),
             _ => drop(self.resend(no)),
@@ -185,8 +185,13 @@ impl World {
             return;
         }
         let me = self.devices[no].user;
-        let is_member = self.tables.lock().people().groups[&GroupId(1)].members.contains(&me);
-        let alone = self.tables.lock().people().groups[&GroupId(1)].members.len() < 2;
+        let (is_member, alone) = {
+            let tables = self.tables.lock();
+            // The last one who leaves dissolves it.
+            let Some(group) = tables.people().groups.get(&GroupId(1)) else { return };
+            (group.members.contains(&me), group.members.len() < 2)
+        };
+        self.tally.memberships += usize::from(!alone || !is_member);
         match is_member {
             true if alone => {}
             true => self.request(no, json!({"msgType": 62, "GROUPID": 1})),
@@ -278,6 +283,7 @@ impl World {
         self.note(|_| format!("device {no} gets {}", kind_of(&frame)));
         match frame {
             Frame::Welcome(welcome) => {
+                self.tally.logins += 1;
                 let device = &mut self.devices[no];
                 device.token = Some(welcome.token);
                 if let Some(link) = &mut device.link {
@@ -285,6 +291,7 @@ impl World {
                 }
             }
             Frame::Ack(ack) => {
+                self.tally.acknowledged += 1;
                 self.check_acknowledged(no, &ack);
                 if let Some(link) = &mut self.devices[no].link {
                     link.take_from_flight(&ack.cid);
@@ -299,7 +306,11 @@ impl World {
                     link.failed.insert(conv);
                 }
             }
-            Frame::Push(push) => self.check_shown(no, &push.conv.0, &push.message),
+            Frame::Push(push) => {
+                self.tally.shown += 1;
+                self.check_shown(no, &push.conv.0, &push.message);
+            }
+            Frame::Run(run) if run.reset.0 => self.tally.resets += 1,
             Frame::Ping => self.devices[no].send(r#"{"msgType":54}"#),
             // A refused login: the token is of no use any more, or the node has no place.
             Frame::Reply(reply) if reply["msgType"] == 40 => {
@@ -460,7 +471,11 @@ impl World {
         };
         let id = |key: &str| message[key].as_i64().and_then(|id| i32::try_from(id).ok()).unwrap_or_default();
         let is_for_user = match message["msgType"].as_i64() {
-            Some(9) => self.tables.lock().people().groups[&GroupId(id("GROUPID"))].members.contains(&user),
+            Some(9) => {
+                let tables = self.tables.lock();
+                let group = tables.people().groups.get(&GroupId(id("GROUPID")));
+                group.is_some_and(|group| group.members.contains(&user))
+            }
             _ => id("TOID") == user.0,
         };
         let is_here = self.kind <= Kind::Connections && message["GROUPID"] == 1;
@@ -492,5 +507,3 @@ fn kind_of(frame: &Frame) -> String {
         _ => "something else".to_owned(),
     }
 }
-
-const MEMBERSHIP: bool = false;

@@ -102,6 +102,15 @@ impl DeviceLink {
     }
 }
 
+/// The objects of a line. The reply to a request whose newline comes later has none.
+fn objects(line: &str) -> Vec<String> {
+    if !line.contains("}{") {
+        return vec![line.to_owned()];
+    }
+    let objects = serde_json::Deserializer::from_str(line).into_iter::<&serde_json::value::RawValue>();
+    objects.map(|object| object.expect("JSON").get().to_owned()).collect()
+}
+
 impl Wire {
     pub(super) fn new(pipe: Arc<Pipe>, home: Home) -> Wire {
         Wire { pipe, home, outgoing: VecDeque::new(), read: 0, partial: Vec::new(), is_stalled: false }
@@ -135,6 +144,6 @@ impl Wire {
         let end = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         let whole: Vec<u8> = self.partial.drain(..end).collect();
         let whole = String::from_utf8(whole).expect("the server writes text");
-        whole.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
+        whole.lines().filter(|line| !line.is_empty()).flat_map(objects).collect()
     }
 }

@@ -15,9 +15,29 @@ impl World {
                 self.wires.lock().weather = Weather { loses: 2, ..Weather::default() };
             }
             Kind::Connections => self.fail_connection(),
-            _ if self.dice.one_in(2) => self.fail_connection(),
-            Kind::Everything | Kind::Restored => self.fail_somewhere(),
+            Kind::Everything | Kind::Restored => match self.dice.range(0..6) {
+                // No fault lasts for the rest of a world.
+                0 | 1 if self.mend_something() => {}
+                0..3 => self.fail_somewhere(),
+                _ => self.fail_connection(),
+            },
         }
+    }
+
+    /// Ends what has lasted: an outage of the database or of Redis, or the absence of a node. Returns whether
+    /// there was one.
+    fn mend_something(&mut self) -> bool {
+        let is_down = self.nodes.iter().position(|seat| seat.machine.is_none());
+        if !std::mem::replace(&mut self.tables.lock().is_up, true) {
+            self.note(|_| "the database is up again".to_owned());
+        } else if !std::mem::replace(&mut self.wires.lock().is_up, true) {
+            self.note(|_| "Redis is up again".to_owned());
+        } else if let Some(node) = is_down {
+            self.start_node(node);
+        } else {
+            return false;
+        }
+        true
     }
 
     fn fail_somewhere(&mut self) {
@@ -140,12 +160,17 @@ impl World {
     /// A node dies within a lane's work: before the commit, between the commit and its publication, or
     /// before the acknowledgement.
     fn crash_in_a_commit(&mut self, node: usize) {
-        let Some(machine) = &self.nodes[node].machine else { return };
-        let parts = machine.parts();
-        let Some(part) = parts.into_iter().find(|part| machine.is_about_to_commit(*part)) else { return };
+        let about_to_commit = |node: usize| {
+            let machine = self.nodes[node].machine.as_ref()?;
+            let part = machine.parts().into_iter().find(|part| machine.is_about_to_commit(*part))?;
+            Some((node, part))
+        };
+        let count = self.nodes.len();
+        let Some((node, part)) = (0..count).find_map(|nth| about_to_commit((node + nth) % count)) else { return };
         match self.dice.range(0..3) {
             0 => {}
             1 => {
+                self.tally.mute_crashes += 1;
                 self.note(|_| format!("node {node} dies between its commit and the publication"));
                 if let Some(machine) = &self.nodes[node].machine {
                     machine.bus.say_no_more();
@@ -153,6 +178,7 @@ impl World {
                 self.step_part(node, part);
             }
             _ => {
+                self.tally.crashes_in_commit += 1;
                 self.note(|_| format!("node {node} dies before it acknowledges"));
                 self.step_part(node, part);
             }
@@ -169,6 +195,10 @@ impl World {
             return;
         };
         (0..self.nodes.len()).for_each(|node| self.crash(node));
+        // What stopped nodes have sent earlier may be of the history that is lost.
+        self.devices.iter_mut().for_each(|device| device.link = None);
+        (0..self.olds.len()).for_each(|no| self.give_up_old(no, true));
+        self.ghosts.clear();
         self.tables.lock().restore(backup);
         self.was_restored = true;
         self.acknowledged.clear();

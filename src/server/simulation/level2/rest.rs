@@ -46,7 +46,7 @@ impl World {
                 machine.stop(Duration::from_secs(10));
             }
         }
-        self.settle(STOPPED, false);
+        self.settle_until_stopped(|_| false);
         for (node, seat) in self.nodes.iter().enumerate() {
             assert!(seat.machine.is_none(), "node {node} does not stop");
         }
@@ -66,7 +66,7 @@ impl World {
         }
         self.start_nodes();
         // Those that were told to stop do so first.
-        self.settle(STOPPED, false);
+        self.settle_until_stopped(|machine| machine.is_running());
         self.start_nodes();
         for ghost in &self.ghosts {
             if ghost.is_silent {
@@ -85,6 +85,16 @@ impl World {
             if self.nodes[node].machine.is_none() {
                 self.start_node(node);
             }
+        }
+    }
+
+    /// Goes on until all machines have stopped but those that may stay.
+    fn settle_until_stopped(&mut self, may_stay: impl Fn(&Machine) -> bool) {
+        let until = self.now + STOPPED;
+        self.settle(Duration::ZERO, false);
+        while self.now < until && self.nodes.iter().filter_map(|seat| seat.machine.as_ref()).any(|node| !may_stay(node))
+        {
+            self.settle(Duration::from_secs(1), false);
         }
     }
 

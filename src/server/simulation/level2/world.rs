@@ -15,6 +15,7 @@ use rustc_hash::FxHasher;
 use super::Broken;
 use super::device::{Device, Wire};
 use super::old::{OldClient, OldMessage};
+use super::tally::Tally;
 use crate::base::clock::Clock;
 use crate::base::conversation::ConversationId;
 use crate::config::{Config, PasswordCost};
@@ -52,6 +53,7 @@ pub(super) struct World {
     pub(super) was_restored: bool,
     /// A call of the database has failed: messages of level 1 may have gone on unrecorded.
     pub(super) database_failed: bool,
+    pub(super) tally: Tally,
     /// How many messages there were at the last look.
     pub(super) looked_at: usize,
     pub(super) step: usize,
@@ -101,18 +103,12 @@ impl World {
         let mut dice = Dice::new(seed ^ 0x1e7e12);
         let start = Instant::now();
         let clock = Clock::standing_at(start);
-        let config = Config {
-            loops: 1 + dice.range(0..2),
-            password_cost: PasswordCost { memory_kib: 8, passes: 1, lanes: 1 },
-            password_memory: Duration::from_secs(3600),
-            frame_timeout: Duration::from_secs(3600),
-            output_bytes_max: *dice.pick(&[2400, 16 * 1024, 1 << 20]),
-            fetch_bytes_max: *dice.pick(&[300, 1 << 20]),
-            ..Config::with_defaults(SocketAddr::from(([127, 0, 0, 1], 1)))
-        };
+        let config = config(&mut dice);
         let kind = match (broken, dice.range(0..5)) {
             // Only after failures something is sent again, or must be looked for.
             (Some(Broken::NobodySweeps | Broken::Store(Flaw::IdsNotChecked)), _) => Kind::Everything,
+            // Something is missed by those who come later.
+            (Some(Broken::HeadsFirst), _) => Kind::Connections,
             (Some(_), _) | (None, 0) => Kind::Calm,
             (None, 1) => Kind::Connections,
             (None, 2 | 3) => Kind::Everything,
@@ -146,6 +142,7 @@ impl World {
             backup: None,
             was_restored: false,
             database_failed: false,
+            tally: Tally::default(),
             looked_at: 0,
             step: 0,
             trace,
@@ -166,9 +163,13 @@ impl World {
     }
 
     pub(super) fn run(&mut self) {
-        // A mistake shows only where enough happens; longer worlds of a sound server take too long for all seeds.
-        let least = if self.broken.is_some() { 450 } else { 150 };
-        let steps = least + self.dice.range(0..least + 100);
+        let steps = 550 + self.dice.range(0..500);
+        for no in 0..self.devices.len() {
+            // Those of a broken server come when there is something to be missed.
+            if self.broken.is_none() && !self.dice.one_in(3) {
+                self.connect(no);
+            }
+        }
         for step in 0..steps {
             self.step += 1;
             match self.dice.range(0..100) {
@@ -222,11 +223,13 @@ impl World {
         seat.life += 1;
         let name = format!("n{node}.{}", seat.life);
         seat.machine = Some(Machine::start(name, &self.config, &self.clock, &self.tables, &seat.disk, &self.wires));
+        self.tally.starts += 1;
         self.note(|_| format!("node {node} starts"));
     }
 
     fn work(&mut self) {
-        for _ in 0..6 {
+        // Most parts have nothing to do.
+        for _ in 0..24 {
             let node = self.dice.range(0..self.nodes.len());
             let Some(machine) = &self.nodes[node].machine else { continue };
             let parts = machine.parts();
@@ -242,19 +245,19 @@ impl World {
 
     /// Without faults no sweep is needed.
     pub(super) fn may_sweep(&self) -> bool {
-        self.kind > Kind::Calm && self.broken != Some(Broken::NobodySweeps)
+        let would_hide_it = matches!(self.broken, Some(Broken::NobodySweeps | Broken::HeadsFirst));
+        self.kind > Kind::Calm && !would_hide_it
     }
 
     pub(super) fn step_part(&mut self, node: usize, part: Part) -> bool {
         let life = self.nodes[node].life;
-        let wires_of_loop = |of_loop: usize| -> Vec<Arc<Pipe>> {
-            let home = Home { node, life, of_loop };
-            self.wires_of(home).collect()
-        };
         // Collected before the machine is borrowed.
-        let pipes: Vec<Vec<Arc<Pipe>>> = (0..self.config.loops).map(wires_of_loop).collect();
+        let pipes: Vec<Arc<Pipe>> = match part {
+            Part::Loop(of_loop) => self.wires_of(Home { node, life, of_loop }).collect(),
+            _ => Vec::new(),
+        };
         let NodeSlot { machine: Some(machine), .. } = &mut self.nodes[node] else { return false };
-        let done = machine.step(part, &|of_loop| pipes[of_loop].clone(), &mut self.dice);
+        let done = machine.step(part, &|_| pipes.clone(), &mut self.dice);
         if machine.is_stopped() {
             self.nodes[node].machine = None;
             self.note(|_| format!("node {node} has stopped"));
@@ -319,6 +322,19 @@ impl World {
     pub(super) fn set_time(&mut self, now: Instant) {
         self.now = now;
         self.clock.set(now);
+    }
+}
+
+/// Settings with small bounds.
+fn config(dice: &mut Dice) -> Config {
+    Config {
+        loops: 1 + dice.range(0..2),
+        password_cost: PasswordCost { memory_kib: 8, passes: 1, lanes: 1 },
+        password_memory: Duration::from_secs(3600),
+        frame_timeout: Duration::from_secs(3600),
+        output_bytes_max: *dice.pick(&[2400, 16 * 1024, 1 << 20]),
+        fetch_bytes_max: *dice.pick(&[300, 1 << 20]),
+        ..Config::with_defaults(SocketAddr::from(([127, 0, 0, 1], 1)))
     }
 }
 

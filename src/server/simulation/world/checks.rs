@@ -124,13 +124,12 @@ impl World {
         let Some(expected) = client.expected.pop_front() else {
             panic!("client {no} is told {text} without having asked")
         };
-        let failed = text == BUSY || text == SERVER_ERROR;
         let matches = match &expected {
             Expected::Message(_) => unreachable!("it was taken before"),
             Expected::Forged => [NOT_YOU, LOGIN_FIRST].contains(&text.as_str()),
-            Expected::WrongLogin => text == WRONG_LOGIN || failed,
-            Expected::Login(_) | Expected::Logout(_) => text == ACK || failed,
-            Expected::Fetch(_) => text.contains(r#""msgType":14"#) || failed,
+            Expected::WrongLogin => text == WRONG_LOGIN || has_failed(&text),
+            Expected::Login(_) | Expected::Logout(_) => text == ACK || has_failed(&text),
+            Expected::Fetch(_) => text.contains(r#""msgType":14"#) || has_failed(&text),
             Expected::Barrier(_) => text == NO_METHOD,
             Expected::Answer => ![NO_METHOD, BAD_REQUEST, NOT_YOU].contains(&text.as_str()),
         };
@@ -139,6 +138,12 @@ impl World {
         }
         assert!(matches, "client {no} is told {text}, and expected {expected:?}");
         self.check_settled(no, &numbers, &text);
+        self.on_expected(no, expected, &text)
+    }
+
+    /// A client gets the reply that it has expected.
+    fn on_expected(&mut self, no: usize, expected: Expected, text: &str) -> Frame {
+        let failed = has_failed(text);
         let client = &mut self.clients[no];
         match expected {
             Expected::Login(user) if !failed => {
@@ -156,7 +161,7 @@ impl World {
                 Frame::Nothing
             }
             Expected::Fetch(user) if !failed => {
-                let reply: serde_json::Value = serde_json::from_str(&text).expect("it was parsed before");
+                let reply: serde_json::Value = serde_json::from_str(text).expect("it was parsed before");
                 let texts = reply["msgs"].as_array().expect("a list").iter().map(|text| text.as_str().expect("a text"));
                 let texts: Vec<&str> = texts.collect();
                 Frame::Fetched(user, texts.into_iter().filter_map(number_of).collect())
@@ -302,4 +307,9 @@ impl World {
 fn pushed(text: &str) -> Option<u32> {
     let is_message = text.starts_with(r#"{"msgType":4,"#) || text.starts_with(r#"{"msgType":9,"#);
     is_message.then(|| number_of(text).expect("every message has a number"))
+}
+
+/// Whether a reply says that the database or a thread has failed.
+fn has_failed(text: &str) -> bool {
+    text == BUSY || text == SERVER_ERROR
 }

@@ -28,35 +28,8 @@ impl World {
                 }
             }
             3..5 if self.nodes[node].machine.is_none() => self.start_node(node),
-            5 => {
-                let is_up = {
-                    let mut tables = self.tables.lock();
-                    tables.is_up = !tables.is_up;
-                    tables.is_up
-                };
-                self.note(|_| format!("the database is up: {is_up}"));
-            }
-            6 => {
-                let once_in = if self.tables.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
-                self.tables.lock().fails_once_in = once_in;
-                self.note(|_| format!("the database fails once in {once_in}"));
-            }
-            7 => {
-                let is_up = self.wires.lock().is_up;
-                self.tear();
-                if is_up {
-                    self.wires.lock().end()
-                } else {
-                    self.wires.lock().is_up = true
-                }
-                self.note(|_| format!("Redis is up: {}", !is_up));
-            }
-            8 => {
-                let once_in = if self.wires.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
-                self.wires.lock().fails_once_in = once_in;
-                self.tear();
-                self.note(|_| format!("Redis fails once in {once_in}"));
-            }
+            5 | 6 => self.fail_database(),
+            7 | 8 => self.fail_redis(),
             9 => {
                 if let Some(machine) = &self.nodes[node].machine {
                     machine.bus.wires().cut_off(machine.bus.name());
@@ -82,6 +55,36 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    fn fail_database(&mut self) {
+        if self.dice.one_in(2) {
+            let is_up = {
+                let mut tables = self.tables.lock();
+                tables.is_up = !tables.is_up;
+                tables.is_up
+            };
+            return self.note(|_| format!("the database is up: {is_up}"));
+        }
+        let once_in = if self.tables.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
+        self.tables.lock().fails_once_in = once_in;
+        self.note(|_| format!("the database fails once in {once_in}"));
+    }
+
+    fn fail_redis(&mut self) {
+        self.tear();
+        if self.dice.one_in(2) {
+            let is_up = self.wires.lock().is_up;
+            if is_up {
+                self.wires.lock().end()
+            } else {
+                self.wires.lock().is_up = true
+            }
+            return self.note(|_| format!("Redis is up: {}", !is_up));
+        }
+        let once_in = if self.wires.lock().fails_once_in == 0 { 3 + self.dice.range(0..8) } else { 0 };
+        self.wires.lock().fails_once_in = once_in;
+        self.note(|_| format!("Redis fails once in {once_in}"));
     }
 
     /// Messages may be kept that would have been confirmed in time, and logins answered before the

@@ -134,21 +134,22 @@ impl World {
                 self.close_window(no);
                 self.login(no);
             }
-            _ => {
-                self.close_window(no);
-                let request = *self.dice.pick(&[
-                    r#""msgType":8,"FROMID":"#,
-                    r#""msgType":11,"FROMID":"#,
-                    r#""msgType":10,"GROUPID":1,"FROMID":"#,
-                    r#""msgType":6,"U2":2,"U1":"#,
-                    r#""msgType":7,"TOID":2,"FROMID":"#,
-                ]);
-                // Only members join: the recipients of a message are known from the start.
-                if request.contains(":10,") && user.0 > 3 {
-                    return;
-                }
-                self.send(no, &format!("{{{request}{user}}}"), Expected::Answer);
-            }
+            _ => self.ask_something(no, user),
+        }
+    }
+
+    fn ask_something(&mut self, no: usize, user: UserId) {
+        self.close_window(no);
+        let request = *self.dice.pick(&[
+            r#""msgType":8,"FROMID":"#,
+            r#""msgType":11,"FROMID":"#,
+            r#""msgType":10,"GROUPID":1,"FROMID":"#,
+            r#""msgType":6,"U2":2,"U1":"#,
+            r#""msgType":7,"TOID":2,"FROMID":"#,
+        ]);
+        // Only members join: the recipients of a message are known from the start.
+        if !request.contains(":10,") || user.0 <= 3 {
+            self.send(no, &format!("{{{request}{user}}}"), Expected::Answer);
         }
     }
 

@@ -12,28 +12,7 @@ use crate::server::simulation::number_of;
 
 impl World {
     pub(super) fn come_to_rest(&mut self) {
-        self.note(|_| "everything is mended".to_owned());
-        {
-            let mut tables = self.tables.lock();
-            (tables.is_up, tables.fails_once_in) = (true, 0);
-            let mut wires = self.wires.lock();
-            (wires.is_up, wires.fails_once_in) = (true, 0);
-            wires.forget_cut_off();
-        }
-        for node in 0..self.nodes.len() {
-            self.nodes[node].disk.lock().is_broken = false;
-            // The messages on its disk must find their way.
-            if self.nodes[node].machine.is_none() {
-                self.start_node(node);
-            }
-        }
-        for no in 0..self.clients.len() {
-            self.clients[no].stalled = false;
-            if self.clients[no].state == Life::Silent {
-                self.clients[no].pipe.break_off();
-                self.end_client(no, Life::Over);
-            }
-        }
+        self.mend();
         self.settle();
         for no in 0..self.clients.len() {
             if self.clients[no].state == Life::Open {
@@ -78,6 +57,31 @@ impl World {
             message.acknowledged || (was_read && kind != Kind::Everything && would_be_told)
         };
         self.ledger.check_end(is_required, self.kind == Kind::Calm);
+    }
+
+    fn mend(&mut self) {
+        self.note(|_| "everything is mended".to_owned());
+        {
+            let mut tables = self.tables.lock();
+            (tables.is_up, tables.fails_once_in) = (true, 0);
+            let mut wires = self.wires.lock();
+            (wires.is_up, wires.fails_once_in) = (true, 0);
+            wires.forget_cut_off();
+        }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.lock().is_broken = false;
+            // The messages on its disk must find their way.
+            if self.nodes[node].machine.is_none() {
+                self.start_node(node);
+            }
+        }
+        for no in 0..self.clients.len() {
+            self.clients[no].stalled = false;
+            if self.clients[no].state == Life::Silent {
+                self.clients[no].pipe.break_off();
+                self.end_client(no, Life::Over);
+            }
+        }
     }
 
     /// Checks that the cluster has recovered from all faults. A user comes and goes on all nodes
