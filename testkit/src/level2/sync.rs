@@ -255,6 +255,7 @@ impl Places {
         let is_mine = self.next.contains_key(&conv) && !self.ended.contains(&conv);
         if store.allowed.closes && is_mine && is_awaited && matches!(refusal.errno, 403 | 404) {
             self.answer(&conv)?;
+            self.runs.remove(&conv);
             store.close(&conv, refusal.errno);
             self.next.remove(&conv);
             self.ended.insert(conv);

@@ -269,8 +269,10 @@ impl World {
 
     fn on_frame(&mut self, no: usize, text: &str) {
         self.show(format!("device {no} gets {text}"));
-        let home = self.devices[no].link.as_ref().map(|link| link.wire.home.node);
-        let machine = home.and_then(|node| self.nodes[node].machine.as_ref());
+        let home = self.devices[no].link.as_ref().map(|link| link.wire.home);
+        // The node may have been started again since.
+        let seat = home.map(|home| (&self.nodes[home.node], home.life)).filter(|(seat, life)| seat.life == *life);
+        let machine = seat.and_then(|(seat, _)| seat.machine.as_ref());
         if text == BAD_REQUEST && machine.is_none_or(|machine| !machine.is_running()) {
             // A node that stops waits for the rest of no frame.
             return;
