@@ -1,7 +1,7 @@
 # The server as an image. `docker compose up` builds it. To build and run it by itself:
 #
 #     docker build -t raybox .
-#     docker run -p 6000:6000 -v raybox:/var/lib/raybox raybox
+#     docker run -p 6000:6000 -p 8080:6000 -v raybox:/var/lib/raybox raybox     # browsers refuse port 6000
 
 # ---- Build. Dependencies are compiled apart from the sources, so that a change of the sources does not repeat it. ----
 

@@ -7,7 +7,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use raybox_client::{Conv, Conversation, History, Pending, State};
 
 use crate::commands::{self, Command};
-use crate::input::Input;
+use crate::input::{Input, TEXT_MAX};
 use crate::safe;
 
 /// The state of the program.
@@ -192,7 +192,13 @@ impl App {
 
     /// A text was pasted.
     pub(crate) fn on_paste(&mut self, text: &str) {
-        self.input.insert(text);
+        self.write(text);
+    }
+
+    fn write(&mut self, text: &str) {
+        if !self.input.insert(text) {
+            self.notice = Some(format!("too long: a message has at most {TEXT_MAX} bytes"));
+        }
     }
 
     fn on_list_key(&mut self, code: KeyCode) -> bool {
@@ -218,7 +224,7 @@ impl App {
     fn on_input_key(&mut self, key: KeyEvent, control: bool) -> Option<Action> {
         let alt = key.modifiers.contains(KeyModifiers::ALT);
         match key.code {
-            KeyCode::Enter if alt => self.input.insert("\n"),
+            KeyCode::Enter if alt => self.write("\n"),
             KeyCode::Enter => return self.enter(),
             KeyCode::Up => self.scroll += 1,
             KeyCode::Down => self.scroll = self.scroll.saturating_sub(1),
@@ -233,7 +239,7 @@ impl App {
             KeyCode::Home => self.input.home(),
             KeyCode::End => self.input.end(),
             KeyCode::Char(c) if !control => {
-                self.input.insert(c.encode_utf8(&mut [0; 4]));
+                self.write(c.encode_utf8(&mut [0; 4]));
                 let is_text = !self.input.text().starts_with('/');
                 return self.open.filter(|_| is_text).map(Action::Typing);
             }
@@ -260,10 +266,15 @@ impl App {
             }
             None => {
                 self.notice = Some("open a conversation first: /open NAME".to_owned());
-                self.input.set(text);
+                self.write_again(&text);
                 None
             }
         }
+    }
+
+    /// A text that was not sent can be sent again. A slash at its beginning is one of the text.
+    pub(crate) fn write_again(&mut self, text: &str) {
+        self.input.set(if text.starts_with('/') { format!("/{text}") } else { text.to_owned() });
     }
 
     fn command(&mut self, command: &str, typed: &str) -> Option<Action> {

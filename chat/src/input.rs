@@ -13,7 +13,7 @@ pub(crate) struct Input {
 }
 
 /// The longest text that can be written, in bytes; with its frame it is below what a server takes.
-const TEXT_MAX: usize = 60_000;
+pub(crate) const TEXT_MAX: usize = 60_000;
 
 impl Input {
     pub(crate) fn text(&self) -> &str {
@@ -31,14 +31,17 @@ impl Input {
         self.text = text;
     }
 
-    /// Writes at the place. Line breaks stay, other control characters do not.
-    pub(crate) fn insert(&mut self, text: &str) {
+    /// Writes at the place, all of it or nothing: returns whether there is room. Line breaks stay, other control
+    /// characters do not.
+    pub(crate) fn insert(&mut self, text: &str) -> bool {
         let text: String = text.replace("\r\n", "\n").replace('\r', "\n");
         let text: String = text.chars().filter(|c| *c == '\n' || *c == '\t' || !c.is_control()).collect();
-        if self.text.len() + text.len() <= TEXT_MAX {
+        let fits = self.text.len() + text.len() <= TEXT_MAX;
+        if fits {
             self.text.insert_str(self.at, &text);
             self.at += text.len();
         }
+        fits
     }
 
     pub(crate) fn backspace(&mut self) {
@@ -153,7 +156,7 @@ mod tests {
         assert_eq!(long.shown(10).0.width(), 10);
         long.insert("x\ny");
         assert!(long.shown(10).0.starts_with("x\u{21b5}y"));
-        long.insert(&"z".repeat(TEXT_MAX));
+        assert!(!long.insert(&"z".repeat(TEXT_MAX)));
         assert!(long.text().len() < 400, "too long a text is not taken");
     }
 

@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event as Key, KeyEventKind};
 use ratatui::crossterm::execute;
 use raybox_client::{Client, Content, Conv, Error, Event, Friendship};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use crate::app::{Action, App, STEP};
 use crate::commands::Command;
@@ -41,6 +43,8 @@ struct Screen {
     /// The page that was asked for last.
     asked_below: Option<(Conv, Option<u64>)>,
     is_stale: bool,
+    /// Set by SIGTERM and SIGHUP, so that the terminal is given back.
+    is_told_to_end: Arc<AtomicBool>,
 }
 
 /// Runs until the user quits.
@@ -49,16 +53,37 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let (me, name) = client.user()?.unwrap_or_default();
     let (tell, news) = mpsc::channel();
     let app = App::new(me, name, Instant::now());
-    let mut screen =
-        Screen { client: Arc::new(client), app, news, tell, watched: Vec::new(), asked_below: None, is_stale: true };
+    let mut screen = Screen {
+        client: Arc::new(client),
+        app,
+        news,
+        tell,
+        watched: Vec::new(),
+        asked_below: None,
+        is_stale: true,
+        is_told_to_end: Arc::default(),
+    };
+    for signal in [SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, screen.is_told_to_end.clone()).map_err(|error| error.to_string())?;
+    }
     let mut terminal = ratatui::try_init()
         .map_err(|error| format!("this needs a terminal ({error}); for scripts there are chat send and chat tail"))?;
+    give_back_paste_on_panic();
     let pasting = execute!(io::stdout(), EnableBracketedPaste);
     let ended = pasting.map_err(|error| error.to_string().into()).and_then(|()| screen.turn(&mut terminal));
     // The terminal is given back whatever has happened.
     let _ = execute!(io::stdout(), DisableBracketedPaste);
     ratatui::restore();
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Does what `ratatui`'s own hook, which gives the rest of the terminal back, leaves out.
+fn give_back_paste_on_panic() {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let _ = execute!(io::stdout(), DisableBracketedPaste);
+        hook(info);
+    }));
 }
 
 impl Screen {
@@ -76,6 +101,9 @@ impl Screen {
                 terminal.draw(|frame| screen::draw(frame, &mut self.app)).map_err(|error| error.to_string())?;
                 drawn_at = self.app.now;
                 self.after_drawing()?;
+            }
+            if self.is_told_to_end.load(Ordering::Relaxed) {
+                return Ok(());
             }
             let has_key = event::poll(LOOK).map_err(|error| error.to_string())?;
             if has_key && !self.on_input(event::read().map_err(|error| error.to_string())?)? {
@@ -207,7 +235,7 @@ impl Screen {
             Some(Action::Send(conv, text)) => {
                 if let Err(error) = self.client.send(conv, &text) {
                     self.app.notice = Some(error.to_string());
-                    self.app.input.set(text);
+                    self.app.write_again(&text);
                 }
             }
             Some(Action::Do(command)) => self.do_command(command)?,
@@ -317,11 +345,19 @@ impl Screen {
             self.app.notice = Some("there is no message of yours here".to_owned());
             return Ok(());
         };
-        match text {
-            Some(text) => self.client.edit(conv, seq, &text)?,
-            None => self.client.recall(conv, seq)?,
+        let done = match &text {
+            Some(text) => self.client.edit(conv, seq, text),
+            None => self.client.recall(conv, seq),
         };
-        Ok(())
+        match (done, text) {
+            // Nothing that was written is lost.
+            (Err(error @ Error::TooLong { .. }), Some(text)) => {
+                self.app.notice = Some(error.to_string());
+                self.app.input.set(format!("/edit {text}"));
+                Ok(())
+            }
+            (done, _) => Ok(done.map(drop)?),
+        }
     }
 
     fn with_conv(

@@ -110,7 +110,12 @@ terminal.wait_for("ann: \u2713 hello \u4f60\u597d")
 resize(terminal.fd, terminal.pid, 100, 30)
 # Everything is drawn again, beside the list.
 terminal.wait_for("ann: \u2713 hello \u4f60\u597d from a terminal")
-terminal.type("/quit\r")
+# What is too long for the server is refused, not the end; and a signal gives the terminal back.
+paste = "\x1b[200~%s\x1b[201~"
+terminal.type("/edit " + paste % ("\"" * 40000) + "\r")
+terminal.wait_for("the message has")
+terminal.type("\x15")
+os.kill(terminal.pid, signal.SIGTERM)
 deadline = time.monotonic() + PATIENCE
 while terminal.read(deadline):
     pass

@@ -286,6 +286,7 @@ impl Worker {
             let step = if is_all { transport.flush().map(|()| 0) } else { transport.write(&out[written..]) };
             match step {
                 Ok(_) if is_all => break None,
+                Ok(0) => break Some(io::ErrorKind::WriteZero.into()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -8,7 +8,7 @@ import { t } from './i18n.js';
 /** @typedef {import('../raybox.js').Message} Message */
 /** @typedef {import('../raybox.js').Frame} Frame */
 
-export const box = new RayBox();
+export const box = new RayBox({ deviceKind: deviceKind(navigator.userAgent) });
 
 /** Tells that a name was looked up. */
 export const names = new EventTarget();
@@ -45,6 +45,12 @@ function lookUp(user) {
     found.set(user, name ?? t('deletedUser'));
     names.dispatchEvent(new Event('found'));
   }).catch(() => asking.delete(user));
+}
+
+/** Whether somebody is online, in words. Of strangers a server may say nothing, which is no reason to call them offline. @param {number} user */
+export function presenceText(user) {
+  if (box.online.get(user)) return t('isOnline');
+  return friend(user) ? t('isOffline') : '';
 }
 
 /** What a conversation is called. @param {string} name */
@@ -134,4 +140,12 @@ export class Listening {
   end() {
     this.#ends.abort();
   }
+}
+
+/** How this browser is called in the list of devices, in a few words. @param {string} agent */
+function deviceKind(agent) {
+  const find = (/** @type {[RegExp, string][]} */ kinds) => kinds.find(([sign]) => sign.test(agent))?.[1] ?? 'other';
+  const browser = find([[/Firefox|FxiOS/, 'firefox'], [/Edg/, 'edge'], [/OPR/, 'opera'], [/Chrom|CriOS/, 'chrome'], [/Safari/, 'safari']]);
+  const system = find([[/Android/, 'android'], [/iPhone/, 'iphone'], [/iPad/, 'ipad'], [/Windows/, 'windows'], [/Mac/, 'mac'], [/Linux/, 'linux']]);
+  return `web-${browser}-${system}`;
 }

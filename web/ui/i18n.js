@@ -21,8 +21,11 @@ function pick() {
 
 export const currentLanguage = () => language;
 
-/** The tag for `lang` attributes and for dates. */
+/** The tag for `lang` attributes. */
 export const languageTag = () => (language === 'zh' ? 'zh-CN' : 'en');
+
+/** The tag for dates: countries with the same language write them differently. */
+const dateTag = () => navigator.languages.find((tag) => tag.slice(0, 2) === language) ?? languageTag();
 
 /** @param {string} next */
 export function setLanguage(next) {
@@ -56,7 +59,7 @@ export function errorText(error, where) {
 const dayOf = (time) => new Date(time).toDateString();
 
 /** @param {number} time */
-export const clock = (time) => new Intl.DateTimeFormat(languageTag(), { hour: 'numeric', minute: '2-digit' }).format(time);
+export const clock = (time) => new Intl.DateTimeFormat(dateTag(), { hour: 'numeric', minute: '2-digit' }).format(time);
 
 /** The day of a message, as a heading. @param {number} time */
 export function dayName(time) {
@@ -64,19 +67,19 @@ export function dayName(time) {
   if (dayOf(time) === dayOf(now)) return t('today');
   if (dayOf(time) === dayOf(now - 86_400_000)) return t('yesterday');
   const year = new Date(time).getFullYear() === new Date(now).getFullYear() ? undefined : 'numeric';
-  return new Intl.DateTimeFormat(languageTag(), { weekday: 'long', day: 'numeric', month: 'long', year }).format(time);
+  return new Intl.DateTimeFormat(dateTag(), { weekday: 'long', day: 'numeric', month: 'long', year }).format(time);
 }
 
 /** When something happened, in a few characters. @param {number} time */
 export function shortTime(time) {
   if (!time) return '';
   if (dayOf(time) === dayOf(Date.now())) return clock(time);
-  if (Date.now() - time < 6 * 86_400_000) return new Intl.DateTimeFormat(languageTag(), { weekday: 'short' }).format(time);
-  return new Intl.DateTimeFormat(languageTag(), { day: 'numeric', month: 'short' }).format(time);
+  if (Date.now() - time < 6 * 86_400_000) return new Intl.DateTimeFormat(dateTag(), { weekday: 'short' }).format(time);
+  return new Intl.DateTimeFormat(dateTag(), { day: 'numeric', month: 'short' }).format(time);
 }
 
 /** @param {number} time */
-export const fullTime = (time) => new Intl.DateTimeFormat(languageTag(), { dateStyle: 'medium', timeStyle: 'short' }).format(time);
+export const fullTime = (time) => new Intl.DateTimeFormat(dateTag(), { dateStyle: 'medium', timeStyle: 'short' }).format(time);
 
 /** @param {number} a @param {number} b */
 export const isSameDay = (a, b) => dayOf(a) === dayOf(b);

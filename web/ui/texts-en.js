@@ -12,14 +12,14 @@ export const en = {
   noConversations: 'No conversations yet. Find somebody to write to.', find: 'Find people and groups',
   people: 'People and groups', settings: 'Settings', notes: 'Notes to myself', unreadCount: '{count} unread',
   you: 'You', draft: 'Draft', deletedUser: 'Deleted user', unknownUser: 'User {id}', group: 'Group {id}',
-  welcomeTitle: 'Your messages', welcomeText: 'Choose a conversation, or find people by their number. Your number is {id}.',
+  welcomeTitle: 'Your messages', welcomeText: 'Choose a conversation, or find people by their name. Your number is {id}.',
   // The connection
   connecting: 'Connecting …', syncing: 'Catching up …', offline: 'Offline. What you write is sent later.',
   offlineUntil: 'Offline. Next attempt in {seconds} s. What you write is sent later.', tryNow: 'Try now', online: 'Online',
   replaced: 'This device is connected somewhere else.', useHere: 'Use it here', trouble: 'This browser cannot store anything, so do not close the page before your messages are sent. {message}',
   // A conversation
   back: 'Back to the list', details: 'Details', isOnline: 'online', isOffline: 'offline', typingUser: 'is typing …', typingOf: '{name} is typing …',
-  membersCount: '{count} members', messages: 'Messages', write: 'Write a message', send: 'Send', today: 'Today', yesterday: 'Yesterday',
+  membersCount: 'Members: {count}', messages: 'Messages', write: 'Write a message', send: 'Send', today: 'Today', yesterday: 'Yesterday',
   newMessages: 'New messages', toLatest: 'To the latest message', loadFailed: 'This part is not stored here, and there is no connection.',
   showAll: 'Show all ({count} characters)', beginning: 'This is the beginning of the conversation.', closed403: 'You are no longer a member. You can still read what is stored here.',
   closed404: 'This group is gone. You can still read what is stored here.', closedUser: 'This account is gone. You can still read what is stored here.',
@@ -43,7 +43,7 @@ export const en = {
   members: 'Members', creator: 'creator', addMember: 'Add somebody by number', add: 'Add', remove: 'Remove', removeSure: 'Remove {name} from the group?', leave: 'Leave group', leaveSure: 'Leave this group?',
   dissolve: 'Dissolve group', dissolveSure: 'Dissolve this group for everybody?', saved: 'Saved.',
   // Settings
-  profile: 'Profile', yourNumber: 'Your number', numberHint: 'Others find you with it.', changeName: 'Change name', receipts: 'Show others how far I have read, and see theirs',
+  profile: 'Profile', yourNumber: 'Your number', numberHint: 'Others find you by your name, or by this number.', changeName: 'Change name', receipts: 'Show others how far I have read, and see theirs',
   changePassword: 'Change password', oldPassword: 'Present password', newPassword: 'New password', passwordChanged: 'Password changed. Other devices are logged out.',
   devices: 'Devices', thisDevice: 'this device', lastSeen: 'last seen {time}', logOutDevice: 'Log out', logOutDeviceSure: 'Log out {name}?',
   notifications: 'Notifications', enableNotifications: 'Turn on notifications', notificationsOn: 'Notifications are on.', notificationsBlocked: 'This browser does not allow notifications for this page.',

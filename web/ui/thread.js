@@ -1,7 +1,7 @@
 // One conversation: who it is with, its messages, and the place to write.
 
 import { partnerOf, Type } from '../raybox.js';
-import { avatar, box, Listening, names, personName, titleOf } from './client.js';
+import { avatar, box, Listening, names, personName, presenceText, titleOf } from './client.js';
 import { Composer } from './composer.js';
 import { fill, h, iconButton, once } from './dom.js';
 import { button } from './forms.js';
@@ -105,7 +105,7 @@ class Thread extends HTMLElement {
     if (typing !== undefined) return h('span', { class: 'typing' }, user ? t('typingUser') : t('typingOf', { name: personName(typing, conv) }));
     if (!user) return conv?.members ? t('membersCount', { count: conv.members.length }) : '';
     if (isSelf || box.status.state !== 'online') return '';
-    return t(box.online.get(user) ? 'isOnline' : 'isOffline');
+    return presenceText(user);
   }
 
   /** @param {number} user */

@@ -1,6 +1,6 @@
 // What there is to know about a user, and to do.
 
-import { avatar, box, friend, personName } from './client.js';
+import { avatar, box, friend, personName, presenceText } from './client.js';
 import { fill, h } from './dom.js';
 import { button } from './forms.js';
 import { t } from './i18n.js';
@@ -13,7 +13,7 @@ export function openUser(user) {
     const body = h('div', { class: 'profile' });
     const render = (isBlocked = false) => fill(body,
       avatar(`u${user}`, name), h('p', { class: 'profile-name' }, h('bdi', {}, name)),
-      h('p', { class: 'quiet' }, t('number', { id: user }), ' · ', t(box.online.get(user) ? 'isOnline' : 'isOffline')),
+      h('p', { class: 'quiet' }, [t('number', { id: user }), presenceText(user)].filter(Boolean).join(' · ')),
       h('div', { class: 'buttons is-centered' },
         location.hash !== `#u${user}` && button(t('message'), () => {
           close();

@@ -194,6 +194,10 @@ fn the_reader_scrolls_back_and_asks_for_more() {
 #[test]
 fn what_is_typed_is_sent_or_done() {
     let mut app = app();
+    assert_eq!(type_in(&mut app, "//slash"), None);
+    assert_eq!(app.input.take(), "//slash", "as it was typed");
+    app.on_paste(&"x".repeat(70_000));
+    assert!(app.notice.as_deref().is_some_and(|notice| notice.contains("too long")), "{:?}", app.notice);
     assert_eq!(type_in(&mut app, "hello"), None);
     assert_eq!(app.notice.as_deref(), Some("open a conversation first: /open NAME"));
     assert_eq!(app.input.take(), "hello", "it is not lost");

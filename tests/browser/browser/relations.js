@@ -69,13 +69,13 @@ export function relations() {
     await bob.page.getByText('ann r3 added bob r3').first().waitFor();
     await bob.write('thank you');
     await ann.sees('thank you');
-    await ann.page.locator('.head-title', { hasText: '2 members' }).waitFor();
+    await ann.page.locator('.head-title', { hasText: 'Members: 2' }).waitFor();
     await bob.page.locator('.head-title').click();
     await bob.page.getByRole('button', { name: 'Leave group' }).click();
     await bob.confirm('Leave group');
     await bob.page.getByText('You are no longer a member.').waitFor();
     await ann.page.locator('.event', { hasText: 'bob r3 left' }).waitFor();
-    await ann.page.locator('.head-title', { hasText: '1 members' }).waitFor();
+    await ann.page.locator('.head-title', { hasText: 'Members: 1' }).waitFor();
     await bob.page.getByRole('button', { name: 'Delete from this device' }).click();
     await bob.page.waitForSelector('.nothing-open');
     assert.equal(await bob.page.getByRole('link', { name: /walkers r3/ }).count(), 0);

@@ -115,7 +115,7 @@ export function talk() {
     await ann.page.getByLabel('Password again').fill('secret');
     await ann.page.getByRole('button', { name: 'Change password' }).click();
     await ann.page.getByText('Password changed.').waitFor();
-    assert.match(await ann.page.locator('.dialog').innerText(), /web-[0-9a-f]{12}\s+this device/);
+    assert.match(await ann.page.locator('.dialog').innerText(), /web-chrome-linux-[0-9a-f]{12}\s+this device/);
     await ann.page.getByLabel('Language').selectOption('zh');
     await ann.page.getByRole('button', { name: '设置' }).click();
     assert.equal(await ann.page.evaluate(() => document.documentElement.lang), 'zh-CN');
