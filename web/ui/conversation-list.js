@@ -2,7 +2,7 @@
 
 import { partnerOf } from '../raybox.js';
 import { avatar, box, Listening, names, previewOf, timeOf, titleOf } from './client.js';
-import { fill, h, icon, once } from './dom.js';
+import { arrange, fill, h, icon, once } from './dom.js';
 import { shortTime, t } from './i18n.js';
 
 /** @typedef {import('../raybox.js').Conversation} Conversation */
@@ -15,7 +15,7 @@ class ConversationList extends HTMLElement {
   #filter = h('input', { class: 'input', type: 'search', placeholder: t('filter'), 'aria-label': t('filter'), dir: 'auto' });
   #list = h('ul', { class: 'conversations' });
   #render = once(() => this.#renderNow());
-  /** The rows that are in the page, and what they show. @type {Map<string, {row: HTMLElement, shows: string}>} */
+  /** The rows, and what they show. A row stays the same element, so that it can be clicked while messages come. @type {Map<string, {row: HTMLElement, link: HTMLElement, shows: string}>} */
   #rows = new Map();
 
   connectedCallback() {
@@ -38,7 +38,7 @@ class ConversationList extends HTMLElement {
       .slice(0, SHOWN);
     const rows = convs.map((conv) => this.#row(conv, conv.conv === open));
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
-    if (rows.length > 0) fill(this.#list, rows);
+    if (rows.length > 0) arrange(this.#list, rows);
     else fill(this.#list, h('li', { class: 'empty quiet' }, t(words ? 'nothingFound' : 'noConversations')));
     // A row that has moved has lost the focus.
     if (focused && this.#list.contains(focused)) focused.focus({ preventScroll: true });
@@ -56,13 +56,17 @@ class ConversationList extends HTMLElement {
     const known = this.#rows.get(conv.conv);
     if (known?.shows === shows) return known.row;
     const state = pending && icon(pending.state === 'failed' ? 'warning' : 'clock', 'small');
-    const row = h('li', {}, h('a', { href: `#${conv.conv}`, class: 'conversation', 'aria-current': isOpen && 'page' },
+    const link = known?.link ?? h('a', { href: `#${conv.conv}`, class: 'conversation' });
+    const row = known?.row ?? h('li', {}, link);
+    if (isOpen) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+    fill(link,
       h('span', { class: 'avatar-place' }, avatar(conv.conv, title), isOnline && h('span', { class: 'online-dot', role: 'img', 'aria-label': t('isOnline') })),
       h('span', { class: 'conversation-lines' },
         h('span', { class: 'line' }, h('bdi', { class: 'conversation-name' }, title), h('time', { class: 'quiet' }, time)),
         h('span', { class: 'line' }, h('span', { class: 'preview quiet', dir: 'auto' }, state, preview),
-          conv.unread > 0 && h('span', { class: 'badge' }, conv.unread > 999 ? '999+' : conv.unread, h('span', { class: 'hidden-text' }, ` ${t('unreadCount', { count: conv.unread })}`))))));
-    this.#rows.set(conv.conv, { row, shows });
+          conv.unread > 0 && h('span', { class: 'badge' }, conv.unread > 999 ? '999+' : conv.unread, h('span', { class: 'hidden-text' }, ` ${t('unreadCount', { count: conv.unread })}`)))));
+    this.#rows.set(conv.conv, { row, link, shows });
     return row;
   }
 }

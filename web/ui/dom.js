@@ -33,6 +33,17 @@ export function fill(element, ...children) {
   element.replaceChildren(...clean(children));
 }
 
+/** Puts elements into an element in this order. Those that are in their place already are not touched. @param {Element} element @param {Element[]} wanted */
+export function arrange(element, wanted) {
+  const keep = new Set(wanted);
+  for (const node of [...element.children]) if (!keep.has(node)) node.remove();
+  let next = element.firstElementChild;
+  for (const node of wanted) {
+    if (node === next) next = next.nextElementSibling;
+    else element.insertBefore(node, next);
+  }
+}
+
 /** Drawings of 24 by 24, as strokes. @type {Record<string, string>} */
 const SHAPES = {
   back: 'M15 5l-7 7 7 7',

@@ -3,7 +3,7 @@
 
 import { isChat } from '../raybox.js';
 import { box, clip, eventText, isShown, Listening, names, personName, textOf } from './client.js';
-import { h, icon, once } from './dom.js';
+import { arrange, h, icon, once } from './dom.js';
 import { errorText, isSameDay, t } from './i18n.js';
 import { MessageActions } from './message-actions.js';
 import { dayLine, messageView, newLine, pendingView, progressOf } from './message-view.js';
@@ -245,14 +245,7 @@ export class MessageList extends EventTarget {
   #render() {
     if (this.#isStopped) return;
     const anchor = this.#stick ? undefined : this.#anchor();
-    const wanted = this.#wanted();
-    const keep = new Set(wanted);
-    for (const node of [...this.#list.children]) if (!keep.has(node)) node.remove();
-    let next = this.#list.firstChild;
-    for (const node of wanted) {
-      if (node === next) next = next.nextSibling;
-      else this.#list.insertBefore(node, next);
-    }
+    arrange(this.#list, this.#wanted());
     if (anchor) this.#scroller.scrollTop += anchor.node.getBoundingClientRect().top - anchor.top;
     else this.#bottom();
     this.#showJump();

@@ -20,8 +20,10 @@ export function talk() {
     await ann.write('hello bob');
     await bob.page.getByRole('link', { name: /ann 1/ }).click();
     await bob.sees('hello bob');
+    const row = await ann.page.getByRole('link', { name: /bob 1/ }).elementHandle();
     await bob.write('hello ann');
     await ann.sees('hello ann');
+    await until('the row is the same element, so that a click on it counts', async () => (await row?.innerText())?.includes('hello ann') && row?.isVisible());
     await ann.page.waitForSelector('.mark.is-read');
     await until('Bob is typing', async () => {
       await bob.page.locator('.composer-input').pressSequentially('x');

@@ -1,5 +1,5 @@
 /** How long a test waits for what must come. Only a failing test ever waits this long. */
-export const PATIENCE = 60_000;
+export const PATIENCE = 120_000;
 
 /** Waits until `condition` holds. @param {string} what @param {() => unknown} condition @param {number} [patience] */
 export async function until(what, condition, patience = PATIENCE) {
