@@ -318,3 +318,16 @@ test('the first message to somebody makes a conversation, also without a connect
   assert.equal((await two.next(4)).TOID, 8);
   fake.box.stop();
 });
+
+test('a look at the page does not hurry a server that has asked for patience; the user may', async () => {
+  const fake = new Fake();
+  const one = await fake.login();
+  one.end({ reason: 'overload', errno: 503, retryAfter: 600 });
+  await until('offline', () => fake.box.status.state === 'offline');
+  await fake.box.wake({ isPatient: true });
+  await settle();
+  assert.equal(fake.connections.length, 1);
+  await fake.box.wake();
+  await fake.connection(1);
+  fake.box.stop();
+});
