@@ -38,6 +38,7 @@ use raybox::store::Store;
 use raybox::store::mysql::{MysqlStore, open_later};
 use raybox::store::spool::{NoSpool, Spool};
 use raybox::store::sqlite::{SpoolFile, SqliteStore};
+use raybox::web;
 
 fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
@@ -208,6 +209,9 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
     info!("store {store}");
     info!("bus {bus}");
     config.notes.iter().for_each(|note| warn!("{note}"));
+    if config.web && web::is_refused_by_browsers(address.port()) {
+        info!("browsers refuse port {}; for the web client, listen on another one, such as 8080", address.port());
+    }
     match auth {
         Auth::Strict => info!("auth {auth}"),
         Auth::Compat => warn!("auth {auth}: anyone may act as anyone"),

@@ -18,3 +18,22 @@ pub mod post;
 mod request;
 pub mod site;
 mod upgrade;
+
+/// Whether browsers open no page on this port, because it once was another protocol's.
+pub fn is_refused_by_browsers(port: u16) -> bool {
+    REFUSED_PORTS.contains(&port)
+}
+
+/// The ports of the Fetch standard's "port blocking" (fetch.spec.whatwg.org) that need no privilege.
+const REFUSED_PORTS: [u16; 19] =
+    [1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_the_reference_server_is_no_port_of_web_pages() {
+        assert_eq!([6000, 6666, 8080, 8003, 443].map(is_refused_by_browsers), [true, true, false, false, false]);
+    }
+}
