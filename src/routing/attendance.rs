@@ -286,7 +286,15 @@ impl Attendance {
         let came_back = earlier_came_back || !frames.is_empty();
         // Messages that it has written may still arrive. If they do not, others may have sent newer
         // messages until that is known, even on this connection, if the user logs in on it again.
-        link.relabel(|label| label.user_has_left |= is_for(label, user));
+        let mut may_come_back = false;
+        link.relabel(|label| {
+            let is_affected = is_for(label, user);
+            label.user_has_left |= is_affected;
+            may_come_back |= is_affected;
+        });
+        if may_come_back {
+            self.ways.part_before_and_after(user);
+        }
         if follows || goes_first {
             let receiver = shard.newest(user).cloned();
             self.hand_on(turn, shard, user, frames, elsewhere);

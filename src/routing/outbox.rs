@@ -210,9 +210,9 @@ impl Outbox {
             }
             // A message that came back late from a connection is older than those that others
             // send to the user's next connection, perhaps at another node, and must not arrive
-            // after them.
+            // after them. It is also older than those that were gathered: they were sent after the
+            // user had left, when an answer published what had been gathered until then.
             (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned(_, Comeback::Late)) => {
-                self.publish_first(user, offers, clock, bus, sorted);
                 sorted.keep.push(LaneItem::Delivery(delivery));
             }
             // The user has since logged in at another node. Messages about to be offered for

@@ -82,6 +82,15 @@ impl Ways {
         }
     }
 
+    /// Has the outbox publish what it was given for this user so far before anything that follows. The
+    /// user's shard is held.
+    pub(super) fn part_before_and_after(&self, user: UserId) {
+        if self.lead_to_nodes() {
+            // If the lanes have ended, nothing follows.
+            let _ = self.submit_late(LaneItem::Answer(user, Box::new(|| ())));
+        }
+    }
+
     /// Stores frames that a connection has returned, in order. The user's shard is held.
     pub(super) fn keep(&self, user: UserId, frames: Vec<Returned>, comeback: Comeback) {
         for Returned { id, frame } in frames {

@@ -31,12 +31,15 @@ fn returned_messages_follow_their_user_to_another_node_and_are_stored_if_that_ha
 }
 
 #[test]
-fn returned_messages_are_stored_and_not_sent_after_newer_ones() {
+fn messages_that_return_late_are_stored_behind_what_was_sent_before_their_user_left_and_before_the_rest() {
+    let left = || OutItem::Lane(LaneItem::Answer(UserId(1), Box::new(|| ())));
+    let late = || returned(1, "came back", Comeback::Late);
     let mut tester = Tester::new();
-    let batch = vec![message(1, "before"), returned(1, "came back", Comeback::Late), message(1, "after")];
-    assert_eq!(tester.handle(batch, &[NOBODY, TAKEN]), (strings(&["before", "came back"]), vec![]));
+    let batch = vec![message(1, "before"), left(), message(1, "meanwhile"), late(), message(1, "after")];
+    let kept = strings(&["before", "answer about 1", "came back", "meanwhile", "after"]);
+    assert_eq!(tester.handle(batch, &[NOBODY, NOBODY]), (kept, vec![]));
     let offered: Vec<_> = tester.offered().into_iter().map(|(_, _, texts)| texts).collect();
-    assert_eq!(offered, [strings(&["before"]), strings(&["after"])]);
+    assert_eq!(offered, [strings(&["before"]), strings(&["meanwhile", "after"])]);
 }
 
 #[test]
