@@ -31,7 +31,7 @@ fn messages_to_an_earlier_login_on_the_same_connection_come_back_late_and_first(
     scene.told();
     scene.leave(USER, &client);
     assert_eq!(scene.told(), [""; 0]);
-    assert_eq!(scene.lane(), ["{a} for 1 returned late", "answer about 1"]);
+    assert_eq!(scene.lane(), ["answer about 1", "{a} for 1 returned late", "answer about 1"]);
     scene.router.give_back(Label { user_has_left: true, ..Label::of(7) }, b"{b}".as_slice().into());
     assert_eq!(scene.lane(), ["{b} for 7 returned late"]);
 }
@@ -148,7 +148,8 @@ fn messages_of_a_stalled_connection_do_not_go_to_one_that_may_have_got_something
     scene.router.attendance().attach(&mut scene.turn, USER, &returning.link);
     scene.turn.flush();
     assert!(stalled.link.is_sealed(), "it is given up");
-    assert_eq!((returning.got(), scene.lane()), ("{a}".to_owned(), vec!["{b} for 1 returned".to_owned()]));
+    let lane = vec!["answer about 1".to_owned(), "{b} for 1 returned".to_owned()];
+    assert_eq!((returning.got(), scene.lane()), ("{a}".to_owned(), lane), "the answer parts before and after leaving");
 }
 
 #[test]
