@@ -55,7 +55,7 @@ const FILES = {
   'ui/theme.js': '6556fc7712c0882a',
   'ui/thread.js': 'a0ed1929922af787',
   'ui/user-info.js': '2c4ae0d8636bac48',
-  'ui/version.js': 'b49e664a1e1a6839',
+  'ui/version.js': '68c732c8d547c0bf',
 };
 
 const worker = /** @type {any} */ (globalThis);

@@ -381,6 +381,16 @@ impl TestServer {
     /// Freezes the process with SIGSTOP: its connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
         signal(self.pid(), "STOP");
+        wait_until("all threads of the server are stopped", || self.is_stopped());
+    }
+
+    fn is_stopped(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server's threads");
+        threads.flatten().all(|thread| {
+            // A thread that has ended meanwhile is no obstacle.
+            let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
+        })
     }
 
     /// Resumes the process after [`TestServer::stop`].

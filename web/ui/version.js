@@ -23,6 +23,8 @@ export function followVersions() {
     // This page has just been loaded: nothing is lost by loading it again.
     if (registration.waiting && isControlled) take(registration.waiting);
     registration.addEventListener('updatefound', () => follow(registration.installing));
+    // One that has begun to come before this line is offered too.
+    follow(registration.installing);
     let wasOnline = false;
     new Listening().on(box, 'status', ({ state }) => {
       if (state !== 'online') return;
