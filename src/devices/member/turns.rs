@@ -15,7 +15,7 @@ use crate::protocol::{Id, UserId};
 impl Member {
     pub(super) fn on_watch(&mut self, users: Vec<Id>, rid: Option<Rid>, effects: &mut MemberEffects) {
         let mut seen = FxHashSet::default();
-        // Whoever has never existed is offline.
+        // A user who has never existed is offline.
         let named = |Id(id)| i32::try_from(id).ok().map(UserId);
         let users: Arc<[UserId]> = users.into_iter().filter_map(named).filter(|user| seen.insert(*user)).collect();
         let ticket = self.replies.open();

@@ -47,7 +47,7 @@ impl Posts {
         let mut shared: Option<Arc<str>> = None;
         let is_listed = recipients.contains(&from);
         let is_alone = parts.bus.is_alone();
-        // Who repeats a message to a group and has left it since is no member.
+        // A sender who repeats a message to a group and has left it since is no member.
         let is_sender_told = !is_listed && conv.group().is_none();
         for user in recipients.iter().copied().chain(is_sender_told.then_some(from)) {
             if !parts.audience.has(user) {
