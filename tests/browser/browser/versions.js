@@ -53,7 +53,7 @@ export function versions() {
       assert.equal(await page.evaluate(() => navigator.serviceWorker.controller !== null), true);
       // Another node is newer: its service worker has come, and a file of it that the other node does not have yet.
       const old = await readFile(join(folder, 'ui/texts-en.js'));
-      await change('ui/texts-en.js', 'Chat with the people of this server.', 'A new version.');
+      await change('ui/texts-en.js', 'Chat with the people of this server.', 'Newer than before.');
       await change('ui/login-view.js', "h('h1', {}, 'RayBox')", "h('h1', {}, 'New RayBox')");
       stamp(folder);
       await writeFile(join(folder, 'ui/texts-en.js'), old);
@@ -73,10 +73,10 @@ export function versions() {
       await page.getByText('Chat with the people of this server.').waitFor();
       await page.getByRole('heading', { name: 'RayBox', exact: true }).waitFor();
       // All nodes are new.
-      await change('ui/texts-en.js', 'Chat with the people of this server.', 'A new version.');
+      await change('ui/texts-en.js', 'Chat with the people of this server.', 'Newer than before.');
       // The browser itself looks for a new version some time after a page is loaded. If it has found this one before the page
       // was ready, the page has taken it at once; if it is looking just now, this look may be that one, which fails.
-      const [offer, taken] = [page.getByRole('button', { name: 'Load it' }), page.getByText('A new version.')];
+      const [offer, taken] = [page.getByRole('button', { name: 'Load it' }), page.getByText('Newer than before.')];
       const look = () => page.evaluate(() => navigator.serviceWorker.ready.then((registration) => registration.update()).then(() => undefined));
       let isThere = false;
       for (const by = Date.now() + 100_000; !isThere && Date.now() < by;) {
