@@ -11,6 +11,7 @@
 //! messages ([`fetches`]).
 
 mod allowance;
+pub mod audit;
 pub mod berths;
 pub mod fetches;
 mod frame_memory;
@@ -34,6 +35,7 @@ use net::{Complaints, Foreign};
 use parking_lot::Mutex;
 
 pub use self::allowance::Allowance;
+use self::audit::{AuditEvent, AuditTrail};
 pub use self::frame_memory::FrameMemory;
 pub use self::job_duration::JobDuration;
 pub use self::login_failures::LoginFailures;
@@ -66,6 +68,7 @@ pub struct Admission {
     hashing: Mutex<Shares<Source>>,
     /// One for each limit, so that a flood against one does not hide another.
     complaints: Mutex<[Complaints; Hit::COUNT]>,
+    audit: AuditTrail,
     metrics: Arc<Metrics>,
     clock: Clock,
 }
@@ -116,6 +119,7 @@ impl Admission {
             registrations: Mutex::new(Allowance::new(config.registrations_per_address)),
             hashing: Mutex::new(Shares::new(places(config))),
             complaints: Mutex::default(),
+            audit: AuditTrail::default(),
             metrics,
             clock,
         }
@@ -126,12 +130,19 @@ impl Admission {
         &self.rates
     }
 
+    /// Notes in the audit trail what a client at this address has done.
+    pub fn note(&self, event: AuditEvent<'_>, from: Source, now: Instant) {
+        self.audit.note(event, from, now);
+    }
+
     /// Seconds that a login has to wait before it may be tried; `None` if it may be tried now. A
     /// login that has to wait is not checked, so the answer reveals nothing about its password.
     pub fn login_wait(&self, id: Id, source: Source, now: Instant) -> Option<u32> {
         let (hit, wait) = self.logins.lock().wait(id, source, now)?;
         self.complain(hit, format_args!("a login as user {} from {source}", id.0), now);
-        Some(seconds(wait))
+        let wait = seconds(wait);
+        self.note(AuditEvent::MustWait(id, wait), source, now);
+        Some(wait)
     }
 
     /// Begins the check of a login. `differs` means that its password is not the remembered one. A
@@ -229,7 +240,12 @@ impl LoginAttempt {
 
 impl Drop for LoginAttempt {
     fn drop(&mut self) {
-        self.admission.logins.lock().end(self.id, self.source, self.right, self.admission.clock.now());
+        let LoginAttempt { ref admission, id, source, right } = *self;
+        let now = admission.clock.now();
+        admission.logins.lock().end(id, source, right, now);
+        if right == Some(false) {
+            admission.note(AuditEvent::WrongPassword(id), source, now);
+        }
     }
 }
 

@@ -34,7 +34,6 @@ use std::time::Duration;
 use clap::builder::Str;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches};
-use log::LevelFilter;
 
 pub use cluster_settings::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
 use error::USAGE;
@@ -45,8 +44,8 @@ use keys::KEYS;
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use settings::{
-    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogLevels, Paced, PasswordCost, PresenceShown,
-    Recorded, TlsFiles, TlsPaths, TlsUse,
+    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogBytes, LogDir, LogFormat, LogLevels,
+    LogSettings, LogTarget, Paced, PasswordCost, PresenceShown, Recorded, TlsFiles, TlsPaths, TlsUse,
 };
 pub use sites::{HostName, Hosts, Origin, Origins};
 use spelling::nearest;
@@ -178,8 +177,8 @@ impl Config {
             account_check: Duration::ZERO,
             password_memory: Duration::ZERO,
             admin: AdminAddress(None),
-            log_dir: PathBuf::new(),
-            log_level: LogLevels { everything: LevelFilter::Off, parts: Vec::new() },
+            node_name: String::new(),
+            log: LogSettings::default(),
         };
         for key in KEYS {
             assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
@@ -317,6 +316,8 @@ Their exit code is 0, 1 when not healthy or not finished, 2 when refused. The la
 mod tests {
     use super::*;
 
+    use log::LevelFilter;
+
     use std::env;
     use std::fs;
     use std::process;
@@ -396,8 +397,8 @@ mod tests {
         assert_eq!(config.password_cost, PasswordCost { memory_kib: 19456, passes: 2, lanes: 1 });
         assert_eq!(config.password_memory, Duration::from_secs(24 * 60 * 60));
         assert_eq!(config.admin, AdminAddress(None));
-        assert_eq!(config.log_dir, Path::new("../logs"));
-        assert_eq!(config.log_level, LogLevels { everything: LevelFilter::Info, parts: Vec::new() });
+        assert_eq!(config.log_dir(), Path::new("./logs"));
+        assert_eq!(config.log.level, LogLevels { everything: LevelFilter::Info, parts: Vec::new() });
     }
 
     #[test]
@@ -416,7 +417,7 @@ mod tests {
         fs::write(folder.0.join("my.cnf"), "backlog=9\nlog_dir=a#b").unwrap();
         let config = config(load_in(&folder.0, "::1 1 --config my.cnf", &[]));
         assert_eq!((config.workers, config.backlog), (4, 9));
-        assert_eq!(config.log_dir, Path::new("a#b"));
+        assert_eq!(config.log_dir(), Path::new("a#b"));
         let text = refusal(load_in(&folder.0, "::1 1 --config missing.cnf", &[]));
         assert!(text.starts_with("cannot read the settings file missing.cnf: "), "{text}");
     }
@@ -434,7 +435,7 @@ mod tests {
             ("loops=1\n\nloops=2", "server.cnf, line 3: key loops is already in line 1, remove one of them"),
             ("a\u{1b}b=1\na\u{1b}b=2", "server.cnf, line 2: key a\\u{1b}b is already in line 1, remove one of them"),
             ("loops=0", "server.cnf, line 1: key loops: \"0\" is not allowed, use auto or 1 to 256"),
-            ("log_dir=", "server.cnf, line 1: key log_dir: \"\" is not allowed, use a path"),
+            ("log_dir=", "server.cnf, line 1: key log_dir: \"\" is not allowed, use auto or a path"),
         ] {
             let folder = Folder::with("wrong", "server.cnf", lines);
             assert_eq!(refusal(load_in(&folder.0, "::1 1", &[])), expected);

@@ -25,7 +25,7 @@ use raybox::base::memory::AddressSpace;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
-use raybox::config::{Auth, Config, Invocation};
+use raybox::config::{Auth, Config, Invocation, LogTarget};
 use raybox::operation::admin::Admin;
 use raybox::operation::certificates::CertificateFiles;
 use raybox::operation::commands::{CommandError, compact, copy, health, migrate};
@@ -111,7 +111,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     space.map(|space| resources::check_address_space(space, config)).transpose()?;
     resources::check_threads(config)?;
     let signals = signals::catch()?;
-    let log = logging::init(&config.log_dir, &config.log_level)?;
+    let log = logging::init(config)?;
     log_panics();
     let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store = open_store(config)?;
@@ -122,6 +122,7 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let spool = open_spool(config)?;
     let (store_line, bus_line) = (store.database.describe(), bus.describe());
     let server = Server::bind(config, store.clone(), spool.clone(), bus.clone())?;
+    server.metrics().name_node(logging::node_name(config));
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
     let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &spool, &bus)).transpose()?;
@@ -203,7 +204,7 @@ fn show(
 
 /// Announces in the log and on stdout that clients may connect, with the main settings.
 fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, store: &str, bus: &str) {
-    let (auth, log_dir) = (config.auth, config.log_dir.display());
+    let (auth, log) = (config.auth, log_place(config));
     info!("raybox {VERSION} listening on {address}");
     info!("event loops {}, workers {}, hashers {}", config.loops, config.workers, config.hashers);
     info!("store {store}");
@@ -224,8 +225,18 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
         format!(", admin {admin}")
     });
     print(&format!(
-        "raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log_dir}{admin}\n"
+        "raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log}{admin}\n"
     ));
+}
+
+/// Where the log goes.
+fn log_place(config: &Config) -> String {
+    let dir = config.log_dir();
+    match config.log.to {
+        LogTarget::File => dir.display().to_string(),
+        LogTarget::Stdout => "stdout".to_owned(),
+        LogTarget::Both => format!("{} and stdout", dir.display()),
+    }
 }
 
 /// Logs how many clients there can be.
@@ -297,8 +308,8 @@ fn read_again(before: &Config, log: &LogControl) {
             return;
         }
     };
-    log.set_levels(&now.log_level);
-    now.log_level = before.log_level.clone();
+    log.set_levels(&now.log.level);
+    now.log.level = before.log.level.clone();
     now.notes = before.notes.clone();
     if now == *before {
         info!("the log file was opened again, and log_level was read again");

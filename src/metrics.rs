@@ -298,6 +298,11 @@ impl Metrics {
         self.families.add("raybox_pool_connections_max", each(|pool| pool.max as usize));
     }
 
+    /// The name of this node.
+    pub fn name_node(&self, name: String) {
+        self.families.add("raybox_node_info", move || vec![Sample::number(1).of(name.clone())]);
+    }
+
     /// The number of dropped log lines.
     pub fn watch_log(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
         self.families.add("raybox_log_lines_dropped_total", move || vec![Sample::number(dropped())]);

@@ -36,9 +36,10 @@ impl Sandbox {
         fs::write(self.work().join(name), text).unwrap();
     }
 
-    /// The text of all files in `../logs`.
+    /// The text of all files in `logs`.
     fn log(&self) -> String {
-        let files = fs::read_dir(self.0.join("logs")).map(|files| files.map(|file| file.unwrap().path()).collect());
+        let files =
+            fs::read_dir(self.work().join("logs")).map(|files| files.map(|file| file.unwrap().path()).collect());
         let mut files: Vec<PathBuf> = files.unwrap_or_default();
         files.sort();
         files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
@@ -216,7 +217,7 @@ fn help_and_version_go_to_stdout() {
         assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{end:?}");
         assert_eq!(end.stdout, [concat!("raybox ", env!("CARGO_PKG_VERSION"))]);
     }
-    assert!(!sandbox.0.join("logs").exists(), "nothing was started");
+    assert!(!sandbox.work().join("logs").exists(), "nothing was started");
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn a_server_says_what_it_is_and_stops_when_told() {
             banner.contains(", store SQLite ") && banner.contains("raybox.db, bus in-process, auth strict"),
             "{banner}"
         );
-        assert!(banner.ends_with(", log ../logs"), "{banner}");
+        assert!(banner.ends_with(", log ./logs"), "{banner}");
         TcpStream::connect(&address).expect("it listens");
 
         process.signal(signal);
@@ -434,6 +435,21 @@ fn a_log_folder_that_cannot_be_made_does_not_stop_the_server() {
     assert!(end.stderr[0].starts_with("cannot write the log to file/logs/"), "{end:?}");
     assert_eq!(end.stderr.iter().filter(|line| line.contains("cannot write")).count(), 1, "{end:?}");
     assert!(end.stderr.iter().any(|line| line.ends_with(" main server: stopped")), "{end:?}");
+}
+
+#[test]
+fn the_log_goes_to_stdout_if_that_is_wanted() {
+    let sandbox = Sandbox::new();
+    for (to, has_files) in [("stdout", false), ("both", true)] {
+        let (mut process, banner) = sandbox.serve(&format!("127.0.0.1 0 --log {to} --node-name n-1"), &[]);
+        assert!(banner.ends_with("stdout"), "{banner}");
+        process.signal("TERM");
+        let end = process.end();
+        assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{end:?}");
+        assert!(end.stdout.last().is_some_and(|line| line.ends_with(" main server: stopped")), "{end:?}");
+        assert!(end.stdout.iter().all(|line| line.contains(" n-1[")), "{end:?}");
+        assert_eq!(sandbox.work().join("logs").exists(), has_files);
+    }
 }
 
 #[test]

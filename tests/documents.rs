@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use testkit::TestServer;
+use testkit::{TestServer, wait_until};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -98,11 +98,15 @@ fn every_thread_of_a_server_is_in_the_table_of_threads() {
     let known: BTreeSet<String> = rows.flat_map(names).map(|name| name.replace("-N", "-0")).collect();
 
     let server = TestServer::start();
-    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
     let name =
         |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok().map(|name| name.trim().to_owned());
-    let running: BTreeSet<String> = tasks.filter_map(|task| name(task.expect("list a thread"))).collect();
-    assert!(running.len() > 10, "{running:?}");
+    // A thread gives itself its name when it first runs.
+    let mut running = BTreeSet::new();
+    wait_until("the threads run", || {
+        let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
+        running = tasks.filter_map(|task| name(task.expect("list a thread"))).collect();
+        running.len() > 10
+    });
     // The kernel keeps 15 bytes of a name. The main thread has that of the program.
     let is_known = |name: &&String| {
         let first = name.trim_end_matches(|c: char| c.is_ascii_digit());

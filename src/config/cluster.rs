@@ -368,6 +368,8 @@ mod tests {
     fn keys_that_are_not_set_have_their_defaults() {
         let folder = Folder::with("defaults", &[("mysql.cnf", MYSQL), ("redis.cnf", REDIS)]);
         let config = folder.load("", &[]).unwrap();
+        // Where the C++ server has it, perhaps with its files.
+        assert_eq!((config.log_dir().to_str(), config.log_bytes_max()), (Some("../logs"), None));
         let mysql = config.mysql.unwrap();
         assert_eq!((mysql.initial_size, mysql.max_size, mysql.tls, mysql.ca), (10, 1024, Tls::Off, None));
         assert_eq!((mysql.idle_timeout, mysql.wait_timeout), (Duration::from_secs(60), Duration::from_millis(100)));

@@ -30,7 +30,14 @@ pub(super) fn apply_all(
         }
         if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
             // Invalid UTF-8 becomes replacement characters, which no value may contain.
-            apply(config, key, &value.to_string_lossy(), &name, || SettingSource::Environment)?;
+            let value = value.to_string_lossy();
+            // A link of Docker to a container `raybox-node` makes RAYBOX_NODE_NAME, with a slash in
+            // its value.
+            if is_of_service(&name) && !key.set(config, &value) {
+                services.push(name.into_owned());
+                continue;
+            }
+            apply(config, key, &value, &name, || SettingSource::Environment)?;
         } else if is_of_service(&name) {
             services.push(name.escape_debug().to_string());
         } else if let Some(similar) = nearest(&name, KEYS.iter().map(Key::variable)) {
@@ -58,7 +65,7 @@ fn note(config: &mut Config, mut names: Vec<String>, what: &str) {
 
 /// Whether Kubernetes makes this name for a service (`RAYBOX_SERVICE_HOST`,
 /// `RAYBOX_SERVICE_PORT_CHAT`), or Docker for a link (`RAYBOX_PORT_6000_TCP_ADDR`, `RAYBOX_NAME`,
-/// `RAYBOX_ENV_…`). No setting has such a name.
+/// `RAYBOX_ENV_…`). Only the setting `node_name` has such a name.
 fn is_of_service(name: &str) -> bool {
     let rest = &name[VARIABLE_PREFIX.len() - 1..];
     rest.ends_with("_SERVICE_HOST")
@@ -125,8 +132,13 @@ mod tests {
     }
 
     #[test]
-    fn no_setting_is_taken_for_a_service() {
+    fn a_setting_with_the_name_of_a_service_is_recognised_by_its_value() {
         let taken: Vec<String> = KEYS.iter().map(Key::variable).filter(|name| is_of_service(name)).collect();
-        assert_eq!(taken, Vec::<String>::new());
+        assert_eq!(taken, ["RAYBOX_NODE_NAME"]);
+        for (value, name, notes) in [("chat-1", "chat-1", 0), ("/web/raybox-node", "", 1)] {
+            let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());
+            apply_all(&mut config, [("RAYBOX_NODE_NAME".into(), value.into())]).unwrap();
+            assert_eq!((config.node_name.as_str(), config.notes.len()), (name, notes));
+        }
     }
 }

@@ -9,12 +9,13 @@ use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
 use super::settings::{
-    AdminAddress, Auth, Config, LogLevels, Paced, PasswordCost, PresenceShown, Recorded, TlsPaths, TlsUse,
+    AdminAddress, Auth, Config, LogBytes, LogDir, LogFormat, LogLevels, LogTarget, Paced, PasswordCost, PresenceShown,
+    Recorded, TlsPaths, TlsUse,
 };
 use super::sites::{Hosts, Origins};
 use super::values::{
-    LANES_MAX, LEVELS, MEMORY_KIB_MAX, PASSES_MAX, address, bytes, cost, count, file, levels, limit, names, one_of,
-    path, paths, rate, shown_size, shown_time, size, threads, time,
+    LANES_MAX, LEVELS, MEMORY_KIB_MAX, PASSES_MAX, address, bytes, cost, count, file, levels, limit, log_bytes,
+    log_dir, names, node_name, one_of, path, paths, rate, shown_size, shown_time, size, threads, time,
 };
 
 /// One setting.
@@ -56,6 +57,16 @@ pub(super) enum Kind {
     Origins(fn(&mut Config, Origins)),
     /// Addresses and networks.
     Networks(fn(&mut Config, Networks)),
+    /// A name, or `auto`: empty then.
+    NodeName(fn(&mut Config, String)),
+    /// One of [`LOG_TARGETS`].
+    LogTarget(fn(&mut Config, LogTarget)),
+    /// One of [`LOG_FORMATS`].
+    LogFormat(fn(&mut Config, LogFormat)),
+    /// A folder, or `auto`.
+    LogDir(fn(&mut Config, LogDir)),
+    /// A number of bytes from the first to the second, `auto` or 0.
+    LogBytes(usize, usize, fn(&mut Config, LogBytes)),
     /// One of [`LEVELS`], and perhaps others for parts of the program.
     Levels(fn(&mut Config, LogLevels)),
     /// A number from the first to the second.
@@ -97,6 +108,11 @@ impl Key {
             Kind::Hosts(set) => Hosts::parse(text).map(|hosts| set(config, hosts)),
             Kind::Origins(set) => Origins::parse(text).map(|origins| set(config, origins)),
             Kind::Networks(set) => Networks::parse(text).map(|networks| set(config, networks)),
+            Kind::NodeName(set) => node_name(text).map(|name| set(config, name)),
+            Kind::LogTarget(set) => one_of(&LOG_TARGETS, text).map(|to| set(config, to)),
+            Kind::LogFormat(set) => one_of(&LOG_FORMATS, text).map(|format| set(config, format)),
+            Kind::LogDir(set) => log_dir(text).map(|dir| set(config, dir)),
+            Kind::LogBytes(min, max, set) => log_bytes(text, min, max).map(|bytes| set(config, bytes)),
             Kind::Levels(set) => levels(text).map(|levels| set(config, levels)),
             Kind::Count(min, max, set) => count(text, min, max).map(|n| set(config, n)),
             Kind::Threads(max, auto, set) => threads(text, max, auto).map(|n| set(config, n)),
@@ -131,6 +147,11 @@ impl Key {
             Kind::Hosts(_) => "off or hosts with commas".to_owned(),
             Kind::Origins(_) => "off or origins with commas".to_owned(),
             Kind::Networks(_) => "addresses and CIDR networks with commas".to_owned(),
+            Kind::NodeName(_) => "auto or 1 to 64 letters, digits, dots, - and _".to_owned(),
+            Kind::LogTarget(_) => names(&LOG_TARGETS),
+            Kind::LogFormat(_) => names(&LOG_FORMATS),
+            Kind::LogDir(_) => "auto or a path".to_owned(),
+            Kind::LogBytes(min, max, _) => format!("auto, 0 or {} to {}", shown_size(min), shown_size(max)),
             Kind::Levels(_) => names(&LEVELS),
             Kind::Count(min, max, _) => format!("{min} to {max}"),
             Kind::Threads(max, ..) => format!("auto or 1 to {max}"),
@@ -158,6 +179,10 @@ impl Key {
             | Kind::Files(_)
             | Kind::Either(..)
             | Kind::Switch(_)
+            | Kind::NodeName(_)
+            | Kind::LogTarget(_)
+            | Kind::LogFormat(_)
+            | Kind::LogDir(_)
             | Kind::Count(..)
             | Kind::Threads(..)
             | Kind::Limit(..) => "",
@@ -167,7 +192,7 @@ impl Key {
             Kind::Origins(_) => ", such as https://chat.example.org,http://localhost:8080",
             Kind::Networks(_) => ", such as 127.0.0.1,10.0.0.0/8,fd00::/8",
             Kind::Levels(_) => ", optionally with others for parts of the program, such as info,net=debug",
-            Kind::Size(..) | Kind::AutoSize(..) => ", in bytes or with k or m (KiB, MiB)",
+            Kind::Size(..) | Kind::AutoSize(..) | Kind::LogBytes(..) => ", in bytes or with k or m (KiB, MiB)",
             Kind::Time(..) => ", such as 500ms, 10s, 20m or 24h",
             Kind::Address(_) => ", such as 9600 (on 127.0.0.1), 10.0.0.1:9600 or [::1]:9600",
             Kind::Cost(_) => ", such as m=19456,t=2,p=1",
@@ -178,7 +203,7 @@ impl Key {
     /// The placeholder of the value in the help.
     pub(super) fn value_name(&self) -> &'static str {
         match self.kind {
-            Kind::Folder(_) => "DIR",
+            Kind::Folder(_) | Kind::LogDir(_) => "DIR",
             Kind::File(_) => "FILE",
             Kind::Files(_) => "FILES",
             Kind::Auth(_)
@@ -187,14 +212,17 @@ impl Key {
             | Kind::TlsUse(_)
             | Kind::Recorded(_)
             | Kind::Either(..)
+            | Kind::LogTarget(_)
+            | Kind::LogFormat(_)
             | Kind::Switch(_) => "MODE",
+            Kind::NodeName(_) => "NAME",
             Kind::Hosts(_) => "HOSTS",
             Kind::Origins(_) => "ORIGINS",
             Kind::Networks(_) => "NETWORKS",
             Kind::Levels(_) => "LEVEL",
             Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) => "N",
             Kind::Rate(..) | Kind::ByteRate(..) => "RATE",
-            Kind::Size(..) | Kind::AutoSize(..) => "SIZE",
+            Kind::Size(..) | Kind::AutoSize(..) | Kind::LogBytes(..) => "SIZE",
             Kind::Time(..) => "TIME",
             Kind::Address(_) => "ADDRESS",
             Kind::Cost(_) => "COST",
@@ -241,5 +269,10 @@ const RECORDED: [(&str, Recorded); 3] =
     [("auto", Recorded::OfLevel2), ("all", Recorded::Everything), ("off", Recorded::Nothing)];
 
 const TLS_USES: [(&str, TlsUse); 3] = [("on", TlsUse::On), ("off", TlsUse::Off), ("require", TlsUse::Require)];
+
+const LOG_TARGETS: [(&str, LogTarget); 3] =
+    [("file", LogTarget::File), ("stdout", LogTarget::Stdout), ("both", LogTarget::Both)];
+
+const LOG_FORMATS: [(&str, LogFormat); 2] = [("text", LogFormat::Text), ("json", LogFormat::Json)];
 
 const SWITCHES: [(&str, bool); 2] = [("on", true), ("off", false)];

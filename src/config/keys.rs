@@ -379,16 +379,46 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Address(|config, address| config.admin = address),
     },
     Key {
+        name: "node_name",
+        default: "auto",
+        help: "Name of this server in its log and its metrics; auto is the name of the machine",
+        kind: Kind::NodeName(|config, name| config.node_name = name),
+    },
+    Key {
+        name: "log",
+        default: "file",
+        help: "Where the log goes",
+        kind: Kind::LogTarget(|config, to| config.log.to = to),
+    },
+    Key {
+        name: "log_format",
+        default: "text",
+        help: "How lines of the log look: for people, or one JSON object each",
+        kind: Kind::LogFormat(|config, format| config.log.format = format),
+    },
+    Key {
         name: "log_dir",
-        default: "../logs",
-        help: "Folder of the log files, one for each day",
-        kind: Kind::Folder(|config, folder| config.log_dir = folder),
+        default: "auto",
+        help: "Folder of the log files, one for each day; auto is logs in the folder of the data, but ../logs with MySQL",
+        kind: Kind::LogDir(|config, dir| config.log.dir = dir),
+    },
+    Key {
+        name: "log_days",
+        default: "off",
+        help: "Days after which a log file is deleted; off is never",
+        kind: Kind::Limit(1, 36500, |config, days| config.log.days = days),
+    },
+    Key {
+        name: "log_size",
+        default: "auto",
+        help: "Bytes of all log files, beyond which the oldest are deleted; auto is 1024m, but off in ../logs; 0 is off",
+        kind: Kind::LogBytes(MIB, 1024 * 1024 * MIB, |config, bytes| config.log.bytes_max = bytes),
     },
     Key {
         name: "log_level",
         default: "info",
         help: "Least important level that is logged, for parts of the program also as in info,net=debug",
-        kind: Kind::Levels(|config, levels| config.log_level = levels),
+        kind: Kind::Levels(|config, levels| config.log.level = levels),
     },
 ];
 
@@ -411,7 +441,9 @@ mod tests {
         let plain = format!("{:#?}", Config::with_defaults(address));
         for key in KEYS {
             let other = match key.kind {
-                Kind::Folder(_) | Kind::File(_) => "elsewhere",
+                Kind::Folder(_) | Kind::File(_) | Kind::LogDir(_) | Kind::NodeName(_) => "elsewhere",
+                Kind::LogTarget(_) => "both",
+                Kind::LogFormat(_) => "json",
                 Kind::Auth(_) => "compat",
                 Kind::Paced(_) => "on",
                 Kind::Presence(_) | Kind::Recorded(_) => "all",
@@ -426,7 +458,7 @@ mod tests {
                 Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) | Kind::Rate(..) => "123",
                 Kind::ByteRate(..) => "1m/2m",
                 Kind::Size(..) => "5k",
-                Kind::AutoSize(..) => "77m",
+                Kind::AutoSize(..) | Kind::LogBytes(..) => "77m",
                 Kind::Time(..) => "7s",
                 Kind::Address(_) => "[::1]:9600",
                 Kind::Cost(_) => "m=19456,t=3,p=1",
@@ -438,9 +470,9 @@ mod tests {
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
         // The address, the contents of the two files and the notes are not keys. The cost has a
-        // line for each of its three fields, the levels for their two, and both have two for their
-        // braces.
-        assert_eq!(plain.lines().count(), 2 + 4 + (KEYS.len() - 2) + 5 + 4);
+        // line for each of its three fields, the levels for their two, and these two and the log have
+        // two for their braces.
+        assert_eq!(plain.lines().count(), 2 + 4 + (KEYS.len() - 2) + 5 + 4 + 2);
     }
 
     #[test]

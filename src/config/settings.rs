@@ -149,10 +149,10 @@ pub struct Config {
     pub password_memory: Duration,
     /// The address of the HTTP port for health and metrics.
     pub admin: AdminAddress,
-    /// The folder of the log files.
-    pub log_dir: PathBuf,
-    /// The least important level that is logged.
-    pub log_level: LogLevels,
+    /// The name of this node in the log and in metrics; empty: the name of the machine.
+    pub node_name: String,
+    /// The log.
+    pub log: LogSettings,
 }
 
 /// The users that a connection may act as.
@@ -211,6 +211,27 @@ pub struct TlsFiles {
 }
 
 impl Config {
+    /// The folder of the log files. A server on MySQL has it where the reference server has it; any
+    /// other one has it beside its data, where no other server writes.
+    pub fn log_dir(&self) -> PathBuf {
+        match &self.log.dir {
+            LogDir(Some(dir)) => dir.clone(),
+            LogDir(None) if self.mysql.is_some() => PathBuf::from(SHARED_LOG_DIR),
+            LogDir(None) => self.data_dir.join(OWN_LOG_DIR),
+        }
+    }
+
+    /// The most bytes of all log files; `None` is no limit. By itself the server deletes nothing in
+    /// a folder that it may share with another one.
+    pub fn log_bytes_max(&self) -> Option<u64> {
+        let chosen = match (self.log.bytes_max, &self.log.dir) {
+            (LogBytes(Some(bytes)), _) => bytes,
+            (LogBytes(None), LogDir(None)) if self.mysql.is_some() => 0,
+            (LogBytes(None), _) => LOG_BYTES_MAX,
+        };
+        Some(chosen as u64).filter(|bytes| *bytes > 0)
+    }
+
     /// The certificates of the port with their keys: none if it does not speak TLS.
     pub fn tls_files(&self) -> Vec<TlsFiles> {
         if self.tls == TlsUse::Off {
@@ -280,6 +301,77 @@ pub struct PasswordCost {
     pub lanes: u32,
 }
 
+/// Which lines are logged, where they go, and how they look.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogSettings {
+    /// Where they go.
+    pub to: LogTarget,
+    /// How they look.
+    pub format: LogFormat,
+    /// The folder of the files.
+    pub dir: LogDir,
+    /// The days after which a file is deleted.
+    pub days: Limit,
+    /// The most bytes of all files.
+    pub bytes_max: LogBytes,
+    /// Which are logged.
+    pub level: LogLevels,
+}
+
+impl Default for LogSettings {
+    /// Nothing is logged.
+    fn default() -> LogSettings {
+        LogSettings {
+            to: LogTarget::File,
+            format: LogFormat::Text,
+            dir: LogDir(None),
+            days: Limit(None),
+            bytes_max: LogBytes(None),
+            level: LogLevels { everything: LevelFilter::Off, parts: Vec::new() },
+        }
+    }
+}
+
+/// Where the lines of the log go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogTarget {
+    /// To files, and errors to stderr as well.
+    File,
+    /// To stdout.
+    Stdout,
+    /// To both files and stdout.
+    Both,
+}
+
+impl LogTarget {
+    /// Whether there are files.
+    pub fn has_files(self) -> bool {
+        self != LogTarget::Stdout
+    }
+
+    /// Whether lines go to stdout.
+    pub fn has_stdout(self) -> bool {
+        self != LogTarget::File
+    }
+}
+
+/// How the lines of the log look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The folder of the log files, if it is named.
+#[derive(Clone, PartialEq, Eq)]
+pub struct LogDir(pub Option<PathBuf>);
+
+/// The most bytes of all log files, if the number is given; 0 is no limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct LogBytes(pub Option<usize>);
+
 /// The lines that are logged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogLevels {
@@ -306,6 +398,26 @@ impl fmt::Debug for TlsPaths {
     }
 }
 
+impl fmt::Debug for LogDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // On one line.
+        match &self.0 {
+            Some(dir) => dir.fmt(f),
+            None => f.write_str("auto"),
+        }
+    }
+}
+
+impl fmt::Debug for LogBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // On one line.
+        match self.0 {
+            Some(bytes) => bytes.fmt(f),
+            None => f.write_str("auto"),
+        }
+    }
+}
+
 impl fmt::Debug for AdminAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -314,3 +426,10 @@ impl fmt::Debug for AdminAddress {
         }
     }
 }
+
+/// The folder of the log of a server on MySQL, as the reference server has it.
+const SHARED_LOG_DIR: &str = "../logs";
+/// The folder of the log of any other server, in the folder of its data.
+const OWN_LOG_DIR: &str = "logs";
+/// The most bytes of all log files, unless another number is given.
+const LOG_BYTES_MAX: usize = 1024 * 1024 * 1024;

@@ -9,7 +9,7 @@ use log::LevelFilter;
 
 use super::cluster_settings::SettingsFile;
 use super::limits::{Limit, PerSecond, Rate};
-use super::settings::{AdminAddress, LogLevels, PasswordCost, TlsPaths};
+use super::settings::{AdminAddress, LogBytes, LogDir, LogLevels, PasswordCost, TlsPaths};
 
 /// Any path that is not empty; a replacement character shows that the original was not UTF-8, and
 /// so was another path.
@@ -27,6 +27,27 @@ pub(super) fn paths(text: &str) -> Option<TlsPaths> {
 
 pub(super) fn file(text: &str) -> Option<SettingsFile> {
     if text == "auto" { Some(SettingsFile::Auto) } else { path(text).map(SettingsFile::Named) }
+}
+
+pub(super) fn log_dir(text: &str) -> Option<LogDir> {
+    if text == "auto" { Some(LogDir(None)) } else { path(text).map(|dir| LogDir(Some(dir))) }
+}
+
+pub(super) fn log_bytes(text: &str, min: usize, max: usize) -> Option<LogBytes> {
+    match text {
+        "auto" => Some(LogBytes(None)),
+        "0" => Some(LogBytes(Some(0))),
+        _ => size(text, min, max).map(|bytes| LogBytes(Some(bytes))),
+    }
+}
+
+/// A name that needs no quotes in a log, a label or a file's name; empty for `auto`.
+pub(super) fn node_name(text: &str) -> Option<String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    match text {
+        "auto" => Some(String::new()),
+        _ => ((1..=NODE_NAME_MAX).contains(&text.len()) && text.bytes().all(fits)).then(|| text.to_owned()),
+    }
 }
 
 pub(super) fn one_of<T: Copy>(choices: &[(&str, T)], text: &str) -> Option<T> {
@@ -182,6 +203,7 @@ pub(super) const LEVELS: [(&str, LevelFilter); 6] = [
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
 
+const NODE_NAME_MAX: usize = 64;
 pub(super) const MEMORY_KIB_MAX: u32 = 1 << 20;
 pub(super) const PASSES_MAX: u32 = 16;
 pub(super) const LANES_MAX: u32 = 16;

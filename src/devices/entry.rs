@@ -93,6 +93,11 @@ impl Entry {
         }
     }
 
+    /// Whether the entry is refused because of its token.
+    pub fn has_wrong_token(&self, refusal: &Refusal) -> bool {
+        matches!(self.proof, Proof::Token(_) | Proof::Jwt(_)) && refusal.errno == WRONG.errno
+    }
+
     /// How the client names its user.
     pub fn who(&self) -> NamedUser {
         NamedUser(self.who.clone())

@@ -4,24 +4,25 @@
 //! takes what is there and writes it in one call. If the disk does not keep up, lines below error
 //! level are dropped and counted. Errors have room of their own in the queue. If even that is full,
 //! they are dropped and counted too, because a line is not worth a client's wait. Lines for stderr
-//! go through a thread of their own (`log-stderr`), since stderr may be a pipe that is not read.
-//! The number of lines from one place in the program is limited: [`limiter`].
-//!
-//! ```text
-//! 2026-07-09 18:04:05.123 INFO  loop-0 raybox::server: message
-//! local time              level thread name of the part
-//! ```
+//! go through a thread of their own (`log-stderr`), since stderr may be a pipe that is not read;
+//! those for stdout likewise (`log-stdout`). The number of lines from one place in the program is
+//! limited: [`limiter`]. The audit trail has bounds of its own (`admission/audit.rs`).
 
+mod console;
+mod form;
 mod levels;
 mod limiter;
 mod names;
-mod stderr;
+mod retention;
 mod writer;
 
+use std::env;
 use std::error::Error;
 use std::fmt;
-use std::io;
-use std::path::Path;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -33,15 +34,16 @@ use jiff::tz::TimeZone;
 use log::{Level, Log, Metadata, Record, SetLoggerError};
 use parking_lot::RwLock;
 
-use crate::config::LogLevels;
+use crate::admission::audit;
+use crate::config::{Config, LogLevels};
+use console::Console;
+use form::{Form, LogLine};
 use levels::Levels;
 use limiter::{Limiter, REPORT_EVERY};
-use names::Name;
-use stderr::Stderr;
-use writer::{LogLine, LogWriter};
+use retention::Retention;
+use writer::{LogFiles, LogWriter, Sink};
 
-/// Makes the `log` macros write to files in `dir`, and errors to stderr as well. Call it once per
-/// process.
+/// Makes the `log` macros write to where the settings say. Call it once per process.
 ///
 /// A folder that is not writable is not an error: the lines go to stderr until it is.
 ///
@@ -49,24 +51,55 @@ use writer::{LogLine, LogWriter};
 ///
 /// The process has a logger already, or a thread could not be started; logging is not possible
 /// then.
-pub fn init(dir: &Path, levels: &LogLevels) -> Result<LogGuard, LogError> {
+pub fn init(config: &Config) -> Result<LogGuard, LogError> {
     let dropped = Arc::new(AtomicU64::new(0));
-    let stderr = Stderr::start(Box::new(io::stderr()), dropped.clone()).map_err(LogError::Thread)?;
     let limiter = Arc::new(Limiter::default());
-    let writer = LogWriter::new(dir, TimeZone::system(), Box::new(stderr));
+    let writer = writer(config, &dropped).map_err(LogError::Thread)?;
     let (queue, guard) = start(writer, dropped, limiter.clone()).map_err(LogError::Thread)?;
+    let format = config.log.format;
     let (_, formatter) = fern::Dispatch::new()
-        .format(|out, message, record| {
+        .format(move |out, _, record| {
             let thread = thread::current();
-            let (level, thread, name) = (record.level(), thread.name().unwrap_or("-"), Name::of(record.target()));
-            out.finish(format_args!("{level:<5} {thread} {name}: {message}"));
+            out.finish(format_args!("{}", form::body(format, thread.name().unwrap_or("-"), record)));
         })
         .chain(Box::new(queue) as Box<dyn Log>)
         .into_log();
     let front = Front { levels: guard.levels.clone(), limiter, formatter };
     log::set_boxed_logger(Box::new(front)).map_err(LogError::AlreadySet)?;
-    guard.control().set_levels(levels);
+    guard.control().set_levels(&config.log.level);
     Ok(guard)
+}
+
+/// What writes to the places that the settings name.
+fn writer(config: &Config, dropped: &Arc<AtomicU64>) -> io::Result<LogWriter> {
+    let form = Form::new(config.log.format, TimeZone::system(), &node_name(config), process::id());
+    let retention = Retention { days: config.log.days.0, bytes_max: config.log_bytes_max() };
+    let files = config.log.to.has_files().then(|| LogFiles::new(&config.log_dir(), retention));
+    let sink = |thread, stream: Box<dyn Write + Send>, is_journal| {
+        Console::start(thread, stream, dropped.clone()).map(|console| Sink { stream: Box::new(console), is_journal })
+    };
+    let stdout = match config.log.to.has_stdout() {
+        true => Some(sink("log-stdout", Box::new(io::stdout()), is_journal(io::stdout()))?),
+        false => None,
+    };
+    let stderr = sink("log-stderr", Box::new(io::stderr()), is_journal(io::stderr()))?;
+    Ok(LogWriter::new(form, files, stdout, stderr))
+}
+
+/// The name of this node: that of the settings, otherwise that of the machine (uname(2)).
+pub fn node_name(config: &Config) -> String {
+    if !config.node_name.is_empty() {
+        return config.node_name.clone();
+    }
+    let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = machine.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+/// Whether the journal of systemd reads this stream (systemd.exec(5), `JOURNAL_STREAM`).
+fn is_journal(stream: impl AsFd) -> bool {
+    let journal = env::var("JOURNAL_STREAM").unwrap_or_default();
+    rustix::fs::fstat(stream).is_ok_and(|stat| journal == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
 /// The logger that gets every record first, and passes on only those that are to be logged.
@@ -83,7 +116,9 @@ impl Log for Front {
 
     fn log(&self, record: &Record<'_>) {
         let place = (record.file_static().unwrap_or("-"), record.line().unwrap_or_default());
-        if self.enabled(record.metadata()) && self.limiter.allows(place, record.level(), Instant::now()) {
+        let is_allowed =
+            || record.target() == audit::TARGET || self.limiter.allows(place, record.level(), Instant::now());
+        if self.enabled(record.metadata()) && is_allowed() {
             self.formatter.log(record);
         }
     }
@@ -212,7 +247,7 @@ impl Log for LineQueue {
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.push(LogLine { at: Timestamp::now(), level: record.level(), text: one_line(record.args().to_string()) });
+        self.push(LogLine { at: Timestamp::now(), level: record.level(), body: record.args().to_string() });
     }
 
     /// Waits until everything logged before is written, for [`FLUSH_TIMEOUT`] at most. Only for a
@@ -232,7 +267,7 @@ fn start(writer: LogWriter, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> i
     let queue = LineQueue { messages: messages.clone(), dropped: dropped.clone() };
     let seen = dropped.clone();
     // Not joined, because its disk may be frozen; dropping `ending` notifies the waiter.
-    thread::Builder::new().name(THREAD.to_owned()).spawn(move || {
+    thread::Builder::new().name(form::THREAD.to_owned()).spawn(move || {
         run(writer, &inbox, &seen, &limiter);
         drop::<Sender<()>>(ending);
     })?;
@@ -260,17 +295,19 @@ fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, l
         }
         let drops = dropped.load(Ordering::Relaxed);
         if drops > reported {
-            lines.push(report(format_args!(
-                "{} log lines dropped, the disk or stderr does not keep up",
-                drops - reported
-            )));
+            lines.push(
+                writer.report(format_args!(
+                    "{} log lines dropped, the disk or stderr does not keep up",
+                    drops - reported
+                )),
+            );
             reported = drops;
         }
         let now = Instant::now();
         if now >= report_at || stopping {
             report_at = now + REPORT_EVERY;
             lines.extend(limiter.take_left_out().into_iter().map(|((file, line), count)| {
-                report(format_args!("{count} more lines like those of {file}:{line} were left out"))
+                writer.report(format_args!("{count} more lines like those of {file}:{line} were left out"))
             }));
         }
         writer.write(&lines, now);
@@ -281,27 +318,6 @@ fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, l
         flushes.clear();
     }
 }
-
-/// A line from the log itself.
-fn report(text: fmt::Arguments<'_>) -> LogLine {
-    let (level, name) = (Level::Warn, Name::of(module_path!()));
-    LogLine { at: Timestamp::now(), level, text: format!("{level:<5} {THREAD} {name}: {text}") }
-}
-
-/// Escapes newlines and other control characters, so that a record stays one line and cannot
-/// control a terminal.
-fn one_line(text: String) -> String {
-    if !text.contains(char::is_control) {
-        return text;
-    }
-    let mut escaped = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
-    }
-    escaped
-}
-
-const THREAD: &str = "log";
 
 /// From this number of waiting lines on, lines below error level are dropped.
 const LINES_MAX: usize = 8192;
@@ -315,14 +331,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use super::writer::tests::{Folder, Shared};
-    use log::LevelFilter;
-
+    use super::writer::tests::{Folder, Shared, writer_to};
     use super::*;
-
-    use std::fs;
+    use crate::config::LogDir;
 
     /// A stderr that takes nothing until the test releases it.
     struct HeldUp {
@@ -344,11 +355,11 @@ mod tests {
     }
 
     fn line(level: Level, text: &str) -> LogLine {
-        LogLine { at: Timestamp::now(), level, text: text.to_owned() }
+        LogLine { at: Timestamp::now(), level, body: text.to_owned() }
     }
 
     fn started(folder: &Folder, stderr: Box<dyn Write + Send>) -> (LineQueue, LogGuard) {
-        start(LogWriter::new(&folder.0, TimeZone::UTC, stderr), Arc::default(), Arc::default()).unwrap()
+        start(writer_to(&folder.0, TimeZone::UTC, stderr), Arc::default(), Arc::default()).unwrap()
     }
 
     fn written(folder: &Folder) -> Vec<String> {
@@ -424,20 +435,25 @@ mod tests {
     fn the_macros_reach_the_file() {
         // The only test that sets the logger of the process.
         let folder = Folder::new("macros");
-        let levels = LogLevels { everything: LevelFilter::Info, parts: Vec::new() };
-        let guard = init(&folder.0, &levels).unwrap();
+        let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());
+        config.log.dir = LogDir(Some(folder.0.clone()));
+        config.node_name = "node-1".to_owned();
+        let guard = init(&config).unwrap();
         let log = || {
             log::debug!(target: "there", "too fine");
             log::warn!(target: "there", "two\nlines \u{1b}[31m and ünïcode");
         };
         thread::Builder::new().name("loop-7".to_owned()).spawn(log).unwrap().join().unwrap();
-        assert!(matches!(init(&folder.0, &levels), Err(LogError::AlreadySet(_))));
+        assert!(matches!(init(&config), Err(LogError::AlreadySet(_))));
         drop(guard);
 
         let lines: Vec<_> = written(&folder).into_iter().filter(|line| line.contains("there")).collect();
         assert_eq!(lines.len(), 1, "{lines:?}");
-        let (time, rest) = lines[0].split_at("2026-07-09 18:04:05.123".len());
-        assert_eq!(rest, " WARN  loop-7 there: two\\nlines \\u{1b}[31m and ünïcode");
-        assert!(time.parse::<jiff::civil::DateTime>().is_ok(), "{time}");
+        let (time, rest) = lines[0].split_at("2026-07-09 18:04:05.123+00:00".len());
+        assert_eq!(
+            rest,
+            format!(" node-1[{}] WARN  loop-7 there: two\\nlines \\u{{1b}}[31m and ünïcode", process::id())
+        );
+        assert!(time.parse::<Timestamp>().is_ok(), "{time}");
     }
 }

@@ -9,6 +9,7 @@ use super::hashing::Hashing;
 use super::jobs::{self, AfterReply, Arranged, Asker, Jobs, ProofVerdict};
 use super::places::place;
 use super::plaintext::PlainPasswords;
+use crate::admission::audit::AuditEvent;
 use crate::admission::requests::{RequestKind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
@@ -102,11 +103,19 @@ impl Dispatch {
             return answer(Arranged::refused(jobs::refused(&asker, &request, refusal)));
         }
         let attempt = self.admission.attempt(id, holder.source, false, now);
+        let (admission, user) = (self.admission.clone(), asker.user);
         self.hashing.work(&self.admission, holder.source, now, move || {
             let arranged = arrangements.run(&asker, &request);
             match arranged.proof {
                 Some(verdict) => attempt.end(verdict == ProofVerdict::Right),
                 None => drop(attempt),
+            }
+            if arranged.proof == Some(ProofVerdict::Right) {
+                let event = match request {
+                    Account::Delete { .. } => AuditEvent::Deleted(user),
+                    _ => AuditEvent::PasswordChanged(user),
+                };
+                admission.note(event, holder.source, now);
             }
             move || answer(arranged)
         });
@@ -138,8 +147,18 @@ impl Dispatch {
         self.plain_passwords.note(link);
         match self.admission.register(holder.source, now) {
             Ok(registration) => {
+                let name = match &job {
+                    Job::Register { name, .. } => name.clone(),
+                    _ => String::new(),
+                };
+                let admission = self.admission.clone();
                 let note = move |outcome: &Outcome| match outcome {
-                    Outcome::Reply(_) => registration.end(),
+                    Outcome::Reply(reply) => {
+                        registration.end();
+                        if *reply != protocol::SERVER_ERROR {
+                            admission.note(AuditEvent::Registered(&name), holder.source, now);
+                        }
+                    }
                     _ => drop(registration),
                 };
                 let job = (job, self.jobs.clone());

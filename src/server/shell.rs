@@ -16,6 +16,7 @@ use super::foreign;
 use super::http_client::HttpClient;
 use super::members::{self, Level2};
 use super::wiring::ServerParts;
+use crate::admission::audit::AuditEvent;
 use crate::admission::{Excess, Holder, Meter, Payer, RateRefusal, Seat};
 use crate::base::ids::FrameId;
 use crate::delivery::{ClientLink, Posted, Provenance, Spread};
@@ -213,6 +214,7 @@ impl Shell {
     fn attach(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, holder: Holder, user: UserId) {
         link.set_share(session.payer(holder.source).share());
         self.shared.router.attendance().attach(turn, user, link);
+        self.shared.admission.note(AuditEvent::LoggedIn(user), holder.source, turn.now());
         if self.shared.audience.has(user) {
             self.note_level1(user, holder, turn.now());
         }

@@ -1,5 +1,7 @@
-//! Writes lines to a file for each day, or to stderr if no file can be written.
+//! [`LogWriter`]: writes lines to a file for each day, to stdout, or to both. Lines for a file go to
+//! stderr while no file can be written.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::mem;
@@ -9,29 +11,39 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use log::Level;
 
-/// One record, formatted except for its time.
-pub(super) struct LogLine {
-    pub(super) at: Timestamp,
-    pub(super) level: Level,
-    /// Without a newline.
-    pub(super) text: String,
+use super::form::{Form, LogLine};
+use super::retention::{Retention, file_name, name_for_full};
+
+/// Writes lines to all places. Owned by the writer thread.
+pub(super) struct LogWriter {
+    form: Form,
+    files: Option<LogFiles>,
+    stdout: Option<Sink>,
+    /// Gets errors, unless stdout has them, and everything while no file can be written.
+    stderr: Sink,
 }
 
-/// Writes lines to the file of their day, which is named by local date. Owned by the writer thread.
-pub(super) struct LogWriter {
+/// A stream that is written to beside files.
+pub(super) struct Sink {
+    pub(super) stream: Box<dyn Write + Send>,
+    /// The journal of systemd reads it.
+    pub(super) is_journal: bool,
+}
+
+/// The files, one for each local date, and the lines for them.
+pub(super) struct LogFiles {
     dir: PathBuf,
-    zone: TimeZone,
-    stderr: Box<dyn Write + Send>,
+    retention: Retention,
     output: Output,
     /// The day of the lines in `lines` and of the open file.
     date: Date,
     /// The lines of one batch and day, as written to the file.
     lines: Vec<u8>,
-    /// Those of them that are also written to stderr.
+    /// Those of them that also go to stderr, and all of them, as it gets them.
     errors: Vec<u8>,
+    all: Vec<u8>,
 }
 
 enum Output {
@@ -45,37 +57,73 @@ enum Output {
 }
 
 impl LogWriter {
-    pub(super) fn new(dir: &Path, zone: TimeZone, stderr: Box<dyn Write + Send>) -> LogWriter {
-        let (lines, errors) = (Vec::new(), Vec::new());
-        LogWriter { dir: dir.to_owned(), zone, stderr, output: Output::Unopened, date: Date::ZERO, lines, errors }
+    /// Writes to `files` and `stdout`, to either or to both.
+    pub(super) fn new(form: Form, files: Option<LogFiles>, stdout: Option<Sink>, stderr: Sink) -> LogWriter {
+        LogWriter { form, files, stdout, stderr }
     }
 
     /// Reopens the file before the next line, without a pause if it could not be written before.
     pub(super) fn reopen(&mut self, now: Instant) {
-        self.turn_to(self.date, now);
+        if let Some(files) = &mut self.files {
+            files.turn_to(files.date, now);
+        }
     }
 
-    /// Waits, for a bounded time, until stderr has taken its lines.
+    /// A line from the log itself.
+    pub(super) fn report(&self, text: fmt::Arguments<'_>) -> LogLine {
+        LogLine { at: Timestamp::now(), level: Level::Warn, body: self.form.report(text) }
+    }
+
+    /// Waits, for a bounded time, until stdout and stderr have taken their lines.
     pub(super) fn flush(&mut self) {
-        let _ = self.stderr.flush();
+        for sink in self.stdout.iter_mut().chain([&mut self.stderr]) {
+            let _ = sink.stream.flush();
+        }
     }
 
     /// Writes all the lines. `now` decides whether a file that could not be written is tried again.
     pub(super) fn write(&mut self, lines: &[LogLine], now: Instant) {
+        let LogWriter { form, files, stdout, stderr } = self;
+        if let Some(stdout) = stdout {
+            let mut bytes = Vec::new();
+            lines.iter().for_each(|line| stdout.append(form, line, &mut bytes));
+            // An operator who closed it does not want an error about it.
+            let _ = stdout.stream.write_all(&bytes);
+        }
+        let Some(files) = files else { return };
         for line in lines {
-            let local = self.zone.to_datetime(line.at);
-            if local.date() != self.date {
-                self.put_out(now);
-                self.turn_to(local.date(), now);
+            let date = form.date(line);
+            if date != files.date {
+                files.put_out(stderr, now);
+                files.turn_to(date, now);
             }
-            let from = self.lines.len();
-            let time = local.strftime("%Y-%m-%d %H:%M:%S.%3f");
-            writeln!(self.lines, "{time} {}", line.text).expect("memory takes every write");
-            if line.level == Level::Error {
-                self.errors.extend_from_slice(&self.lines[from..]);
+            form.append(line, &mut files.lines);
+            if stdout.is_none() {
+                let from = files.all.len();
+                stderr.append(form, line, &mut files.all);
+                if line.level == Level::Error {
+                    files.errors.extend_from_slice(&files.all[from..]);
+                }
             }
         }
-        self.put_out(now);
+        files.put_out(stderr, now);
+    }
+}
+
+impl Sink {
+    fn append(&self, form: &Form, line: &LogLine, to: &mut Vec<u8>) {
+        match self.is_journal {
+            true => form.append_for_journal(line, to),
+            false => form.append(line, to),
+        }
+    }
+}
+
+impl LogFiles {
+    /// Files in this folder, which need not exist.
+    pub(super) fn new(dir: &Path, retention: Retention) -> LogFiles {
+        let (lines, errors, all) = (Vec::new(), Vec::new(), Vec::new());
+        LogFiles { dir: dir.to_owned(), retention, output: Output::Unopened, date: Date::ZERO, lines, errors, all }
     }
 
     fn turn_to(&mut self, date: Date, now: Instant) {
@@ -86,36 +134,37 @@ impl LogWriter {
         };
     }
 
-    fn put_out(&mut self, now: Instant) {
+    fn put_out(&mut self, stderr: &mut Sink, now: Instant) {
         if self.lines.is_empty() {
             return;
         }
         let waiting = matches!(self.output, Output::Stderr { retry_at } if now < retry_at);
-        let in_file = !waiting && self.append(now);
+        let in_file = !waiting && self.append(stderr, now);
         // An operator who closed stderr does not want an error about it.
-        let _ = self.stderr.write_all(if in_file { &self.errors } else { &self.lines });
+        let _ = stderr.stream.write_all(if in_file { &self.errors } else { &self.all });
         self.lines.clear();
         self.errors.clear();
+        self.all.clear();
     }
 
     /// Writes the lines to the file, opening it if necessary. If that fails, reports it once and
     /// returns false.
-    fn append(&mut self, now: Instant) -> bool {
+    fn append(&mut self, stderr: &mut Sink, now: Instant) -> bool {
         let path = self.dir.join(file_name(self.date));
         let failed_before = matches!(self.output, Output::Stderr { .. });
+        let path_shown = path.display();
         match self.try_append(&path) {
             Ok(()) => {
                 if failed_before {
-                    let _ = writeln!(self.stderr, "the log is written to {} again", path.display());
+                    let _ = writeln!(stderr.stream, "the log is written to {path_shown} again");
                 }
                 true
             }
             Err(cause) => {
                 if !failed_before {
-                    let path = path.display();
                     let _ = writeln!(
-                        self.stderr,
-                        "cannot write the log to {path}: {cause}; its lines go to stderr meanwhile"
+                        stderr.stream,
+                        "cannot write the log to {path_shown}: {cause}; its lines go to stderr meanwhile"
                     );
                 }
                 self.output = Output::Stderr { retry_at: now + RETRY_AFTER };
@@ -125,14 +174,32 @@ impl LogWriter {
     }
 
     fn try_append(&mut self, path: &Path) -> io::Result<()> {
-        let mut log = match mem::replace(&mut self.output, Output::Unopened) {
-            Output::File(log) if log.is_still_at(path) => log,
-            Output::Unopened | Output::File(_) | Output::Stderr { .. } => LogFile::open(path)?,
+        let open = match mem::replace(&mut self.output, Output::Unopened) {
+            Output::File(log) => log.bytes_at(path).map(|bytes| (log, bytes)),
+            Output::Unopened | Output::Stderr { .. } => None,
+        };
+        let mut log = match open {
+            Some((log, bytes)) if bytes < self.retention.file_bytes_max() => log,
+            // Another process may have renamed the file at the same time; then that one is full.
+            Some(_) => match name_for_full(&self.dir, self.date).and_then(|full| fs::rename(path, full)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.open(path)?,
+            },
+            None => self.open(path)?,
         };
         // Lines that were partly written before the failure are written to stderr again, in full.
         log.file.write_all(&self.lines)?;
         self.output = Output::File(log);
         Ok(())
+    }
+
+    /// Opens the file of the day, and deletes what is too old or too much: the file of a new day or a
+    /// new file of the same day is when there is more.
+    fn open(&self, path: &Path) -> io::Result<LogFile> {
+        let log = LogFile::open(path)?;
+        // A folder that cannot be read is no reason not to log.
+        let _ = self.retention.apply(&self.dir, self.date);
+        Ok(log)
     }
 }
 
@@ -162,9 +229,11 @@ impl LogFile {
         Ok(LogFile { file, id: (metadata.dev(), metadata.ino()) })
     }
 
-    /// Writing to a file that was deleted or moved succeeds, so this has to be checked.
-    fn is_still_at(&self, path: &Path) -> bool {
-        fs::symlink_metadata(path).is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.id)
+    /// The length of the file if it is still there. Writing to a file that was deleted or moved
+    /// succeeds, so this has to be checked.
+    fn bytes_at(&self, path: &Path) -> Option<u64> {
+        let metadata = fs::symlink_metadata(path).ok()?;
+        ((metadata.dev(), metadata.ino()) == self.id).then_some(metadata.len())
     }
 }
 
@@ -179,10 +248,6 @@ fn ends_within_a_line(file: &mut File) -> io::Result<bool> {
     Ok(last != *b"\n")
 }
 
-fn file_name(date: Date) -> String {
-    format!("{:04}-{:02}-{:02}-log.txt", date.year(), date.month(), date.day())
-}
-
 /// Lines contain addresses and users: the owner reads and writes, the group reads.
 const LOG_MODE: u32 = 0o640;
 const RETRY_AFTER: Duration = Duration::from_secs(10);
@@ -191,6 +256,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 pub(super) mod tests {
     use super::*;
 
+    use jiff::tz::TimeZone;
+
+    use super::super::form::Form;
+    use crate::config::LogFormat;
     use std::env;
     use std::os::unix::fs::symlink;
     use std::process;
@@ -238,12 +307,22 @@ pub(super) mod tests {
     }
 
     fn line(at: &str, level: Level, text: &str) -> LogLine {
-        LogLine { at: at.parse().unwrap(), level, text: text.to_owned() }
+        LogLine { at: at.parse().unwrap(), level, body: text.to_owned() }
     }
 
     fn writer(dir: &Path) -> (LogWriter, Shared) {
         let stderr = Shared::default();
-        (LogWriter::new(dir, TimeZone::UTC, Box::new(stderr.clone())), stderr)
+        (writer_to(dir, TimeZone::UTC, Box::new(stderr.clone())), stderr)
+    }
+
+    /// Writes to files without end in this folder, and to this instead of stderr.
+    pub(in super::super) fn writer_to(dir: &Path, zone: TimeZone, stderr: Box<dyn Write + Send>) -> LogWriter {
+        let files = LogFiles::new(dir, Retention::default());
+        LogWriter::new(form(zone), Some(files), None, Sink { stream: stderr, is_journal: false })
+    }
+
+    fn form(zone: TimeZone) -> Form {
+        Form::new(LogFormat::Text, zone, "n", 1)
     }
 
     const DAY_1: &str = "2026-07-09-log.txt";
@@ -259,18 +338,21 @@ pub(super) mod tests {
             line("2026-07-09T23:59:59Z", Level::Info, "overtaken"),
         ];
         writer.write(&lines, Instant::now());
-        assert_eq!(folder.read(DAY_1), "2026-07-09 23:59:59.999 late\n2026-07-09 23:59:59.000 overtaken\n");
-        assert_eq!(folder.read(DAY_2), "2026-07-10 00:00:00.000 early\n");
-        assert_eq!(stderr.take(), "2026-07-10 00:00:00.000 early\n", "errors are on stderr, too");
+        assert_eq!(
+            folder.read(DAY_1),
+            "2026-07-09 23:59:59.999+00:00 n[1] late\n2026-07-09 23:59:59.000+00:00 n[1] overtaken\n"
+        );
+        assert_eq!(folder.read(DAY_2), "2026-07-10 00:00:00.000+00:00 n[1] early\n");
+        assert_eq!(stderr.take(), "2026-07-10 00:00:00.000+00:00 n[1] early\n", "errors are on stderr, too");
     }
 
     #[test]
     fn the_day_is_the_local_one() {
         let folder = Folder::new("local");
         let zone = TimeZone::fixed(jiff::tz::offset(2));
-        let mut writer = LogWriter::new(&folder.0, zone, Box::new(Shared::default()));
+        let mut writer = writer_to(&folder.0, zone, Box::new(Shared::default()));
         writer.write(&[line("2026-07-09T22:30:00Z", Level::Info, "past midnight")], Instant::now());
-        assert_eq!(folder.read(DAY_2), "2026-07-10 00:30:00.000 past midnight\n");
+        assert_eq!(folder.read(DAY_2), "2026-07-10 00:30:00.000+02:00 n[1] past midnight\n");
     }
 
     #[test]
@@ -281,7 +363,7 @@ pub(super) mod tests {
             let (mut writer, _) = writer(&folder.0);
             writer.write(&[line("2026-07-09T01:02:03Z", Level::Info, "on")], Instant::now());
         }
-        let on = "2026-07-09 01:02:03.000 on\n";
+        let on = "2026-07-09 01:02:03.000+00:00 n[1] on\n";
         assert_eq!(folder.read(DAY_1), format!("whole\ncut sho\n{on}{on}"));
     }
 
@@ -292,7 +374,7 @@ pub(super) mod tests {
         let (mut writer, stderr) = writer(&dir);
         let mut write = || {
             writer.write(&[line("2026-07-09T01:02:03Z", Level::Info, "here")], Instant::now());
-            assert_eq!(fs::read_to_string(dir.join(DAY_1)).unwrap(), "2026-07-09 01:02:03.000 here\n");
+            assert_eq!(fs::read_to_string(dir.join(DAY_1)).unwrap(), "2026-07-09 01:02:03.000+00:00 n[1] here\n");
         };
         write();
         fs::remove_file(dir.join(DAY_1)).unwrap();
@@ -316,16 +398,16 @@ pub(super) mod tests {
         writer.write(&info("one"), start);
         let said = stderr.take();
         assert!(said.starts_with("cannot write the log to "), "{said}");
-        assert!(said.ends_with("2026-07-09 01:02:03.000 one\n") && said.lines().count() == 2, "{said}");
+        assert!(said.ends_with("2026-07-09 01:02:03.000+00:00 n[1] one\n") && said.lines().count() == 2, "{said}");
         writer.write(&info("two"), start + RETRY_AFTER);
-        assert_eq!(stderr.take(), "2026-07-09 01:02:03.000 two\n", "it is said once");
+        assert_eq!(stderr.take(), "2026-07-09 01:02:03.000+00:00 n[1] two\n", "it is said once");
 
         fs::remove_file(&dir).unwrap();
         writer.write(&info("three"), start + RETRY_AFTER * 2 - Duration::from_millis(1));
-        assert_eq!(stderr.take(), "2026-07-09 01:02:03.000 three\n", "not tried yet");
+        assert_eq!(stderr.take(), "2026-07-09 01:02:03.000+00:00 n[1] three\n", "not tried yet");
         writer.write(&info("four"), start + RETRY_AFTER * 2);
         assert!(stderr.take().ends_with("-log.txt again\n"));
-        assert_eq!(fs::read_to_string(dir.join(DAY_1)).unwrap(), "2026-07-09 01:02:03.000 four\n");
+        assert_eq!(fs::read_to_string(dir.join(DAY_1)).unwrap(), "2026-07-09 01:02:03.000+00:00 n[1] four\n");
     }
 
     #[test]
@@ -338,7 +420,7 @@ pub(super) mod tests {
         writer.write(&[line("2026-07-09T01:02:03Z", Level::Info, "one")], now);
         fs::remove_file(&dir).unwrap();
         writer.write(&[line("2026-07-10T01:02:03Z", Level::Info, "two")], now);
-        assert_eq!(fs::read_to_string(dir.join(DAY_2)).unwrap(), "2026-07-10 01:02:03.000 two\n");
+        assert_eq!(fs::read_to_string(dir.join(DAY_2)).unwrap(), "2026-07-10 01:02:03.000+00:00 n[1] two\n");
     }
 
     #[test]
@@ -350,17 +432,18 @@ pub(super) mod tests {
         let (mut writer, stderr) = writer(&folder.0);
         // Every write to this device fails with ENOSPC (full(4)).
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        writer.output = Output::File(LogFile { file, id: (there.dev(), there.ino()) });
-        writer.date = "2026-07-09".parse().unwrap();
+        let files = writer.files.as_mut().unwrap();
+        files.output = Output::File(LogFile { file, id: (there.dev(), there.ino()) });
+        files.date = "2026-07-09".parse().unwrap();
         let now = Instant::now();
         let error = [line("2026-07-09T01:02:03Z", Level::Error, "kept")];
         writer.write(&error, now);
         let said = stderr.take();
         assert!(said.contains("No space left on device"), "{said}");
-        assert!(said.ends_with("\n2026-07-09 01:02:03.000 kept\n") && said.lines().count() == 2, "{said}");
+        assert!(said.ends_with("\n2026-07-09 01:02:03.000+00:00 n[1] kept\n") && said.lines().count() == 2, "{said}");
 
         writer.write(&error, now + RETRY_AFTER);
-        assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000 kept\n");
+        assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000+00:00 n[1] kept\n");
     }
 
     #[test]
@@ -372,19 +455,80 @@ pub(super) mod tests {
         symlink(folder.0.join("precious"), folder.0.join(DAY_1)).unwrap();
         writer.write(&info, now);
         let said = stderr.take();
-        assert!(said.contains("symbolic link") && said.ends_with("2026-07-09 01:02:03.000 one\n"), "{said}");
+        assert!(said.contains("symbolic link") && said.ends_with("2026-07-09 01:02:03.000+00:00 n[1] one\n"), "{said}");
         assert_eq!(folder.read("precious"), "as it was");
 
         fs::remove_file(folder.0.join(DAY_1)).unwrap();
         writer.reopen(now);
         writer.write(&info, now);
-        assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000 one\n");
+        assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000+00:00 n[1] one\n");
         assert_eq!(fs::metadata(folder.0.join(DAY_1)).unwrap().mode() & 0o137, 0, "0640, or less by the umask");
 
         // A file that was open when a link replaced its name is left alone.
         fs::rename(folder.0.join(DAY_1), folder.0.join("moved")).unwrap();
         symlink(folder.0.join("moved"), folder.0.join(DAY_1)).unwrap();
         writer.write(&info, now);
-        assert_eq!(folder.read("moved"), "2026-07-09 01:02:03.000 one\n");
+        assert_eq!(folder.read("moved"), "2026-07-09 01:02:03.000+00:00 n[1] one\n");
+    }
+
+    #[test]
+    fn a_full_file_is_renamed_and_the_oldest_are_deleted() {
+        let folder = Folder::new("full-file");
+        let files = LogFiles::new(&folder.0, Retention { days: None, bytes_max: Some(4000) });
+        let stderr = Shared::default();
+        let sink = Sink { stream: Box::new(stderr.clone()), is_journal: false };
+        let mut writer = LogWriter::new(form(TimeZone::UTC), Some(files), None, sink);
+        for number in 0..100 {
+            writer.write(&[line("2026-07-09T01:02:03Z", Level::Info, &format!("{number:0>200}"))], Instant::now());
+        }
+        let mut all: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let bytes: u64 = all.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert!(bytes <= 4000 + 1000 + 300, "{bytes}");
+        // The numbered ones in order, then the one in use: the last lines without a gap.
+        all.sort_by_key(|path| {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            name.split('.').nth(1).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok()).unwrap_or(u32::MAX)
+        });
+        let text: String = all.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+        let numbers: Vec<u32> = text
+            .lines()
+            .map(|line| line.rsplit(' ').next().unwrap().trim_start_matches('0').parse().unwrap_or(0))
+            .collect();
+        let count = numbers.len() as u32;
+        assert!(count > 10 && count < 30, "{count}");
+        assert_eq!(numbers, (100 - count..100).collect::<Vec<_>>());
+        assert_eq!(stderr.take(), "");
+    }
+
+    #[test]
+    fn a_file_that_is_copied_and_cut_goes_on_at_its_new_end() {
+        let folder = Folder::new("copytruncate");
+        let (mut writer, stderr) = writer(&folder.0);
+        let mut write = |text| writer.write(&[line("2026-07-09T01:02:03Z", Level::Info, text)], Instant::now());
+        write("before");
+        fs::copy(folder.0.join(DAY_1), folder.0.join("copy")).unwrap();
+        OpenOptions::new().write(true).open(folder.0.join(DAY_1)).unwrap().set_len(0).unwrap();
+        write("after");
+        assert_eq!(folder.read("copy"), "2026-07-09 01:02:03.000+00:00 n[1] before\n");
+        assert_eq!(folder.read(DAY_1), "2026-07-09 01:02:03.000+00:00 n[1] after\n");
+        assert_eq!(stderr.take(), "");
+    }
+
+    #[test]
+    fn stdout_has_every_line_and_stderr_then_has_none() {
+        let folder = Folder::new("stdout");
+        let (stdout, stderr) = (Shared::default(), Shared::default());
+        let sink = |shared: &Shared, is_journal| Sink { stream: Box::new(shared.clone()), is_journal };
+        let lines =
+            [line("2026-07-09T01:02:03Z", Level::Info, "one"), line("2026-07-09T01:02:03Z", Level::Error, "two")];
+        let mut writer = LogWriter::new(form(TimeZone::UTC), None, Some(sink(&stdout, true)), sink(&stderr, false));
+        writer.write(&lines, Instant::now());
+        assert_eq!((stdout.take(), stderr.take()), ("<6>one\n<3>two\n".to_owned(), String::new()));
+
+        let files = LogFiles::new(&folder.0, Retention::default());
+        let mut writer =
+            LogWriter::new(form(TimeZone::UTC), Some(files), Some(sink(&stdout, false)), sink(&stderr, false));
+        writer.write(&lines, Instant::now());
+        assert_eq!((stdout.take(), stderr.take()), (folder.read(DAY_1), String::new()));
     }
 }

@@ -8,6 +8,7 @@ use net::{Fate, Flow, Incoming, Turn};
 
 use super::{Client, Shell};
 use crate::admission::Holder;
+use crate::admission::audit::AuditEvent;
 use crate::admission::requests::RequestKind;
 use crate::base::conversation::ConversationId;
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted, Provenance};
@@ -139,12 +140,17 @@ impl Shell {
         match (step, level2) {
             (Ok(Some(admitted)), Level2::Entering(entry, _)) => {
                 let user = admitted.identity.user;
+                let event = AuditEvent::DeviceLoggedIn(user, &admitted.identity.device_name);
+                self.shared.admission.note(event, client.seat.source(), turn.now());
                 client.level2 = Some(Level2::In(desk.enter(turn, *admitted, *entry)));
                 self.feed(turn, link, client, Input::OptedIn(Some(user)));
                 let share = client.session.payer(client.seat.source()).share();
                 link.set_share(share);
             }
             (Err(refusal), Level2::Entering(entry, _)) => {
+                if entry.has_wrong_token(&refusal) {
+                    self.shared.admission.note(AuditEvent::WrongToken, client.seat.source(), turn.now());
+                }
                 self.refuse_entry(turn, link, client, refusal, entry.rid.as_ref());
             }
             (_, level2) => client.level2 = Some(level2),

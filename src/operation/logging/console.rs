@@ -1,4 +1,4 @@
-//! [`Stderr`]: lines on their way to stderr, which may be a pipe that is not read.
+//! [`Console`]: lines on their way to stdout or stderr, which may be a pipe that is not read.
 //!
 //! A write to a full pipe blocks until it is read, possibly for ever. So a thread of its own writes
 //! there, and no thread waits for that one for long: lines for which there is no room are dropped
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// Takes lines and never blocks, except [`Stderr::flush`], which blocks for a bounded time.
-pub(super) struct Stderr {
+/// Takes lines and never blocks, except [`Console::flush`], which blocks for a bounded time.
+pub(super) struct Console {
     pieces: Sender<Piece>,
     waiting_bytes: Arc<AtomicUsize>,
     dropped: Arc<AtomicU64>,
@@ -27,22 +27,22 @@ enum Piece {
     },
 }
 
-impl Stderr {
-    /// Starts the thread that writes to `target`. Dropped lines are counted in `dropped`.
+impl Console {
+    /// Starts the thread with this name, which writes to `target`. Dropped lines are counted in `dropped`.
     ///
     /// # Errors
     /// When the system has no thread left.
-    pub(super) fn start(target: Box<dyn Write + Send>, dropped: Arc<AtomicU64>) -> io::Result<Stderr> {
+    pub(super) fn start(thread: &str, target: Box<dyn Write + Send>, dropped: Arc<AtomicU64>) -> io::Result<Console> {
         let (pieces, inbox) = crossbeam_channel::unbounded();
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
         let waiting = waiting_bytes.clone();
         // Not joined: it may be blocked for ever, and ends with the process.
-        thread::Builder::new().name("log-stderr".to_owned()).spawn(move || run(target, &inbox, &waiting))?;
-        Ok(Stderr { pieces, waiting_bytes, dropped })
+        thread::Builder::new().name(thread.to_owned()).spawn(move || run(target, &inbox, &waiting))?;
+        Ok(Console { pieces, waiting_bytes, dropped })
     }
 }
 
-impl Write for Stderr {
+impl Write for Console {
     fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
         let waiting = self.waiting_bytes.fetch_add(lines.len(), Ordering::Relaxed);
         if waiting >= BYTES_MAX || self.pieces.send(Piece::Lines(lines.into())).is_err() {
@@ -66,7 +66,7 @@ impl Write for Stderr {
 fn run(mut target: Box<dyn Write + Send>, inbox: &Receiver<Piece>, waiting_bytes: &AtomicUsize) {
     for piece in inbox {
         if let Piece::Lines(lines) = piece {
-            // A closed stderr is an operator's choice.
+            // A closed end is an operator's choice.
             let _ = target.write_all(&lines);
             waiting_bytes.fetch_sub(lines.len(), Ordering::Relaxed);
         }
@@ -94,7 +94,7 @@ mod tests {
     fn a_pipe_that_nobody_reads_blocks_nobody_and_what_is_dropped_is_counted() {
         let (mut reader, writer) = pipe();
         let dropped = Arc::new(AtomicU64::new(0));
-        let mut stderr = Stderr::start(Box::new(writer), dropped.clone()).unwrap();
+        let mut stderr = Console::start("log-test", Box::new(writer), dropped.clone()).unwrap();
         // A pipe takes 64 KiB (pipe(7)); the rest waits here, up to the bound.
         let line = [&[b'x'; 1023][..], b"\n"].concat();
         let lines = 2 * BYTES_MAX / line.len();
