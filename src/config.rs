@@ -29,7 +29,6 @@ use std::ffi::OsString;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::builder::Str;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -44,8 +43,8 @@ use keys::KEYS;
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use settings::{
-    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, LogBytes, LogDir, LogFormat, LogLevels,
-    LogSettings, LogTarget, Paced, PasswordCost, PresenceShown, Recorded, TlsFiles, TlsPaths, TlsUse,
+    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, ListenAddress, LogBytes, LogDir, LogFormat,
+    LogLevels, LogSettings, LogTarget, Paced, PasswordCost, PresenceShown, Recorded, TlsFiles, TlsPaths, TlsUse,
 };
 pub use sites::{HostName, Hosts, Origin, Origins};
 use spelling::nearest;
@@ -96,7 +95,7 @@ impl Config {
         env: impl IntoIterator<Item = (OsString, OsString)>,
         working_dir: &Path,
     ) -> Result<Config, ConfigError> {
-        let mut config = Config::with_defaults(SocketAddr::from(([0, 0, 0, 0], 0)));
+        let mut config = Config::with_defaults(ListenAddress::default().0);
         apply_file(&mut config, None, working_dir)?;
         environment::apply_all(&mut config, env)?;
         for (name, value) in [("mysql", mysql), ("redis", redis)] {
@@ -111,75 +110,7 @@ impl Config {
 
     /// The default settings of a server, with this address.
     pub fn with_defaults(listen: SocketAddr) -> Config {
-        // Placeholders: the table has a default for every field, and a test checks that it does.
-        let mut config = Config {
-            listen,
-            data_dir: PathBuf::new(),
-            mysql_file: SettingsFile::Auto,
-            redis_file: SettingsFile::Auto,
-            mysql: None,
-            redis: None,
-            notes: Vec::new(),
-            auth: Auth::Strict,
-            loops: 0,
-            workers: 0,
-            hashers: 0,
-            backlog: 0,
-            frame_bytes_max: 0,
-            frame_timeout: Duration::ZERO,
-            idle_timeout: Duration::ZERO,
-            login_timeout: Duration::ZERO,
-            user_timeout: Duration::ZERO,
-            proxy_protocol: false,
-            proxy_from: Networks::default(),
-            tls: TlsUse::Off,
-            tls_certificates: TlsPaths::default(),
-            tls_keys: TlsPaths::default(),
-            output_bytes_max: 0,
-            paced: Paced::Off,
-            recorded: Recorded::Nothing,
-            history_days: Limit(None),
-            history_per_conversation: Limit(None),
-            dedup_days: 0,
-            edit_window: Duration::ZERO,
-            inflight_max: 0,
-            devices_max: 0,
-            token_days: 0,
-            presence: PresenceShown::Off,
-            web: false,
-            ws_origins: Origins::default(),
-            http_hosts: Hosts::default(),
-            receipts: false,
-            friends: FriendsBecome::Open,
-            group_join: GroupJoin::Open,
-            group_history: GroupHistory::Joined,
-            pace: Duration::ZERO,
-            drain_delay: Duration::ZERO,
-            drain_rate: 0,
-            drain_timeout: Duration::ZERO,
-            connections_max: Limit(None),
-            connections_per_address: Limit(None),
-            frames_per_second: Rate(None),
-            bytes_per_second: Rate(None),
-            login_failures: Limit(None),
-            login_failures_per_address: Limit(None),
-            registrations_per_address: Limit(None),
-            memory_bytes_max: 0,
-            requests_max: 0,
-            logins_max: 0,
-            lane_bytes_max: 0,
-            mailbox_bytes_max: 0,
-            spool_bytes_max: 0,
-            fetch_bytes_max: 0,
-            search_results_max: 0,
-            group_members_max: 0,
-            password_cost: PasswordCost { memory_kib: 0, passes: 0, lanes: 0 },
-            account_check: Duration::ZERO,
-            password_memory: Duration::ZERO,
-            admin: AdminAddress(None),
-            node_name: String::new(),
-            log: LogSettings::default(),
-        };
+        let mut config = Config { listen: ListenAddress(listen), ..Config::default() };
         for key in KEYS {
             assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
         }
@@ -314,9 +245,11 @@ Their exit code is 0, 1 when not healthy or not finished, 2 when refused. The la
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
     use log::LevelFilter;
+
+    use super::*;
 
     use std::env;
     use std::fs;
@@ -372,7 +305,7 @@ mod tests {
     #[test]
     fn defaults() {
         let config = config(load(":: 6000", &[]));
-        assert_eq!(config.listen, "[::]:6000".parse().unwrap());
+        assert_eq!(config.listen.0, "[::]:6000".parse().unwrap());
         assert_eq!(config.data_dir, Path::new("."));
         assert_eq!(config.auth, Auth::Strict);
         assert!(config.loops >= 1 && config.hashers >= 1);

@@ -105,7 +105,7 @@ impl Server {
         };
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
         let mut acceptor =
-            Acceptor::bind(config.listen, listen).map_err(|error| StartError::Listen(config.listen, error))?;
+            Acceptor::bind(config.listen.0, listen).map_err(|error| StartError::Listen(config.listen.0, error))?;
         let local_addr = acceptor.local_addr().map_err(StartError::Resources)?;
         let (clients, sockets) = resources::descriptors_for_clients(config);
         acceptor.set_sockets_max(sockets);

@@ -86,9 +86,10 @@ pub enum Tls {
 }
 
 /// The file with the settings of the database or of Redis.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub enum SettingsFile {
     /// The file with the usual name in the working directory, if it exists.
+    #[default]
     Auto,
     /// This file.
     Named(PathBuf),

@@ -3,11 +3,11 @@
 use std::fmt;
 
 /// A maximum, if there is a limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Limit(pub Option<u32>);
 
 /// A maximum rate, if there is a limit.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Rate(pub Option<PerSecond>);
 
 /// A rate and a burst.

@@ -15,10 +15,13 @@ use super::sites::{Hosts, Origins};
 /// Every setting of one server process.
 ///
 /// `Debug` is safe for a log: a secret must be a type of its own that prints as `***`.
-#[derive(Clone, PartialEq, Debug)]
+///
+/// `Default` makes a blank one, in which sizes and times are zero. [`Config::with_defaults`] gives
+/// every setting its default.
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Config {
-    /// The address to listen on; port 0 lets the system choose.
-    pub listen: SocketAddr,
+    /// The address to listen on.
+    pub listen: ListenAddress,
     /// The folder of the database.
     pub data_dir: PathBuf,
     /// The file with the settings of the database.
@@ -155,41 +158,56 @@ pub struct Config {
     pub log: LogSettings,
 }
 
+/// The address that the server listens on; port 0 lets the system choose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ListenAddress(pub SocketAddr);
+
+/// Every address of the machine, and a port that the system chooses.
+impl Default for ListenAddress {
+    fn default() -> ListenAddress {
+        ListenAddress(SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+}
+
 /// The users that a connection may act as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Auth {
     /// A connection may act only as a user it has logged in as.
+    #[default]
     Strict,
     /// Any connection may act as any user, as on the reference server.
     Compat,
 }
 
 /// The messages that are recorded in conversations.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Recorded {
     /// Those from and to users who have used level 2.
     OfLevel2,
     /// All of them.
     Everything,
     /// None: there is no level 2.
+    #[default]
     Nothing,
 }
 
 /// The users who may see at level 2 which users are online.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PresenceShown {
     /// Friends and members of common groups.
     Contacts,
     /// Everybody.
     All,
     /// Nobody.
+    #[default]
     Off,
 }
 
 /// Whether clients speak TLS.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TlsUse {
     /// None does.
+    #[default]
     Off,
     /// They may.
     On,
@@ -248,27 +266,30 @@ impl Config {
 }
 
 /// How users become friends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum FriendsBecome {
     /// By a request of one of them.
+    #[default]
     Open,
     /// By requests of both.
     Ask,
 }
 
 /// How users become members of groups.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum GroupJoin {
     /// By asking.
+    #[default]
     Open,
     /// The creator adds them.
     Closed,
 }
 
 /// What a new member of a group is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum GroupHistory {
     /// What is sent from then on.
+    #[default]
     Joined,
     /// Everything, if the creator has added the member to a closed group.
     All,
@@ -276,9 +297,10 @@ pub enum GroupHistory {
 
 /// The clients that get one frame at a time, with pauses, because they take the bytes of one read
 /// for one frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Paced {
     /// No clients.
+    #[default]
     Off,
     /// Clients that do not end their frames with newlines.
     On,
@@ -287,11 +309,11 @@ pub enum Paced {
 }
 
 /// The address for health and metrics, if any; port 0 lets the system choose.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct AdminAddress(pub Option<SocketAddr>);
 
 /// The cost of one argon2id hash (RFC 9106).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PasswordCost {
     /// Memory in KiB, at least 8 for each lane.
     pub memory_kib: u32,
@@ -415,6 +437,12 @@ impl fmt::Debug for LogBytes {
             Some(bytes) => bytes.fmt(f),
             None => f.write_str("auto"),
         }
+    }
+}
+
+impl fmt::Debug for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
