@@ -2,18 +2,20 @@
 //! done by maps here; what is decided is decided by the same code (`history/plan.rs`, `history/head.rs`,
 //! `community/groups.rs`).
 
+mod devices;
 mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use self::devices::MemoryDevices;
 use super::StoreError;
 use super::history::head::{HeadRow, RecalledBlock};
 use super::history::page;
 use super::history::plan::{self, BatchFacts, ConvRow, EntryTarget, IMPORTED, Known, Plan, Wanted, partner_of};
 use super::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, LoggedIn, LoginProof, Marked,
-    MemberChange, NewEntry, PageAsk, PageOutcome, RaisedMark, Touched, tag_of,
+    Cid, Committed, Denied, DeviceId, Entry, FrameHash, Head, Marked, MemberChange, NewEntry, PageAsk, PageOutcome,
+    RaisedMark, Touched, tag_of,
 };
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
@@ -42,9 +44,7 @@ pub(crate) struct MemoryHistory {
     ids: BTreeMap<(UserId, Cid), (ConversationId, i64)>,
     members: BTreeMap<(ConversationId, UserId), MemoryMember>,
     blocks: BTreeMap<(ConversationId, i64), RecalledBlock>,
-    devices: BTreeMap<DeviceId, Device>,
-    last_device: i64,
-    cursors: BTreeMap<(DeviceId, ConversationId), i64>,
+    pub(crate) devices: MemoryDevices,
     level2: BTreeSet<UserId>,
     level1_seen: BTreeMap<UserId, i64>,
     key: Option<[u8; 32]>,
@@ -415,7 +415,6 @@ impl MemoryHistory {
         stored: &[(ConversationId, i64)],
         now: i64,
     ) -> Vec<RaisedMark> {
-        let is_there = self.devices.get(&device).is_some_and(|device| device.user == user);
         let mut raised = Vec::new();
         for &(conv, seq) in stored {
             let head = self.conv(conv).head;
@@ -424,10 +423,7 @@ impl MemoryHistory {
             if seq <= 0 {
                 continue;
             }
-            if is_there {
-                let cursor = self.cursors.entry((device, conv)).or_default();
-                *cursor = seq.max(*cursor);
-            }
+            self.devices.report(user, device, conv, seq);
             if seq > member.recv {
                 (member.recv, member.marked) = (seq, now);
                 raised.push(RaisedMark { conv, user, read: member.read.min(head), recv: seq });
@@ -439,70 +435,6 @@ impl MemoryHistory {
     pub(crate) fn raised(&self, since: i64) -> Vec<RaisedMark> {
         let rows = self.members.iter().filter(|(_, member)| member.marked > since);
         rows.map(|(&(conv, user), member)| RaisedMark { conv, user, read: member.read, recv: member.recv }).collect()
-    }
-
-    pub(crate) fn cursors(&self, device: DeviceId) -> Vec<(ConversationId, i64)> {
-        let rows = self.cursors.iter().filter(|((other, _), _)| *other == device);
-        rows.map(|((_, conv), seq)| (*conv, *seq)).collect()
-    }
-
-    /// `None`: what was proved does not hold any more.
-    pub(crate) fn log_in(&mut self, people: &People, login: &DeviceLogin, now: i64) -> Option<LoggedIn> {
-        let known = self.devices.values_mut().find(|device| device.user == login.user && device.name == login.name);
-        let holds = match &login.proof {
-            LoginProof::Password(stored) => {
-                people.users.get(&login.user).is_some_and(|(_, password)| password == stored)
-            }
-            LoginProof::Token(device, secret) => {
-                known.as_ref().is_some_and(|known| known.id == *device && known.secret == *secret)
-            }
-        };
-        if !holds {
-            return None;
-        }
-        let number = login.number_after(known.as_ref().map_or(0, |known| known.login));
-        if let Some(device) = known {
-            let replaced = Some(std::mem::replace(&mut device.login, number));
-            device.seen = device.seen.max(now);
-            return Some(LoggedIn { device: device.clone(), replaced, forgotten: Vec::new() });
-        }
-        let mut others = self.devices_of(login.user);
-        let forgotten = others.split_off(others.len().min(login.devices_max.max(1) - 1));
-        let ids: Vec<DeviceId> = forgotten.iter().map(|device| device.id).collect();
-        self.forget(login.user, &ids);
-        self.last_device += 1;
-        let DeviceLogin { user, name, secret, .. } = login.clone();
-        let device = Device { id: DeviceId(self.last_device), user, name, login: number, secret, seen: now };
-        self.devices.insert(device.id, device.clone());
-        Some(LoggedIn { device, replaced: None, forgotten })
-    }
-
-    pub(crate) fn device(&self, device: DeviceId) -> Option<Device> {
-        self.devices.get(&device).cloned()
-    }
-
-    pub(crate) fn devices_of(&self, user: UserId) -> Vec<Device> {
-        let mut devices: Vec<Device> = self.devices.values().filter(|device| device.user == user).cloned().collect();
-        devices.sort_by_key(|device| std::cmp::Reverse((device.seen, device.id)));
-        devices
-    }
-
-    pub(crate) fn logins(&self, devices: &[DeviceId]) -> Vec<(DeviceId, i64)> {
-        devices.iter().filter_map(|id| Some((*id, self.devices.get(id)?.login))).collect()
-    }
-
-    pub(crate) fn seen(&mut self, devices: &[DeviceId], now: i64) {
-        for id in devices {
-            self.devices.entry(*id).and_modify(|device| device.seen = device.seen.max(now));
-        }
-    }
-
-    pub(crate) fn forget(&mut self, user: UserId, devices: &[DeviceId]) -> usize {
-        let before = self.devices.len();
-        self.devices.retain(|id, device| device.user != user || !devices.contains(id));
-        let kept = &self.devices;
-        self.cursors.retain(|(device, _), _| kept.contains_key(device));
-        before - self.devices.len()
     }
 
     pub(crate) fn touched(&self, since: i64) -> Vec<Touched> {

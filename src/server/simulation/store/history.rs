@@ -103,7 +103,7 @@ impl History for NodeStore {
     }
 
     fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
-        self.of_history(|tables, _| tables.history.cursors(device))
+        self.of_history(|tables, _| tables.history.devices.cursors(device))
     }
 
     fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
@@ -113,28 +113,28 @@ impl History for NodeStore {
                 tables.early_heads.insert(login.user, heads);
             }
             let Tables { history, people, .. } = tables;
-            history.log_in(people, login, now)
+            history.devices.log_in(people, login, now)
         })
     }
 
     fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError> {
-        self.of_history(|tables, _| tables.history.device(device))
+        self.of_history(|tables, _| tables.history.devices.find(device))
     }
 
     fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
-        self.of_history(|tables, _| tables.history.devices_of(user))
+        self.of_history(|tables, _| tables.history.devices.of(user))
     }
 
     fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
-        self.of_history(|tables, _| tables.history.logins(devices))
+        self.of_history(|tables, _| tables.history.devices.logins(devices))
     }
 
     fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
-        self.of_history(|tables, now| tables.history.seen(devices, now))
+        self.of_history(|tables, now| tables.history.devices.seen(devices, now))
     }
 
     fn forget(&self, user: UserId, devices: &[DeviceId]) -> Result<usize, StoreError> {
-        self.of_history(|tables, _| tables.history.forget(user, devices))
+        self.of_history(|tables, _| tables.history.devices.forget(user, devices))
     }
 
     /// All are on the first page.
