@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::level2::{Frame, Mistake, Session};
 
 use super::device::{Device, DeviceLink, Wire};
-use super::old::{OldMessage, OldReply};
+use super::old::OldReply;
 use super::world::{Ghost, Kind, USERS, World};
 use crate::base::conversation::{ConversationId, ConversationName};
 use crate::protocol::{BAD_REQUEST, GroupId, UserId};
@@ -134,13 +134,7 @@ impl World {
 
     /// Edits or recalls one of the messages that it holds.
     fn change(&mut self, no: usize) {
-        let Device { store, user, .. } = &self.devices[no];
-        let own = |(conv, log): (&String, &testkit::level2::Log)| {
-            let is_own = |m: &&testkit::level2::Message| m.from == i64::from(user.0) && m.m.0.contains(r#""cid":"d"#);
-            let own = log.messages.values().filter(is_own);
-            own.map(|message| (conv.clone(), message.seq.0)).collect::<Vec<_>>()
-        };
-        let targets: Vec<(String, u64)> = store.logs.iter().flat_map(own).collect();
+        let targets = self.devices[no].own_messages();
         if targets.is_empty() {
             return;
         }
@@ -362,8 +356,7 @@ impl World {
     }
 
     fn write_as_old(&mut self, no: usize) {
-        self.old_count += 1;
-        let (number, from) = (self.old_count, self.olds[no].user);
+        let from = self.olds[no].user;
         let (conv, to) = if self.dice.one_in(4) {
             let group = if from.0 == 3 { 1 } else { 2 };
             (ConversationId::of_group(GroupId(group)), format!(r#""msgType":9,"GROUPID":{group}"#))
@@ -371,20 +364,15 @@ impl World {
             let to = UserId(1 + self.dice.range(0..USERS) as i32);
             (ConversationId::between(from, to), format!(r#""msgType":4,"TOID":{to}"#))
         };
-        self.old_messages.insert(number, OldMessage { from, conv, is_settled: false });
+        let number = self.old_messages.add(from, conv);
         self.send_as_old(no, &format!(r#"{{{to},"FROMID":{from},"n":{number},"msg":""}}"#), None);
     }
 
     /// A request whose answer says that all before it is settled.
     pub(super) fn barrier(&mut self, no: usize) {
         let from = self.olds[no].user;
-        let before = self.olds[no].expected.iter().filter_map(|reply| match reply {
-            OldReply::Barrier(numbers) => Some(numbers),
-            _ => None,
-        });
-        let asked: BTreeSet<u32> = before.flatten().copied().collect();
-        let own = self.old_messages.iter().filter(|(_, message)| message.from == from && !message.is_settled);
-        let numbers = own.map(|(number, _)| *number).filter(|number| !asked.contains(number)).collect();
+        let asked = self.olds[no].asked();
+        let numbers = self.old_messages.unsettled_of(from).filter(|number| !asked.contains(number)).collect();
         self.send_as_old(no, r#"{"msgType":404}"#, Some(OldReply::Barrier(numbers)));
     }
 
@@ -415,7 +403,7 @@ impl World {
     /// What it was not told of is not settled for good: the next connection says nothing about it.
     pub(super) fn give_up_old(&mut self, no: usize, is_silent: bool) {
         let from = self.olds[no].user;
-        self.old_messages.retain(|_, message| message.from != from || message.is_settled);
+        self.old_messages.forget_unsettled_of(from);
         if let Some(wire) = self.olds[no].disconnect() {
             self.bury(wire, is_silent);
         }
@@ -448,14 +436,12 @@ impl World {
             }
             Some(OldReply::Barrier(numbers)) if frame["msgType"] == 404 => {
                 self.olds[no].expected.pop_front();
-                for number in numbers {
-                    self.old_messages.entry(number).and_modify(|message| message.is_settled = true);
-                }
+                self.old_messages.settle(numbers);
             }
             // An error says nothing about which message failed, so nothing is said of any.
             expected => {
                 let from = self.olds[no].user;
-                self.old_messages.retain(|_, message| message.from != from || message.is_settled);
+                self.old_messages.forget_unsettled_of(from);
                 if expected == Some(OldReply::Fetch) && is_error {
                     self.olds[no].expected.pop_front();
                 }

@@ -170,7 +170,7 @@ impl World {
     /// What level 1 was told is settled is in the conversations of those who use level 2 alone, once.
     fn check_old_messages(&self) {
         let tables = self.tables.lock();
-        for (number, message) in self.old_messages.iter().filter(|(_, message)| message.is_settled) {
+        for (number, message) in self.old_messages.settled() {
             let Some((low, high)) = message.conv.users() else { continue };
             let to = if low == message.from { high } else { low };
             if to.0 > 2 || self.database_failed {

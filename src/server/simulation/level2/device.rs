@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use testkit::level2::{Session, Store};
+use testkit::level2::{Log, Message, Session, Store};
 
 use super::world::Home;
 use crate::protocol::UserId;
@@ -75,6 +75,16 @@ impl Device {
             }
         }
         None
+    }
+
+    /// The messages of its own that it holds: their conversations and numbers.
+    pub(super) fn own_messages(&self) -> Vec<(String, u64)> {
+        let own = |(conv, log): (&String, &Log)| {
+            let is_own = |m: &&Message| m.from == i64::from(self.user.0) && m.m.0.contains(r#""cid":"d"#);
+            let own = log.messages.values().filter(is_own);
+            own.map(|message| (conv.clone(), message.seq.0)).collect::<Vec<_>>()
+        };
+        self.store.logs.iter().flat_map(own).collect()
     }
 
     /// Sends a frame, and notes what is expected of it.

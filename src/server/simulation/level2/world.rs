@@ -1,7 +1,7 @@
 //! [`World`]: devices, clients of level 1, nodes and what befalls them, one step after the other as the
 //! seed says.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::hash::Hasher as _;
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use rustc_hash::FxHasher;
 
 use super::Broken;
 use super::device::{Device, Wire};
-use super::old::{OldClient, OldMessage};
+use super::old::{OldClient, OldMessages};
 use super::tally::Tally;
 use crate::base::clock::Clock;
 use crate::base::conversation::ConversationId;
@@ -47,8 +47,7 @@ pub(super) struct World {
     /// What was acknowledged: device, id, conversation and number.
     pub(super) acknowledged: Vec<(usize, String, ConversationId, i64)>,
     /// What clients of level 1 have sent, by number.
-    pub(super) old_messages: BTreeMap<u32, OldMessage>,
-    pub(super) old_count: u32,
+    pub(super) old_messages: OldMessages,
     pub(super) backup: Option<Backup>,
     pub(super) was_restored: bool,
     /// A call of the database has failed: messages of level 1 may have gone on unrecorded.
@@ -73,6 +72,22 @@ pub(super) enum Kind {
     Everything,
     /// The same, and once the database is restored from a backup.
     Restored,
+}
+
+impl Kind {
+    /// What happens in the run of a seed, or in one that must find this mistake.
+    fn of_seed(broken: Option<Broken>, dice: &mut Dice) -> Kind {
+        match (broken, dice.range(0..5)) {
+            // Only after failures something is sent again, or must be looked for.
+            (Some(Broken::NobodySweeps | Broken::Store(Flaw::IdsNotChecked)), _) => Kind::Everything,
+            // Something is missed by those who come later.
+            (Some(Broken::HeadsFirst), _) => Kind::Connections,
+            (Some(_), _) | (None, 0) => Kind::Calm,
+            (None, 1) => Kind::Connections,
+            (None, 2 | 3) => Kind::Everything,
+            (None, _) => Kind::Restored,
+        }
+    }
 }
 
 /// The node and the loop that a connection is on.
@@ -104,16 +119,7 @@ impl World {
         let start = Instant::now();
         let clock = Clock::standing_at(start);
         let config = config(&mut dice);
-        let kind = match (broken, dice.range(0..5)) {
-            // Only after failures something is sent again, or must be looked for.
-            (Some(Broken::NobodySweeps | Broken::Store(Flaw::IdsNotChecked)), _) => Kind::Everything,
-            // Something is missed by those who come later.
-            (Some(Broken::HeadsFirst), _) => Kind::Connections,
-            (Some(_), _) | (None, 0) => Kind::Calm,
-            (None, 1) => Kind::Connections,
-            (None, 2 | 3) => Kind::Everything,
-            (None, _) => Kind::Restored,
-        };
+        let kind = Kind::of_seed(broken, &mut dice);
         let flaw = if let Some(Broken::Store(flaw)) = broken { Some(flaw) } else { None };
         let groups = vec![(1..4).map(UserId).collect(), vec![UserId(1), UserId(2), UserId(4)]];
         let tables = Tables::new(USERS, &groups, seed, None);
@@ -137,8 +143,7 @@ impl World {
             ghosts: Vec::new(),
             connections: 0,
             acknowledged: Vec::new(),
-            old_messages: BTreeMap::new(),
-            old_count: 0,
+            old_messages: OldMessages::default(),
             backup: None,
             was_restored: false,
             database_failed: false,
