@@ -296,11 +296,7 @@ impl Member {
             // comes before the 40.
             MemberNews::Show(frame) if self.is_open() && !self.outlet.is_full() => self.outlet.write(frame, effects),
             MemberNews::Show(_) => {}
-            MemberNews::Presence(user, online) => {
-                if self.watch.shows(user, online) && !self.outlet.is_full() {
-                    self.outlet.write(replies::presence(user, online).into(), effects);
-                }
-            }
+            MemberNews::Presence(user, online) => self.on_presence(user, online, effects),
             MemberNews::Watching => {
                 self.watch.known();
                 self.show_held(effects);
@@ -313,6 +309,13 @@ impl Member {
         }
         self.carry_out(effects);
         self.show_marks(effects);
+    }
+
+    /// A watched user has come or gone.
+    fn on_presence(&mut self, user: UserId, online: bool, effects: &mut MemberEffects) {
+        if self.watch.shows(user, online) && !self.outlet.is_full() {
+            self.outlet.write(replies::presence(user, online).into(), effects);
+        }
     }
 
     /// A 43 is composed.
