@@ -1,24 +1,23 @@
 //! A client of the public protocol on one TCP connection, with TLS or without.
 
-use std::io::{self, ErrorKind, Read, Write};
+mod wire;
+
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Stream};
+use rustls::{ClientConfig, ClientConnection};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
+use self::wire::Wire;
 use crate::{ACK, PATIENCE, TestServer, members};
 
-/// One connection. It cuts the replies out of the byte stream itself, so that it finds them
-/// wherever segments end.
+/// One connection.
 pub struct TestClient {
-    stream: TcpStream,
-    tls: Option<Box<ClientConnection>>,
-    received: Vec<u8>,
-    eof: bool,
+    wire: Wire,
     lines: bool,
     patience: Duration,
     user: Option<i64>,
@@ -75,7 +74,7 @@ impl TestClient {
     /// A client in bare mode on an existing connection.
     pub fn on(stream: TcpStream) -> TestClient {
         stream.set_nodelay(true).expect("set TCP_NODELAY");
-        TestClient { stream, tls: None, received: Vec::new(), eof: false, lines: false, patience: PATIENCE, user: None }
+        TestClient { wire: Wire::new(stream, None), lines: false, patience: PATIENCE, user: None }
     }
 
     /// A new connection in bare mode that speaks TLS.
@@ -110,12 +109,14 @@ impl TestClient {
         while tls.is_handshaking() {
             tls.complete_io(&mut stream)?;
         }
-        Ok(TestClient { tls: Some(tls), ..TestClient::on(stream) })
+        let mut client = TestClient::on(stream);
+        client.wire.tls = Some(tls);
+        Ok(client)
     }
 
     /// The certificate that the server has shown.
     pub fn certificate(&self) -> Option<&[u8]> {
-        self.tls.as_ref()?.peer_certificates()?.first().map(|der| &der[..])
+        self.wire.tls.as_ref()?.peer_certificates()?.first().map(|der| &der[..])
     }
 
     /// How long this client waits for what it expects.
@@ -125,7 +126,7 @@ impl TestClient {
 
     /// Returns the connection, for a test that reads and writes in its own way.
     pub fn into_stream(self) -> TcpStream {
-        self.stream
+        self.wire.stream
     }
 
     // Sending
@@ -156,16 +157,12 @@ impl TestClient {
 
     /// Sends bytes as they are; false when the connection ended before it took them all.
     pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
-        self.stream.set_write_timeout(Some(self.patience)).expect("set the write timeout");
-        match &mut self.tls {
-            Some(tls) => Stream::new(&mut **tls, &mut self.stream).write_all(bytes).is_ok(),
-            None => self.stream.write_all(bytes).is_ok(),
-        }
+        self.wire.write(bytes, self.patience)
     }
 
     /// Ends the sending direction; replies still arrive.
     pub fn half_close(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("shut down the sending direction");
+        self.wire.stream.shutdown(Shutdown::Write).expect("shut down the sending direction");
     }
 
     // Receiving
@@ -180,9 +177,14 @@ impl TestClient {
     pub fn recv_text(&mut self) -> String {
         match self.next_text(self.patience) {
             Some(text) => text,
-            None if self.eof => panic!("expected a frame, but the connection ended{}", self.leftover()),
-            None => panic!("expected a frame, but none came in {:?}{}", self.patience, self.leftover()),
+            None if self.wire.eof => panic!("expected a frame, but the connection ended{}", self.wire.leftover()),
+            None => panic!("expected a frame, but none came in {:?}{}", self.patience, self.wire.leftover()),
         }
+    }
+
+    /// The text of the next frame, or `None` as [`TestClient::recv_within`].
+    pub(crate) fn next_text(&mut self, patience: Duration) -> Option<String> {
+        self.wire.next_text(patience)
     }
 
     /// Returns the next frame, or `None` if the connection ends or no frame comes within
@@ -212,15 +214,15 @@ impl TestClient {
     /// The next bytes must be exactly these, newlines included.
     pub fn expect_bytes(&mut self, bytes: &[u8]) {
         let deadline = Instant::now() + self.patience;
-        while self.received.len() < bytes.len() && self.fill(deadline) {}
-        let have = self.received.len().min(bytes.len());
-        let got: Vec<u8> = self.received.drain(..have).collect();
+        while self.wire.received.len() < bytes.len() && self.wire.fill(deadline) {}
+        let have = self.wire.received.len().min(bytes.len());
+        let got: Vec<u8> = self.wire.received.drain(..have).collect();
         assert_eq!(String::from_utf8_lossy(&got), String::from_utf8_lossy(bytes));
     }
 
     /// Checks that nothing is left over after [`TestClient::expect_bytes`].
     pub fn expect_no_bytes(&mut self) {
-        assert!(self.received.is_empty(), "unexpected bytes{}", self.leftover());
+        assert!(self.wire.received.is_empty(), "unexpected bytes{}", self.wire.leftover());
     }
 
     /// Expects a reply of the server's own with this number as errno and msgType and a text that
@@ -233,9 +235,9 @@ impl TestClient {
     /// Expects the server to close the connection without sending another frame.
     pub fn expect_eof(&mut self) {
         let deadline = Instant::now() + self.patience;
-        while self.fill(deadline) {}
-        assert!(self.received.iter().all(u8::is_ascii_whitespace), "expected the end{}", self.leftover());
-        assert!(self.eof, "expected the end of the connection, which is still open");
+        while self.wire.fill(deadline) {}
+        assert!(self.wire.received.iter().all(u8::is_ascii_whitespace), "expected the end{}", self.wire.leftover());
+        assert!(self.wire.eof, "expected the end of the connection, which is still open");
     }
 
     /// Reads until the server closes the connection; an incomplete frame at the end is dropped.
@@ -244,19 +246,19 @@ impl TestClient {
         while let Some(frame) = self.recv_within(self.patience) {
             frames.push(frame);
         }
-        assert!(self.eof, "expected the end of the connection, which is still open after {} frames", frames.len());
+        assert!(self.wire.eof, "expected the end of the connection, which is still open after {} frames", frames.len());
         frames
     }
 
     /// Whether the end of the connection has been read.
     pub fn has_ended(&self) -> bool {
-        self.eof
+        self.wire.eof
     }
 
     /// Waits until something has arrived, without taking it.
     pub fn wait_readable(&mut self) {
-        self.stream.set_read_timeout(Some(self.patience)).expect("set the read timeout");
-        let arrived = self.stream.peek(&mut [0]).expect("wait for the server");
+        self.wire.stream.set_read_timeout(Some(self.patience)).expect("set the read timeout");
+        let arrived = self.wire.stream.peek(&mut [0]).expect("wait for the server");
         assert!(arrived > 0, "expected something, but the connection ended");
     }
 
@@ -418,81 +420,10 @@ impl TestClient {
         }
     }
 
-    // Bytes
-
-    /// The text of the next frame, or `None` as [`TestClient::recv_within`].
-    pub(crate) fn next_text(&mut self, patience: Duration) -> Option<String> {
-        let deadline = Instant::now() + patience;
-        // A long frame arrives in pieces: each search goes on where the previous one stopped.
-        let mut cutter = Cutter::default();
-        loop {
-            if let Some(frame) = cutter.cut(&mut self.received) {
-                return Some(String::from_utf8(frame).expect("a reply is UTF-8"));
-            }
-            if !self.fill(deadline) {
-                return None;
-            }
-        }
-    }
-
-    /// Reads once; false if nothing arrived until `deadline` or the connection ended.
-    fn fill(&mut self, deadline: Instant) -> bool {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-        if self.eof {
-            return false;
-        }
-        self.stream.set_read_timeout(Some(left)).expect("set the read timeout");
-        let mut bytes = [0; 64 * 1024];
-        loop {
-            let read = match &mut self.tls {
-                Some(tls) => Stream::new(&mut **tls, &mut self.stream).read(&mut bytes),
-                None => self.stream.read(&mut bytes),
-            };
-            match read {
-                Ok(0) => {
-                    self.eof = true;
-                    return false;
-                }
-                Ok(count) => {
-                    self.received.extend_from_slice(&bytes[..count]);
-                    return true;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => (),
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return false,
-                Err(error) if is_end(error.kind()) => {
-                    self.eof = true;
-                    return false;
-                }
-                Err(error) => panic!("read from the server: {error}"),
-            }
-        }
-    }
-
     /// The connection itself, for its settings.
     pub fn stream(&self) -> &TcpStream {
-        &self.stream
+        &self.wire.stream
     }
-
-    fn leftover(&self) -> String {
-        if self.received.is_empty() {
-            return String::new();
-        }
-        let shown = &self.received[..self.received.len().min(300)];
-        format!("; left over are {} bytes: {:?}", self.received.len(), String::from_utf8_lossy(shown))
-    }
-}
-
-/// Whether this error means that the connection has ended.
-fn is_end(error: ErrorKind) -> bool {
-    matches!(
-        error,
-        ErrorKind::ConnectionReset
-            | ErrorKind::ConnectionAborted
-            | ErrorKind::BrokenPipe
-            | ErrorKind::UnexpectedEof
-            | ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-    )
 }
 
 /// Checks the shape of the server's own refusals.
@@ -502,42 +433,4 @@ pub fn assert_refusal(reply: &str, errno: u64) {
     assert_eq!(names, ["errmsg", "errno", "msgType"], "a refusal with {errno}: {reply}");
     assert!(members[0].1.as_str().is_some_and(|text| !text.is_empty()), "a refusal says what to do: {reply}");
     assert_eq!((&members[1].1, &members[2].1), (&json!(errno), &json!(errno)), "{reply}");
-}
-
-/// Finds the end of the first JSON object in a growing buffer.
-#[derive(Default)]
-struct Cutter {
-    seen: usize,
-    depth: usize,
-    in_string: bool,
-    escaped: bool,
-}
-
-impl Cutter {
-    fn cut(&mut self, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
-        if self.seen == 0 {
-            let blanks = buffer.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-            buffer.drain(..blanks);
-            if let Some(first) = buffer.first() {
-                assert_eq!(*first, b'{', "a reply must be an object: {:?}", String::from_utf8_lossy(buffer));
-            }
-        }
-        while let Some(byte) = buffer.get(self.seen) {
-            self.seen += 1;
-            match byte {
-                _ if self.escaped => self.escaped = false,
-                b'\\' if self.in_string => self.escaped = true,
-                b'"' => self.in_string = !self.in_string,
-                b'{' | b'[' if !self.in_string => self.depth += 1,
-                b'}' | b']' if !self.in_string => {
-                    self.depth -= 1;
-                    if self.depth == 0 {
-                        return Some(buffer.drain(..self.seen).collect());
-                    }
-                }
-                _ => (),
-            }
-        }
-        None
-    }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::frame::{Frame, Page, Peer, Read, Welcome};
+use super::frame::{Ack, Frame, Page, Peer, Read, Welcome};
+use super::messages::Step;
 use super::replies::Replies;
 use super::sends::Sends;
 use super::sync::Places;
@@ -107,30 +108,23 @@ impl Session {
 
     fn look_at(&mut self, frame: &Frame, store: &mut Store) -> Checked<()> {
         match (self.stage, frame) {
-            (Stage::Over, _) => return Err(Mistake("something after the 55".to_owned())),
+            (Stage::Over, _) => Err(Mistake("something after the 55".to_owned())),
             (_, Frame::Farewell(_)) => {
                 self.stage = Stage::Over;
-                return Ok(());
+                Ok(())
             }
-            (Stage::Login, Frame::Welcome(welcome)) => return self.on_welcome(welcome, store),
-            (Stage::Login, Frame::Reply(reply)) if reply["msgType"] == 40 => return self.check_refused_login(reply),
-            (Stage::Login, _) => return Err(Mistake("something before the 40".to_owned())),
-            (Stage::Live, _) => {}
+            (Stage::Login, Frame::Welcome(welcome)) => self.on_welcome(welcome, store),
+            (Stage::Login, Frame::Reply(reply)) if reply["msgType"] == 40 => self.check_refused_login(reply),
+            (Stage::Login, _) => Err(Mistake("something before the 40".to_owned())),
+            (Stage::Live, frame) => self.look_at_live(frame, store),
         }
+    }
+
+    /// A frame that comes after the 40.
+    fn look_at_live(&mut self, frame: &Frame, store: &mut Store) -> Checked<()> {
         match frame {
             Frame::Welcome(_) => Err(Mistake("a second 40".to_owned())),
-            Frame::Ack(ack) => {
-                let sent = self.sends.on_ack(ack)?;
-                let step = match ack.again.0 {
-                    true => super::messages::Step::Next,
-                    // It was told that the group is not the user's any more before it was told of this.
-                    false if store.allowed.closes && self.places.has_ended(&ack.conv.0) => {
-                        super::messages::Step::Forget
-                    }
-                    false => self.places.on_number(&ack.conv.0, ack.seq.0, None)?,
-                };
-                store.acknowledge(ack, &sent.text, step)
-            }
+            Frame::Ack(ack) => self.on_ack(ack, store),
             Frame::SendRefused(refusal) => {
                 let sent = self.sends.on_refused(refusal)?;
                 if let (None, Some(cid)) = (refusal.retry_after, sent.cid) {
@@ -169,16 +163,20 @@ impl Session {
             Frame::Reply(reply) if reply["msgType"] == 46 && self.places.unsynced() > 0 => {
                 self.places.on_sync_refused(reply)
             }
-            Frame::Reply(reply) => {
-                let kind = reply["msgType"].as_i64().unwrap_or(0);
-                if kind == 61 && reply["more"] == true {
-                    let is_reply = self.replies.awaits(61, reply.get("rid"));
-                    return ensure(is_reply, || "a part of a 61 where another reply is next".to_owned());
-                }
-                self.replies.on_reply(kind, reply.get("rid")).map(drop)
-            }
+            Frame::Reply(reply) => self.on_reply(reply),
             Frame::Farewell(_) => Ok(()),
         }
+    }
+
+    fn on_ack(&mut self, ack: &Ack, store: &mut Store) -> Checked<()> {
+        let sent = self.sends.on_ack(ack)?;
+        let step = match ack.again.0 {
+            true => Step::Next,
+            // It was told that the group is not the user's any more before it was told of this.
+            false if store.allowed.closes && self.places.has_ended(&ack.conv.0) => Step::Forget,
+            false => self.places.on_number(&ack.conv.0, ack.seq.0, None)?,
+        };
+        store.acknowledge(ack, &sent.text, step)
     }
 
     fn on_welcome(&mut self, welcome: &Welcome, store: &mut Store) -> Checked<()> {
@@ -193,6 +191,15 @@ impl Session {
         self.places = Places::on_login(store.me, login, store);
         self.stage = Stage::Live;
         Ok(())
+    }
+
+    fn on_reply(&mut self, reply: &Value) -> Checked<()> {
+        let kind = reply["msgType"].as_i64().unwrap_or(0);
+        if kind == 61 && reply["more"] == true {
+            let is_reply = self.replies.awaits(61, reply.get("rid"));
+            return ensure(is_reply, || "a part of a 61 where another reply is next".to_owned());
+        }
+        self.replies.on_reply(kind, reply.get("rid")).map(drop)
     }
 
     fn check_refused_login(&self, reply: &Value) -> Checked<()> {
