@@ -1,0 +1,13 @@
+//! The store of a cluster when its database answers and cannot do what it is asked: it is
+//! read-only, out of prepared statements, limits the size of a packet, or a privilege is missing.
+//! None of that is caused by a message, and all of it is temporary. Also tables and accounts that
+//! are not as they should be.
+
+mod failover;
+#[path = "../mysql_store/mod.rs"]
+mod mysql_store;
+mod refusals;
+mod sizes;
+mod store;
+mod switch;
+mod tables;
