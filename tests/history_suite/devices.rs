@@ -1,0 +1,64 @@
+//! Devices and their logins.
+
+use raybox::base::conversation::ConversationId;
+use raybox::protocol::UserId;
+use raybox::store::history::{DeviceId, DeviceLogin, History as _, LoginProof};
+
+use super::{DAY, Opened, login, new_user, text};
+
+pub(crate) fn devices_come_and_go(opened: &impl Opened) {
+    let store = opened.store();
+    let (ann, bob) = (new_user(&*store), new_user(&*store));
+    let log_in = |login: &DeviceLogin| store.log_in(login).unwrap().unwrap();
+    let phone = log_in(&login(ann, "phone", 11));
+    assert_eq!((phone.replaced, phone.forgotten.len()), (None, 0));
+    let again = log_in(&DeviceLogin { secret: [9; 16], ..login(ann, "phone", 12) });
+    assert_eq!((again.replaced, again.device.id), (Some(phone.device.login), phone.device.id));
+    assert!(again.device.login > phone.device.login, "a later login has a higher number");
+    assert_eq!(again.device.secret, phone.device.secret, "older tokens go on");
+    let upper = log_in(&login(ann, "PHONE", 13));
+    assert_ne!(upper.device.id, phone.device.id);
+    store.seen(&[phone.device.id]).unwrap();
+    let conv = ConversationId::between(ann, bob);
+    store.commit(&[text(conv, bob, "1")], DAY).unwrap();
+    store.report(ann, upper.device.id, &[(conv, 1)]).unwrap();
+    let third = log_in(&DeviceLogin { devices_max: 1, ..login(ann, "third", 14) });
+    assert_eq!(third.forgotten.len(), 2);
+    assert_eq!(store.devices(ann).unwrap(), std::slice::from_ref(&third.device));
+    assert_eq!(store.device(phone.device.id).unwrap(), None);
+    assert_eq!(store.cursors(upper.device.id).unwrap(), []);
+    let logins = store.logins(&[phone.device.id, third.device.id]).unwrap();
+    assert_eq!(logins, [(third.device.id, third.device.login)]);
+    assert_eq!(store.forget(bob, &[third.device.id]).unwrap(), 0, "another's");
+    assert_eq!(store.forget(ann, &[third.device.id, DeviceId(-1)]).unwrap(), 1);
+    let back = log_in(&login(ann, "third", 15));
+    assert!(back.device.id > third.device.id, "no id is given twice");
+    let key = store.token_key([1; 32]).unwrap();
+    assert_eq!(opened.second().token_key([2; 32]).unwrap(), key);
+    store.use_level2(bob).unwrap();
+    store.use_level2(bob).unwrap();
+    let before = UserId(ann.0.min(bob.0) - 1);
+    let users = store.level2_users_after(before, 100).unwrap();
+    assert!(users.contains(&bob) && !users.contains(&ann), "{users:?}");
+}
+
+pub(crate) fn a_login_is_written_only_if_what_was_proved_still_holds(opened: &impl Opened) {
+    let store = opened.store();
+    let (ann, bob) = (new_user(&*store), new_user(&*store));
+    let proved = |proof| DeviceLogin { proof, ..login(ann, "phone", 1) };
+    let other_password = proved(LoginProof::Password("X".to_owned()));
+    assert_eq!(store.log_in(&other_password).unwrap(), None);
+    assert_eq!(store.devices(ann).unwrap(), [], "nothing is written");
+    let phone = store.log_in(&login(ann, "phone", 1)).unwrap().unwrap().device;
+    let token = |device, secret| proved(LoginProof::Token(device, secret));
+    let again = store.log_in(&token(phone.id, phone.secret)).unwrap().unwrap().device;
+    assert_eq!(again.id, phone.id);
+    let web = DeviceLogin { name: "web".to_owned(), ..token(phone.id, phone.secret) };
+    let of_bob = DeviceLogin { user: bob, ..token(phone.id, phone.secret) };
+    for stale in [token(phone.id, [9; 16]), token(DeviceId(phone.id.0 + 1), phone.secret), web, of_bob] {
+        assert_eq!(store.log_in(&stale).unwrap(), None, "{stale:?}");
+    }
+    assert_eq!(store.forget(ann, &[phone.id]).unwrap(), 1);
+    assert_eq!(store.log_in(&token(phone.id, phone.secret)).unwrap(), None, "it is logged out");
+    assert_eq!(store.log_in(&DeviceLogin { user: UserId(i32::MAX), ..login(ann, "d", 1) }).unwrap(), None);
+}
