@@ -490,6 +490,42 @@ mod tests {
         assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
     }
 
+    /// What `events_are_shown` counts.
+    const EVENTS: [&str; 32] = [
+        r#"raybox_deliveries_total{path="local"} 2"#,
+        r#"raybox_deliveries_total{path="bus"} 3"#,
+        r#"raybox_deliveries_total{path="stored"} 4"#,
+        r#"raybox_deliveries_total{path="failed"} 5"#,
+        r#"raybox_deliveries_total{path="unknown"} 6"#,
+        r#"raybox_deliveries_total{path="left_out"} 10"#,
+        "raybox_deliveries_returned_total 7",
+        "raybox_bus_published_total 8",
+        "raybox_bus_unconfirmed_total 9",
+        "raybox_slow_consumers_total 1",
+        r#"raybox_logins_total{outcome="remembered"} 1"#,
+        r#"raybox_logins_total{outcome="accepted"} 0"#,
+        r#"raybox_refused_total{limit="requests_max"} 1"#,
+        r#"raybox_refused_total{limit="max_connections"} 0"#,
+        r#"raybox_frames_total{type="4"} 1"#,
+        r#"raybox_frames_total{type="5"} 0"#,
+        r#"raybox_replies_total{errno="403"} 1"#,
+        r#"raybox_batch_messages_bucket{stage="store",le="4"} 1"#,
+        r#"raybox_batch_messages_bucket{stage="store",le="16"} 3"#,
+        r#"raybox_batch_messages_bucket{stage="store",le="4096"} 3"#,
+        r#"raybox_batch_messages_bucket{stage="store",le="+Inf"} 4"#,
+        r#"raybox_batch_messages_sum{stage="store"} 5022"#,
+        r#"raybox_batch_messages_count{stage="publish"} 0"#,
+        "raybox_level2_pushes_total 1",
+        r#"raybox_level2_sends_total{outcome="409"} 1"#,
+        r#"raybox_level2_sends_total{outcome="new"} 0"#,
+        r#"raybox_recorded_total{what="committed"} 11"#,
+        r#"raybox_history_reads_total{what="page"} 1"#,
+        r#"raybox_sweeps_total{what="told"} 12"#,
+        r#"raybox_imported_total{what="new"} 13"#,
+        r#"raybox_retention_total{what="retired"} 14"#,
+        "raybox_level2_devices 15",
+    ];
+
     #[test]
     fn events_are_shown() {
         let metrics = everything();
@@ -518,40 +554,7 @@ mod tests {
         for size in [1, 5, 16, 5000] {
             metrics.batch(BatchStage::Store, size);
         }
-        for line in [
-            r#"raybox_deliveries_total{path="local"} 2"#,
-            r#"raybox_deliveries_total{path="bus"} 3"#,
-            r#"raybox_deliveries_total{path="stored"} 4"#,
-            r#"raybox_deliveries_total{path="failed"} 5"#,
-            r#"raybox_deliveries_total{path="unknown"} 6"#,
-            r#"raybox_deliveries_total{path="left_out"} 10"#,
-            "raybox_deliveries_returned_total 7",
-            "raybox_bus_published_total 8",
-            "raybox_bus_unconfirmed_total 9",
-            "raybox_slow_consumers_total 1",
-            r#"raybox_logins_total{outcome="remembered"} 1"#,
-            r#"raybox_logins_total{outcome="accepted"} 0"#,
-            r#"raybox_refused_total{limit="requests_max"} 1"#,
-            r#"raybox_refused_total{limit="max_connections"} 0"#,
-            r#"raybox_frames_total{type="4"} 1"#,
-            r#"raybox_frames_total{type="5"} 0"#,
-            r#"raybox_replies_total{errno="403"} 1"#,
-            r#"raybox_batch_messages_bucket{stage="store",le="4"} 1"#,
-            r#"raybox_batch_messages_bucket{stage="store",le="16"} 3"#,
-            r#"raybox_batch_messages_bucket{stage="store",le="4096"} 3"#,
-            r#"raybox_batch_messages_bucket{stage="store",le="+Inf"} 4"#,
-            r#"raybox_batch_messages_sum{stage="store"} 5022"#,
-            r#"raybox_batch_messages_count{stage="publish"} 0"#,
-            "raybox_level2_pushes_total 1",
-            r#"raybox_level2_sends_total{outcome="409"} 1"#,
-            r#"raybox_level2_sends_total{outcome="new"} 0"#,
-            r#"raybox_recorded_total{what="committed"} 11"#,
-            r#"raybox_history_reads_total{what="page"} 1"#,
-            r#"raybox_sweeps_total{what="told"} 12"#,
-            r#"raybox_imported_total{what="new"} 13"#,
-            r#"raybox_retention_total{what="retired"} 14"#,
-            "raybox_level2_devices 15",
-        ] {
+        for line in EVENTS {
             has(&metrics, line);
         }
     }

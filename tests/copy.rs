@@ -30,27 +30,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     ann.barrier();
     let workplace = stopped(old);
     let source = workplace.open();
-    // The last user and the last group were deleted; their ids must not be given out again.
-    source.execute_batch(&format!(
-        "INSERT INTO User (id, name, name_key, password) VALUES ({c} + 5, 'x', 'x', 'x'); DELETE FROM User WHERE name = 'x';
-         INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (77, 'x', 'x', ''); DELETE FROM AllGroup WHERE id = 77;
-         INSERT INTO User (id, name, name_key, password) VALUES ({c} + 1, 'plain', 'plain', 'as it was');
-         INSERT INTO Friend VALUES ({c}, 99999);
-         UPDATE User SET state = 'online', level2 = 7 WHERE id = {a};
-         INSERT INTO Conversation VALUES ({c}, 2, 4294967295, 1, 1, 0, 0, 1000);
-         INSERT INTO Message VALUES (1001, {c}, 1, 1, {a}, 900, 0, 0, 0, 2, x'000102ff', x'00112233445566778899aabbccddeeff', ''),
-             (1002, {c}, 2, 1, {a}, 1000, 2, 1, 0, 0, x'78', x'ff112233445566778899aabbccddeeff', '{{\"é\":1}}');
-         INSERT INTO Edit VALUES ({c}, 5, 4);
-         INSERT INTO Recalled VALUES ({c}, 0, 1, zeroblob(128));
-         INSERT INTO Member VALUES ({c}, {a}, 1, 0, 2, 1, 0, 1, 950);
-         INSERT INTO Device VALUES (4, {a}, 'phone', -5, zeroblob(16), 990);
-         INSERT INTO DeviceCursor VALUES (4, {c}, 2);
-         INSERT INTO Blocked VALUES ({a}, {b});
-         INSERT INTO Banned VALUES (1, {b});
-         INSERT INTO Asked VALUES ({b}, {a});
-         INSERT INTO Hook VALUES (3, 2000, 1, 'body');
-         INSERT INTO Meta VALUES (1, x'00ff')"
-    )).unwrap();
+    add_the_rest(&source, a, b, c);
     let before = dump(&source);
     drop(source);
 
@@ -86,6 +66,31 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     TestClient::connect(&new).login(c + 1, "as it was");
     assert_eq!(ann.register("next", "x"), c + 6);
     assert_eq!(ann.create_group(a, "next"), 78);
+}
+
+/// Rows that the conversation above does not make, of every table.
+fn add_the_rest(source: &Connection, a: i64, b: i64, c: i64) {
+    // The last user and the last group were deleted; their ids must not be given out again.
+    source.execute_batch(&format!(
+        "INSERT INTO User (id, name, name_key, password) VALUES ({c} + 5, 'x', 'x', 'x'); DELETE FROM User WHERE name = 'x';
+         INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (77, 'x', 'x', ''); DELETE FROM AllGroup WHERE id = 77;
+         INSERT INTO User (id, name, name_key, password) VALUES ({c} + 1, 'plain', 'plain', 'as it was');
+         INSERT INTO Friend VALUES ({c}, 99999);
+         UPDATE User SET state = 'online', level2 = 7 WHERE id = {a};
+         INSERT INTO Conversation VALUES ({c}, 2, 4294967295, 1, 1, 0, 0, 1000);
+         INSERT INTO Message VALUES (1001, {c}, 1, 1, {a}, 900, 0, 0, 0, 2, x'000102ff', x'00112233445566778899aabbccddeeff', ''),
+             (1002, {c}, 2, 1, {a}, 1000, 2, 1, 0, 0, x'78', x'ff112233445566778899aabbccddeeff', '{{\"é\":1}}');
+         INSERT INTO Edit VALUES ({c}, 5, 4);
+         INSERT INTO Recalled VALUES ({c}, 0, 1, zeroblob(128));
+         INSERT INTO Member VALUES ({c}, {a}, 1, 0, 2, 1, 0, 1, 950);
+         INSERT INTO Device VALUES (4, {a}, 'phone', -5, zeroblob(16), 990);
+         INSERT INTO DeviceCursor VALUES (4, {c}, 2);
+         INSERT INTO Blocked VALUES ({a}, {b});
+         INSERT INTO Banned VALUES (1, {b});
+         INSERT INTO Asked VALUES ({b}, {a});
+         INSERT INTO Hook VALUES (3, 2000, 1, 'body');
+         INSERT INTO Meta VALUES (1, x'00ff')"
+    )).unwrap();
 }
 
 #[test]

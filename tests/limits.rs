@@ -135,16 +135,11 @@ enum Answer {
     Silence,
 }
 
-#[test]
-fn ids_beyond_their_range_are_nobody() {
-    let server = TestServer::start();
-    let (mut alice, a) = user(&server, "alice");
-    let (mut bob, b) = user(&server, "bob");
-    let group = alice.create_group(a, "the group");
-    bob.join_group(b, group);
+/// Ids of no user. Some are the id `b` if they are truncated.
+fn ids_of_nobody(b: i64) -> Vec<String> {
     let wrapped = (1_i128 << 32) + i128::from(b);
     let wrapped_further = (1_i128 << 64) + i128::from(b);
-    let numbers: Vec<String> = [
+    [
         0,
         -1,
         1 << 31,
@@ -159,7 +154,17 @@ fn ids_beyond_their_range_are_nobody() {
     .iter()
     .map(ToString::to_string)
     .chain(["99999999999999999999999999".to_owned(), format!("-{}", "9".repeat(100))])
-    .collect();
+    .collect()
+}
+
+#[test]
+fn ids_beyond_their_range_are_nobody() {
+    let server = TestServer::start();
+    let (mut alice, a) = user(&server, "alice");
+    let (mut bob, b) = user(&server, "bob");
+    let group = alice.create_group(a, "the group");
+    bob.join_group(b, group);
+    let numbers = ids_of_nobody(b);
     let pw = password("bob");
     for n in &numbers {
         let requests = [

@@ -21,6 +21,14 @@ struct Position {
     others: Vec<i64>,
 }
 
+impl Position {
+    /// Sends a request, whose reply must be this.
+    fn expect(&mut self, request: &str, expected: &str) {
+        self.client.send_text(request);
+        assert_eq!(self.client.recv_text(), expected, "{}: {request}", self.name);
+    }
+}
+
 impl Scene {
     fn new(server: TestServer) -> Scene {
         let world = World::new(server);
@@ -81,71 +89,82 @@ impl Scene {
     }
 
     fn attack(&mut self, position: &mut Position) {
-        let Position { name, client, is_logged_in, others } = position;
-        let mut expect = |request: &str, expected: &str| {
-            client.send_text(request);
-            assert_eq!(client.recv_text(), expected, "{name}: {request}");
-        };
-        let refusal = if *is_logged_in { NOT_YOU } else { LOG_IN_FIRST };
-        let strangers = others.iter().map(ToString::to_string);
-        for id in strangers.chain(NOBODIES.map(str::to_owned)) {
+        self.name_others(position);
+        self.name_nobody_well(position);
+        self.ask_for_more(position);
+        position.client.barrier();
+        self.world.expect_silence();
+    }
+
+    /// Ids of others and of nobody, once and twice in a request.
+    fn name_others(&self, position: &mut Position) {
+        let is_logged_in = position.is_logged_in;
+        let refusal = if is_logged_in { NOT_YOU } else { LOG_IN_FIRST };
+        let strangers: Vec<String> = position.others.iter().map(ToString::to_string).collect();
+        for id in strangers.into_iter().chain(NOBODIES.map(str::to_owned)) {
             for (kind, key, rest) in self.requests() {
                 let expected = match kind {
                     3 => BAD_REQUEST,
-                    100 if !*is_logged_in => NO_SUCH_METHOD,
+                    100 if !is_logged_in => NO_SUCH_METHOD,
                     _ => refusal,
                 };
-                expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
+                position.expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
                 // If the member occurs twice, the last one counts.
-                expect(&format!(r#"{{"{key}":1,"msgType":{kind}{rest},"{key}":{id}}}"#), expected);
+                position.expect(&format!(r#"{{"{key}":1,"msgType":{kind}{rest},"{key}":{id}}}"#), expected);
             }
         }
+    }
+
+    /// Ids that are none, and requests without one.
+    fn name_nobody_well(&self, position: &mut Position) {
         for id in MALFORMED {
             let id = id.replace("VICTIM", &self.world.victim.to_string());
             for (kind, key, rest) in self.requests() {
                 let expected = if kind == 100 { NO_SUCH_METHOD } else { BAD_REQUEST };
-                expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
+                position.expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
             }
-            expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), BAD_REQUEST);
-            expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.world.victim), BAD_REQUEST);
+            position.expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), BAD_REQUEST);
+            position.expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.world.victim), BAD_REQUEST);
         }
         // If the member is missing: a chat may omit it, but a login must be there.
         for (kind, _, rest) in self.requests() {
             let expected = match kind {
-                4 | 5 if *is_logged_in => continue,
+                4 | 5 if position.is_logged_in => continue,
                 4 | 5 => LOG_IN_FIRST,
                 100 => NO_SUCH_METHOD,
                 _ => BAD_REQUEST,
             };
-            expect(&format!(r#"{{"msgType":{kind}{rest}}}"#), expected);
+            position.expect(&format!(r#"{{"msgType":{kind}{rest}}}"#), expected);
         }
+    }
+
+    /// Logins, registrations, groups, and kinds of messages that are none of a client's.
+    fn ask_for_more(&self, position: &mut Position) {
         // Once is enough: a client that tries too often has to wait.
-        for id in NOBODIES.iter().filter(|_| *name == "a stranger") {
-            expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), WRONG_PASSWORD);
+        for id in NOBODIES.iter().filter(|_| position.name == "a stranger") {
+            position.expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), WRONG_PASSWORD);
         }
-        expect(r#"{"msgType":2,"name":"victim","password":"x"}"#, SERVER_ERROR);
-        expect(r#"{"msgType":2,"name":7,"password":"x"}"#, BAD_REQUEST);
-        expect(r#"{"msgType":2,"name":"new"}"#, BAD_REQUEST);
-        if *is_logged_in {
+        position.expect(r#"{"msgType":2,"name":"victim","password":"x"}"#, SERVER_ERROR);
+        position.expect(r#"{"msgType":2,"name":7,"password":"x"}"#, BAD_REQUEST);
+        position.expect(r#"{"msgType":2,"name":"new"}"#, BAD_REQUEST);
+        if position.is_logged_in {
             for group in [self.world.group, self.world.carols_group] {
                 let frame = json!({"msgType": 9, "FROMID": self.eve, "GROUPID": group, "msg": "let me in"});
-                expect(&frame.to_string(), NOT_A_MEMBER);
+                position.expect(&frame.to_string(), NOT_A_MEMBER);
             }
         } else {
-            expect(r#"{"msgType":13,"name":"victim"}"#, LOG_IN_FIRST);
-            expect(r#"{"msgType":15,"keyword":"victim"}"#, LOG_IN_FIRST);
+            position.expect(r#"{"msgType":13,"name":"victim"}"#, LOG_IN_FIRST);
+            position.expect(r#"{"msgType":15,"keyword":"victim"}"#, LOG_IN_FIRST);
         }
         for (kind, expected) in [("200", ACK), ("401", BAD_REQUEST), ("404", NO_SUCH_METHOD), ("500", SERVER_ERROR)] {
-            expect(&format!(r#"{{"msgType":{kind},"FROMID":{}}}"#, self.world.victim), expected);
+            position.expect(&format!(r#"{{"msgType":{kind},"FROMID":{}}}"#, self.world.victim), expected);
         }
         for kind in ["0", "-1", "16", "99", "101", "403", "2147483652", "4294967300", "18446744073709551620"] {
-            expect(
+            position.expect(
                 &format!(r#"{{"msgType":{kind},"FROMID":{},"TOID":{}}}"#, self.world.victim, self.world.bob.1),
                 NO_SUCH_METHOD,
             );
         }
-        client.barrier();
-        self.world.expect_silence();
     }
 }
 

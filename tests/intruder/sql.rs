@@ -44,8 +44,14 @@ fn texts_stay_texts(server: &TestServer) {
     carol.join_group(c, common);
     bob.join_group(b, common);
     carol.logout(c);
+    in_names_and_descriptions(server, &mut eve, e, common);
+    in_messages(server, (&mut eve, e), (&mut bob, b), c, common);
+    in_the_place_of_numbers(&mut eve, e, b, common);
+    beyond_their_columns(server, &mut eve, e);
+}
 
-    // Names, passwords, descriptions.
+/// Names, passwords, descriptions, and the search for them.
+fn in_names_and_descriptions(server: &TestServer, eve: &mut TestClient, e: i64, common: i64) {
     let mut groups = vec![(common, "everybody".to_owned(), "d".to_owned())];
     let mut friends = Vec::new();
     for (n, text) in TEXTS.iter().enumerate() {
@@ -72,8 +78,15 @@ fn texts_stay_texts(server: &TestServer) {
         assert_eq!(joined, json!({"errno": 200, "groupId": group, "msgType": 10, "name": name}));
         client.logout(id);
     }
+    groups_are_found(eve, &groups);
+    let contacts = eve.ask(&json!({"msgType": 8, "FROMID": e}));
+    let in_list: Vec<Value> =
+        groups.iter().map(|(id, name, _)| json!({"id": id.to_string(), "isGroup": "1", "name": name})).collect();
+    assert_eq!(contacts["friends"], Value::from([friends, in_list].concat()));
+}
 
-    // A search finds only names that contain the text literally.
+/// A search finds only names that contain the text literally.
+fn groups_are_found(eve: &mut TestClient, groups: &[(i64, String, String)]) {
     for text in TEXTS.iter().copied().chain(["", "1' UNION SELECT 1,2,3 -- ", "%%", "e_e", "1 OR 1=1"]) {
         let found: Vec<&(i64, String, String)> = groups.iter().filter(|(_, name, _)| contains(name, text)).collect();
         let by_name: Vec<Value> = found
@@ -87,12 +100,16 @@ fn texts_stay_texts(server: &TestServer) {
         assert_eq!(eve.ask(&json!({"msgType": 13, "name": text}))["groups"], Value::from(by_name), "{text:?}");
         assert_eq!(eve.ask(&json!({"msgType": 15, "keyword": text}))["results"], Value::from(by_keyword), "{text:?}");
     }
-    let contacts = eve.ask(&json!({"msgType": 8, "FROMID": e}));
-    let in_list: Vec<Value> =
-        groups.iter().map(|(id, name, _)| json!({"id": id.to_string(), "isGroup": "1", "name": name})).collect();
-    assert_eq!(contacts["friends"], Value::from([friends, in_list].concat()));
+}
 
-    // Messages to online and to offline users; the text in every member of a message, too.
+/// Messages to online and to offline users; the text in every member of a message, too.
+fn in_messages(
+    server: &TestServer,
+    (eve, e): (&mut TestClient, i64),
+    (bob, b): (&mut TestClient, i64),
+    c: i64,
+    common: i64,
+) {
     let mut kept = Vec::new();
     let long = "'; DROP TABLE OfflineMessage; -- \u{1f431}".repeat(700);
     for text in TEXTS.iter().copied().chain([long.as_str()]) {
@@ -123,8 +140,10 @@ fn texts_stay_texts(server: &TestServer) {
     bob.expect_silence_until_barrier();
     let mut carol = login(server, "carol", c);
     assert_eq!(carol.fetch_all(c), kept);
+}
 
-    // A string in the place of a number is invalid.
+/// A string in the place of a number is invalid.
+fn in_the_place_of_numbers(eve: &mut TestClient, e: i64, b: i64, common: i64) {
     for text in TEXTS {
         for (kind, key) in [
             (3, "USERID"),
@@ -148,8 +167,10 @@ fn texts_stay_texts(server: &TestServer) {
         eve.send(&json!({"msgType": text, "FROMID": e}));
         eve.expect_text(BAD_REQUEST);
     }
+}
 
-    // Too long for its column: refused, and not truncated.
+/// Too long for its column: refused, and not truncated.
+fn beyond_their_columns(server: &TestServer, eve: &mut TestClient, e: i64) {
     wait_until("what was fetched is deleted", || server.stored() == 0);
     let before = server.dump();
     let long = "'".repeat(60_000);

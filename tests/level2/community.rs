@@ -57,7 +57,16 @@ fn malformed_members_of_60_to_69_are_a_400_of_their_type() {
             assert!(reply.get("retryAfter").is_none() && reply["errmsg"].is_string(), "{spoilt}: {reply}");
         }
     }
-    // Ids of nobody.
+    let members = ann.ask_for(200, json!({"msgType": 61, "GROUPID": group}));
+    assert_eq!(members["members"].as_array().map(Vec::len), Some(1), "{members}");
+}
+
+#[test]
+fn ids_of_nobody_in_60_to_69_are_a_404() {
+    let server = TestServer::start();
+    let (mut ann, bob) = pair(&server);
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": ""}));
+    let (group, b) = (group["GROUPID"].clone(), bob.store.me);
     for id in [0, -1, NOBODY, i64::MAX] {
         for request in [
             json!({"msgType": 61, "GROUPID": id}),

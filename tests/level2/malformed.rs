@@ -314,6 +314,21 @@ fn malformed_logins_are_a_400_of_type_40() {
     Level2Client::login(client, Store::new(a), right).sync();
 }
 
+/// Texts that are no cursor.
+const NO_CURSORS: [&str; 11] = [
+    "",
+    "1",
+    "1:",
+    ":00000000",
+    "-1:00000000",
+    "01:00000000",
+    "x:00000000",
+    "9007199254740992:00000000",
+    "99999999999999999999:00000000",
+    "1 :00000000",
+    "device",
+];
+
 #[test]
 fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
     let server = TestServer::start();
@@ -332,21 +347,8 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
     for name in ["", "x", "u07", "😀", "\"\\\n"] {
         have[name] = json!("1:00000000");
     }
-    let texts = [
-        "",
-        "1",
-        "1:",
-        ":00000000",
-        "-1:00000000",
-        "01:00000000",
-        "x:00000000",
-        "9007199254740992:00000000",
-        "99999999999999999999:00000000",
-        "1 :00000000",
-        "device",
-    ];
     let others = [json!(1), json!(null), json!(["1:00000000"]), json!({"seq": 1}), json!(true)];
-    for (n, cursor) in texts.map(|text| json!(text)).into_iter().chain(others).enumerate() {
+    for (n, cursor) in NO_CURSORS.map(|text| json!(text)).into_iter().chain(others).enumerate() {
         have[format!("u{}", NOBODY - 1 - n as i64)] = cursor;
     }
     let count = have.as_object().map_or(0, serde_json::Map::len);
