@@ -43,8 +43,9 @@ use keys::KEYS;
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use settings::{
-    AdminAddress, Auth, Config, FriendsBecome, GroupHistory, GroupJoin, ListenAddress, LogBytes, LogDir, LogFormat,
-    LogLevels, LogSettings, LogTarget, Paced, PasswordCost, PresenceShown, Recorded, TlsFiles, TlsPaths, TlsUse,
+    AdminAddress, Auth, Config, FriendsBecome, GivenSetting, GroupHistory, GroupJoin, ListenAddress, LogBytes, LogDir,
+    LogFormat, LogLevels, LogSettings, LogTarget, Paced, PasswordCost, PresenceShown, Recorded, TlsFiles, TlsPaths,
+    TlsUse,
 };
 pub use sites::{HostName, Hosts, Origin, Origins};
 use spelling::nearest;
@@ -143,6 +144,8 @@ fn command() -> clap::Command {
         .override_usage(USAGE)
         .after_help(AFTER_HELP)
         .disable_help_subcommand(true)
+        .next_line_help(true)
+        .term_width(HELP_WIDTH)
         // "-1" is then a value, and refused as out of bounds.
         .allow_negative_numbers(true)
         .arg(Arg::new("IP").required(true).help("Address to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all"))
@@ -224,24 +227,37 @@ fn apply_options(config: &mut Config, matches: &ArgMatches) -> Result<(), Config
 
 const CONFIG: &str = "config";
 const DEFAULT_FILE: &str = "server.cnf";
+const HELP_WIDTH: usize = 80;
 const AFTER_HELP: &str = "\
-A setting comes from its option, else from the environment (RAYBOX_IDLE_TIMEOUT for --idle-timeout), else from the
-file server.cnf in the working directory (idle_timeout=20m, # begins a comment), else it has its default.
-TIME is 500ms, 10s, 20m or 24h, a bare number is seconds. SIZE is in bytes, or in KiB or MiB with k or m.
-A file mysql.cnf in the working directory makes this a server on MySQL or MariaDB, redis.cnf a node of a cluster.
+A setting comes from its option, else from the environment (RAYBOX_IDLE_TIMEOUT
+for --idle-timeout), else from the file server.cnf in the working directory
+(idle_timeout=20m, # begins a comment), else it has its default.
+TIME is 500ms, 10s, 20m or 24h, a bare number is seconds. SIZE is in bytes, or
+in KiB or MiB with k or m. A file mysql.cnf in the working directory makes this
+a server on MySQL or MariaDB, redis.cnf a node of a cluster.
 
 Examples:
-  server 0.0.0.0 6000                                 listen on all IPv4 addresses
-  server :: 6000 --data /var/lib/raybox               all addresses, the database in a folder of its own
-  server 127.0.0.1 0 --auth compat --log-level debug  any free port, for old load tests
-  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf  two event loops, the rest from my.cnf
+  server 0.0.0.0 6000
+      listens on all IPv4 addresses
+  server :: 6000 --data /var/lib/raybox
+      listens on all addresses, with its database in a folder of its own
+  server 127.0.0.1 0 --auth compat --log-level debug
+      listens on any free port, for old load tests
+  RAYBOX_LOOPS=2 server 0.0.0.0 6000 --config my.cnf
+      has two event loops, and the rest from my.cnf
 
-Commands:
-  server health [ADDRESS]                      asks a running server whether it is ready, at the address of its key admin
-  server migrate [--dry-run]                   brings the tables of the database in mysql.cnf up to date
-  server copy --from raybox.db --to mysql.cnf  copies the data of a single server into that database
-  server compact [FILE]                        shrinks raybox.db to its content, while its server is stopped
-Their exit code is 0, 1 when not healthy or not finished, 2 when refused. The last three explain themselves with --help.";
+Commands, which explain themselves with --help:
+  server check IP PORT [OPTIONS]
+      shows which settings a start would have, and what would prevent it
+  server health [ADDRESS]
+      asks a running server whether it is ready
+  server migrate [--dry-run]
+      brings the tables of the database in mysql.cnf up to date
+  server copy --from raybox.db --to mysql.cnf
+      copies the data of a single server into that database
+  server compact [FILE]
+      shrinks raybox.db to its content, while its server is stopped
+Their exit code is 0, 1 when not healthy or not finished, 2 when refused.";
 
 #[cfg(test)]
 mod tests {
@@ -434,9 +450,14 @@ mod tests {
     fn help_lists_every_key_with_its_default() {
         let Ok(Invocation::Print(help)) = load("--help", &[]) else { panic!("expected a text") };
         for key in KEYS {
-            let line = help.lines().find(|line| line.contains(&format!("--{} <", key.option()))).unwrap_or_default();
-            assert!(line.ends_with(&format!("[default: {}]", key.default)), "{}: {line}", key.name);
+            let mut lines = help.lines().skip_while(|line| !line.contains(&format!("--{} <", key.option())));
+            lines.next();
+            let words: Vec<&str> =
+                lines.take_while(|line| line.starts_with("          ")).flat_map(str::split_whitespace).collect();
+            let text = words.join(" ");
+            assert!(text.ends_with(&format!("[default: {}]", key.default)), "{}: {text}", key.name);
         }
+        assert_eq!(help.lines().find(|line| line.chars().count() > HELP_WIDTH), None);
         let Ok(Invocation::Print(version)) = load("--version", &[]) else { panic!("expected a text") };
         assert_eq!(version, format!("raybox {}\n", env!("CARGO_PKG_VERSION")));
     }
@@ -455,7 +476,9 @@ mod tests {
         let in_force: String = settings.join("\n");
         let folder = Folder::with("sample", "server.cnf", &in_force);
         let address = "[::1]:1".parse().unwrap();
-        let loaded = config(load_in(&folder.0, "::1 1", &[]));
+        let mut loaded = config(load_in(&folder.0, "::1 1", &[]));
+        assert_eq!(loaded.given.len(), KEYS.len());
+        loaded.given.clear();
         assert_eq!(format!("{loaded:?}"), format!("{:?}", Config::with_defaults(address)));
     }
 }

@@ -28,7 +28,7 @@ use raybox::bus::redis::RedisBus;
 use raybox::config::{Auth, Config, Invocation, LogTarget};
 use raybox::operation::admin::Admin;
 use raybox::operation::certificates::CertificateFiles;
-use raybox::operation::commands::{CommandError, compact, copy, health, migrate};
+use raybox::operation::commands::{CommandError, check, compact, copy, health, migrate};
 use raybox::operation::health::{Checks, Health};
 use raybox::operation::logging::{self, LogControl, LogGuard};
 use raybox::operation::resources::{self, Descriptors};
@@ -43,6 +43,7 @@ use raybox::web;
 fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("health") => return check_health(),
+        Some("check") => return end(check::run(env::args_os(), env::vars_os(), Path::new("."))),
         Some("migrate") => return end(migrate::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
         Some("compact") => return end(compact::run(env::args_os().skip(1), Path::new("."))),
         Some("copy") => return end(copy::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
@@ -73,10 +74,14 @@ fn main() -> ExitCode {
 fn check_health() -> ExitCode {
     let arguments: Vec<String> = env::args_os().skip(2).map(|text| text.to_string_lossy().into_owned()).collect();
     let outcome = match arguments.as_slice() {
+        [help] if help == "--help" || help == "-h" => {
+            print(health::HELP);
+            return ExitCode::SUCCESS;
+        }
         [] => health::run(&env::var("RAYBOX_ADMIN").unwrap_or_else(|_| health::DEFAULT_ADDRESS.to_owned())),
         [address] => health::run(address),
         _ => {
-            complain("health takes one address; usage: server health [ADDRESS]");
+            complain("health takes one address; usage: server health [ADDRESS], see --help");
             return ExitCode::from(2);
         }
     };
@@ -310,7 +315,7 @@ fn read_again(before: &Config, log: &LogControl) {
     };
     log.set_levels(&now.log.level);
     now.log.level = before.log.level.clone();
-    now.notes = before.notes.clone();
+    (now.notes, now.given) = (before.notes.clone(), before.given.clone());
     if now == *before {
         info!("the log file was opened again, and log_level was read again");
     } else {

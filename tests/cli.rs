@@ -198,7 +198,7 @@ fn health_is_told_by_the_exit_code() {
         assert!(end.stderr[0].starts_with(&format!("server: health: no answer from {closed}: ")), "{end:?}");
     }
     let line = sandbox.refused("health 127.0.0.1:1 127.0.0.1:2", &[]);
-    assert_eq!(line, "server: health takes one address; usage: server health [ADDRESS]");
+    assert_eq!(line, "server: health takes one address; usage: server health [ADDRESS], see --help");
 }
 
 #[test]
@@ -297,7 +297,8 @@ fn a_server_says_what_it_is_and_stops_when_told() {
         let address = address(&banner).to_owned();
         assert!(address.starts_with("127.0.0.1:") && !address.ends_with(":0"), "{banner}");
         assert!(
-            banner.contains(", store SQLite ") && banner.contains("raybox.db, bus in-process, auth strict"),
+            banner.contains(", store SQLite ")
+                && banner.contains("raybox.db (new, empty), bus in-process, auth strict"),
             "{banner}"
         );
         assert!(banner.ends_with(", log ./logs"), "{banner}");
@@ -435,6 +436,58 @@ fn a_log_folder_that_cannot_be_made_does_not_stop_the_server() {
     assert!(end.stderr[0].starts_with("cannot write the log to file/logs/"), "{end:?}");
     assert_eq!(end.stderr.iter().filter(|line| line.contains("cannot write")).count(), 1, "{end:?}");
     assert!(end.stderr.iter().any(|line| line.ends_with(" main server: stopped")), "{end:?}");
+}
+
+#[test]
+fn check_says_what_a_start_would_have_and_changes_nothing() {
+    let sandbox = Sandbox::new();
+    sandbox.write("server.cnf", "loops=3\nworkers=5\n");
+    let check = |args: &str| sandbox.start(&format!("check {args}"), &[("RAYBOX_WORKERS", "6")]).end();
+    let end = check("127.0.0.1 0 --idle-timeout 5m");
+    let text = end.stdout.join("\n");
+    assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{end:?}");
+    for line in [
+        "  loops=3 (server.cnf, line 1)",
+        "  workers=5 (server.cnf, line 2, but environment variable RAYBOX_WORKERS takes precedence)",
+        "  workers=6 (environment variable RAYBOX_WORKERS)",
+        "  idle_timeout=5m (option --idle-timeout)",
+        "  ok      data: no raybox.db in .: the start makes an empty one",
+        "  ok      log: ./logs",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    let files: Vec<_> = fs::read_dir(sandbox.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(files, ["server.cnf"]);
+
+    // Beside a running server, and with other problems.
+    let (process, banner) = sandbox.serve("127.0.0.1 0", &[]);
+    let port = address(&banner).rsplit(':').next().unwrap().to_owned();
+    let end = check(&format!("127.0.0.1 {port} --tls-cert nothing.pem --log-dir server.cnf/logs"));
+    assert_eq!(
+        (end.code, end.stderr.as_slice()),
+        (Some(1), ["server: check: 4 problems, see above".to_owned()].as_slice())
+    );
+    let problems: Vec<&str> = end
+        .stdout
+        .iter()
+        .filter_map(|line| line.strip_prefix("  PROBLEM ")?.split_once(':').map(|(what, _)| what))
+        .collect();
+    assert_eq!(problems, ["address", "data", "log", "tls"], "{end:?}");
+    process.stop();
+    assert_eq!(check("127.0.0.1 0 --loops many").code, Some(2));
+    assert!(check("--help").stdout.join("\n").contains("Usage: server check IP PORT"));
+}
+
+#[test]
+fn every_command_explains_itself_within_80_columns() {
+    let sandbox = Sandbox::new();
+    for command in ["", "check", "health", "migrate", "copy", "compact"] {
+        let end = sandbox.start(&format!("{command} --help"), &[]).end();
+        assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{command}: {end:?}");
+        assert!(end.stdout.iter().any(|line| line.starts_with("Usage: server")), "{command}: {end:?}");
+        let wide: Vec<_> = end.stdout.iter().filter(|line| line.chars().count() > 80).collect();
+        assert!(wide.is_empty(), "{command}: {wide:#?}");
+    }
 }
 
 #[test]

@@ -99,7 +99,7 @@ fn a_database_of_another_kind_is_refused_in_one_line() {
         "server: migrate: there is no mysql.cnf here; name one with --mysql FILE"
     );
     let line = workplace.refused(&["migrate", "--frce"]);
-    assert!(line.contains("'--frce'") && line.contains("usage: server migrate [--mysql FILE]"), "{line}");
+    assert!(line.contains("'--frce'") && line.contains("usage: server migrate [OPTIONS]"), "{line}");
     workplace.write("here.cnf", &newer.cnf().replace(newer.password(), "wrong"));
     let line = workplace.refused(&["migrate", "--mysql", "here.cnf"]);
     assert!(line.contains("here.cnf, ") && line.contains("correct the keys username and password"), "{line}");

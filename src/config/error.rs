@@ -107,6 +107,16 @@ pub enum SettingSource {
     Line(PathBuf, usize),
 }
 
+impl SettingSource {
+    /// The place of the setting with this name there: "option --loops", "server.cnf, line 3".
+    pub(super) fn with(&self, name: &str) -> String {
+        match self {
+            SettingSource::Line(path, line) => format!("{}, line {line}", path.display()),
+            _ => format!("{self} {name}"),
+        }
+    }
+}
+
 impl fmt::Display for SettingSource {
     /// Can be followed by the setting's name: "option --loops", "server.cnf, line 3: key loops".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -188,4 +198,4 @@ impl Error for ConfigError {
 }
 
 /// The usage of the program, on one line.
-pub(super) const USAGE: &str = "server IP PORT [OPTIONS], or server health, compact, migrate or copy";
+pub(super) const USAGE: &str = "server IP PORT [OPTIONS], or server COMMAND";

@@ -23,8 +23,9 @@ pub fn config(data: &[u8]) {
         let read = |text: &str| {
             let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());
             apply(&mut config, Path::new(file), text).map(|()| {
-                // The notes contain line numbers.
+                // Both contain line numbers.
                 config.notes.clear();
+                config.given.clear();
                 format!("{config:?}")
             })
         };

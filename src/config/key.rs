@@ -9,8 +9,8 @@ use super::error::{ConfigError, SettingSource};
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
 use super::settings::{
-    AdminAddress, Auth, Config, LogBytes, LogDir, LogFormat, LogLevels, LogTarget, Paced, PasswordCost, PresenceShown,
-    Recorded, TlsPaths, TlsUse,
+    AdminAddress, Auth, Config, GivenSetting, LogBytes, LogDir, LogFormat, LogLevels, LogTarget, Paced, PasswordCost,
+    PresenceShown, Recorded, TlsPaths, TlsUse,
 };
 use super::sites::{Hosts, Origins};
 use super::values::{
@@ -248,11 +248,13 @@ pub(super) fn apply(
     name: &str,
     place: impl FnOnce() -> SettingSource,
 ) -> Result<(), ConfigError> {
-    if key.set(config, value) {
+    let value = value.to_owned();
+    if key.set(config, &value) {
+        let place = place().with(name);
+        config.given.push(GivenSetting { key: key.name, value, place });
         return Ok(());
     }
-    let (name, value) = (name.to_owned(), value.to_owned());
-    Err(ConfigError::BadValue { place: place(), name, value, allowed: key.allowed() })
+    Err(ConfigError::BadValue { place: place(), name: name.to_owned(), value, allowed: key.allowed() })
 }
 
 /// The names of all variables begin with it.

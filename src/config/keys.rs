@@ -469,10 +469,10 @@ mod tests {
             let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
-        // The address, the contents of the two files and the notes are not keys. The cost has a
+        // The address, the contents of the two files, the notes and what was given are not keys. The cost has a
         // line for each of its three fields, the levels for their two, and these two and the log have
         // two for their braces.
-        assert_eq!(plain.lines().count(), 2 + 4 + (KEYS.len() - 2) + 5 + 4 + 2);
+        assert_eq!(plain.lines().count(), 2 + 5 + (KEYS.len() - 2) + 5 + 4 + 2);
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub struct Config {
     pub redis: Option<RedisSettings>,
     /// Warnings for the operator that do not prevent the start, one line each.
     pub notes: Vec<String>,
+    /// The settings that do not have their defaults because somebody has given them, in the order
+    /// in which they took effect.
+    pub given: Vec<GivenSetting>,
     /// Whether a connection must be logged in as the user it acts as.
     pub auth: Auth,
     /// Event loops, one thread each.
@@ -167,6 +170,17 @@ impl Default for ListenAddress {
     fn default() -> ListenAddress {
         ListenAddress(SocketAddr::from(([0, 0, 0, 0], 0)))
     }
+}
+
+/// A setting that was given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenSetting {
+    /// Its key.
+    pub key: &'static str,
+    /// The value as given.
+    pub value: String,
+    /// Where: "option --loops", "server.cnf, line 3".
+    pub place: String,
 }
 
 /// The users that a connection may act as.

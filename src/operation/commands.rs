@@ -1,5 +1,6 @@
 //! The commands other than serving, each run as `server COMMAND`.
 
+pub mod check;
 pub mod compact;
 pub mod copy;
 pub mod health;
@@ -58,7 +59,7 @@ fn arguments(
     usage: &str,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Option<ArgMatches>, CommandError> {
-    match command.try_get_matches_from(arguments) {
+    match command.next_line_help(true).term_width(80).try_get_matches_from(arguments) {
         Ok(matches) => Ok(Some(matches)),
         Err(answer) if !answer.use_stderr() => {
             say(answer.to_string().trim_end());

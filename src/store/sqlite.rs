@@ -54,8 +54,19 @@ use super::{Database, StoreCallback, StoreError};
 /// leaves a single file without a log.
 pub struct SqliteStore {
     file: PathBuf,
+    /// There was no such file before.
+    is_new: bool,
     condition: Arc<Condition>,
     live: Late,
+}
+
+/// Looks at the database in this folder without a change: its bytes, `None` if there is none.
+///
+/// # Errors
+///
+/// It is in use, or cannot be read.
+pub fn look(data_dir: &Path) -> Result<Option<u64>, SqliteOpenError> {
+    guard::look(&data_dir.join(open::STORE.name))
 }
 
 impl SqliteStore {
@@ -75,15 +86,18 @@ impl SqliteStore {
     /// holds the file.
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, SqliteOpenError> {
         let file = data_dir.join(open::STORE.name);
+        let is_new = !file.exists();
         let condition = Arc::new(Condition::new(file.display().to_string()));
         let live = Late::open(data_dir, busy_timeout, condition.clone())?;
-        Ok(SqliteStore { file, condition, live })
+        Ok(SqliteStore { file, is_new, condition, live })
     }
 }
 
 impl Database for SqliteStore {
     fn describe(&self) -> String {
-        format!("SQLite {}", self.file.display())
+        // An operator who has named the wrong folder should see that at once.
+        let new = if self.is_new { " (new, empty)" } else { "" };
+        format!("SQLite {}{new}", self.file.display())
     }
 
     fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {

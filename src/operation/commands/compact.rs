@@ -40,7 +40,8 @@ fn command() -> clap::Command {
 
 const USAGE: &str = "server compact [FILE]";
 const AFTER_HELP: &str = "\
-The server does this by itself, a little at a time. Only if an earlier version made the file, run this command once.
-Meanwhile the disk needs room for two more files of its size. If it is interrupted, nothing is lost: run it again.
+The server does this by itself, a little at a time. Only if an earlier version
+made the file, run this command once. Meanwhile the disk needs room for two
+more files of its size. If it is interrupted, nothing is lost: run it again.
 
 Exit code: 0 done, 2 refused and nothing changed.";

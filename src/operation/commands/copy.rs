@@ -297,12 +297,15 @@ fn command() -> clap::Command {
 
 const USAGE: &str = "server copy --from FILE --to FILE";
 const AFTER_HELP: &str = "\
-The database must hold the tables (server migrate --mysql FILE makes them), and no data other than an interrupted copy
-of the same file: if a copy was interrupted, run the command again. A complete copy is compared and left as it is. The
-file of --from is not changed. Users are copied last, so nobody can log in before everything else is there. It needs
-the rights SELECT, INSERT, CREATE and ALTER on the database.
+The database must hold the tables (server migrate --mysql FILE makes them), and
+no data other than an interrupted copy of the same file: if a copy was
+interrupted, run the command again. A complete copy is compared and left as it
+is. The file of --from is not changed. Users are copied last, so nobody can log
+in before everything else is there. It needs the rights SELECT, INSERT, CREATE
+and ALTER on the database.
 
-Exit code: 0 done or nothing to do, 1 not finished, 2 refused and nothing copied.";
+Exit code: 0 done or nothing to do, 1 not finished, 2 refused and nothing
+copied.";
 
 const BATCH_ROWS: usize = 512;
 const BATCH_BYTES: usize = 1 << 20;

@@ -232,19 +232,24 @@ fn command() -> clap::Command {
         .arg(flag("force", "Go on even though nodes of the reference server are connected to Redis"))
 }
 
-const USAGE: &str = "server migrate [--mysql FILE] [--redis FILE] [--reset-states] [--dry-run] [--force]";
+const USAGE: &str = "server migrate [OPTIONS]";
 const AFTER_HELP: &str = "\
-It shows all changes before it makes the first one; --dry-run stops there. Make a backup: the changes cannot be
-undone. If it is interrupted, run it again. It needs the rights SELECT, INSERT, CREATE and ALTER on the database.
-Nodes of the reference server must be stopped: they cannot check hashed passwords. Nodes of this server may keep
-running; while the database rewrites a table, messages that must be stored are refused, and their senders get an
-error. Restart them afterwards.
+It shows all changes before it makes the first one; --dry-run stops there. Make
+a backup: the changes cannot be undone. If it is interrupted, run it again. It
+needs the rights SELECT, INSERT, CREATE and ALTER on the database. Nodes of the
+reference server must be stopped: they cannot check hashed passwords. Nodes of
+this server may keep running; while the database rewrites a table, messages
+that must be stored are refused, and their senders get an error. Restart them
+afterwards.
 
-With --reset-states it changes no table. A reference server that stops leaves its users online, and while another one
-runs, messages for them are lost. All users who are online on no node of this server are set to offline. That includes
-the users of reference servers that still run: messages for them are stored until they log in again.
+With --reset-states it changes no table. A reference server that stops leaves
+its users online, and while another one runs, messages for them are lost. All
+users who are online on no node of this server are set to offline. That
+includes the users of reference servers that still run: messages for them are
+stored until they log in again.
 
-Exit code: 0 done or nothing to do, 1 not finished, 2 refused and nothing changed.";
+Exit code: 0 done or nothing to do, 1 not finished, 2 refused and nothing
+changed.";
 
 const ABOUT_OTHERS: &str = "Servers of this version may go on, though what they write is refused while a table is \
                             rewritten; restart them afterwards.";

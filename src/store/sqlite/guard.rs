@@ -94,6 +94,28 @@ impl Guard {
     }
 }
 
+/// Looks at a database without a change: its bytes, `None` if there is none.
+///
+/// # Errors
+///
+/// It is in use, or cannot be read.
+pub(super) fn look(database: &Path) -> Result<Option<u64>, SqliteOpenError> {
+    let bytes = match fs::metadata(database) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(cause) => return Err(refused_by_system(database, cause)),
+    };
+    // Read only: flock(2) does not mind, and a lock that is not there is not created.
+    if let Ok(mut lock) = File::open(beside(database, ".lock"))
+        && let Err(TryLockError::WouldBlock) = lock.try_lock()
+    {
+        let mut text = String::new();
+        let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+        return Err(SqliteOpenError::InUse { file: database.to_owned(), pid });
+    }
+    Ok(Some(bytes))
+}
+
 /// Takes the lock beside the database. The PID in it is only for the error message. The file stays:
 /// if it were deleted, two servers could hold locks on two files of one name.
 fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
