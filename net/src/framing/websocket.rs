@@ -23,6 +23,7 @@
 //! breaks the protocol ends the connection with the code of RFC 6455, 7.4.1.
 
 use super::codec::is_one_object;
+use super::flat::unmask;
 use super::found::{Ending, FoundItem, Notice, Piece, Wrapping};
 
 /// Finds messages. It stores none of their bytes.
@@ -34,7 +35,8 @@ pub(crate) struct WebSocketReader {
     begun: Option<Begun>,
     /// A frame or a message is incomplete.
     is_inside: bool,
-    notice: Option<Notice>,
+    /// Behind a pointer, because most connections never have one.
+    notice: Option<Box<Notice>>,
 }
 
 /// An unfinished message, whose text so far is at the front.
@@ -79,7 +81,41 @@ impl WebSocketReader {
         WebSocketReader { state: WsState::Between, message_bytes_max, begun: None, is_inside: false, notice: None }
     }
 
+    #[inline]
     pub(super) fn find(&mut self, bytes: &mut [u8]) -> FoundItem {
+        match self.flat_message(bytes) {
+            Some(piece) => FoundItem::Frame(piece),
+            None => self.find_any(bytes),
+        }
+    }
+
+    /// Most of what comes: a message in one frame, which is one flat object in ASCII. Others are only
+    /// unmasked, if that.
+    #[inline]
+    fn flat_message(&mut self, bytes: &mut [u8]) -> Option<Piece> {
+        if !matches!(self.state, WsState::Between) || self.begun.is_some() {
+            return None;
+        }
+        let (head, len, key) = match *bytes {
+            [WHOLE_TEXT, len @ MASKED..=0xfd, a, b, c, d, ..] => (6, usize::from(len & !MASKED), [a, b, c, d]),
+            [WHOLE_TEXT, 0xfe, high, low, a, b, c, d, ..] => {
+                (8, usize::from(u16::from_be_bytes([high, low])), [a, b, c, d])
+            }
+            _ => return None,
+        };
+        let text = bytes.get_mut(head..head + len).filter(|text| text.len() <= self.message_bytes_max as usize)?;
+        let seen = unmask(text, key);
+        if !(seen.is_flat && seen.is_ascii) {
+            // It is looked at again, and has no mask any more.
+            bytes[head - 4..head].fill(0);
+            return None;
+        }
+        self.state = WsState::Frame { head: head as u32, len: len as u32, tail: 0 };
+        self.is_inside = false;
+        Some(Piece { head, len, tail: 0 })
+    }
+
+    fn find_any(&mut self, bytes: &mut [u8]) -> FoundItem {
         if let Some(item) = self.state.item() {
             return item;
         }
@@ -169,7 +205,7 @@ impl WebSocketReader {
             PING => {
                 let mut answer = vec![LAST | PONG, payload.len() as u8];
                 answer.extend_from_slice(payload);
-                self.notice = Some(Notice::Answer(answer));
+                self.notice = Some(Box::new(Notice::Answer(answer)));
                 None
             }
             CLOSE => Some(match code_of(payload) {
@@ -183,13 +219,19 @@ impl WebSocketReader {
     /// The connection is over, and its client is told this code.
     fn end(&mut self, ending: Ending, code: u16) -> FoundItem {
         (self.state, self.is_inside) = (WsState::Ended(ending), false);
-        self.notice = Some(Notice::EndsWith(code));
+        self.notice = Some(Box::new(Notice::EndsWith(code)));
         FoundItem::Ended(ending)
     }
 
     #[inline]
     pub(super) fn notice(&mut self) -> Option<Notice> {
-        self.notice.take()
+        if self.notice.is_none() { None } else { self.notice.take().map(|notice| *notice) }
+    }
+
+    /// Whether it is before a message of which nothing was looked at.
+    #[inline]
+    pub(super) fn awaits_bytes(&self) -> bool {
+        matches!(self.state, WsState::Between) && self.begun.is_none() && !self.is_inside
     }
 
     #[inline]
@@ -285,19 +327,6 @@ impl Head {
     }
 }
 
-/// Removes the mask, which is 4 bytes over and over.
-fn unmask(bytes: &mut [u8], key: [u8; 4]) {
-    let [a, b, c, d] = key;
-    let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-    let (chunks, rest) = bytes.as_chunks_mut::<8>();
-    for chunk in chunks {
-        *chunk = (u64::from_ne_bytes(*chunk) ^ wide).to_ne_bytes();
-    }
-    for (byte, key) in rest.iter_mut().zip(key.iter().cycle()) {
-        *byte ^= key;
-    }
-}
-
 /// The code that answers the payload of a close: the client's own, or that of its violation.
 fn code_of(payload: &[u8]) -> Result<u16, u16> {
     match payload {
@@ -321,27 +350,27 @@ pub(crate) struct WebSocketWriter {
 }
 
 impl WebSocketWriter {
+    #[inline]
     pub(super) fn wrap(&mut self, text: &[u8], out: &mut Vec<u8>) -> Wrapping {
-        let mut head = [LAST | TEXT, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        let len = match text.len() {
+        out.reserve(HEAD_BYTES_MAX + text.len());
+        let head = match text.len() {
             len @ ..126 => {
-                head[1] = len as u8;
+                out.extend_from_slice(&[WHOLE_TEXT, len as u8]);
                 2
             }
             len @ ..0x1_0000 => {
-                head[1] = 126;
-                head[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+                let [high, low] = (len as u16).to_be_bytes();
+                out.extend_from_slice(&[WHOLE_TEXT, 126, high, low]);
                 4
             }
             len => {
-                head[1] = 127;
-                head[2..].copy_from_slice(&(len as u64).to_be_bytes());
+                out.extend_from_slice(&[WHOLE_TEXT, 127]);
+                out.extend_from_slice(&(len as u64).to_be_bytes());
                 10
             }
         };
-        out.extend_from_slice(&head[..len]);
         out.extend_from_slice(text);
-        Wrapping { head: len as u8, tail: 0 }
+        Wrapping { head, tail: 0 }
     }
 
     /// The first code counts.
@@ -364,10 +393,14 @@ const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
+/// A message of text in one frame begins with this.
+const WHOLE_TEXT: u8 = LAST | TEXT;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
+/// The longest head of a frame that is not masked.
+const HEAD_BYTES_MAX: usize = 10;
 /// The longest payload of a control frame.
 const CONTROL_BYTES_MAX: u8 = 125;
 /// The gap may be this much longer than the text.
