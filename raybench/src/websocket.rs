@@ -1,5 +1,6 @@
 //! [`WebSocket`]: the client's end of RFC 6455 for frames that are lines.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -74,19 +75,15 @@ impl WebSocket {
             if self.stage == Stage::Ended {
                 return Ok(0);
             }
-            let kept = self.raw.len();
-            self.raw.resize(kept + READ_BYTES, 0);
-            let got = socket.read(&mut self.raw[kept..]);
-            self.raw.truncate(kept + got.as_ref().map_or(0, |count| *count));
-            if got? == 0 {
+            let count = SCRATCH.with_borrow_mut(|scratch| {
+                let count = socket.read(scratch)?;
+                self.take_in(&scratch[..count])?;
+                io::Result::Ok(count)
+            })?;
+            if count == 0 {
                 return Ok(0);
             }
-            self.take_in()?;
             self.flush(socket).or_else(unless_full)?;
-            // An idle connection holds no memory.
-            if self.raw.is_empty() {
-                self.raw = Vec::new();
-            }
         }
     }
 
@@ -141,47 +138,64 @@ impl WebSocket {
         out.extend(mask);
         let at = out.len();
         out.extend_from_slice(payload);
-        for piece in out[at..].chunks_mut(4) {
-            piece.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
+        let wide = [mask; 2].as_flattened().try_into().map_or(0, u64::from_ne_bytes);
+        let (pieces, rest) = out[at..].as_chunks_mut::<8>();
+        for piece in pieces {
+            *piece = (u64::from_ne_bytes(*piece) ^ wide).to_ne_bytes();
         }
+        rest.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
     }
 
-    /// Looks at what has come.
-    fn take_in(&mut self) -> io::Result<()> {
+    /// Takes what has come, behind what is left of what came before.
+    fn take_in(&mut self, fresh: &[u8]) -> io::Result<()> {
+        if self.raw.is_empty() {
+            let taken = self.look_at(fresh)?;
+            self.raw.extend_from_slice(&fresh[taken..]);
+            return Ok(());
+        }
+        let mut raw = std::mem::take(&mut self.raw);
+        raw.extend_from_slice(fresh);
+        let taken = self.look_at(&raw)?;
+        // An idle connection holds no memory.
+        if taken < raw.len() {
+            raw.drain(..taken);
+            self.raw = raw;
+        }
+        Ok(())
+    }
+
+    /// Takes whole messages. Returns how many bytes they have.
+    fn look_at(&mut self, raw: &[u8]) -> io::Result<usize> {
         let mut at = 0;
         if self.stage == Stage::Opening {
-            match memchr::memmem::find(&self.raw, b"\r\n\r\n") {
+            match memchr::memmem::find(raw, b"\r\n\r\n") {
                 Some(end) => {
-                    check_answer(&self.raw[..end])?;
+                    check_answer(&raw[..end])?;
                     at = end + 4;
                     self.stage = Stage::Open;
                     self.out.append(&mut self.early);
                 }
-                None if self.raw.len() > HEAD_MAX => return Err(io::Error::other("the answer to GET /ws has no end")),
-                None => return Ok(()),
+                None if raw.len() > HEAD_MAX => return Err(io::Error::other("the answer to GET /ws has no end")),
+                None => return Ok(0),
             }
         }
         while self.stage == Stage::Open
-            && let Some((kind, payload, end)) = message(&self.raw[at..])
+            && let Some((kind, payload, end)) = message(&raw[at..])
         {
-            let payload = &self.raw[at..][payload..end];
+            let payload = &raw[at..][payload..end];
             match kind {
                 TEXT => {
                     self.lines.extend_from_slice(payload);
                     self.lines.push(b'\n');
                 }
-                PING => {
-                    let payload = payload.to_vec();
-                    self.push(PONG, &payload);
-                }
+                PING => self.push(PONG, payload),
                 PONG => {}
                 CLOSE => self.stage = Stage::Ended,
                 kind => return Err(io::Error::other(format!("a message of a WebSocket begins with {kind:#04x}"))),
             }
             at += end;
         }
-        self.raw.drain(..at);
-        Ok(())
+        Ok(at)
     }
 }
 
@@ -207,6 +221,11 @@ fn check_answer(head: &[u8]) -> io::Result<()> {
 
 const READ_BYTES: usize = 64 * 1024;
 
+thread_local! {
+    /// What one read of any socket brings.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -230,8 +249,7 @@ mod tests {
             socket.push(TEXT, b"early");
             assert!(socket.out.is_empty(), "nothing before the answer");
             for piece in sent.chunks(cut.min(sent.len())) {
-                socket.raw.extend_from_slice(piece);
-                socket.take_in().expect("it is right");
+                socket.take_in(piece).expect("it is right");
             }
             assert!(socket.lines == format!("{{}}\n{}\n{long}\n", "y".repeat(200)).as_bytes());
             assert_eq!(socket.stage, Stage::Ended);
@@ -246,7 +264,7 @@ mod tests {
     #[test]
     fn an_answer_without_a_websocket_is_told() {
         let mut socket = WebSocket::new(SocketAddr::from(([127, 0, 0, 1], 1)));
-        socket.raw.extend(b"HTTP/1.1 404 Not Found\r\n\r\n");
-        assert!(socket.take_in().expect_err("a 404").to_string().contains("404 Not Found"));
+        let answer = b"HTTP/1.1 404 Not Found\r\n\r\n";
+        assert!(socket.take_in(answer).expect_err("a 404").to_string().contains("404 Not Found"));
     }
 }
