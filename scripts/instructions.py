@@ -222,6 +222,52 @@ class Client:
         return self.lines(1)[0].decode()
 
 
+class WebSocketClient(Client):
+    """A connection whose lines are messages of a WebSocket."""
+
+    UPGRADE = (b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+    KEY = b"\x37\xfa\x21\x3d"
+
+    def __init__(self, server):
+        super().__init__(server)
+        self.socket.sendall(self.UPGRADE)
+        answer = b""
+        while not answer.endswith(b"\r\n\r\n"):
+            data = self.socket.recv(65536)
+            if not data:
+                raise Unmeasured("the server has closed a connection")
+            answer += data
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise Unmeasured(f"the server opens no WebSocket: {answer}")
+
+    def send(self, data):
+        self.socket.sendall(b"".join(self.masked(line) for line in data.splitlines()))
+
+    def masked(self, payload):
+        length = bytes((128 + len(payload),)) if len(payload) < 126 else b"\xfe" + len(payload).to_bytes(2, "big")
+        return b"\x81" + length + self.KEY + bytes(byte ^ self.KEY[at % 4] for at, byte in enumerate(payload))
+
+    def lines(self, count):
+        """Takes so many messages; they are all that was sent."""
+        lines = []
+        while len(lines) < count or self.received:
+            length = self.received[1] if len(self.received) > 1 else 127
+            if len(self.received) < 2 + length:
+                data = self.socket.recv(65536)
+                if not data:
+                    raise Unmeasured("the server has closed a connection")
+                self.received += data
+                continue
+            if self.received[0] != 0x81 or length > 125:
+                raise Unmeasured(f"this is no short text: {self.received[:16]}")
+            lines.append(self.received[2:2 + length])
+            self.received = self.received[2 + length:]
+        if len(lines) != count:
+            raise Unmeasured(f"the server sends more than {count} messages: {lines}")
+        return lines
+
+
 def expect_reply(reply, pattern):
     if not re.fullmatch(pattern, reply):
         raise Unmeasured(f"an unexpected reply: {reply}")
@@ -247,9 +293,9 @@ def log_in(client, user):
     expect_reply(reply, '{"errno":200,"msgType":200}')
 
 
-def logged_in(server, user):
+def logged_in(server, user, kind=Client):
     """A user on a new connection."""
-    client = Client(server)
+    client = kind(server)
     log_in(client, user)
     server.threads.wait_asleep()
     return client
@@ -277,15 +323,20 @@ def play_chat(server):
     return play
 
 
-def play_window(server):
+def play_window(server, kind=Client):
     """The same of many that arrive together."""
-    sender, recipient = logged_in(server, 1), logged_in(server, 2)
+    sender, recipient = logged_in(server, 1, kind), logged_in(server, 2, kind)
     frame = message(1, 2)
 
     def play():
         sender.send(frame * WINDOW)
         expect(recipient, frame, WINDOW)
     return play
+
+
+def play_socket(server):
+    """The same in WebSockets."""
+    return play_window(server, WebSocketClient)
 
 
 def play_group(server):
@@ -327,6 +378,7 @@ def play_refused(server):
 SCENARIOS = {
     "chat": (play_chat, 1000, 1),
     "window": (play_window, 100, WINDOW),
+    "socket": (play_socket, 100, WINDOW),
     "group": (play_group, 100, MEMBERS - 1),
     "kept": (play_kept, 200, 1),
     "refused": (play_refused, 1000, 1),
