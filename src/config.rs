@@ -255,6 +255,10 @@ Commands, which explain themselves with --help:
       brings the tables of the database in mysql.cnf up to date
   server copy --from raybox.db --to mysql.cnf
       copies the data of a single server into that database
+  server backup FILE
+      copies the data of a single server, which may run, into one file
+  server restore FILE
+      puts such a copy in the place of the data of a stopped server
   server compact [FILE]
       shrinks raybox.db to its content, while its server is stopped
 Their exit code is 0, 1 when not healthy or not finished, 2 when refused.";

@@ -28,7 +28,7 @@ use raybox::bus::redis::RedisBus;
 use raybox::config::{Auth, Config, Invocation, LogTarget};
 use raybox::operation::admin::Admin;
 use raybox::operation::certificates::CertificateFiles;
-use raybox::operation::commands::{CommandError, check, compact, copy, health, migrate};
+use raybox::operation::commands::{CommandError, backup, check, compact, copy, health, migrate};
 use raybox::operation::health::{Checks, Health};
 use raybox::operation::logging::{self, LogControl, LogGuard};
 use raybox::operation::resources::{self, Descriptors};
@@ -44,6 +44,8 @@ fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("health") => return check_health(),
         Some("check") => return end(check::run(env::args_os(), env::vars_os(), Path::new("."))),
+        Some("backup") => return end(backup::back_up(env::args_os().skip(1), env::vars_os(), Path::new("."))),
+        Some("restore") => return end(backup::restore(env::args_os().skip(1), env::vars_os(), Path::new("."))),
         Some("migrate") => return end(migrate::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),
         Some("compact") => return end(compact::run(env::args_os().skip(1), Path::new("."))),
         Some("copy") => return end(copy::run(env::args_os().skip(1), env::vars_os(), Path::new("."))),

@@ -481,7 +481,7 @@ fn check_says_what_a_start_would_have_and_changes_nothing() {
 #[test]
 fn every_command_explains_itself_within_80_columns() {
     let sandbox = Sandbox::new();
-    for command in ["", "check", "health", "migrate", "copy", "compact"] {
+    for command in ["", "backup", "check", "compact", "copy", "health", "migrate", "restore"] {
         let end = sandbox.start(&format!("{command} --help"), &[]).end();
         assert_eq!((end.code, end.stderr.len()), (Some(0), 0), "{command}: {end:?}");
         assert!(end.stdout.iter().any(|line| line.starts_with("Usage: server")), "{command}: {end:?}");
@@ -494,7 +494,10 @@ fn every_command_explains_itself_within_80_columns() {
 fn the_log_goes_to_stdout_if_that_is_wanted() {
     let sandbox = Sandbox::new();
     for (to, has_files) in [("stdout", false), ("both", true)] {
-        let (mut process, banner) = sandbox.serve(&format!("127.0.0.1 0 --log {to} --node-name n-1"), &[]);
+        let mut process = sandbox.start(&format!("127.0.0.1 0 --log {to} --node-name n-1"), &[]);
+        // The banner comes between the first lines of the log.
+        let mut next = || process.stdout.recv_timeout(PATIENCE).expect("a line");
+        let banner = std::iter::repeat_with(&mut next).find(|line| line.starts_with("raybox ")).unwrap_or_default();
         assert!(banner.ends_with("stdout"), "{banner}");
         process.signal("TERM");
         let end = process.end();

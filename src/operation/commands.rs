@@ -1,5 +1,6 @@
 //! The commands other than serving, each run as `server COMMAND`.
 
+pub mod backup;
 pub mod check;
 pub mod compact;
 pub mod copy;

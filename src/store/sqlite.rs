@@ -8,6 +8,7 @@
 //! power cut loses nothing that was acknowledged.
 
 mod accounts;
+mod backup;
 mod condition;
 mod contacts;
 mod conversations;
@@ -39,6 +40,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::backup::{BackupError, Content, back_up, restore};
 use self::condition::Condition;
 use self::late::Late;
 use self::open::BUSY_TIMEOUT;

@@ -28,7 +28,7 @@ pub(super) struct FileKind {
     pub(super) log: &'static str,
     pub(super) watch: &'static str,
     /// The mark of its files (`PRAGMA application_id`).
-    application_id: i64,
+    pub(super) application_id: i64,
     /// The versions of its schema in order; `PRAGMA user_version` counts those applied.
     migrations: &'static [&'static str],
     /// How a new file returns deleted space to the disk: immediately, or in small steps while the
@@ -79,7 +79,7 @@ pub(super) const SPOOL: FileKind = FileKind {
 };
 
 impl FileKind {
-    fn newest(&self) -> i64 {
+    pub(super) fn newest(&self) -> i64 {
         self.migrations.len() as i64
     }
 }

@@ -1,0 +1,177 @@
+//! `server backup` beside a server at work, and `server restore`: what is in the copy, what stays
+//! when something fails, and what clients see afterwards.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use serde_json::json;
+use testkit::level2::Level2Client;
+use testkit::{LONG_PATIENCE, TestClient, TestServer, Workplace, chat, offline_user, wait_until};
+
+/// Runs a command of the program in a folder; the developer's settings do not reach it.
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(arguments).current_dir(folder);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
+        command.env_remove(name);
+    }
+    command.output().expect("run the program")
+}
+
+/// The only line on stderr, of a command that ended with this code.
+fn refusal(output: &Output, code: i32) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(code), 1), "{output:?}");
+    text
+}
+
+/// What a command that succeeded said.
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stop(server: &mut TestServer) {
+    server.terminate();
+    assert!(server.wait_exit(LONG_PATIENCE).success());
+}
+
+/// A server that begins with what was restored from this file.
+fn restored(file: &Path) -> TestServer {
+    let mut server = TestServer::start();
+    stop(&mut server);
+    said(&run(server.folder(), &["restore", &file.to_string_lossy()]));
+    server.restart();
+    server
+}
+
+#[test]
+fn a_backup_of_a_server_at_work_has_everything_that_was_confirmed_before_it_began() {
+    let server = TestServer::start();
+    let mut ann = TestClient::connect(&server);
+    let a = ann.register("ann", "a");
+    let away = ann.register("away", "w");
+    ann.login(a, "a");
+    let (done, confirmed) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let place = Workplace::empty();
+    let mut backups = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                ann.send(&chat(a, away, &format!("{number:05} {}", "x".repeat(2000))));
+                // The answer confirms what was sent before.
+                ann.barrier();
+                confirmed.store(number + 1, Ordering::SeqCst);
+            }
+        });
+        wait_until("there is something", || confirmed.load(Ordering::SeqCst) > 200);
+        for number in 0..3 {
+            let file = place.path().join(format!("backup-{number}.db"));
+            let before = confirmed.load(Ordering::SeqCst);
+            let text = said(&run(server.folder(), &["backup", &file.to_string_lossy()]));
+            assert!(text.contains(" bytes, 2 users, "), "{text}");
+            backups.push((file, before));
+            wait_until("the server goes on", || confirmed.load(Ordering::SeqCst) > before + 50);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    for (file, before) in backups {
+        assert_eq!(fs::metadata(&file).expect("the copy").permissions().mode() & 0o777, 0o600);
+        assert!(!file.with_extension("db-wal").exists() && !file.with_extension("db.part").exists());
+        let server = restored(&file);
+        let mut client = TestClient::connect(&server);
+        client.login(away, "w");
+        let texts: Vec<String> =
+            client.fetch_all(away).iter().map(|one| one["msg"].as_str().expect("a text")[..5].to_owned()).collect();
+        let expected: Vec<String> = (0..texts.len()).map(|number| format!("{number:05}")).collect();
+        assert_eq!(texts, expected, "from the first on, without a hole");
+        assert!(texts.len() >= before, "{} of {before}", texts.len());
+    }
+}
+
+#[test]
+fn what_is_restored_replaces_everything_and_the_old_data_stay_beside_it() {
+    let mut server = TestServer::start();
+    let place = Workplace::empty();
+    let file = place.path().join("backup.db");
+    let path = file.to_string_lossy().into_owned();
+    let b = offline_user(&server, "bob");
+    let mut bob = Level2Client::enter(&server, "bob", b, "b1");
+    let notes = format!("u{b}");
+    bob.say(&notes, "saved");
+    said(&run(server.folder(), &["backup", &path]));
+    bob.say(&notes, "lost");
+    let mut stored = bob.leave();
+    let later = TestClient::connect(&server).register("later", "l");
+
+    let line = refusal(&run(server.folder(), &["restore", &path]), 2);
+    assert!(line.contains("in use") || line.contains("is used"), "{line}");
+    stop(&mut server);
+    let text = said(&run(server.folder(), &["restore", &path]));
+    assert!(text.contains("raybox.db.before-restore-1; delete them when all is well"), "{text}");
+    server.restart();
+
+    // The account is gone, and its id is not given again.
+    let mut client = TestClient::connect(&server);
+    assert_eq!(client.ask(&json!({"msgType": 1, "USERID": later, "password": "l"}))["errno"], 302);
+    assert!(client.register("another", "x") > later);
+    // A client of level 2 drops what is not there any more.
+    stored.allowed.resets = true;
+    let mut bob = Level2Client::resume(&server, "bob", "b1", stored);
+    bob.take("the reset", |frame| frame["msgType"] == 44 && frame["reset"] == true);
+    assert_eq!(bob.store.texts(&notes), ["saved"]);
+    drop(bob);
+
+    // Back to what was before the restore.
+    stop(&mut server);
+    let old = server.folder().join("raybox.db.before-restore-1");
+    said(&run(server.folder(), &["restore", &old.to_string_lossy()]));
+    assert!(server.folder().join("raybox.db.before-restore-2").exists());
+    server.restart();
+    TestClient::connect(&server).login(later, "l");
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_and_nothing_is_changed() {
+    let mut server = TestServer::start();
+    let a = TestClient::connect(&server).register("ann", "a");
+    let place = Workplace::empty();
+    let [file, damaged, foreign] = ["backup.db", "damaged.db", "foreign.db"].map(|name| place.path().join(name));
+    let run_with =
+        |server: &TestServer, command: &str, file: &Path| run(server.folder(), &[command, &file.to_string_lossy()]);
+    fs::write(&file, "precious").expect("write a file");
+    assert!(refusal(&run_with(&server, "backup", &file), 2).contains("exists; name a file that does not"));
+    assert_eq!(fs::read(&file).expect("it is there"), b"precious");
+    assert!(refusal(&run(place.path(), &["backup", "x.db"]), 2).contains("there is no "));
+    let line = refusal(&run_with(&server, "backup", Path::new("/proc/nowhere/x.db")), 1);
+    assert!(line.contains("No such file"), "{line}");
+
+    // A full disk: SIGXFSZ, which a limit raises and a disk does not, is ignored.
+    fs::remove_file(&file).expect("remove a file");
+    let script = format!("trap '' XFSZ; ulimit -f 8; exec {} backup {}", env!("CARGO_BIN_EXE_server"), file.display());
+    let output = Command::new("sh").args(["-c", &script]).current_dir(server.folder()).output().expect("run sh");
+    assert!(!refusal(&output, 1).is_empty());
+    assert_eq!(fs::read_dir(place.path()).expect("list").count(), 0, "nothing is left");
+
+    said(&run_with(&server, "backup", &file));
+    let mut bytes = fs::read(&file).expect("read the copy");
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0xff);
+    fs::write(&damaged, &bytes).expect("write a file");
+    fs::write(&foreign, "SQLite format 3 or not").expect("write a file");
+    stop(&mut server);
+    for wrong in [&damaged, &foreign, &place.path().join("missing.db")] {
+        let output = run_with(&server, "restore", wrong);
+        assert!(matches!(output.status.code(), Some(1 | 2)) && !output.stderr.is_empty(), "{output:?}");
+        assert!(!server.folder().join("raybox.db.before-restore-1").exists());
+    }
+    server.restart();
+    TestClient::connect(&server).login(a, "a");
+}
