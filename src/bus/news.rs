@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::{ConversationId, Seq, Tag};
+use crate::history::pump::{PumpEvent, Row};
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::MarkNews;
+use crate::protocol::level2::frames::{Committed, MarkNews};
 use crate::store::history::DeviceId;
 
 /// One piece of news.
@@ -45,10 +46,20 @@ pub enum DeviceEnd {
 pub struct CommittedFrame {
     /// The conversation.
     pub conv: ConversationId,
-    /// Its number.
-    pub seq: Seq,
+    /// Its place.
+    pub at: Committed,
+    /// The tag of the message before it, if that is known.
+    pub before: Option<Tag>,
     /// Its sender.
     pub from: UserId,
     /// The 42.
     pub frame: Arc<str>,
+}
+
+impl CommittedFrame {
+    /// What a connection is told of it.
+    pub fn push(&self) -> PumpEvent {
+        let CommittedFrame { conv, at, before, from, frame } = self;
+        PumpEvent::Push { conv: *conv, row: Row { at: *at, from: *from, frame: frame.clone() }, before: *before }
+    }
 }

@@ -63,6 +63,12 @@ impl ShownMarks {
         self.is_open = true;
     }
 
+    /// The history of a conversation is lost, and the marks with it: those that come are lower.
+    pub(super) fn forget(&mut self, conv: ConversationId) {
+        self.known.retain(|known| known.conv != conv);
+        self.held.retain(|(held, _), _| *held != conv);
+    }
+
     /// A 49 was read.
     pub(super) fn asks(&mut self, ticket: Ticket, conv: ConversationId) {
         self.open.push_back((ticket, conv));

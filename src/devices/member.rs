@@ -460,9 +460,10 @@ impl Member {
                     let overview = self.overview.take().unwrap_or_default();
                     effects.push(MemberEffect::Do(MemberTask::Overview(overview)));
                 }
-                Command::Read { conv, from, to, is_new } => {
-                    effects.push(MemberEffect::Do(MemberTask::Read { conv, from, to, is_new }));
+                Command::Read { conv, from, to, is_new, written } => {
+                    effects.push(MemberEffect::Do(MemberTask::Read { conv, from, to, is_new, written }));
                 }
+                Command::Lost(conv) => self.marks.forget(conv),
                 Command::Pause => self.retry_later(Retry::Pump, effects),
                 Command::StopRequests => self.takes_requests = false,
                 Command::TakeRequests => self.takes_requests = true,

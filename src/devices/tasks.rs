@@ -45,6 +45,8 @@ pub enum MemberTask {
         to: Option<Seq>,
         /// Nothing of the conversation was written.
         is_new: bool,
+        /// A message that was written: its tag is wanted.
+        written: Option<Seq>,
     },
     /// Answer a 48.
     Page(Ticket, Option<Rid>, ConversationName, PageAsk, u32),

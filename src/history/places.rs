@@ -1,6 +1,8 @@
-//! [`ShownPlaces`]: how far each conversation has been written, in 16 bytes a conversation.
+//! [`ShownPlaces`]: how far each conversation has been written, and which message that was, in 24 bytes
+//! a conversation.
 
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::{ConversationId, Seq, Tag};
+use crate::protocol::level2::frames::Committed;
 
 /// How far conversations have been written to one connection: a sorted list.
 #[derive(Debug, Default)]
@@ -12,6 +14,10 @@ pub(super) struct ShownPlace {
     pub(super) conv: ConversationId,
     /// The last number written, shifted, and the marks.
     packed: u64,
+    /// The tag of the last message, if it is known.
+    tag: Tag,
+    /// The lower half of its time: enough to compare times that are less than 24 days apart.
+    time: u32,
 }
 
 /// What else is known of a conversation.
@@ -29,14 +35,23 @@ pub(super) enum PlaceMark {
     Fresh = 16,
     /// The last thing written is a 44: the message with the number was not.
     Moved = 32,
+    /// The tag and the time are those of the message with the number.
+    Known = 64,
 }
 
-const MARK_BITS: u32 = 6;
+const MARK_BITS: u32 = 7;
 
 impl ShownPlace {
     pub(super) fn new(conv: ConversationId, sent: Seq) -> ShownPlace {
-        let mut place = ShownPlace { conv, packed: 0 };
+        let mut place = ShownPlace { conv, packed: 0, tag: Tag(0), time: 0 };
         place.set_sent(sent);
+        place
+    }
+
+    /// A conversation that goes on behind this head.
+    pub(super) fn of_head(conv: ConversationId, head: Seq, last: Option<Committed>) -> ShownPlace {
+        let mut place = ShownPlace::new(conv, head);
+        place.learn(last);
         place
     }
 
@@ -45,15 +60,51 @@ impl ShownPlace {
     }
 
     /// The next message was written.
-    pub(super) fn advance(&mut self, seq: Seq) {
-        self.set_sent(seq);
+    pub(super) fn advance(&mut self, at: Committed) {
+        self.set_sent(at.seq);
+        self.learn(Some(at));
         self.put(PlaceMark::Fresh, false);
         self.put(PlaceMark::Moved, false);
     }
 
+    /// A 44 was written: what follows begins behind this number.
+    pub(super) fn move_to(&mut self, sent: Seq) {
+        self.set_sent(sent);
+        self.put(PlaceMark::Fresh, false);
+        self.put(PlaceMark::Moved, true);
+    }
+
+    /// Sets the number of a message of which nothing else is known.
     pub(super) fn set_sent(&mut self, sent: Seq) {
         debug_assert!((0..1 << 53).contains(&sent), "{sent}");
         self.packed = (sent as u64) << MARK_BITS | self.packed & ((1 << MARK_BITS) - 1);
+        self.put(PlaceMark::Known, false);
+    }
+
+    /// What is known of the message with the number.
+    pub(super) fn learn(&mut self, last: Option<Committed>) {
+        if let Some(at) = last.filter(|at| at.seq == self.sent()) {
+            (self.tag, self.time) = (at.tag, at.time as u32);
+            self.put(PlaceMark::Known, true);
+        }
+    }
+
+    /// The number and the tag of the last message, if they are known.
+    pub(super) fn known(&self) -> Option<(Seq, Tag)> {
+        self.has(PlaceMark::Known).then(|| (self.sent(), self.tag))
+    }
+
+    /// Whether the history with this message cannot be the one that was written: it has another message
+    /// with the same number, or a later message with a lower number. Times ascend with the numbers.
+    /// `before`: the tag of the message before it, if that is known.
+    pub(super) fn contradicts(&self, at: Committed, before: Option<Tag>) -> bool {
+        let Some((sent, tag)) = self.known() else { return false };
+        match at.seq - sent {
+            ..0 => (at.time as u32).wrapping_sub(self.time) as i32 > 0,
+            0 => at.tag != tag,
+            1 => before.is_some_and(|before| before != tag),
+            2.. => false,
+        }
     }
 
     pub(super) fn has(&self, mark: PlaceMark) -> bool {
@@ -116,12 +167,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_has_16_bytes_and_numbers_do_not_touch_marks() {
-        assert_eq!(size_of::<ShownPlace>(), 16);
+    fn a_place_has_24_bytes_and_numbers_do_not_touch_marks() {
+        assert_eq!(size_of::<ShownPlace>(), 24);
         let mut place = ShownPlace::new(ConversationId::from_column(1), (1 << 53) - 1);
-        for mark in
-            [PlaceMark::Behind, PlaceMark::Run, PlaceMark::Dirty, PlaceMark::Early, PlaceMark::Fresh, PlaceMark::Moved]
-        {
+        for mark in [
+            PlaceMark::Behind,
+            PlaceMark::Run,
+            PlaceMark::Dirty,
+            PlaceMark::Early,
+            PlaceMark::Fresh,
+            PlaceMark::Moved,
+            PlaceMark::Known,
+        ] {
             assert!(!place.has(mark));
             place.put(mark, true);
             assert!(place.has(mark));
@@ -130,6 +187,31 @@ mod tests {
         place.set_sent(7);
         place.put(PlaceMark::Run, false);
         assert!(place.has(PlaceMark::Behind) && !place.has(PlaceMark::Run) && place.sent() == 7);
+    }
+
+    #[test]
+    fn another_history_is_told_by_tags_and_times() {
+        let at = |seq, tag, time| Committed { seq, tag: Tag(tag), time };
+        let mut place = ShownPlace::new(ConversationId::from_column(1), 0);
+        assert!(!place.contradicts(at(0, 9, 9), None), "nothing is known");
+        // The lower half of the time is about to begin anew.
+        let time = (1 << 40) - 2;
+        place.advance(at(10, 5, time));
+        for (what, other, before, is_other) in [
+            ("the same again", at(10, 5, time), Some(4), false),
+            ("another one", at(10, 6, time), Some(4), true),
+            ("the next one", at(11, 6, time + 5), Some(5), false),
+            ("the next one of which nothing is known", at(11, 6, time), None, false),
+            ("the next one of another", at(11, 6, time), Some(4), true),
+            ("one beyond it", at(12, 7, time), Some(4), false),
+            ("an earlier one", at(9, 4, time - 1), None, false),
+            ("one of the same batch", at(9, 4, time), None, false),
+            ("a lower number that is given later", at(9, 4, time + 5), None, true),
+        ] {
+            assert_eq!(place.contradicts(other, before.map(Tag)), is_other, "{what}");
+        }
+        place.move_to(10);
+        assert_eq!((place.known(), place.contradicts(at(10, 6, 1), None)), (None, false));
     }
 
     #[test]

@@ -18,8 +18,8 @@
 //! to come, it waits for that answer, and the conversation with it.
 //!
 //! # Bounds
-//! - 16 bytes for each conversation, and 8 more while it is behind.
-//! - During a synchronisation 48 bytes for each run. [`SYNCS_MAX`] of them wait at a time.
+//! - 24 bytes for each conversation, and 8 more while it is behind.
+//! - During a synchronisation 72 bytes for each run. [`SYNCS_MAX`] of them wait at a time.
 //! - `inflight` sends, see [`super::sends`].
 //! - Output: nothing is read while more than `output_high` bytes wait, and one page is read at a
 //!   time. So at most `output_high`, one page or 43 (512 KiB each) and the 41s wait.
@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use self::event::{Command, Commands, FoundCursor, Heads, PumpEvent, PumpLimits, Row, RowPage};
 use self::progress::{PumpStage, Reading};
 use self::transcript::{Shown, Transcript};
-use crate::base::conversation::{ConversationId, ConversationName, SEQ_END};
+use crate::base::conversation::{ConversationId, ConversationName, SEQ_END, Tag};
 use crate::history::places::PlaceMark;
 use crate::history::sends::RowOrigin;
 pub use crate::history::sends::{SendAnswer, SendId, Submission};
@@ -47,7 +47,7 @@ pub use crate::history::syncs::SYNCS_MAX;
 use crate::history::syncs::{Run, SyncStep};
 use crate::protocol::UserId;
 use crate::protocol::level2::Rid;
-use crate::protocol::level2::frames::{self, Refusal};
+use crate::protocol::level2::frames::{self, Committed, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
 
 /// One connection. See the [module](self).
@@ -83,11 +83,15 @@ impl Pump {
             return;
         }
         match event {
-            PumpEvent::Heads(heads) => self.script.progress.on_heads(heads),
+            PumpEvent::Heads(heads) => out.extend(self.script.progress.on_heads(heads).into_iter().map(Command::Lost)),
             PumpEvent::HeadsFailed { rid, refusal } => self.on_heads_failed(rid, refusal, out),
             PumpEvent::Overview { frame, more } => self.on_overview(frame, more, out),
-            PumpEvent::Push { conv, row } => self.on_push(conv, row, out),
+            PumpEvent::Push { conv, row, before } => self.on_push(conv, row, before, out),
             PumpEvent::Hint { conv, head } => self.script.progress.raise(conv, head),
+            PumpEvent::Last { conv, at } if self.contradicts(conv, at, None) => {
+                self.script.progress.set_behind(conv);
+            }
+            PumpEvent::Last { conv, at } => self.script.progress.raise(conv, at.seq),
             PumpEvent::Page(page) => self.on_page(page, out),
             PumpEvent::PageDenied(refusal) => self.on_denied(refusal, out),
             PumpEvent::PageFailed => self.on_failed(out),
@@ -172,12 +176,24 @@ impl Pump {
         }
     }
 
-    fn on_push(&mut self, conv: ConversationId, row: Row, out: &mut Commands) {
+    /// Whether what was written of a conversation is of another history than this message.
+    fn contradicts(&self, conv: ConversationId, at: Committed, before: Option<Tag>) -> bool {
+        self.script.progress.places.get(conv).is_some_and(|place| place.contradicts(at, before))
+    }
+
+    fn on_push(&mut self, conv: ConversationId, row: Row, before: Option<Tag>, out: &mut Commands) {
+        if self.contradicts(conv, row.at, before) {
+            // The database may have lost what was written, or the push may be of what it has lost.
+            return self.script.progress.set_behind(conv);
+        }
         let place = *self.script.progress.places.entry(conv);
         // A group begins with news of the membership. Without it, this may be one that the user has left.
         let has_begun = conv.group().is_none() || !place.has(PlaceMark::Fresh);
+        // The teller of a repeat does not know what is before it. A page does.
+        let is_linked = before.is_some() || place.known().is_none_or(|(sent, _)| sent == 0);
         let is_next = has_begun
-            && row.seq == place.sent() + 1
+            && is_linked
+            && row.at.seq == place.sent() + 1
             && self.script.progress.stage == PumpStage::Live
             && !place.has(PlaceMark::Run);
         if is_next && self.has_room() && self.script.origin(conv, &row) == RowOrigin::Elsewhere {
@@ -185,21 +201,28 @@ impl Pump {
             self.script.settle(conv, out);
         } else if row.from == self.script.user()
             && self.script.origin(conv, &row) == RowOrigin::Unknown
-            && row.seq > place.sent()
+            && row.at.seq > place.sent()
         {
             // Its answer comes, and takes its place without a read.
-            self.script.sends.hold(conv, row.seq, row.seq);
+            self.script.sends.hold(conv, row.at.seq, row.at.seq);
         } else {
-            self.script.progress.raise(conv, row.seq);
+            self.script.progress.raise(conv, row.at.seq);
         }
     }
 
     fn on_answered(&mut self, conv: ConversationId, id: SendId, answer: SendAnswer, out: &mut Commands) {
         self.script.sends.answer(conv, self.script.name(conv), id, answer);
-        if let SendAnswer::New(at) | SendAnswer::Again(at) = answer
-            && self.script.progress.sent(conv) + 1 < at.seq
-        {
-            self.script.progress.raise(conv, at.seq);
+        let committed = match answer {
+            SendAnswer::New(at, before) => Some((at, before)),
+            SendAnswer::Again(at) => Some((at, None)),
+            SendAnswer::Refused(_) => None,
+        };
+        if let Some((at, before)) = committed {
+            if self.contradicts(conv, at, before) {
+                self.script.progress.set_behind(conv);
+            } else if self.script.progress.sent(conv) + 1 < at.seq {
+                self.script.progress.raise(conv, at.seq);
+            }
         }
         if self.script.sends.is_overfull() {
             self.close(Reason::Overload, out);
@@ -210,18 +233,22 @@ impl Pump {
     }
 
     fn on_page(&mut self, page: RowPage, out: &mut Commands) {
-        let Some(reading @ Reading { conv, from, is_run }) = self.script.progress.take_reading() else { return };
+        let Some(reading @ Reading { conv, is_run, .. }) = self.script.progress.take_reading() else { return };
         let Some(place) = self.script.progress.places.get(conv) else { return };
-        let RowPage { extent, rows } = page;
-        if extent.head < from - 1 && !place.has(PlaceMark::Fresh) {
-            self.script.lose(conv, extent, is_run, out);
-            return;
-        }
+        let RowPage { extent, rows, written } = page;
         if !is_run && place.has(PlaceMark::Run) {
             // A run was planned since, and begins before what this page shows. The rest is read behind it.
             self.script.progress.places.entry(conv).put(PlaceMark::Dirty, true);
             return;
         }
+        if self.script.progress.is_lost(reading, extent, written) {
+            self.script.lose(conv, extent, is_run, out);
+            return;
+        }
+        if is_run {
+            self.script.progress.syncs.set_held(None);
+        }
+        let was_told_more = place.has(PlaceMark::Dirty);
         if extent.floor > place.sent() {
             self.script.jump(conv, extent, is_run, out);
         }
@@ -231,7 +258,12 @@ impl Pump {
             Shown::All if is_run => {
                 self.script.end_run_if_written(conv, out);
             }
-            Shown::All => self.script.progress.page_is_written(conv, extent.head),
+            Shown::All => {
+                self.script.progress.page_is_written(conv, extent.head);
+                if !was_told_more {
+                    self.script.acknowledge_lost(conv, extent.head, out);
+                }
+            }
             // The answer that it waits for raises it again.
             Shown::Held => {
                 let place = self.script.progress.places.entry(conv);
@@ -240,10 +272,14 @@ impl Pump {
                     // What was pushed since the page was read is beyond its head.
                     place.put(PlaceMark::Dirty, false);
                     self.script.sends.hold(conv, next, SEQ_END - 1);
+                } else {
+                    self.script.acknowledge_lost(conv, extent.head, out);
                 }
             }
             Shown::Ended => {}
             Shown::Hole => self.pause(reading, out),
+            Shown::Contradicted if is_run => {}
+            Shown::Contradicted => self.script.progress.set_behind(conv),
         }
         self.script.settle(conv, out);
     }
@@ -323,6 +359,7 @@ impl Pump {
             Some(SyncStep::Begin(Run { conv, head, .. })) => {
                 // The conversation may have ended meanwhile, or come back.
                 self.script.progress.places.entry(conv).put(PlaceMark::Run, true);
+                self.script.progress.hold_run();
                 self.script.begin_run(conv, &head, out);
                 self.script.end_run_if_written(conv, out) || self.read_run(out)
             }

@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use crate::base::conversation::{ConversationId, ConversationName, Seq};
+use crate::base::conversation::{ConversationId, ConversationName, Seq, Tag};
 use crate::protocol::level2::frames::{self, Committed, Refusal};
 
 /// The most conversations in which a send of one connection may have failed and not come again. A
@@ -41,8 +41,8 @@ impl Submission {
 /// What became of a send.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum SendAnswer {
-    /// It is committed.
-    New(Committed),
+    /// It is committed, behind a message with this tag.
+    New(Committed, Option<Tag>),
     /// It was committed before.
     Again(Committed),
     /// It is not, or nobody knows.
@@ -89,8 +89,8 @@ struct OpenSend {
 enum SendState {
     /// It has no answer; if doomed it will fail like this, whatever that is.
     Pending { doomed: Option<Refusal> },
-    /// Its 41 takes the place of this message.
-    Placed(Committed),
+    /// Its 41 takes the place of this message, behind one with this tag.
+    Placed(Committed, Option<Tag>),
     /// Its 41 waits for nothing but earlier 41s.
     Ready(String),
 }
@@ -150,7 +150,7 @@ impl Sends {
         let SendState::Pending { doomed } = send.state else { return };
         let answer = doomed.map_or(answer, SendAnswer::Refused);
         send.state = match answer {
-            SendAnswer::New(at) => SendState::Placed(at),
+            SendAnswer::New(at, before) => SendState::Placed(at, before),
             SendAnswer::Again(at) => SendState::Ready(frames::acknowledged(&send.cid, name, at, true)),
             SendAnswer::Refused(refusal) => SendState::Ready(frames::send_refused(Some(&send.cid), refusal)),
         };
@@ -161,7 +161,7 @@ impl Sends {
             for behind in open.sends.iter_mut().skip(at + 1) {
                 match &mut behind.state {
                     SendState::Pending { doomed } => *doomed = Some(refusal),
-                    placed @ SendState::Placed(_) => {
+                    placed @ SendState::Placed(..) => {
                         *placed = SendState::Ready(frames::send_refused(Some(&behind.cid), refusal));
                     }
                     SendState::Ready(_) => {}
@@ -178,14 +178,14 @@ impl Sends {
                 self.drop_front(conv);
                 Some(text)
             }
-            SendState::Pending { .. } | SendState::Placed(_) => None,
+            SendState::Pending { .. } | SendState::Placed(..) => None,
         }
     }
 
-    /// The message whose place the next 41 takes.
-    pub(super) fn next_placed(&self, conv: ConversationId) -> Option<Committed> {
+    /// The message whose place the next 41 takes, and the tag of the one before it.
+    pub(super) fn next_placed(&self, conv: ConversationId) -> Option<(Committed, Option<Tag>)> {
         match self.open.get(&conv)?.sends.front()?.state {
-            SendState::Placed(at) => Some(at),
+            SendState::Placed(at, before) => Some((at, before)),
             SendState::Pending { .. } | SendState::Ready(_) => None,
         }
     }
@@ -217,15 +217,17 @@ impl Sends {
     }
 
     /// Where an own message comes from. Numbers of one connection's sends ascend in the order sent.
-    pub(super) fn origin(&self, conv: ConversationId, seq: Seq) -> RowOrigin {
+    pub(super) fn origin(&self, conv: ConversationId, row: Committed) -> RowOrigin {
         let Some(open) = self.open.get(&conv) else { return RowOrigin::Elsewhere };
         for (nth, send) in open.sends.iter().enumerate() {
             match send.state {
                 SendState::Pending { doomed: None } => return RowOrigin::Unknown,
-                SendState::Placed(at) if at.seq == seq && nth == 0 => return RowOrigin::Next(at),
-                SendState::Placed(at) if at.seq == seq => return RowOrigin::Unknown,
-                SendState::Placed(at) if at.seq > seq => return RowOrigin::Elsewhere,
-                SendState::Pending { doomed: Some(_) } | SendState::Placed(_) | SendState::Ready(_) => {}
+                // Another message with its number means that it is lost.
+                SendState::Placed(at, _) if at.seq == row.seq && at.tag != row.tag => {}
+                SendState::Placed(at, _) if at.seq == row.seq && nth == 0 => return RowOrigin::Next(at),
+                SendState::Placed(at, _) if at.seq == row.seq => return RowOrigin::Unknown,
+                SendState::Placed(at, _) if at.seq > row.seq => return RowOrigin::Elsewhere,
+                SendState::Pending { doomed: Some(_) } | SendState::Placed(..) | SendState::Ready(_) => {}
             }
         }
         RowOrigin::Elsewhere
@@ -260,7 +262,7 @@ impl Sends {
 impl Open {
     /// Whether a send that has no answer may be the message `seq`.
     fn has_pending_before(&self, seq: Seq) -> bool {
-        let is_later = |send: &&OpenSend| matches!(send.state, SendState::Placed(at) if at.seq >= seq);
+        let is_later = |send: &&OpenSend| matches!(send.state, SendState::Placed(at, _) if at.seq >= seq);
         let mut before = self.sends.iter().take_while(|send| !is_later(send));
         before.any(|send| matches!(send.state, SendState::Pending { doomed: None }))
     }

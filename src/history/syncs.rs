@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::base::conversation::ConversationId;
+use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::{Refusal, RunHead};
 
@@ -29,7 +29,16 @@ struct Sync {
 pub(super) struct Run {
     pub(super) conv: ConversationId,
     pub(super) head: RunHead,
+    /// A message that the client has: the first page is of the same history only if it is still there.
+    pub(super) held: Option<(Seq, Tag)>,
     has_begun: bool,
+}
+
+impl Run {
+    /// A run that has not begun.
+    pub(super) fn new(conv: ConversationId, head: RunHead, held: Option<(Seq, Tag)>) -> Run {
+        Run { conv, head, held, has_begun: false }
+    }
 }
 
 /// What is to be done next.
@@ -66,13 +75,7 @@ impl Syncs {
     }
 
     /// Adds one with these refusals and runs.
-    pub(super) fn add(
-        &mut self,
-        rid: Option<Rid>,
-        refused: VecDeque<(Box<str>, Refusal)>,
-        runs: impl IntoIterator<Item = (ConversationId, RunHead)>,
-    ) {
-        let runs = runs.into_iter().map(|(conv, head)| Run { conv, head, has_begun: false }).collect();
+    pub(super) fn add(&mut self, rid: Option<Rid>, refused: VecDeque<(Box<str>, Refusal)>, runs: VecDeque<Run>) {
         self.waiting.push_back(Sync { rid, refused, runs });
     }
 
@@ -98,6 +101,15 @@ impl Syncs {
     pub(super) fn set_head(&mut self, head: RunHead) {
         if let Some(run) = self.waiting.front_mut().and_then(|sync| sync.runs.front_mut()) {
             run.head = head;
+            run.held = None;
+        }
+    }
+
+    /// What the client has of the conversation of the run that has its turn: of the first page, until
+    /// that has come.
+    pub(super) fn set_held(&mut self, held: Option<(Seq, Tag)>) {
+        if let Some(run) = self.waiting.front_mut().and_then(|sync| sync.runs.front_mut()) {
+            run.held = held;
         }
     }
 

@@ -10,7 +10,7 @@ use crate::bus::news::{CommittedFrame, DeviceEnd};
 use crate::bus::{DeviceNews, Frames, Node, Place, Receipt};
 use crate::delivery::{ClientLink, LaneItem, Posted};
 use crate::devices::tasks::MemberNews;
-use crate::history::pump::{PumpEvent, Row};
+use crate::history::pump::PumpEvent;
 use crate::protocol::level2::replies::Reason;
 use crate::protocol::{GroupId, UserId};
 use crate::store::UserState;
@@ -115,12 +115,8 @@ impl Node for Router {
     fn on_device_news(&self, news: DeviceNews) {
         match news {
             DeviceNews::Messages(user, messages) => {
-                let push = |message: &CommittedFrame| {
-                    let CommittedFrame { conv, seq, from, frame } = message;
-                    PumpEvent::Push { conv: *conv, row: Row { seq: *seq, from: *from, frame: frame.clone() } }
-                };
                 for link in self.attendance.devices(user, |_| true) {
-                    post(&link, MemberNews::Pump(messages.iter().map(push).collect()));
+                    post(&link, MemberNews::Pump(messages.iter().map(CommittedFrame::push).collect()));
                 }
             }
             DeviceNews::GroupMessages(messages) => {

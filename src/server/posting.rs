@@ -125,7 +125,7 @@ fn commit(desk: &Desk<'_>, user: UserId, send: &Send<'_>) -> Result<(), Refusal>
 
 fn answer_of(send: &Send<'_>, answer: SendAnswer) -> Answer {
     let (at, again) = match answer {
-        SendAnswer::New(at) => (at, false),
+        SendAnswer::New(at, _) => (at, false),
         SendAnswer::Again(at) => (at, true),
         SendAnswer::Refused(refusal) => return refused(Some(&send.cid), refusal),
     };

@@ -149,8 +149,8 @@ pub trait History: Send + Sync + 'static {
     fn raised(&self, window: i64, limit: usize) -> Result<Vec<RaisedMark>, StoreError>;
 
     /// Writes that `user` uses level 2, with the first time of it. Until then nobody has noted logins
-    /// at level 1, so it also counts as one.
-    fn use_level2(&self, user: UserId) -> Result<(), StoreError>;
+    /// at level 1, so it also counts as one. Returns whether it is the first time.
+    fn use_level2(&self, user: UserId) -> Result<bool, StoreError>;
 
     /// Those who use level 2, after `user`, by ascending id, at most `limit`.
     fn level2_users_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError>;

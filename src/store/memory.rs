@@ -439,13 +439,16 @@ impl MemoryHistory {
 
     pub(crate) fn touched(&self, since: i64) -> Vec<Touched> {
         let rows = self.convs.iter().filter(|(_, row)| row.touched > since);
-        rows.map(|(conv, row)| Touched { conv: *conv, head: row.head, at: row.touched }).collect()
+        rows.map(|(conv, row)| Touched { conv: *conv, head: row.head, tag: Tag(row.head_tag as u32), at: row.touched })
+            .collect()
     }
 
-    pub(crate) fn use_level2(&mut self, user: UserId, now: i64) {
-        if self.level2.insert(user) {
+    pub(crate) fn use_level2(&mut self, user: UserId, now: i64) -> bool {
+        let is_new = self.level2.insert(user);
+        if is_new {
             self.level1_seen.insert(user, now);
         }
+        is_new
     }
 
     pub(crate) fn level2_users_after(&self, user: UserId) -> Vec<UserId> {

@@ -42,7 +42,7 @@ pub(crate) fn a_repeat_is_the_same_answer_and_another_content_a_conflict(opened:
     // A repeat within the batch, as after a reconnect.
     let outcomes = store.commit(&[first.clone(), first.clone()], DAY).unwrap();
     let place = new_place(outcomes[0]);
-    assert_eq!(outcomes[1], Committed::Again(place));
+    assert_eq!(outcomes, [Committed::New(place, None), Committed::Again(place)]);
     assert_eq!(other.commit(std::slice::from_ref(&first), DAY).unwrap(), [Committed::Again(place)]);
     let changed = NewEntry { hash: FrameHash::of(b"other"), ..first.clone() };
     let moved = NewEntry { conv: ac, ..first.clone() };
@@ -52,7 +52,10 @@ pub(crate) fn a_repeat_is_the_same_answer_and_another_content_a_conflict(opened:
     assert_eq!(new_place(outcomes[2]).seq, 2, "an id is its sender's");
     // A recalled message is still known.
     let recall = NewEntry { kind: EntryKind::Recall(1), ..text(ab, ann, "recall") };
-    assert_eq!(new_place(store.commit(&[recall], DAY).unwrap()[0]).seq, 3);
+    let recalled = store.commit(&[recall], DAY).unwrap()[0];
+    assert_eq!(new_place(recalled).seq, 3);
+    let before = new_place(outcomes[2]).tag;
+    assert_eq!(recalled, Committed::New(new_place(recalled), Some(before)), "it says which one is before it");
     assert_eq!(store.commit(&[first], DAY).unwrap(), [Committed::Again(place)]);
 }
 
@@ -80,7 +83,7 @@ pub(crate) fn rights_are_looked_at_after_repeats(opened: &impl Opened) {
         outcomes[1..4],
         [EntryRefusal::NotMember, EntryRefusal::NoSuchGroup, EntryRefusal::NoSuchUser].map(refused)
     );
-    assert!(outcomes[4..].iter().all(|outcome| matches!(outcome, Committed::New(_))), "{outcomes:?}");
+    assert!(outcomes[4..].iter().all(|outcome| matches!(outcome, Committed::New(..))), "{outcomes:?}");
     assert_eq!(store.members(group).unwrap(), []);
     let outcomes = store.commit(&[mine, unchecked(of_group, ann, "more")], DAY).unwrap();
     assert_eq!(outcomes, [Committed::Again(place), refused(EntryRefusal::NotMember)]);

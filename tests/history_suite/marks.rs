@@ -69,7 +69,15 @@ fn found_by_pages_of_two(store: &dyn History, conv: ConversationId) -> Option<i6
         let page = store.touched(60_000, last, 2).unwrap();
         let times = last.iter().chain(&page).map(|touched| (touched.at, touched.conv.column()));
         assert!(times.is_sorted_by(|one, other| one < other), "{last:?} {page:?}");
-        found = found.or(page.iter().find(|touched| touched.conv == conv).map(|touched| touched.head));
+        let here = page.iter().find(|touched| touched.conv == conv);
+        if let Some(touched) = here {
+            assert_eq!(
+                store.tags(&[(conv, touched.head)]).unwrap(),
+                [Some(touched.tag)],
+                "the tag of the last message"
+            );
+        }
+        found = found.or(here.map(|touched| touched.head));
         if page.len() < 2 {
             return found;
         }

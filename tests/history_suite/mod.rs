@@ -123,7 +123,7 @@ pub(crate) fn login(user: UserId, name: &str, nonce: u32) -> DeviceLogin {
 
 pub(crate) fn new_place(outcome: Committed) -> EntryPlace {
     match outcome {
-        Committed::New(place) => place,
+        Committed::New(place, _) => place,
         other => panic!("{other:?}"),
     }
 }

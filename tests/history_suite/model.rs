@@ -105,7 +105,7 @@ pub(crate) fn random_batches_are_as_the_model_says(opened: &impl Opened) {
         for (entry, outcome) in batch.iter().zip(&outcomes) {
             let expected = model.entry(entry.conv).or_default().send(entry);
             let found = match outcome {
-                Committed::New(place) => Ok(place.seq),
+                Committed::New(place, _) => Ok(place.seq),
                 Committed::Refused(refusal) => Err(*refusal),
                 Committed::Again(_) => panic!("{outcome:?}"),
             };

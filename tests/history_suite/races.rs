@@ -81,11 +81,11 @@ pub(crate) fn one_id_at_two_stores_is_stored_once(opened: &impl Opened) {
             let sending: Vec<_> = [same.clone(), same.clone(), elsewhere].into_iter().enumerate().map(send).collect();
             sending.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let stored = outcomes.iter().filter(|outcome| matches!(outcome, Committed::New(_))).count();
+        let stored = outcomes.iter().filter(|outcome| matches!(outcome, Committed::New(..))).count();
         assert_eq!(stored, 1, "{outcomes:?}");
         let conflict = Committed::Refused(EntryRefusal::Conflict);
         match outcomes[2] {
-            Committed::New(_) => assert_eq!(outcomes[..2], [conflict; 2]),
+            Committed::New(..) => assert_eq!(outcomes[..2], [conflict; 2]),
             other => assert_eq!(other, conflict),
         }
     }

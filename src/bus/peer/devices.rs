@@ -2,24 +2,27 @@
 //!
 //! ```text
 //! topic      payload
-//! u:<user>   m <node>\n<conv> <from> <number> <frame>[\n…]   messages of conversations of two
+//! u:<user>   m <node>\n<conv> <from> <place> <frame>[\n…]    messages of conversations of two; a place is
+//!                                                          <number>:<tag>:<time>:<tag before it, or ->
 //! u:<user>   s <node>\n<frame>                               a frame
 //! u:<user>   r <node> <conv> <read> <head> <unread>          the user's own mark
 //! u:<user>   p <node> <conv> <read> <received>               the partner's marks
 //! u:<user>   x <node> <device> <login>                       that device has logged in elsewhere; without a login: out
 //! u:<user>   j <node> <conv> <number>                        the user is in this group, from this message on
 //! u:<user>   l <node> <conv> <number>                        the user is not in it any more, this was the last message
-//! l          m <node>\n<conv> <from> <number> <frame>[\n…]   messages of groups
+//! l          m <node>\n<conv> <from> <place> <frame>[\n…]    messages of groups
 //! l          u <node> <user>                                 the user uses level 2
 //! ```
+//! A node passes over what it cannot read, such as a place in another form: then its sweep finds the
+//! messages.
 
 use std::fmt::Write as _;
 
 use super::Topic;
-use crate::base::conversation::ConversationId;
+use crate::base::conversation::{ConversationId, SEQ_END, Tag};
 use crate::bus::news::{CommittedFrame, DeviceEnd, DeviceNews};
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::{MarkNews, Marks};
+use crate::protocol::level2::frames::{Committed, MarkNews, Marks};
 use crate::store::history::DeviceId;
 
 /// The topic and the payload of news of this node.
@@ -51,8 +54,13 @@ fn lines(node: &str, messages: &[CommittedFrame]) -> String {
     let bytes: usize = messages.iter().map(|message| message.frame.len() + 48).sum();
     let mut text = String::with_capacity(bytes + 48);
     let _ = write!(text, "m {node}");
-    for CommittedFrame { conv, seq, from, frame } in messages {
-        let _ = write!(text, "\n{} {from} {seq} {frame}", conv.column());
+    for CommittedFrame { conv, at, before, from, frame } in messages {
+        let Committed { seq, tag, time } = at;
+        let _ = write!(text, "\n{} {from} {seq}:{tag}:{time}:", conv.column());
+        let _ = match before {
+            Some(before) => write!(text, "{before} {frame}"),
+            None => write!(text, "{NO_TAG} {frame}"),
+        };
     }
     text
 }
@@ -103,10 +111,25 @@ fn messages(body: &str) -> Option<Vec<CommittedFrame>> {
 fn message(line: &str) -> Option<CommittedFrame> {
     let mut parts = line.splitn(4, ' ');
     let mut number = || parts.next()?.parse::<i64>().ok();
-    let (conv, from, seq) = (ConversationId::from_column(number()?), number()?, number()?);
+    let (conv, from) = (ConversationId::from_column(number()?), number()?);
     let from = UserId(i32::try_from(from).ok()?);
-    Some(CommittedFrame { conv, seq, from, frame: parts.next()?.into() })
+    let (at, before) = place(parts.next()?)?;
+    Some(CommittedFrame { conv, at, before, from, frame: parts.next()?.into() })
 }
+
+fn place(text: &str) -> Option<(Committed, Option<Tag>)> {
+    let mut parts = text.split(':');
+    let seq = parts.next()?.parse().ok().filter(|seq| (1..SEQ_END).contains(seq))?;
+    let (tag, time) = (Tag::parse(parts.next()?)?, parts.next()?.parse().ok()?);
+    let before = match parts.next()? {
+        NO_TAG => None,
+        tag => Some(Tag::parse(tag)?),
+    };
+    parts.next().is_none().then_some((Committed { seq, tag, time }, before))
+}
+
+/// In the place of a tag that is not known.
+const NO_TAG: &str = "-";
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +140,8 @@ mod tests {
     fn news_that_are_written_are_read_by_other_nodes_only() {
         let message = |seq| CommittedFrame {
             conv: ConversationId::between(UserId(3), UserId(7)),
-            seq,
+            at: Committed { seq, tag: Tag(0x9f3a), time: 1_789_891_200_123 },
+            before: (seq > 1).then_some(Tag(u32::MAX)),
             from: UserId(7),
             frame: format!(r#"{{"m":{{"msg":"a b  c {seq}"}}}}"#).into(),
         };
@@ -153,6 +177,11 @@ mod tests {
             "m a1",
             "m a1\n1 2",
             "m a1\n1 2 x {}",
+            "m a1\n1 2 5 {}",
+            "m a1\n1 2 5:00009f3a:7 {}",
+            "m a1\n1 2 5:9f3a:7:- {}",
+            "m a1\n1 2 0:00009f3a:7:- {}",
+            "m a1\n1 2 5:00009f3a:7:-:- {}",
             "x a1",
             "x a1 z",
             "u a1",

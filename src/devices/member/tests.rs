@@ -3,7 +3,8 @@ use crate::base::conversation::{ConversationId, ConversationName, Tag};
 use crate::devices::reply_order::{ANSWERS_MAX, PAGES_MAX};
 use crate::devices::tasks::{Identity, Noted};
 use crate::devices::typing::TYPING_EVERY;
-use crate::history::pump::{Heads, SendAnswer};
+use crate::history::cursor::Extent;
+use crate::history::pump::{Heads, Row, RowPage, SendAnswer};
 use crate::protocol::level2::Login;
 use crate::protocol::level2::frames::{Committed, MarkNews, Marks};
 use crate::store::history::{DeviceId, Head};
@@ -82,7 +83,7 @@ fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait
     scene.say(r#"{"msgType":4,"TOID":9,"cid":"a","msg":"x"}"#);
     let Some(MemberEffect::Send(sent)) = scene.effects.pop() else { panic!("a send") };
     let at = Committed { seq: 1, tag: Tag(5), time: 6 };
-    let answer = PumpEvent::Answered { conv: sent.conv, id: sent.submission.id, answer: SendAnswer::New(at) };
+    let answer = PumpEvent::Answered { conv: sent.conv, id: sent.submission.id, answer: SendAnswer::New(at, None) };
     scene.hear(MemberNews::Pump(vec![answer]));
     let acknowledged = r#"{"cid":"a","conv":"u9","errno":200,"msgType":41,"seq":1,"tag":"00000005","time":6}"#;
     assert_eq!(scene.written(), [acknowledged]);
@@ -251,6 +252,26 @@ fn marks_that_come_late_are_passed_over() {
     [marks(13, 7), own(4), own(3), own(4)].into_iter().for_each(|news| scene.hear(news));
     let own = r#"{"conv":"u9","errno":200,"head":9,"msgType":49,"read":4,"unread":5,"user":7}"#;
     assert_eq!(scene.written(), [of_partner(13, 7), own.to_owned()]);
+}
+
+#[test]
+fn marks_of_a_history_that_is_lost_are_forgotten() {
+    let mut scene = Scene::live();
+    let conv = ConversationId::from_column(BOB);
+    let at = |tag| Committed { seq: 1, tag: Tag(tag), time: 6 };
+    let row = Row { at: at(5), from: UserId(9), frame: "message".into() };
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Push { conv, row, before: None }]));
+    [marks(13, 6), own(4)].into_iter().for_each(|news| scene.hear(news));
+    assert_eq!(scene.written().len(), 3);
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Last { conv, at: at(7) }]));
+    let tasks = scene.tasks();
+    assert!(matches!(tasks[..], [MemberTask::Read { written: Some(1), .. }]), "{tasks:?}");
+    let page = RowPage { extent: Extent { head: 1, floor: 0 }, rows: Vec::new(), written: Some(Tag(7)) };
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Page(page)]));
+    let reset = scene.written();
+    assert!(reset.len() == 1 && reset[0].contains(r#""reset":true"#), "{reset:?}");
+    scene.hear(marks(1, 1));
+    assert_eq!(scene.written(), [of_partner(1, 1)]);
 }
 
 #[test]

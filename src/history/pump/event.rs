@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::history::cursor::{Extent, HeldCursor};
 use crate::history::sends::{SendAnswer, SendId};
 use crate::protocol::UserId;
 use crate::protocol::level2::Rid;
-use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::frames::{Committed, Refusal};
 use crate::protocol::level2::replies::Reason;
 
 /// The limits of a pump.
@@ -46,13 +46,22 @@ pub enum PumpEvent {
         conv: ConversationId,
         /// The message.
         row: Row,
+        /// The tag of the message before it, if the teller knows it.
+        before: Option<Tag>,
     },
-    /// A conversation has messages up to this number, says the sweep.
+    /// A conversation has messages up to this number.
     Hint {
         /// The conversation.
         conv: ConversationId,
         /// The number.
         head: Seq,
+    },
+    /// This is the last message of a conversation, says the sweep. There may be later ones by now.
+    Last {
+        /// The conversation.
+        conv: ConversationId,
+        /// The message.
+        at: Committed,
     },
     /// The page for [`Command::Read`].
     Page(RowPage),
@@ -110,7 +119,12 @@ pub enum Command {
         to: Option<Seq>,
         /// Nothing of it was written: what precedes the user's first message is passed over.
         is_new: bool,
+        /// A message that was written: the page says which tag this number has in the store.
+        written: Option<Seq>,
     },
+    /// What the client holds of this conversation is of a history that is lost, its marks included. A 44
+    /// that says so follows.
+    Lost(ConversationId),
     /// Report [`PumpEvent::Retry`] after a pause.
     Pause,
     /// Do not read requests of this client.
@@ -127,8 +141,8 @@ pub type Commands = Vec<Command>;
 /// A message to be written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Row {
-    /// Its number.
-    pub seq: Seq,
+    /// Its place.
+    pub at: Committed,
     /// Its sender.
     pub from: UserId,
     /// The 42, with the name that this user has for the conversation.
@@ -145,6 +159,9 @@ pub struct RowPage {
     /// [`PAGE_BYTES_MAX`](crate::protocol::level2::PAGE_BYTES_MAX) of text, but at least one if
     /// there is any.
     pub rows: Vec<Row>,
+    /// The tag of the message [`Command::Read::written`], read after the rows; `None` if it is not there,
+    /// or was not asked for.
+    pub written: Option<Tag>,
 }
 
 /// The heads of conversations, all as of one moment.
@@ -152,8 +169,8 @@ pub struct RowPage {
 pub struct Heads {
     /// Of a 46.
     pub rid: Option<Rid>,
-    /// For the login: all conversations of the user. For a 46: those that it names.
-    pub convs: Vec<(ConversationId, Extent)>,
+    /// For the login: all conversations of the user. For a 46: those that it names. With the last message.
+    pub convs: Vec<(ConversationId, Extent, Option<Committed>)>,
     /// The cursors of the client, most recently active conversations first.
     pub cursors: Vec<FoundCursor>,
     /// How many messages of a conversation are sent at most (`resume`).

@@ -4,10 +4,11 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::event::{Command, FoundCursor, Heads};
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::history::cursor::{self, Extent};
 use crate::history::places::{PlaceMark, ShownPlace, ShownPlaces};
-use crate::history::syncs::Syncs;
+use crate::history::syncs::{Run, Syncs};
+use crate::protocol::level2::frames::Committed;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub(super) struct Reading {
     pub(super) from: Seq,
     /// Whether it is for the run that has its turn.
     pub(super) is_run: bool,
+    /// A message that was written, which must be there still.
+    pub(super) held: Option<(Seq, Tag)>,
 }
 
 impl Progress {
@@ -58,17 +61,18 @@ impl Progress {
         }
     }
 
-    /// The heads say where every conversation goes on, and which runs come first.
-    pub(super) fn on_heads(&mut self, heads: Heads) {
+    /// The heads say where every conversation goes on, and which runs come first. Returns the conversations
+    /// that were shown, and of which the client holds what is lost.
+    pub(super) fn on_heads(&mut self, heads: Heads) -> Vec<ConversationId> {
         self.syncs.heads_came();
-        self.places.fill(heads.convs.iter().map(|(conv, extent)| ShownPlace::new(*conv, extent.head)));
-        let extents: HashMap<_, _> = heads.convs.into_iter().collect();
+        self.places.fill(heads.convs.iter().map(|(conv, extent, last)| ShownPlace::of_head(*conv, extent.head, *last)));
         let is_login = self.stage == PumpStage::Opening;
         if is_login {
             self.stage = PumpStage::Overview { asked: false };
-            self.place_early(&extents);
+            self.place_early(&heads.convs.iter().map(|(conv, extent, last)| (*conv, (extent.head, *last))).collect());
         }
-        let (mut refused, mut runs) = (VecDeque::new(), Vec::new());
+        let extents: HashMap<_, _> = heads.convs.iter().map(|(conv, extent, _)| (*conv, *extent)).collect();
+        let (mut refused, mut runs) = (VecDeque::new(), VecDeque::new());
         for found in heads.cursors {
             match found {
                 FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
@@ -80,23 +84,28 @@ impl Progress {
                     }
                     if let Some(head) = cursor::plan(held, extent, heads.resume) {
                         self.places.entry(conv).put(PlaceMark::Run, true);
-                        runs.push((conv, head));
+                        let known = held.stored.filter(|_| !head.reset).map(|tag| (held.seq, tag));
+                        runs.push_back(Run::new(conv, head, known));
                     }
                 }
             }
         }
+        // What a login has shown so far is of this history.
+        let lost = runs.iter().filter(|run| run.head.reset && !is_login).map(|run| run.conv).collect();
         self.syncs.add(heads.rid, refused, runs);
+        lost
     }
 
     /// Pushes that came before the heads: a conversation whose head is lower is behind.
-    fn place_early(&mut self, heads: &HashMap<ConversationId, Extent>) {
+    fn place_early(&mut self, heads: &HashMap<ConversationId, (Seq, Option<Committed>)>) {
         let early: Vec<ShownPlace> = self.places.iter().filter(|place| place.has(PlaceMark::Early)).collect();
         for place in early {
             let known = heads.get(&place.conv);
             let entry = self.places.entry(place.conv);
             entry.put(PlaceMark::Early, false);
             entry.put(PlaceMark::Fresh, known.is_none());
-            entry.set_sent(known.map_or(0, |extent| extent.head));
+            entry.set_sent(known.map_or(0, |(head, _)| *head));
+            entry.learn(known.and_then(|(_, last)| *last));
             self.raise(place.conv, place.sent());
         }
     }
@@ -151,6 +160,21 @@ impl Progress {
         self.ending.retain(|(ending, _)| *ending != conv);
     }
 
+    /// Whether a page shows that the store has lost what was written: a message that was written is not
+    /// there, or another one is in its place, or a run ends before what was there when it was planned.
+    pub(super) fn is_lost(&self, reading: Reading, extent: Extent, written: Option<Tag>) -> bool {
+        let Reading { conv, from, is_run, held } = reading;
+        let is_another = held.is_some_and(|(seq, tag)| match written {
+            Some(written) => written != tag,
+            // What is at and below the floor may be deleted.
+            None => seq > extent.floor,
+        });
+        let is_ending = self.ending.iter().any(|(ending, _)| *ending == conv);
+        let ends_early = is_run && !is_ending && self.syncs.run().is_some_and(|run| run.head.to > extent.head);
+        let is_fresh = self.places.get(conv).is_none_or(|place| place.has(PlaceMark::Fresh));
+        is_another || ends_early || extent.head < from - 1 && !is_fresh
+    }
+
     /// A page has come: the user is a member, unless the last number says otherwise.
     pub(super) fn was_read(&mut self, conv: ConversationId) {
         self.ending.retain(|(ending, last)| *ending != conv || last.is_some());
@@ -182,9 +206,7 @@ impl Progress {
 
     /// A membership begins of which nothing was written.
     pub(super) fn begin(&mut self, conv: ConversationId, from: Seq) {
-        let place = self.places.entry(conv);
-        place.advance(from - 1);
-        place.put(PlaceMark::Moved, true);
+        self.places.entry(conv).move_to(from - 1);
         // The 57 that says so, whose push may have come before this.
         self.raise(conv, from);
     }
@@ -199,6 +221,15 @@ impl Progress {
     /// What is shown is the present membership.
     pub(super) fn forget_rejoining(&mut self, conv: ConversationId) {
         self.rejoining.retain(|(rejoining, _)| *rejoining != conv);
+    }
+
+    /// The run that has its turn begins. What was written of its conversation before must be there still,
+    /// also where the run goes back behind it.
+    pub(super) fn hold_run(&mut self) {
+        let Some(run) = self.syncs.run().filter(|run| !run.head.reset) else { return };
+        let written = self.places.get(run.conv).and_then(|place| place.known());
+        let held = [run.held, written].into_iter().flatten().max_by_key(|(seq, _)| *seq);
+        self.syncs.set_held(held);
     }
 
     /// Ends the first run if it is this conversation's and all of it is written. Returns whether it
@@ -237,7 +268,8 @@ impl Progress {
         if is_held(run.conv, from) {
             return None;
         }
-        Some(self.read(Reading { conv: run.conv, from, is_run: true }, Some(run.head.to)))
+        let held = run.held.or_else(|| self.places.get(run.conv).and_then(|place| place.known()));
+        Some(self.read(Reading { conv: run.conv, from, is_run: true, held }, Some(run.head.to)))
     }
 
     /// Asks for a page of the conversation that has been behind for longest. `waits`: whether this
@@ -246,7 +278,7 @@ impl Progress {
         while let Some(conv) = self.behind.pop_front() {
             let Some(place) = self.places.get_mut(conv).filter(|place| place.has(PlaceMark::Behind)) else { continue };
             place.put(PlaceMark::Behind, false);
-            let (from, has_run) = (place.sent() + 1, place.has(PlaceMark::Run));
+            let (from, held, has_run) = (place.sent() + 1, place.known(), place.has(PlaceMark::Run));
             if has_run {
                 place.put(PlaceMark::Dirty, true);
                 continue;
@@ -257,18 +289,18 @@ impl Progress {
             // A later membership is shown already.
             self.ending.retain(|(ending, last)| *ending != conv || last.is_none_or(|last| last >= from));
             let to = self.ending.iter().find(|(ending, _)| *ending == conv).and_then(|(_, last)| *last);
-            return Some(self.read(Reading { conv, from, is_run: false }, to));
+            return Some(self.read(Reading { conv, from, is_run: false, held }, to));
         }
         self.behind = VecDeque::new();
         None
     }
 
     fn read(&mut self, reading: Reading, to: Option<Seq>) -> Command {
-        let Reading { conv, from, is_run } = reading;
+        let Reading { conv, from, is_run, held } = reading;
         let is_new = !is_run && self.places.get(conv).is_none_or(|place| place.has(PlaceMark::Fresh));
         self.reading = Some(reading);
         self.run_was_last = is_run;
-        Command::Read { conv, from, to, is_new }
+        Command::Read { conv, from, to, is_new, written: held.map(|(seq, _)| seq) }
     }
 
     /// The read that has come back. Its run may be over: the membership that it was for has ended.

@@ -38,6 +38,14 @@ fn a_history_that_was_lost_is_noticed() {
     }
 }
 
+/// The next message of a conversation is enough to notice it: on a single node nobody sweeps.
+#[test]
+fn a_history_that_was_lost_is_noticed_without_a_sweep() {
+    for seed in seeds(300) {
+        run(seed, Faults { lose_history: true, lose_pushes: false, sweep: false });
+    }
+}
+
 /// `SIM_SEED` is the first seed, `SIM_SEEDS` the number of them.
 fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());

@@ -15,7 +15,7 @@ fn conv() -> ConversationId {
 }
 
 fn row(seq: Seq, from: UserId) -> Row {
-    Row { seq, from, frame: format!("message {seq}").into() }
+    Row { at: at(seq), from, frame: format!("message {seq}").into() }
 }
 
 fn at(seq: Seq) -> Committed {
@@ -25,7 +25,7 @@ fn at(seq: Seq) -> Committed {
 /// A pump that is live, with this head in the one conversation.
 fn live(head: Seq) -> Pump {
     let mut pump = Pump::new(ME, LIMITS);
-    let convs = vec![(conv(), Extent { head, floor: 0 })];
+    let convs = vec![(conv(), Extent { head, floor: 0 }, None)];
     let heads = Heads { rid: None, convs, cursors: Vec::new(), resume: 100 };
     assert_eq!(on(&mut pump, PumpEvent::Heads(heads)), ["43?", "take"]);
     let shown = on(&mut pump, PumpEvent::Overview { frame: "43".into(), more: false });
@@ -45,6 +45,7 @@ fn shown(out: Commands) -> Vec<String> {
         Command::Write(frame) => frame.to_string(),
         Command::Overview => "43?".to_owned(),
         Command::Read { from, to, .. } => format!("read {from} to {to:?}"),
+        Command::Lost(_) => "lost".to_owned(),
         Command::Pause => "pause".to_owned(),
         Command::StopRequests => "stop".to_owned(),
         Command::TakeRequests => "take".to_owned(),
@@ -60,13 +61,17 @@ fn send(pump: &mut Pump, cid: &str) -> (Option<Submission>, Vec<String>) {
 }
 
 fn page(head: Seq, rows: std::ops::Range<Seq>) -> PumpEvent {
-    PumpEvent::Page(RowPage { extent: Extent { head, floor: 0 }, rows: rows.map(|seq| row(seq, BOB)).collect() })
+    PumpEvent::Page(RowPage {
+        extent: Extent { head, floor: 0 },
+        rows: rows.map(|seq| row(seq, BOB)).collect(),
+        written: Some(Tag(1)),
+    })
 }
 
 #[test]
 fn the_next_number_is_written_and_others_are_read() {
     let mut pump = live(43);
-    let push = |seq| PumpEvent::Push { conv: conv(), row: row(seq, BOB) };
+    let push = |seq| PumpEvent::Push { conv: conv(), row: row(seq, BOB), before: Some(Tag(1)) };
     assert_eq!(on(&mut pump, push(44)), ["message 44"]);
     assert_eq!(on(&mut pump, push(44)), [""; 0]);
     assert_eq!(on(&mut pump, push(46)), ["read 45 to None"]);
@@ -79,7 +84,7 @@ fn a_slow_reader_is_pushed_nothing_until_its_kernel_acknowledges() {
     let mut pump = live(0);
     on(&mut pump, PumpEvent::Output(1001));
     for seq in 1..=500 {
-        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, BOB) }), [""; 0]);
+        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, BOB), before: Some(Tag(1)) }), [""; 0]);
     }
     assert_eq!(on(&mut pump, PumpEvent::Output(1000)), ["read 1 to None"]);
     let written = on(&mut pump, page(500, 1..201));
@@ -93,16 +98,17 @@ fn a_41_takes_the_place_of_its_message() {
     let (first, _) = send(&mut pump, "a");
     let first = first.expect("it is to be committed").id;
     // Its own push comes before its answer: no read is needed.
-    assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, ME) }), [""; 0]);
-    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44)) };
+    assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, ME), before: Some(Tag(1)) }), [""; 0]);
+    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44), None) };
     assert_eq!(on(&mut pump, answer), [frames::acknowledged("a", ConversationName::User(BOB), at(44), false)]);
 
     let (second, _) = send(&mut pump, "b");
     let id = second.expect("it is to be committed").id;
-    let answer = PumpEvent::Answered { conv: conv(), id, answer: SendAnswer::New(at(46)) };
+    let answer = PumpEvent::Answered { conv: conv(), id, answer: SendAnswer::New(at(46), None) };
     assert_eq!(on(&mut pump, answer), ["read 45 to None"]);
     let rows = vec![row(45, BOB), row(46, ME)];
-    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows }));
+    let shown =
+        on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows, written: Some(Tag(1)) }));
     assert_eq!(shown, ["message 45".to_owned(), frames::acknowledged("b", ConversationName::User(BOB), at(46), false)]);
 }
 
@@ -115,7 +121,7 @@ fn joined(from: Seq) -> PumpEvent {
 }
 
 fn page_of_team(extent: Extent, rows: std::ops::Range<Seq>) -> PumpEvent {
-    PumpEvent::Page(RowPage { extent, rows: rows.map(|seq| row(seq, BOB)).collect() })
+    PumpEvent::Page(RowPage { extent, rows: rows.map(|seq| row(seq, BOB)).collect(), written: Some(Tag(1)) })
 }
 
 /// Found by a seed of the simulation: a member who had left repeated the first message of the group, and
@@ -123,7 +129,7 @@ fn page_of_team(extent: Extent, rows: std::ops::Range<Seq>) -> PumpEvent {
 #[test]
 fn a_message_of_a_group_that_the_connection_knows_nothing_of_is_read_before_it_is_shown() {
     let mut pump = live(0);
-    let push = |seq| PumpEvent::Push { conv: team(), row: row(seq, ME) };
+    let push = |seq| PumpEvent::Push { conv: team(), row: row(seq, ME), before: Some(Tag(1)) };
     assert_eq!(on(&mut pump, push(1)), ["read 1 to None"]);
     assert_eq!(on(&mut pump, PumpEvent::PageDenied(Refusal::forever(403, "gone"))), [""; 0]);
     assert_eq!(on(&mut pump, joined(1)), ["read 1 to None"]);
@@ -151,7 +157,7 @@ fn a_membership_is_shown_to_its_end_before_the_next_one() {
 #[test]
 fn a_page_that_was_denied_before_the_user_came_back_is_asked_for_again() {
     let mut pump = live(0);
-    let push = PumpEvent::Push { conv: team(), row: row(8, BOB) };
+    let push = PumpEvent::Push { conv: team(), row: row(8, BOB), before: Some(Tag(1)) };
     assert_eq!(on(&mut pump, push), ["read 1 to None"]);
     on(&mut pump, joined(8));
     assert_eq!(on(&mut pump, PumpEvent::PageDenied(Refusal::forever(403, "gone"))), ["read 8 to None"]);
@@ -165,12 +171,13 @@ fn what_is_pushed_during_a_page_that_waits_for_an_answer_is_read_behind_it() {
     let first = send(&mut pump, "a").0.expect("it is to be committed").id;
     assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 44 }), ["read 44 to None"]);
     for seq in [45, 46] {
-        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, BOB) }), [""; 0]);
+        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, BOB), before: Some(Tag(1)) }), [""; 0]);
     }
     let rows = vec![row(44, ME)];
-    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 44, floor: 0 }, rows }));
+    let shown =
+        on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 44, floor: 0 }, rows, written: Some(Tag(1)) }));
     assert_eq!(shown, [""; 0], "it may be the own message");
-    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44)) };
+    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44), None) };
     let acknowledged = frames::acknowledged("a", ConversationName::User(BOB), at(44), false);
     assert_eq!(on(&mut pump, answer), [acknowledged, "read 45 to None".to_owned()]);
 }
@@ -181,9 +188,9 @@ fn what_is_pushed_behind_a_message_that_waits_for_its_answer_is_read_behind_it()
     let mut pump = live(43);
     let first = send(&mut pump, "a").0.expect("it is to be committed").id;
     for (seq, from) in [(44, ME), (45, BOB)] {
-        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, from) }), [""; 0]);
+        assert_eq!(on(&mut pump, PumpEvent::Push { conv: conv(), row: row(seq, from), before: Some(Tag(1)) }), [""; 0]);
     }
-    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44)) };
+    let answer = PumpEvent::Answered { conv: conv(), id: first, answer: SendAnswer::New(at(44), None) };
     let acknowledged = frames::acknowledged("a", ConversationName::User(BOB), at(44), false);
     assert_eq!(on(&mut pump, answer), [acknowledged, "read 45 to None".to_owned()]);
 }
@@ -194,9 +201,9 @@ fn the_run_of_a_46_goes_at_least_as_far_as_what_was_written_since_its_heads_were
     let mut pump = live(43);
     let mut out = Commands::new();
     pump.on_sync(&mut out);
-    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB) });
+    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB), before: Some(Tag(1)) });
     let held = HeldCursor { seq: 42, tag: Some(HeldTag::Tag(Tag(1))), stored: Some(Tag(1)) };
-    let convs = vec![(conv(), Extent { head: 43, floor: 0 })];
+    let convs = vec![(conv(), Extent { head: 43, floor: 0 }, None)];
     let heads = Heads { rid: None, convs, cursors: vec![FoundCursor::Own(conv(), held)], resume: 100 };
     let run = RunHead { from: 43, to: 44, gap: None, reset: false };
     let name = ConversationName::User(BOB);
@@ -214,7 +221,7 @@ fn behind_a_failure_all_fails_until_it_comes_again() {
     assert_eq!(on(&mut pump, answer), [refused("a")]);
     assert_eq!(send(&mut pump, "c"), (None, vec![]));
     // The second fails, no matter what became of it, and so does the third after it.
-    let answer = PumpEvent::Answered { conv: conv(), id: b.id, answer: SendAnswer::New(at(44)) };
+    let answer = PumpEvent::Answered { conv: conv(), id: b.id, answer: SendAnswer::New(at(44), None) };
     assert_eq!(on(&mut pump, answer), [refused("b"), refused("c")]);
     let other = ConversationId::of_group(GroupId(3));
     assert!(pump.on_send(other, "d", &mut Commands::new()).is_some(), "another conversation");
@@ -251,10 +258,11 @@ fn requests_wait_for_room() {
 fn a_floor_that_rises_beyond_the_place_is_told() {
     let mut pump = live(43);
     on(&mut pump, PumpEvent::Output(1001));
-    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(50, BOB) });
+    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(50, BOB), before: Some(Tag(1)) });
     on(&mut pump, PumpEvent::Output(0));
     let rows = (49..=50).map(|seq| row(seq, BOB)).collect();
-    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 50, floor: 48 }, rows }));
+    let shown =
+        on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 50, floor: 48 }, rows, written: Some(Tag(1)) }));
     let head = r#"{"complete":true,"conv":"u9","from":49,"msgType":44,"to":50}"#;
     assert_eq!(shown, [head, "message 49", "message 50"]);
 }
@@ -266,7 +274,7 @@ fn a_history_that_has_lost_its_end_is_told() {
     let shown = on(&mut pump, page(40, 44..44));
     assert_eq!(
         shown,
-        [r#"{"complete":true,"conv":"u9","from":1,"msgType":44,"reset":true,"to":40}"#, "read 1 to None"]
+        ["lost", r#"{"complete":true,"conv":"u9","from":1,"msgType":44,"reset":true,"to":40}"#, "read 1 to None"]
     );
     assert_eq!(on(&mut pump, page(40, 1..41)).len(), 40);
 }
@@ -276,7 +284,8 @@ fn a_hole_in_the_store_is_never_shown() {
     let mut pump = live(43);
     assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 46 }), ["read 44 to None"]);
     let rows = vec![row(44, BOB), row(46, BOB)];
-    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows }));
+    let shown =
+        on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 46, floor: 0 }, rows, written: Some(Tag(1)) }));
     assert_eq!(shown, ["message 44", "pause"]);
     assert_eq!(on(&mut pump, PumpEvent::Retry), ["read 45 to None"]);
     assert_eq!(on(&mut pump, page(46, 45..45)), ["pause"]);
@@ -289,4 +298,64 @@ fn a_46_that_cannot_be_answered_says_when_to_try_again() {
     let refusal = Refusal { errno: 503, errmsg: "try again", retry_after: Some(500) };
     let shown = on(&mut pump, PumpEvent::HeadsFailed { rid: Rid::text("s"), refusal });
     assert_eq!(shown, [r#"{"errmsg":"try again","errno":503,"msgType":46,"retryAfter":0.5,"rid":"s"}"#]);
+}
+
+/// Messages of another history have other tags.
+fn other(seq: Seq) -> Committed {
+    Committed { seq, tag: Tag(2), time: 5 }
+}
+
+fn known(seq: Seq, head: Seq, rows: std::ops::Range<Seq>, tag: u32) -> PumpEvent {
+    let rows = rows.map(|seq| Row { at: other(seq), ..row(seq, BOB) }).collect();
+    let written = (seq <= head).then_some(Tag(tag));
+    PumpEvent::Page(RowPage { extent: Extent { head, floor: 0 }, rows, written })
+}
+
+#[test]
+fn a_message_of_another_history_is_looked_at_and_the_client_is_told() {
+    let push = |at: Committed, before| PumpEvent::Push {
+        conv: conv(),
+        row: Row { at, ..row(at.seq, BOB) },
+        before: Some(Tag(before)),
+    };
+    let reset = |from: Seq, to: Seq| {
+        format!(r#"{{"complete":true,"conv":"u9","from":{from},"msgType":44,"reset":true,"to":{to}}}"#)
+    };
+    for (what, news) in [
+        ("the same number", push(other(45), 2)),
+        ("the next number behind another one", push(other(46), 2)),
+        ("a lower number, given later", push(other(44), 1)),
+        ("the sweep: a lower number", PumpEvent::Last { conv: conv(), at: other(44) }),
+        ("the sweep: the same number", PumpEvent::Last { conv: conv(), at: other(45) }),
+    ] {
+        let mut pump = live(43);
+        for seq in 44..46 {
+            let before = if seq == 44 { None } else { Some(Tag(1)) };
+            let news = PumpEvent::Push { conv: conv(), row: row(seq, BOB), before };
+            assert_eq!(on(&mut pump, news), [format!("message {seq}")]);
+        }
+        assert_eq!(on(&mut pump, news), ["read 46 to None"], "{what}");
+        assert_eq!(on(&mut pump, known(45, 2, 0..0, 2)), ["lost", &reset(1, 2), "read 1 to None"], "{what}");
+        assert_eq!(on(&mut pump, known(0, 2, 1..3, 0)), ["message 1", "message 2"], "{what}");
+        assert_eq!(on(&mut pump, push(other(3), 2)), ["message 3"], "{what}");
+    }
+}
+
+#[test]
+fn news_of_a_history_that_is_lost_change_nothing() {
+    let mut pump = live(43);
+    assert_eq!(
+        on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB), before: Some(Tag(1)) }),
+        ["message 44"]
+    );
+    let late = PumpEvent::Push { conv: conv(), row: Row { at: other(45), ..row(45, BOB) }, before: Some(Tag(2)) };
+    assert_eq!(on(&mut pump, late), ["read 45 to None"]);
+    assert_eq!(on(&mut pump, known(44, 44, 0..0, 1)), [""; 0], "what was written is there");
+    // The 41 of a message that was committed and is lost stands for nothing.
+    let (submission, _) = send(&mut pump, "a");
+    let id = submission.expect("it is taken").id;
+    let answer = PumpEvent::Answered { conv: conv(), id, answer: SendAnswer::New(other(47), Some(Tag(2))) };
+    assert_eq!(on(&mut pump, answer), ["read 45 to None"]);
+    let shown = on(&mut pump, known(44, 44, 0..0, 1));
+    assert!(shown.len() == 1 && shown[0].contains(r#""again":true"#), "{shown:?}");
 }

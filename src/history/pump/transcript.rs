@@ -12,7 +12,7 @@ use crate::history::cursor::{self, Extent};
 use crate::history::places::PlaceMark;
 use crate::history::sends::{RowOrigin, Sends};
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::{self, RunHead};
+use crate::protocol::level2::frames::{self, Committed, RunHead};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) enum Shown {
     /// Up to a number that is missing, or nothing though there is something: the store promises
     /// that this cannot be. It is asked again after a pause.
     Hole,
+    /// Up to a message in whose place another one was written meanwhile. It is read again.
+    Contradicted,
 }
 
 impl Transcript {
@@ -63,14 +65,14 @@ impl Transcript {
 
     /// Where this message comes from.
     pub(super) fn origin(&self, conv: ConversationId, row: &Row) -> RowOrigin {
-        if row.from == self.user { self.sends.origin(conv, row.seq) } else { RowOrigin::Elsewhere }
+        if row.from == self.user { self.sends.origin(conv, row.at) } else { RowOrigin::Elsewhere }
     }
 
     /// Writes the next message of a conversation.
     pub(super) fn show(&mut self, conv: ConversationId, row: Row, out: &mut Commands) {
         let place = self.progress.places.entry(conv);
-        debug_assert_eq!(row.seq, place.sent() + 1);
-        place.advance(row.seq);
+        debug_assert_eq!(row.at.seq, place.sent() + 1);
+        place.advance(row.at);
         self.write(row.frame, out);
         self.progress.end_if_last(conv);
     }
@@ -85,18 +87,22 @@ impl Transcript {
     ) -> Shown {
         let before = self.progress.sent(conv);
         for row in rows {
-            let sent = self.progress.sent(conv);
-            if row.seq <= sent {
+            let (sent, seq) = (self.progress.sent(conv), row.at.seq);
+            if self.progress.places.entry(conv).contradicts(row.at, None) {
+                return Shown::Contradicted;
+            }
+            if seq <= sent {
                 continue;
             }
-            if row.seq > sent + 1 {
+            if seq > sent + 1 {
                 return Shown::Hole;
             }
+            self.acknowledge_replaced(conv, row.at, out);
             match self.origin(conv, &row) {
                 RowOrigin::Elsewhere => self.show(conv, row, out),
                 RowOrigin::Next(at) => self.acknowledge(conv, at, false, out),
                 RowOrigin::Unknown => {
-                    self.sends.hold(conv, row.seq, extent.head.max(row.seq));
+                    self.sends.hold(conv, seq, extent.head.max(seq));
                     return Shown::Held;
                 }
             }
@@ -112,11 +118,16 @@ impl Transcript {
     pub(super) fn settle(&mut self, conv: ConversationId, out: &mut Commands) {
         loop {
             self.write_ready(conv, out);
-            let Some(at) = self.sends.next_placed(conv) else { break };
+            let Some((at, before)) = self.sends.next_placed(conv) else { break };
             let place = *self.progress.places.entry(conv);
             // A 44 has moved the place beyond this message: as a repeat it moves nothing.
             let again = at.seq <= place.sent();
-            let must_wait = place.has(PlaceMark::Run) && !again || at.seq > place.sent() + 1;
+            let is_of_another = !again && place.contradicts(at, before);
+            if is_of_another {
+                // What was written, or this message, is lost. A page says which.
+                self.progress.set_behind(conv);
+            }
+            let must_wait = place.has(PlaceMark::Run) && !again || at.seq > place.sent() + 1 || is_of_another;
             if self.progress.stage != PumpStage::Live || must_wait {
                 break;
             }
@@ -138,7 +149,29 @@ impl Transcript {
     /// Acknowledges all that is committed, wherever it stands.
     fn acknowledge_all(&mut self, conv: ConversationId, out: &mut Commands) {
         self.write_ready(conv, out);
-        while let Some(at) = self.sends.next_placed(conv) {
+        while let Some((at, _)) = self.sends.next_placed(conv) {
+            self.acknowledge(conv, at, true, out);
+            self.write_ready(conv, out);
+        }
+    }
+
+    /// Acknowledges what was committed and is lost, because another message has its number.
+    fn acknowledge_replaced(&mut self, conv: ConversationId, row: Committed, out: &mut Commands) {
+        while let Some((at, _)) = self.sends.next_placed(conv)
+            && at.seq == row.seq
+            && at.tag != row.tag
+        {
+            self.acknowledge(conv, at, true, out);
+            self.write_ready(conv, out);
+        }
+    }
+
+    /// Acknowledges what was committed and is lost, as a page shows that was asked for since: the
+    /// conversation ends before it, or goes on from another message.
+    pub(super) fn acknowledge_lost(&mut self, conv: ConversationId, head: Seq, out: &mut Commands) {
+        while let Some((at, before)) = self.sends.next_placed(conv)
+            && (at.seq > head || self.progress.places.entry(conv).contradicts(at, before))
+        {
             self.acknowledge(conv, at, true, out);
             self.write_ready(conv, out);
         }
@@ -148,7 +181,7 @@ impl Transcript {
         let text = self.sends.acknowledge(conv, self.name(conv), at, again);
         self.write(text, out);
         if !again {
-            self.progress.places.entry(conv).advance(at.seq);
+            self.progress.places.entry(conv).advance(at);
             self.progress.end_if_last(conv);
         }
     }
@@ -156,7 +189,7 @@ impl Transcript {
     /// Writes a 44. What follows it is read as usual.
     pub(super) fn begin_run(&mut self, conv: ConversationId, head: &RunHead, out: &mut Commands) {
         // Own messages that the run leaves out: their 41s come before it.
-        while let Some(at) = self.sends.next_placed(conv)
+        while let Some((at, _)) = self.sends.next_placed(conv)
             && at.seq < head.from
         {
             let is_next = at.seq == self.progress.sent(conv) + 1;
@@ -169,8 +202,7 @@ impl Transcript {
             // Live messages beyond the run were written before it. They come again behind it.
             place.put(PlaceMark::Dirty, true);
         }
-        place.advance(head.from - 1);
-        place.put(PlaceMark::Moved, true);
+        place.move_to(head.from - 1);
     }
 
     /// Begins a conversation anew, with a 44 that nobody asked for. `is_run`: also the run that has
@@ -196,6 +228,7 @@ impl Transcript {
 
     /// The store has lost what was written: the client drops what it holds.
     pub(super) fn lose(&mut self, conv: ConversationId, extent: Extent, is_run: bool, out: &mut Commands) {
+        out.push(Command::Lost(conv));
         // Other messages may get the numbers of those that are lost.
         self.acknowledge_all(conv, out);
         let run = cursor::run_after(extent.floor, extent, RESUMED_AFTER_LOSS, true);

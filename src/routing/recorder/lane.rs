@@ -147,8 +147,8 @@ impl RecorderLane {
     ) {
         let Pending { to, forward, owner, berth } = pending;
         let (answer, place) = match outcome {
-            Committed::New(place) => (SendAnswer::New(committed(place)), Some(place)),
-            Committed::Again(place) => (SendAnswer::Again(committed(place)), Some(place)),
+            Committed::New(place, before) => (SendAnswer::New(committed(place), before), Some((place, before))),
+            Committed::Again(place) => (SendAnswer::Again(committed(place)), Some((place, None))),
             Committed::Refused(refusal) => (SendAnswer::Refused(refusal_of(refusal)), None),
         };
         let is_member = matches!(owner, RecordOwner::Member(_));
@@ -203,7 +203,7 @@ fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> R
     parts.outages.note("recording messages", committed.as_ref().err());
     if let Ok(committed) = &committed {
         parts.metrics.batch(BatchStage::Record, committed.len());
-        let is_new = |committed: &&Committed| matches!(committed, Committed::New(_));
+        let is_new = |committed: &&Committed| matches!(committed, Committed::New(..));
         parts.metrics.recorded(RecordedEvent::Committed, committed.iter().filter(is_new).count());
     }
     committed
@@ -234,7 +234,7 @@ fn unrecorded(
 /// What a sender of level 1 is told. A recipient who does not exist is no failure there.
 fn settled(owed: Owed, outcome: Committed) -> Option<(Arc<ClientLink>, Posted)> {
     match outcome {
-        Committed::New(_) | Committed::Again(_) => owed.done(),
+        Committed::New(..) | Committed::Again(_) => owed.done(),
         Committed::Refused(EntryRefusal::NoSuchUser | EntryRefusal::NoSuchGroup) => owed.done(),
         Committed::Refused(_) => {
             owed.settle(Err(Undelivered::Unstored)).map(|(link, settled)| (link, Posted::Settled(settled)))

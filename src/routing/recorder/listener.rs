@@ -13,7 +13,6 @@ use super::parts::RecorderParts;
 use crate::base::threads::Threads;
 use crate::bus::news::CommittedFrame;
 use crate::delivery::{ClientLink, Posted};
-use crate::history::pump::{PumpEvent, Row};
 use crate::protocol::{GroupId, UserId};
 
 /// The thread, and what it has heard.
@@ -63,14 +62,13 @@ fn hear(lanes: &Lanes<CommittedFrame>, waiting: &AtomicUsize, messages: Vec<Comm
 fn hand_on(batch: &[CommittedFrame], parts: &RecorderParts) {
     parts.read_members(batch.iter().filter_map(|message| message.conv.group()));
     let (mut news, mut groups) = (Vec::new(), FxHashMap::<GroupId, Arc<[UserId]>>::default());
-    for CommittedFrame { conv, seq, from, frame } in batch {
-        let Some(group) = conv.group() else { continue };
+    for message in batch {
+        let Some(group) = message.conv.group() else { continue };
         // If they cannot be read, the sweep finds the message.
         let members = groups.entry(group).or_insert_with(|| parts.members(group).unwrap_or_default());
         for user in members.iter().filter(|user| parts.audience.has(**user)) {
             for link in parts.router.attendance().devices(*user, |_| true) {
-                let row = Row { seq: *seq, from: *from, frame: frame.clone() };
-                news.push((link, Posted::Pump(PumpEvent::Push { conv: *conv, row })));
+                news.push((link, Posted::Pump(message.push())));
             }
         }
     }

@@ -6,10 +6,10 @@ use rustc_hash::FxHashMap;
 
 use super::announcer::Announcer;
 use super::parts::RecorderParts;
+use crate::base::conversation::Tag;
 use crate::bus::DeviceNews;
 use crate::bus::news::CommittedFrame;
 use crate::delivery::{ClientLink, Posted};
-use crate::history::pump::{PumpEvent, Row};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Message};
 use crate::store::history::{EntryPlace, NewEntry};
@@ -29,7 +29,7 @@ impl Posts {
     pub(super) fn push(
         &mut self,
         entry: &NewEntry,
-        place: EntryPlace,
+        (place, before): (EntryPlace, Option<Tag>),
         recipients: &[UserId],
         origin: Option<&Arc<ClientLink>>,
         parts: &RecorderParts,
@@ -42,7 +42,8 @@ impl Posts {
             recalled: None,
             imported: entry.is_imported,
         };
-        let (conv, seq, from) = (entry.conv, place.seq, entry.sender);
+        let (conv, at, from) = (entry.conv, committed(place), entry.sender);
+        let told = |frame: &Arc<str>| CommittedFrame { conv, at, before, from, frame: frame.clone() };
         // All members of a group call it by the same name.
         let mut shared: Option<Arc<str>> = None;
         let is_listed = recipients.contains(&from);
@@ -64,15 +65,14 @@ impl Posts {
                 None => compose(),
             };
             if !is_alone && conv.group().is_none() {
-                self.users.entry(user).or_default().push(CommittedFrame { conv, seq, from, frame: frame.clone() });
+                self.users.entry(user).or_default().push(told(&frame));
             }
             for link in links {
-                let event = PumpEvent::Push { conv, row: Row { seq, from, frame: frame.clone() } };
-                self.news.push((link, Posted::Pump(event)));
+                self.news.push((link, Posted::Pump(told(&frame).push())));
             }
         }
         if let Some(frame) = shared.filter(|_| !is_alone) {
-            self.groups.push(CommittedFrame { conv, seq, from, frame });
+            self.groups.push(told(&frame));
         }
     }
 

@@ -55,8 +55,8 @@ impl Conversations {
             MemberTask::Overview(overview) => {
                 reads::overview(history, who.user, overview, self.rules.receipts).map(one)
             }
-            MemberTask::Read { conv, from, to, is_new } => {
-                let wanted = PageWanted { conv: *conv, from: *from, to: *to, is_new: *is_new };
+            MemberTask::Read { conv, from, to, is_new, written } => {
+                let wanted = PageWanted { conv: *conv, from: *from, to: *to, is_new: *is_new, written: *written };
                 pump_pages::read(history, who.user, &wanted).map(one)
             }
             MemberTask::Page(ticket, rid, name, ask, limit) => {

@@ -2,7 +2,7 @@
 //! have a database and an outbox; they reconnect anywhere with what they hold, and send again what was
 //! not acknowledged. Nodes crash, also between a commit and its publication; the bus loses, doubles
 //! and reorders what concerns devices; the database fails, answers that are lost included, and is
-//! restored from a backup.
+//! restored from a backup, or falls back to an older state while nodes and connections stay.
 //!
 //! A device is the strict client of the testkit: it checks every frame as it comes. What the devices
 //! hold is compared with the database. A failure names the promise that is broken:
@@ -15,7 +15,7 @@
 //! | D | what a device holds can be read | after every step |
 //! | E | a device holds each message once: its database is the history up to its cursor | at the end |
 //! | F | a connected device is shown everything without asking: at once, or by the next sweeps | when everything is mended |
-//! | G | a history that has lost its end is noticed | at the end, after a restored backup |
+//! | G | a history that has lost its end is noticed | on connections that stayed, after the next message; at the end |
 //!
 //! ```text
 //!   world.rs    nodes, time, and whose turn it is     device.rs   a device, its database and its connection
@@ -53,6 +53,8 @@ enum Broken {
     HeadsFirst,
     /// Nobody looks for what the bus has lost.
     NobodySweeps,
+    /// Tags are remembered, also those of messages that the database has lost.
+    TagsAreRemembered,
 }
 
 /// Runs one seed. Returns what has happened, or the report if a check fails.
@@ -130,6 +132,7 @@ fn a_broken_server_is_noticed() {
         (Broken::PushesAreTaken, "is next|E: |a hole"),
         (Broken::HeadsFirst, "F: "),
         (Broken::NobodySweeps, "F: "),
+        (Broken::TagsAreRemembered, "G: "),
     ] {
         // A mistake has several consequences, so the check for it need not be the first to fail.
         let (_, failures) = run_seeds(BROKEN_SEEDS, Some(broken), FAILURES_MAX);

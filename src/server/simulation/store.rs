@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::dice::Dice;
 use super::{Mutation, number_of};
 use crate::base::clock::Clock;
-use crate::base::conversation::ConversationId;
+use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
 use crate::store::community::Community;
 use crate::store::history::{Head, History};
@@ -36,6 +36,8 @@ pub(super) struct Tables {
     /// The heads of a login are those of before it was written, and so of before its connection
     /// hears of messages.
     reads_heads_early: bool,
+    /// Tags of messages that are lost, where the server is broken on purpose.
+    pub(super) remembered_tags: BTreeMap<(ConversationId, i64), Tag>,
     early_heads: BTreeMap<UserId, Vec<Head>>,
     pub(super) is_up: bool,
     /// One call in this number fails, or is done and fails all the same; none if 0.
@@ -95,6 +97,7 @@ impl Tables {
             history: MemoryHistory::default(),
             clock: None,
             reads_heads_early: false,
+            remembered_tags: BTreeMap::new(),
             early_heads: BTreeMap::new(),
             is_up: true,
             fails_once_in: 0,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::conversation::ConversationId;
+use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::{Committed, EntryPlace, NewEntry};
 
@@ -26,11 +26,13 @@ pub(in crate::store) fn recorded(
     members: Vec<UserId>,
     gone: Vec<UserId>,
 ) -> Option<Recorded> {
-    let entry = |(entry, outcome): (&NewEntry, &Committed)| match *outcome {
-        Committed::New(place) | Committed::Again(place) => {
-            Some(RecordedEntry { place, from: entry.sender, text: entry.text.clone() })
-        }
-        Committed::Refused(_) => None,
+    let entry = |(entry, outcome): (&NewEntry, &Committed)| {
+        let (place, before) = match *outcome {
+            Committed::New(place, before) => (place, before),
+            Committed::Again(place) => (place, None),
+            Committed::Refused(_) => return None,
+        };
+        Some(RecordedEntry { place, before, from: entry.sender, text: entry.text.clone() })
     };
     let conv = entries.first()?.conv;
     Some(Recorded { conv, entries: entries.iter().zip(outcomes).filter_map(entry).collect(), members, gone })
@@ -41,6 +43,8 @@ pub(in crate::store) fn recorded(
 pub struct RecordedEntry {
     /// Its place.
     pub place: EntryPlace,
+    /// The tag of the message before it, if that is known.
+    pub before: Option<Tag>,
     /// Who did what it says.
     pub from: UserId,
     /// The frame: JSON text.

@@ -70,8 +70,8 @@ pub struct EntryPlace {
 /// The outcome for one [`NewEntry`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Committed {
-    /// It is stored now.
-    New(EntryPlace),
+    /// It is stored now, behind a message with this tag; `None` if it is the first one.
+    New(EntryPlace, Option<Tag>),
     /// It was stored before.
     Again(EntryPlace),
     /// It is not stored, and the same again would not be either.
@@ -166,6 +166,8 @@ pub struct Touched {
     pub conv: ConversationId,
     /// Its last number.
     pub head: i64,
+    /// The tag of that message.
+    pub tag: Tag,
     /// When its last message was committed, ms.
     pub at: i64,
 }

@@ -8,7 +8,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::entries::{Committed, EntryKind, EntryPlace, EntryRefusal, MemberChange, NewEntry};
 use super::head::{BLOCK, RecalledBlock};
 use super::names::{Cid, FrameHash, tag_of};
-use crate::base::conversation::ConversationId;
+use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
 
 /// What a batch needs to know.
@@ -45,6 +45,13 @@ pub(in crate::store) struct ConvRow {
     pub(in crate::store) recalled: i64,
     pub(in crate::store) floor: i64,
     pub(in crate::store) touched: i64,
+}
+
+impl ConvRow {
+    /// The tag of the last message.
+    fn last_tag(&self) -> Option<Tag> {
+        (self.head > 0).then_some(Tag(self.head_tag as u32))
+    }
 }
 
 /// A message that is stored under an id.
@@ -154,7 +161,10 @@ pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: BatchFacts, edit_win
             Some(outcome) => outcome,
             None => match refusal(entry, &facts, edit_window) {
                 Some(refusal) => Committed::Refused(refusal),
-                None => Committed::New(plan.add(index, entry, &mut facts)),
+                None => {
+                    let before = facts.convs.get(&entry.conv).and_then(ConvRow::last_tag);
+                    Committed::New(plan.add(index, entry, &mut facts), before)
+                }
             },
         };
         plan.outcomes.push(outcome);

@@ -192,13 +192,18 @@ impl History for MysqlStore {
     fn touched(&self, window: i64, after: Option<Touched>, limit: usize) -> Result<Vec<Touched>, StoreError> {
         let (at, id) = after.map_or((0, 0), |after| (after.at, after.conv.column()));
         let statement = format!(
-            "SELECT id, head, touched FROM Conversation
+            "SELECT id, head, head_tag, touched FROM Conversation
              WHERE touched > {NOW} - :window AND touched >= :at AND (touched > :at OR id > :id)
              ORDER BY touched, id LIMIT :limit"
         );
-        let rows: Vec<(i64, i64, i64)> =
+        let rows: Vec<(i64, i64, i64, i64)> =
             self.base.calls.call(|db, _| db.exec(&statement, params! {window, at, id, limit}))?;
-        let touched = |(id, head, at)| Touched { conv: ConversationId::from_column(id), head, at };
+        let touched = |(id, head, tag, at): (i64, i64, i64, i64)| Touched {
+            conv: ConversationId::from_column(id),
+            head,
+            tag: Tag(tag as u32),
+            at,
+        };
         Ok(rows.into_iter().map(touched).collect())
     }
 
@@ -215,9 +220,12 @@ impl History for MysqlStore {
         })
     }
 
-    fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
+    fn use_level2(&self, user: UserId) -> Result<bool, StoreError> {
         let update = format!("UPDATE User SET level2 = {NOW}, level1_seen = {NOW} WHERE id = ? AND level2 = 0");
-        self.base.calls.call(|db, _| db.exec_drop(&update, (user.0,)))
+        self.base.calls.call(|db, _| {
+            db.exec_drop(&update, (user.0,))?;
+            Ok(db.affected_rows() > 0)
+        })
     }
 
     fn level2_users_after(&self, user: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {

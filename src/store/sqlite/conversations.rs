@@ -151,12 +151,12 @@ impl History for SqliteStore {
         let (at, id) = after.map_or((0, 0), |after| (after.at, after.conv.column()));
         self.live.read(|db| {
             db.prepare_cached(
-                "SELECT id, head, touched FROM Conversation WHERE touched > ?1 AND (touched, id) > (?2, ?3)
+                "SELECT id, head, head_tag, touched FROM Conversation WHERE touched > ?1 AND (touched, id) > (?2, ?3)
                  ORDER BY touched, id LIMIT ?4",
             )?
             .query_map(params![now() - window, at, id, limit(max)], |row| {
                 let conv = ConversationId::from_column(row.get(0)?);
-                Ok(Touched { conv, head: row.get(1)?, at: row.get(2)? })
+                Ok(Touched { conv, head: row.get(1)?, tag: Tag(row.get::<_, i64>(2)? as u32), at: row.get(3)? })
             })?
             .collect()
         })
@@ -173,11 +173,11 @@ impl History for SqliteStore {
         })
     }
 
-    fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
+    fn use_level2(&self, user: UserId) -> Result<bool, StoreError> {
         self.live.change(move |db| {
             db.prepare_cached("UPDATE User SET level2 = ?2, level1_seen = ?2 WHERE id = ?1 AND level2 = 0")?
                 .execute(params![user.0, now()])
-                .map(drop)
+                .map(|changed| changed > 0)
         })
     }
 

@@ -145,12 +145,18 @@ impl Session {
                 }
                 self.places.on_overview(overview, store)
             }
-            Frame::Run(run) => self.places.on_run(run, store),
+            Frame::Run(run) => {
+                if run.reset.0 {
+                    self.reads.remove(&run.conv.0);
+                    self.peers.remove(&run.conv.0);
+                }
+                self.places.on_run(run, store)
+            }
             Frame::RunRefused(refusal) => self.places.on_run_refused(refusal, store),
             Frame::Synced(rid) => self.places.on_synced(rid.as_ref()),
             Frame::Page(page) => self.on_page(page, store),
-            Frame::Read(read) => self.on_read(read, store.me),
-            Frame::Peer(peer) => self.on_peer(peer, store.me),
+            Frame::Read(read) => self.on_read(read, store),
+            Frame::Peer(peer) => self.on_peer(peer, store),
             Frame::Typing(typing) => {
                 let is_right = typing.event == "typing" && typing.from != store.me;
                 ensure(is_right, || format!("{typing:?} for {}", store.me))
@@ -217,13 +223,15 @@ impl Session {
         page.msgs.iter().try_for_each(|message| store.keep(&page.conv.0, message.clone()))
     }
 
-    fn on_read(&mut self, read: &Read, me: i64) -> Checked<()> {
+    fn on_read(&mut self, read: &Read, store: &Store) -> Checked<()> {
+        // News of a history that is lost may come before and after the reset.
+        let (me, may_fall) = (store.me, store.allowed.fails_over);
         let is_reply = self.replies.awaits(49, read.rid.as_ref());
         ensure(is_reply || read.rid.is_none(), || "a 49 with a rid of nothing".to_owned())?;
         ensure(read.user == me, || format!("the mark of {}", read.user))?;
         ensure(read.read <= read.head && read.unread.0 <= read.head.0 - read.read.0, || format!("{read:?}"))?;
         let known = self.reads.entry(read.conv.0.clone()).or_default();
-        ensure(read.read.0 >= *known, || format!("a mark falls from {known}: {read:?}"))?;
+        ensure(read.read.0 >= *known || may_fall, || format!("a mark falls from {known}: {read:?}"))?;
         *known = read.read.0;
         if is_reply {
             let asked = self.replies.on_reply(49, read.rid.as_ref())?;
@@ -235,13 +243,14 @@ impl Session {
         Ok(())
     }
 
-    fn on_peer(&mut self, peer: &Peer, me: i64) -> Checked<()> {
+    fn on_peer(&mut self, peer: &Peer, store: &Store) -> Checked<()> {
+        let (me, may_fall) = (store.me, store.allowed.fails_over);
         let is_partner = peer.conv.0 == format!("u{}", peer.user) && peer.user != me;
         ensure(is_partner, || format!("{peer:?} for {me}"))?;
         let (read, recv) = (peer.read.0, peer.recv.0);
         let known = self.peers.entry(peer.conv.0.clone()).or_default();
         let rises = read >= known.0 && recv >= known.1 && (read, recv) != *known;
-        ensure(rises, || format!("marks of a partner do not rise from {known:?}: {peer:?}"))?;
+        ensure(rises || may_fall, || format!("marks of a partner do not rise from {known:?}: {peer:?}"))?;
         *known = (read, recv);
         Ok(())
     }

@@ -41,6 +41,9 @@ pub struct Outgoing {
 pub struct Allowed {
     /// The database was restored: cursors may be of no history.
     pub resets: bool,
+    /// The same while connections are open: also unasked, a 44 may say that what the client holds is of no
+    /// history, and numbers and marks begin anew with it.
+    pub fails_over: bool,
     /// Old messages are deleted: floors rise.
     pub trims: bool,
     /// The user leaves groups while the news of it is late: an answer to a 46 may say before it that a group
@@ -157,7 +160,11 @@ impl Store {
             Some(known) => ensure(*known == place, || format!("{} was {known:?} and is {place:?}", ack.cid))?,
             None => {}
         }
-        if let Some(message) = self.logs.get(&ack.conv.0).and_then(|log| log.messages.get(&ack.seq.0)) {
+        // A message that was committed after a loss may have the number of one that is lost.
+        let is_known = !(self.allowed.fails_over && ack.again.0);
+        if let Some(message) =
+            self.logs.get(&ack.conv.0).filter(|_| is_known).and_then(|log| log.messages.get(&ack.seq.0))
+        {
             let same = message.tag == ack.tag && message.time == ack.time && message.from == self.me;
             ensure(same, || format!("number {} is another message: {message:?}", ack.seq.0))?;
         }

@@ -27,6 +27,8 @@ pub(super) struct Places {
     behind: BTreeSet<String>,
     /// Conversations that have ended for the user.
     ended: BTreeSet<String>,
+    /// A history was lost: a run may be cut short.
+    has_lost: bool,
 }
 
 /// A conversation of a 43.
@@ -107,7 +109,8 @@ impl Places {
         let bytes: usize = lasts.clone().map(|last| last.m.0.len()).sum();
         ensure(bytes <= TEXT_MAX || overview.convs.len() == 1, || format!("a 43 with {bytes} bytes of last"))?;
         let times: Vec<i64> = lasts.map(|last| last.time.0).collect();
-        ensure(times.is_sorted_by(|one, other| one >= other), || "43: most recently active first".to_owned())?;
+        let is_sorted = times.is_sorted_by(|one, other| one >= other) || store.allowed.fails_over;
+        ensure(is_sorted, || "43: most recently active first".to_owned())?;
         for line in &overview.convs {
             self.on_line(line, store).map_err(|Mistake(mistake)| Mistake(format!("{}: {mistake}", line.conv.0)))?;
         }
@@ -140,10 +143,12 @@ impl Places {
             Some(login) => (login.have.contains_key(conv), login.by_device),
             None => (false, false),
         };
-        ensure(by_device || last.is_some() == (!is_asked && head > floor), || {
+        // The message may be lost between the two reads.
+        let fails_over = store.allowed.fails_over;
+        ensure(by_device || fails_over || last.is_some() == (!is_asked && head > floor), || {
             "last is for conversations that are not in have".to_owned()
         })?;
-        if let Some(last) = &last {
+        if let Some(last) = last.as_ref().filter(|_| !fails_over) {
             ensure(last.seq == line.head && Some(&last.tag) == line.tag.as_ref(), || "last is not head".to_owned())?;
         }
         let held = store.cursor(conv);
@@ -192,6 +197,9 @@ impl Places {
     pub(super) fn on_run(&mut self, run: &Run, store: &mut Store) -> Checked<()> {
         let conv = run.conv.0.clone();
         ensure(self.has_overview, || "a 44 before the last 43".to_owned())?;
+        if store.allowed.fails_over && (self.has_lost || run.reset.0) {
+            return self.on_run_after_loss(run, store);
+        }
         let (index, cursor) = self.answer(&conv)?;
         let (is_login, resume) = (self.syncs[index].is_login, self.syncs[index].resume);
         let head = self.heads.get(&conv).cloned();
@@ -247,6 +255,28 @@ impl Places {
         Ok(())
     }
 
+    /// 44 on a connection that was open when the database lost the end of a history. It may answer a 46 whose
+    /// cursor is of the lost history.
+    fn on_run_after_loss(&mut self, run: &Run, store: &mut Store) -> Checked<()> {
+        let conv = run.conv.0.clone();
+        ensure(run.complete == run.gap.is_none(), || "complete, or a gap".to_owned())?;
+        let _ = self.answer(&conv);
+        self.has_lost = true;
+        if run.reset.0 {
+            store.drop_all(&conv);
+            if run.from > run.to {
+                store.adopt(&conv, run.to.0, None, None)?;
+            }
+        }
+        self.behind.remove(&conv);
+        self.next.insert(conv.clone(), run.from.0);
+        self.runs.remove(&conv);
+        if run.from <= run.to {
+            self.runs.insert(conv, (run.from.0, run.to.0));
+        }
+        Ok(())
+    }
+
     /// 44 with an error.
     pub(super) fn on_run_refused(&mut self, refusal: &Refusal, store: &mut Store) -> Checked<()> {
         let conv = refusal.conv.clone().unwrap_or_default();
@@ -285,7 +315,7 @@ impl Places {
         let left_out: Vec<_> = sync.due.difference(&sync.answered).collect();
         ensure(left_out.is_empty(), || format!("a 45 without the 44 of {left_out:?}"))?;
         let open: Vec<_> = sync.answered.iter().filter(|conv| self.runs.contains_key(*conv)).collect();
-        ensure(open.is_empty(), || format!("a 45 before the end of the run of {open:?}"))?;
+        ensure(open.is_empty() || self.has_lost, || format!("a 45 before the end of the run of {open:?}"))?;
         self.syncs.remove(index);
         Ok(())
     }
@@ -295,7 +325,8 @@ impl Places {
         let rid = rid_of(reply);
         let index = self.syncs.iter().position(|sync| !sync.is_login && sync.rid == rid);
         let index = index.ok_or_else(|| Mistake(format!("{reply} for nothing")))?;
-        ensure(self.syncs[index].answered.is_empty(), || format!("{reply} after 44s"))?;
+        // A 44 that says what is lost may have come before it.
+        ensure(self.syncs[index].answered.is_empty() || self.has_lost, || format!("{reply} after 44s"))?;
         self.syncs.remove(index);
         Ok(())
     }

@@ -260,8 +260,8 @@ impl Client {
             let at = self.syncs.iter().position(|(rid, _)| frame["rid"].as_str() == Some(rid));
             let (_, convs) = self.syncs.remove(at.expect("it was asked for")).expect("it is there");
             for conv in convs {
-                // A 44 for a floor that rose meanwhile is no run of this 46.
-                if conv == ConversationId::of_group(GroupId(5)) || truth.floor(conv) > 0 {
+                // A 44 for a floor that rose meanwhile, or for what is lost, is no run of this 46.
+                if truth.may_reset() || conv == ConversationId::of_group(GroupId(5)) || truth.floor(conv) > 0 {
                     continue;
                 }
                 let (place, to) = (self.places.get(&conv), self.runs.get(&conv));
@@ -269,7 +269,10 @@ impl Client {
             }
         }
         for (conv, to) in &self.runs {
-            // A run for a membership that has ended is over.
+            // A run for a membership that has ended is over, and so is one of a history that is lost.
+            if truth.may_reset() {
+                continue;
+            }
             if self.have.contains_key(conv) && *conv != ConversationId::of_group(GroupId(5)) {
                 assert!(self.places.get(conv).is_none_or(|place| place >= to), "45 before the end of a run");
             }

@@ -5,8 +5,8 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use super::client::{Client, Disk, ME};
-use super::store::Store;
-use crate::base::conversation::{ConversationId, Cursor, HeldTag, Seq, Tag};
+use super::store::{PageWanted, Store};
+use crate::base::conversation::{ConversationId, Cursor, HeldTag, Tag};
 use crate::history::cursor::Extent;
 use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submission};
 use crate::protocol::level2::Rid;
@@ -46,7 +46,7 @@ pub(super) struct Connection {
 enum Job {
     Heads { rid: Option<Rid>, have: Vec<(ConversationId, Cursor)> },
     Overview,
-    Read { conv: ConversationId, from: Seq, to: Option<Seq> },
+    Read(PageWanted),
 }
 
 impl Device {
@@ -174,8 +174,8 @@ impl Connection {
         let may_run = |job: &Job| !has_heads || !matches!(job, Job::Heads { .. });
         let Some(job) = self.jobs.iter().position(may_run).and_then(|at| self.jobs.remove(at)) else { return };
         let event = match job {
-            Job::Read { .. } if fails => PumpEvent::PageFailed,
-            Job::Read { conv, from, to } => store.read(conv, from, to, limit),
+            Job::Read(_) if fails => PumpEvent::PageFailed,
+            Job::Read(wanted) => store.read(&wanted, limit),
             Job::Overview => {
                 let count = limit.min(self.overview.len());
                 let lines: Vec<_> = self.overview.drain(..count).collect();
@@ -186,7 +186,7 @@ impl Connection {
             Job::Heads { rid, have } => {
                 let heads = store.heads(rid, have);
                 if heads.rid.is_none() {
-                    self.overview = heads.convs.iter().copied().collect();
+                    self.overview = heads.convs.iter().map(|(conv, extent, _)| (*conv, *extent)).collect();
                 }
                 PumpEvent::Heads(heads)
             }
@@ -237,7 +237,11 @@ impl Connection {
             match command {
                 Command::Write(frame) => self.output.push_back(frame),
                 Command::Overview => self.jobs.push_back(Job::Overview),
-                Command::Read { conv, from, to, .. } => self.jobs.push_back(Job::Read { conv, from, to }),
+                Command::Read { conv, from, to, written, .. } => {
+                    self.jobs.push_back(Job::Read(PageWanted { conv, from, to, written }));
+                }
+                // The marks are not simulated here.
+                Command::Lost(_) => {}
                 Command::Pause => pauses = true,
                 Command::StopRequests => self.takes_requests = false,
                 Command::TakeRequests => self.takes_requests = true,

@@ -19,6 +19,14 @@ pub(super) struct Store {
     pub(super) has_lost: bool,
 }
 
+/// A page that a pump asks for.
+pub(super) struct PageWanted {
+    pub(super) conv: ConversationId,
+    pub(super) from: Seq,
+    pub(super) to: Option<Seq>,
+    pub(super) written: Option<Seq>,
+}
+
 #[derive(Default, Clone)]
 pub(super) struct Conversation {
     pub(super) rows: Vec<StoredRow>,
@@ -59,7 +67,12 @@ impl Store {
         let frame = format!(r#"{{"msgType":4,"cid":"{}","msg":"hi"}}"#, row.cid);
         let message =
             Message { at: row.at, from: row.from, frame: Some(&frame), edited: None, recalled: None, imported: false };
-        Row { seq, from: row.from, frame: frames::pushed(conv.name_for(ME), &message).into() }
+        Row { at: row.at, from: row.from, frame: frames::pushed(conv.name_for(ME), &message).into() }
+    }
+
+    /// The last message of a conversation.
+    pub(super) fn last(&self, conv: ConversationId) -> Option<Committed> {
+        self.convs.get(&conv)?.rows.last().map(|row| row.at)
     }
 
     /// Whether the user is in this conversation, or may begin it.
@@ -123,10 +136,12 @@ impl Store {
             let stored = cursor::needs_tag(cursor.seq, extent).then(|| self.tag(*conv, cursor.seq)).flatten();
             FoundCursor::Own(*conv, HeldCursor { seq: cursor.seq, tag: Some(cursor.tag), stored })
         });
+        let convs = convs.into_iter().map(|(conv, extent)| (conv, extent, self.last(conv))).collect();
         Heads { rid, cursors: cursors.collect(), convs, resume: 3 }
     }
 
-    pub(super) fn read(&self, conv: ConversationId, from: Seq, to: Option<Seq>, limit: usize) -> PumpEvent {
+    pub(super) fn read(&self, wanted: &PageWanted, limit: usize) -> PumpEvent {
+        let PageWanted { conv, from, to, written } = *wanted;
         let nothing = Conversation::default();
         let conversation = self.convs.get(&conv).unwrap_or(&nothing);
         // What a member may see, it may see to the end of the membership.
@@ -139,7 +154,8 @@ impl Store {
         }
         let end = to.unwrap_or(Seq::MAX).min(extent.head);
         let numbers = (from.max(extent.floor + 1)..=end).take(limit);
-        PumpEvent::Page(RowPage { extent, rows: numbers.map(|seq| self.row(conv, seq)).collect() })
+        let written = written.and_then(|seq| self.tag(conv, seq));
+        PumpEvent::Page(RowPage { extent, rows: numbers.map(|seq| self.row(conv, seq)).collect(), written })
     }
 }
 

@@ -6,7 +6,7 @@ use super::parts::Arrangements;
 use crate::bus::{CommittedFrame, DeviceNews};
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
-use crate::history::pump::{PumpEvent, Row};
+use crate::history::pump::PumpEvent;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Committed, Message};
 use crate::store::community::{Recorded, RecordedEntry};
@@ -23,7 +23,7 @@ impl Arrangements {
             let frames: Vec<_> = recorded.entries.iter().map(|entry| frame(recorded, entry, *user)).collect();
             let (mut events, joined) = (Vec::new(), joins == Some(*user));
             events.extend(joined.then_some(PumpEvent::Joined { conv, from: seq }));
-            events.extend(frames.iter().map(push));
+            events.extend(frames.iter().map(CommittedFrame::push));
             // What is committed behind it may have been told to the members of before. It is looked for.
             events.extend(joined.then_some(PumpEvent::Hint { conv, head: seq + 1 }));
             self.post(*user, events, &mut posts);
@@ -37,7 +37,7 @@ impl Arrangements {
         for user in recorded.gone.iter().filter(uses_level2) {
             let last = frame(recorded, first, *user);
             let left = PumpEvent::Left { conv, seen: Some((1, seq)) };
-            self.post(*user, vec![push(&last), left], &mut posts);
+            self.post(*user, vec![last.push(), left], &mut posts);
             news.push(DeviceNews::Messages(*user, vec![last]));
             news.push(DeviceNews::Left(*user, conv, seq));
         }
@@ -62,21 +62,11 @@ impl Arrangements {
     }
 }
 
-fn push(CommittedFrame { conv, seq, from, frame }: &CommittedFrame) -> PumpEvent {
-    PumpEvent::Push { conv: *conv, row: Row { seq: *seq, from: *from, frame: frame.clone() } }
-}
-
 /// What `user` is shown of an entry.
 fn frame(recorded: &Recorded, entry: &RecordedEntry, user: UserId) -> CommittedFrame {
-    let (RecordedEntry { place, from, text }, conv) = (entry, recorded.conv);
-    let message = Message {
-        at: Committed { seq: place.seq, tag: place.tag, time: place.time },
-        from: *from,
-        frame: Some(text),
-        edited: None,
-        recalled: None,
-        imported: false,
-    };
+    let (RecordedEntry { place, before, from, text }, conv) = (entry, recorded.conv);
+    let at = Committed { seq: place.seq, tag: place.tag, time: place.time };
+    let message = Message { at, from: *from, frame: Some(text), edited: None, recalled: None, imported: false };
     let frame = frames::pushed(conv.name_for(user), &message).into();
-    CommittedFrame { conv, seq: place.seq, from: *from, frame }
+    CommittedFrame { conv, at, before: *before, from: *from, frame }
 }

@@ -109,8 +109,11 @@ impl Conversations {
             connected.filter(|devices| !devices.is_empty()).map_or(Ok(()), |devices| history.seen(&devices))?;
         }
         let Some(logged_in) = self.write_login(history, user, proven, visitor)? else { return Ok(None) };
-        if !self.parts.audience.has(user) {
-            history.use_level2(user)?;
+        // The database may have lost that the user uses level 2, and the device with it.
+        let is_known = self.parts.audience.has(user);
+        let may_be_lost = matches!(proven, Proven::Password(_));
+        let is_new = (!is_known || may_be_lost) && history.use_level2(user)?;
+        if is_new || !is_known {
             self.parts.audience.add(user);
             self.tell_nodes(&[DeviceNews::UsesLevel2(user)]);
         }

@@ -15,9 +15,10 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::parts::Conversations;
 use super::postbox::ImportClaim;
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::bus::{CommittedFrame, DeviceNews};
 use crate::delivery::ClientLink;
+use crate::history::pump::PumpEvent;
 use crate::metrics::ImportEvent;
 use crate::protocol::level2::frames::{self, Message};
 use crate::protocol::{UserId, Waiting};
@@ -66,8 +67,8 @@ struct ImportPiece {
     entries: Vec<NewEntry>,
     /// Rows of messages that are in conversations.
     placed: Vec<(MessageId, ConversationId, i64)>,
-    /// The entries that were not there before, by their index, and their places.
-    new: Vec<(usize, EntryPlace)>,
+    /// The entries that were not there before, by their index, their places, and the tags before them.
+    new: Vec<(usize, EntryPlace, Option<Tag>)>,
 }
 
 impl Conversations {
@@ -128,10 +129,10 @@ impl Conversations {
         self.tell_nodes(&piece.news(|user| self.parts.audience.has(user)));
         let Some(router) = self.router() else { return Ok(()) };
         let heads: BTreeMap<ConversationId, Seq> =
-            piece.new.iter().map(|(nth, place)| (piece.entries[*nth].conv, place.seq)).collect();
+            piece.new.iter().map(|(nth, place, _)| (piece.entries[*nth].conv, place.seq)).collect();
         let mut posts = Vec::new();
         for (conv, head) in heads {
-            self.hint(&router, conv, head, &mut posts)?;
+            self.tell_devices_in(&router, conv, &PumpEvent::Hint { conv, head }, &mut posts)?;
         }
         ClientLink::post_all(posts);
         Ok(())
@@ -177,8 +178,8 @@ impl ImportPiece {
         let outcomes = if self.entries.is_empty() { Vec::new() } else { history.commit(&self.entries, 0)? };
         for (nth, ((id, entry), outcome)) in self.rows.iter().zip(&self.entries).zip(outcomes).enumerate() {
             match outcome {
-                Committed::New(place) => {
-                    self.new.push((nth, place));
+                Committed::New(place, before) => {
+                    self.new.push((nth, place, before));
                     self.placed.push((*id, entry.conv, place.seq));
                 }
                 Committed::Again(place) => self.placed.push((*id, entry.conv, place.seq)),
@@ -191,14 +192,14 @@ impl ImportPiece {
     /// What other nodes are told of the new messages, for those who use level 2.
     fn news(&self, uses_level2: impl Fn(UserId) -> bool) -> Vec<DeviceNews> {
         let (mut of_users, mut of_groups) = (BTreeMap::<UserId, Vec<CommittedFrame>>::new(), Vec::new());
-        for (nth, place) in &self.new {
+        for (nth, place, before) in &self.new {
             let entry = &self.entries[*nth];
             match entry.conv.users() {
-                None => of_groups.push(imported_frame(entry, *place, entry.sender)),
+                None => of_groups.push(imported_frame(entry, (*place, *before), entry.sender)),
                 Some((low, high)) => {
                     let users = [low, high].into_iter().take(if low == high { 1 } else { 2 });
                     for user in users.filter(|user| uses_level2(*user)) {
-                        of_users.entry(user).or_default().push(imported_frame(entry, *place, user));
+                        of_users.entry(user).or_default().push(imported_frame(entry, (*place, *before), user));
                     }
                 }
             }
@@ -209,17 +210,12 @@ impl ImportPiece {
 }
 
 /// What `user` is shown of an imported message.
-fn imported_frame(entry: &NewEntry, place: EntryPlace, user: UserId) -> CommittedFrame {
-    let message = Message {
-        at: frames::Committed { seq: place.seq, tag: place.tag, time: place.time },
-        from: entry.sender,
-        frame: Some(&entry.text),
-        edited: None,
-        recalled: None,
-        imported: true,
-    };
+fn imported_frame(entry: &NewEntry, (place, before): (EntryPlace, Option<Tag>), user: UserId) -> CommittedFrame {
+    let at = frames::Committed { seq: place.seq, tag: place.tag, time: place.time };
+    let message =
+        Message { at, from: entry.sender, frame: Some(&entry.text), edited: None, recalled: None, imported: true };
     let frame = frames::pushed(entry.conv.name_for(user), &message).into();
-    CommittedFrame { conv: entry.conv, seq: place.seq, from: entry.sender, frame }
+    CommittedFrame { conv: entry.conv, at, before, from: entry.sender, frame }
 }
 
 impl Import {

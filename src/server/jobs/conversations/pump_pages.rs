@@ -5,7 +5,7 @@
 //! that ended the membership, as if the news had come first.
 
 use super::parts;
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::devices::tasks::MemberNews;
 use crate::history::cursor::Extent;
 use crate::history::pump::{PumpEvent, Row, RowPage};
@@ -23,11 +23,13 @@ pub(super) struct PageWanted {
     pub(super) to: Option<Seq>,
     /// The client was shown nothing of the conversation.
     pub(super) is_new: bool,
+    /// A message that was written: its tag is wanted.
+    pub(super) written: Option<Seq>,
 }
 
 /// Reads a page. What the user could see before leaving is shown to the end.
 pub(super) fn read(history: &dyn History, user: UserId, wanted: &PageWanted) -> Result<MemberNews, StoreError> {
-    let PageWanted { conv, from, to, is_new } = *wanted;
+    let PageWanted { conv, from, to, is_new, written } = *wanted;
     let Some(found) = history.heads_of(user, &[conv])?.pop() else { return Ok(one(PumpEvent::PageFailed)) };
     let is_visible = found.as_ref().is_ok_and(|head| head.floor < from);
     if !is_visible
@@ -45,7 +47,20 @@ pub(super) fn read(history: &dyn History, user: UserId, wanted: &PageWanted) -> 
     let last = to.unwrap_or(head.head).min(head.head).min(first + PAGE_MAX as Seq - 1);
     let entries = if first <= last { history.run(conv, first, last, false, PAGE_BYTES_MAX)? } else { Vec::new() };
     let extent = Extent { head: head.head, floor: head.floor };
-    Ok(one(PumpEvent::Page(page(conv, user, extent, &entries))))
+    let written = match written {
+        Some(seq) if seq == head.head && entries.is_empty() => head.tag,
+        written => tag_now(history, conv, written)?,
+    };
+    Ok(one(PumpEvent::Page(page(conv, user, extent, &entries, written))))
+}
+
+/// The tag that this number has now, after the rows of a page were read: if the database falls back to an
+/// older state while a page is read, the tag says so.
+fn tag_now(history: &dyn History, conv: ConversationId, written: Option<Seq>) -> Result<Option<Tag>, StoreError> {
+    match written.filter(|seq| *seq > 0) {
+        Some(seq) => Ok(history.tags(&[(conv, seq)])?.pop().flatten()),
+        None => Ok(None),
+    }
 }
 
 /// The rest of a membership of which the message before `from` was a part; `None` if its end is not
@@ -53,7 +68,7 @@ pub(super) fn read(history: &dyn History, user: UserId, wanted: &PageWanted) -> 
 fn rest_of_membership(
     history: &dyn History,
     user: UserId,
-    &PageWanted { conv, from, to, .. }: &PageWanted,
+    &PageWanted { conv, from, to, written, .. }: &PageWanted,
 ) -> Result<Option<MemberNews>, StoreError> {
     let to = to.unwrap_or(Seq::MAX);
     let piece = |from: Seq| {
@@ -76,19 +91,19 @@ fn rest_of_membership(
     let Some(last) = end.or(Some(to).filter(|to| *to < Seq::MAX && *to >= from)) else { return Ok(None) };
     entries.retain(|entry| entry.seq <= last);
     let floor = entries.first().map_or(from, |entry| entry.seq) - 1;
-    let page = PumpEvent::Page(page(conv, user, Extent { head: last, floor }, &entries));
+    let written = tag_now(history, conv, written)?;
+    let page = PumpEvent::Page(page(conv, user, Extent { head: last, floor }, &entries, written));
     let left = end.map(|end| PumpEvent::Left { conv, seen: Some((from, end)) });
     Ok(Some(MemberNews::Pump(left.into_iter().chain([page]).collect())))
 }
 
-fn page(conv: ConversationId, user: UserId, extent: Extent, entries: &[Entry]) -> RowPage {
+fn page(conv: ConversationId, user: UserId, extent: Extent, entries: &[Entry], written: Option<Tag>) -> RowPage {
     let name = conv.name_for(user);
-    let row = |entry: &Entry| Row {
-        seq: entry.seq,
-        from: entry.from,
-        frame: frames::pushed(name, &parts::shown(entry)).into(),
+    let row = |entry: &Entry| {
+        let message = parts::shown(entry);
+        Row { at: message.at, from: entry.from, frame: frames::pushed(name, &message).into() }
     };
-    RowPage { extent, rows: entries.iter().map(row).collect() }
+    RowPage { extent, rows: entries.iter().map(row).collect(), written }
 }
 
 fn one(event: PumpEvent) -> MemberNews {

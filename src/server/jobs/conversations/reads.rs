@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::parts;
-use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq, Tag};
+use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq};
 use crate::devices::tasks::{Identity, MemberNews, Overview};
 use crate::history::cursor::{Extent, HeldCursor, needs_tag};
 use crate::history::pump::{FoundCursor, Heads, PumpEvent};
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::{self, Marks, Refusal};
+use crate::protocol::level2::frames::{self, Committed, Marks, Refusal};
 use crate::protocol::level2::{Have, HaveItem, PAGE_BYTES_MAX, PAGE_MAX, PageAsk, Rid, replies};
 use crate::store::StoreError;
 use crate::store::history::{Denied, Entry, Head, History, PageOutcome};
@@ -31,7 +31,7 @@ pub(super) fn heads(
                 .collect();
             let others = standings(history, who.user, &strangers)?;
             let find = |conv: ConversationId| match known.get(&conv) {
-                Some(head) => Ok((extent(head), head.tag)),
+                Some(head) => Ok((extent(head), last(head))),
                 None => others.get(&conv).copied().unwrap_or(Err(Denied::Unknown)),
             };
             let held = names(items).map(|(name, _)| name.for_user(who.user)).collect();
@@ -51,7 +51,7 @@ pub(super) fn heads(
         FoundCursor::Own(conv, _) => rank.get(conv).copied().unwrap_or(usize::MAX),
         FoundCursor::Refused(..) => usize::MAX,
     });
-    let convs = heads.iter().map(|head| (head.conv, extent(head))).collect();
+    let convs = heads.iter().map(|head| (head.conv, extent(head), last(head))).collect();
     let overview = Overview { heads: heads.into(), shown: 0, held: Arc::new(held) };
     Ok(MemberNews::Heads(Heads { rid: None, convs, cursors, resume: resume.into() }, overview))
 }
@@ -67,13 +67,13 @@ pub(super) fn sync(
     let convs: Vec<ConversationId> = names(have).map(|(name, _)| name.for_user(user)).collect();
     let heads = standings(history, user, &convs)?;
     let cursors = cursors(history, user, have, |conv| heads.get(&conv).copied().unwrap_or(Err(Denied::Unknown)))?;
-    let convs = heads.iter().filter_map(|(conv, head)| head.ok().map(|(extent, _)| (*conv, extent))).collect();
+    let convs = heads.iter().filter_map(|(conv, head)| head.ok().map(|(extent, last)| (*conv, extent, last))).collect();
     let heads = Heads { rid, convs, cursors, resume: resume.into() };
     Ok(MemberNews::Synced(PumpEvent::Heads(heads)))
 }
 
-/// Where a conversation stands, with the tag of its head, or why it is not the user's.
-type Standing = Result<(Extent, Option<Tag>), Denied>;
+/// Where a conversation stands, with its last message, or why it is not the user's.
+type Standing = Result<(Extent, Option<Committed>), Denied>;
 
 /// Where these conversations stand.
 fn standings(
@@ -85,7 +85,7 @@ fn standings(
         return Ok(HashMap::new());
     }
     let heads = history.heads_of(user, convs)?;
-    let head = |head: Result<Head, Denied>| head.map(|head| (extent(&head), head.tag));
+    let head = |head: Result<Head, Denied>| head.map(|head| (extent(&head), last(&head)));
     Ok(convs.iter().copied().zip(heads.into_iter().map(head)).collect())
 }
 
@@ -110,9 +110,11 @@ fn cursors(
             let conv = name.for_user(user);
             match find(conv) {
                 Err(denied) => FoundCursor::Refused(name.to_string().into(), parts::denied(denied)),
-                Ok((extent, tag)) => {
-                    let stored =
-                        if cursor.seq == extent.head { tag } else { tags.get(&(conv, cursor.seq)).copied().flatten() };
+                Ok((_, last)) => {
+                    let stored = match last {
+                        Some(last) if last.seq == cursor.seq => Some(last.tag),
+                        _ => tags.get(&(conv, cursor.seq)).copied().flatten(),
+                    };
                     FoundCursor::Own(conv, HeldCursor { seq: cursor.seq, tag: Some(cursor.tag), stored })
                 }
             }
@@ -130,6 +132,11 @@ fn names<'i>(items: &'i [HaveItem<'_>]) -> impl Iterator<Item = (ConversationNam
 
 fn extent(head: &Head) -> Extent {
     Extent { head: head.head, floor: head.floor }
+}
+
+/// The last message of a conversation.
+fn last(head: &Head) -> Option<Committed> {
+    head.tag.map(|tag| Committed { seq: head.head, tag, time: head.touched })
 }
 
 /// The next 43.

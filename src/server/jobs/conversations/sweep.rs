@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use super::devices::end_of_login;
 use super::parts::Conversations;
-use crate::base::conversation::{ConversationId, Seq};
+use crate::base::conversation::ConversationId;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
 use crate::metrics::SweepEvent;
 use crate::protocol::UserId;
+use crate::protocol::level2::frames::Committed;
 use crate::routing::attendance::DeviceLogin;
 use crate::routing::router::Router;
 use crate::store::StoreError;
-use crate::store::history::{DeviceId, History};
+use crate::store::history::{DeviceId, History, Touched};
 
 /// Whether a sweep writes that the devices of this node are seen now. Other nodes may have to forget
 /// the one that was not seen for longest.
@@ -62,7 +63,9 @@ impl Conversations {
             let page = history.touched(window, last, TOUCHED_AT_ONCE)?;
             for touched in &page {
                 // One group that cannot be read does not hide the others.
-                hinted = hinted.and(self.hint(router, touched.conv, touched.head, &mut posts));
+                let Touched { conv, head, tag, at } = *touched;
+                let last = PumpEvent::Last { conv, at: Committed { seq: head, tag, time: at } };
+                hinted = hinted.and(self.tell_devices_in(router, conv, &last, &mut posts));
             }
             self.parts.metrics.sweep(SweepEvent::Told, posts.len());
             ClientLink::post_all(std::mem::take(&mut posts));
@@ -75,11 +78,11 @@ impl Conversations {
     }
 
     /// Tells the devices in a conversation how far it goes.
-    pub(super) fn hint(
+    pub(super) fn tell_devices_in(
         &self,
         router: &Router,
         conv: ConversationId,
-        head: Seq,
+        how_far: &PumpEvent,
         posts: &mut Vec<(Arc<ClientLink>, Posted)>,
     ) -> Result<(), StoreError> {
         let users: Arc<[UserId]> = match (conv.group(), conv.users()) {
@@ -95,7 +98,7 @@ impl Conversations {
             (None, None) => [].into(),
         };
         for user in users.iter().filter(|user| self.parts.audience.has(**user)) {
-            let hint = |link| (link, news(MemberNews::Pump(vec![PumpEvent::Hint { conv, head }])));
+            let hint = |link| (link, news(MemberNews::Pump(vec![how_far.clone()])));
             posts.extend(router.attendance().devices(*user, |_| true).into_iter().map(hint));
         }
         Ok(())

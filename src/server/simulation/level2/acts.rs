@@ -70,6 +70,8 @@ impl World {
             11 => self.report(no),
             12 => self.mark_read(no),
             13 => self.catch_up(no),
+            // A page that was read before a loss may come after it.
+            14 if self.kind == Kind::FailedOver => {}
             14 => self.page(no),
             15 => self.come_or_go(no),
             16 => self.request(no, json!({"msgType": 53})),
@@ -107,7 +109,7 @@ impl World {
         self.write_to(no, &conv, json!({"msg": pad}));
     }
 
-    fn write_to(&mut self, no: usize, conv: &str, members: Value) {
+    pub(super) fn write_to(&mut self, no: usize, conv: &str, members: Value) {
         let is_impatient = self.dice.one_in(4);
         let device = &mut self.devices[no];
         let Some(link) = device.link.as_ref() else { return };

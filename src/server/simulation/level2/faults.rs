@@ -1,11 +1,16 @@
 //! Faults: of nodes, the database, Redis and connections.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Broken;
 use super::world::{Kind, World};
+use crate::base::conversation::{ConversationId, Tag};
+use crate::protocol::UserId;
 use crate::server::simulation::node::Part;
+use crate::server::simulation::store::Backup;
 use crate::server::simulation::wires::Weather;
+use crate::store::history::Cid;
 
 impl World {
     pub(super) fn fail(&mut self) {
@@ -15,7 +20,7 @@ impl World {
                 self.wires.lock().weather = Weather { loses: 2, ..Weather::default() };
             }
             Kind::Connections => self.fail_connection(),
-            Kind::Everything | Kind::Restored => match self.dice.range(0..6) {
+            Kind::Everything | Kind::Restored | Kind::FailedOver => match self.dice.range(0..6) {
                 // No fault lasts for the rest of a world.
                 0 | 1 if self.mend_something() => {}
                 0..3 => self.fail_somewhere(),
@@ -187,13 +192,17 @@ impl World {
         self.crash(node);
     }
 
-    /// A backup is made, and later restored, as an operator does it: the nodes are down meanwhile.
+    /// A backup is made, and later restored: as an operator does it, the nodes being down meanwhile, or as a
+    /// failover to a replica that is behind does it, while nodes and connections stay.
     pub(super) fn back_up_or_restore(&mut self) {
         let Some(backup) = self.backup.take() else {
             self.backup = Some(self.tables.lock().back_up());
             self.note(|_| "a backup is made".to_owned());
             return;
         };
+        if self.kind == Kind::FailedOver {
+            return self.fail_over(backup);
+        }
         (0..self.nodes.len()).for_each(|node| self.crash(node));
         // What stopped nodes have sent earlier may be of the history that is lost.
         self.devices.iter_mut().for_each(|device| device.link = None);
@@ -208,5 +217,47 @@ impl World {
         }
         self.note(|_| "the database is restored".to_owned());
         (0..self.nodes.len()).for_each(|node| self.start_node(node));
+    }
+
+    /// The database falls back to an older state. What is on its way may be of the one that is lost.
+    fn fail_over(&mut self, backup: Backup) {
+        // Nothing of this takes no time.
+        self.set_time(self.now + Duration::from_secs(1));
+        let before = self.places();
+        self.tables.lock().restore(backup);
+        let left = self.places();
+        for (place, id) in before {
+            if !left.contains_key(&place) {
+                self.lost.places.insert(place);
+                self.lost.ids.insert(id);
+            }
+        }
+        if self.broken == Some(Broken::TagsAreRemembered) {
+            let lost = self.lost.places.iter().map(|(conv, seq, tag)| ((*conv, *seq), Tag(*tag)));
+            self.tables.lock().remembered_tags = lost.collect();
+        }
+        (self.was_restored, self.looked_at) = (true, 0);
+        let lost = &self.lost.ids;
+        self.acknowledged.retain(|(no, cid, ..)| {
+            let cid = Cid::of_client(cid).expect("an id");
+            !lost.contains(&(self.devices[*no].user, cid))
+        });
+        for device in &mut self.devices {
+            (device.store.allowed.resets, device.store.allowed.fails_over) = (true, true);
+        }
+        self.note(|world| format!("the database falls back, and {} messages are lost", world.lost.places.len()));
+    }
+
+    /// The messages that are there: where, with which tag, and who calls them what.
+    fn places(&self) -> BTreeMap<(ConversationId, i64, u32), (UserId, Cid)> {
+        let tables = self.tables.lock();
+        let of_conv = |(conv, _)| {
+            let history = &tables.history;
+            let messages = history.stored(conv);
+            messages.filter_map(move |(seq, sender, cid, _)| {
+                Some(((conv, seq, history.tag(conv, seq)?.0), (sender, cid.clone())))
+            })
+        };
+        tables.history.extents().flat_map(of_conv).collect()
     }
 }

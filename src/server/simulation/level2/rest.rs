@@ -1,5 +1,6 @@
 //! The end of a world: everything is mended, and comes to rest.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,12 +13,19 @@ impl World {
     pub(super) fn come_to_rest(&mut self) {
         self.mend();
         self.settle(QUIET, false);
+        if self.kind == Kind::FailedOver {
+            // A loss shows when something takes the numbers that are lost.
+            self.settle(SWEPT, self.may_sweep());
+            self.write_everywhere();
+            self.settle(QUIET, false);
+        }
         if self.kind == Kind::Calm {
             self.check_shown_unasked("though nothing was lost");
         } else {
             // Two sweeps, and what they lead to.
             self.settle(SWEPT, self.may_sweep());
             self.check_shown_unasked("after the sweeps");
+            self.check_nothing_lost_is_held();
         }
         (0..self.devices.len()).for_each(|no| self.give_up(no, false));
         // A token that the restored database does not know is refused once.
@@ -95,6 +103,19 @@ impl World {
         while self.now < until && self.nodes.iter().filter_map(|seat| seat.machine.as_ref()).any(|node| !may_stay(node))
         {
             self.settle(Duration::from_secs(1), false);
+        }
+    }
+
+    /// Somebody writes to each conversation, beyond the numbers that were lost.
+    fn write_everywhere(&mut self) {
+        for no in (0..self.devices.len()).filter(|no| self.devices[*no].is_synced()).collect::<Vec<_>>() {
+            let user = self.devices[no].user;
+            // Also to those that are lost as a whole.
+            let held = self.devices[no].store.logs.keys().cloned();
+            let there = self.convs_of(user).into_iter().map(|(conv, _)| conv.name_for(user).to_string());
+            for name in held.chain(there).collect::<BTreeSet<String>>() {
+                self.write_to(no, &name, json!({"msg": "after the loss"}));
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! [`World`]: devices, clients of level 1, nodes and what befalls them, one step after the other as the
 //! seed says.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::hash::Hasher as _;
 use std::net::SocketAddr;
@@ -26,6 +26,7 @@ use crate::server::simulation::socket::Pipe;
 use crate::server::simulation::spool::Disk;
 use crate::server::simulation::store::{Backup, Tables};
 use crate::server::simulation::wires::Wires;
+use crate::store::history::Cid;
 use crate::store::memory::Flaw;
 
 pub(super) struct World {
@@ -50,6 +51,8 @@ pub(super) struct World {
     pub(super) old_messages: OldMessages,
     pub(super) backup: Option<Backup>,
     pub(super) was_restored: bool,
+    /// What the database had when it fell back to the backup, and has not any more.
+    pub(super) lost: Lost,
     /// A call of the database has failed: messages of level 1 may have gone on unrecorded.
     pub(super) database_failed: bool,
     pub(super) tally: Tally,
@@ -70,22 +73,26 @@ pub(super) enum Kind {
     Connections,
     /// Nodes, the database and Redis fail as well.
     Everything,
-    /// The same, and once the database is restored from a backup.
+    /// The same, and once the database is restored from a backup, while the nodes are stopped.
     Restored,
+    /// The same, and once the database loses its end, while nodes and connections stay.
+    FailedOver,
 }
 
 impl Kind {
     /// What happens in the run of a seed, or in one that must find this mistake.
     fn of_seed(broken: Option<Broken>, dice: &mut Dice) -> Kind {
-        match (broken, dice.range(0..5)) {
+        match (broken, dice.range(0..6)) {
             // Only after failures something is sent again, or must be looked for.
             (Some(Broken::NobodySweeps | Broken::Store(Flaw::IdsNotChecked)), _) => Kind::Everything,
             // Something is missed by those who come later.
             (Some(Broken::HeadsFirst), _) => Kind::Connections,
+            (Some(Broken::TagsAreRemembered), _) => Kind::FailedOver,
             (Some(_), _) | (None, 0) => Kind::Calm,
             (None, 1) => Kind::Connections,
             (None, 2 | 3) => Kind::Everything,
-            (None, _) => Kind::Restored,
+            (None, 4) => Kind::Restored,
+            (None, _) => Kind::FailedOver,
         }
     }
 }
@@ -104,6 +111,15 @@ pub(super) struct NodeSlot {
     pub(super) machine: Option<Machine>,
     pub(super) disk: Arc<Mutex<Disk>>,
     pub(super) life: usize,
+}
+
+/// Messages that the database has lost while nodes were running.
+#[derive(Default)]
+pub(super) struct Lost {
+    /// Their senders and ids.
+    pub(super) ids: BTreeSet<(UserId, Cid)>,
+    /// Their places.
+    pub(super) places: BTreeSet<(ConversationId, i64, u32)>,
 }
 
 /// A connection whose client is gone.
@@ -146,6 +162,7 @@ impl World {
             old_messages: OldMessages::default(),
             backup: None,
             was_restored: false,
+            lost: Lost::default(),
             database_failed: false,
             tally: Tally::default(),
             looked_at: 0,
@@ -184,7 +201,7 @@ impl World {
                 94..98 => self.pass_time(),
                 _ => self.fail(),
             }
-            if self.kind == Kind::Restored && (step == steps / 3 || step == 2 * steps / 3) {
+            if self.kind >= Kind::Restored && (step == steps / 3 || step == 2 * steps / 3) {
                 self.back_up_or_restore();
             }
             self.observe();

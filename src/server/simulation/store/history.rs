@@ -50,7 +50,13 @@ impl History for NodeStore {
     }
 
     fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError> {
-        self.of_history(|tables, _| places.iter().map(|(conv, seq)| tables.history.tag(*conv, *seq)).collect())
+        self.of_history(|tables, _| {
+            let tag = |(conv, seq): &(ConversationId, i64)| {
+                let remembered = tables.remembered_tags.get(&(*conv, *seq)).copied();
+                remembered.or_else(|| tables.history.tag(*conv, *seq))
+            };
+            places.iter().map(tag).collect()
+        })
     }
 
     fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
@@ -149,7 +155,7 @@ impl History for NodeStore {
         self.of_history(|tables, now| tables.history.raised(now - window))
     }
 
-    fn use_level2(&self, user: UserId) -> Result<(), StoreError> {
+    fn use_level2(&self, user: UserId) -> Result<bool, StoreError> {
         self.of_history(|tables, now| tables.history.use_level2(user, now))
     }
 

@@ -105,7 +105,7 @@ fn attempt(
 /// that attempt was committed and its answer lost: what it planned is new, and no repeat.
 fn is_stored(batch: &[NewEntry], planned: &[Committed], facts: &BatchFacts) -> bool {
     batch.iter().zip(planned).all(|(entry, outcome)| match outcome {
-        Committed::New(place) => {
+        Committed::New(place, _) => {
             let known = facts.known.get(&(entry.sender, entry.cid.clone()));
             known.is_some_and(|known| (known.conv, known.seq, known.time) == (entry.conv, place.seq, place.time))
         }
