@@ -112,6 +112,7 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
 /// Runs a server until a signal stops it; an error is one of the start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let descriptors = Descriptors::raise();
+    resources::return_large_blocks();
     let space = AddressSpace::of_process();
     space.into_iter().for_each(resources::bound_allocator);
     // Before the threads: without room for their stacks, the system would not start them either.

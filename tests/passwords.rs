@@ -2,12 +2,13 @@
 //! password's SHA-224 in hexadecimal digits. After a lost connection it logs in automatically with
 //! the password as it was typed.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use argon2::password_hash::PasswordHasher;
 use argon2::{Algorithm, Argon2, Params, Version};
 use serde_json::json;
-use testkit::{Database, TestClient, TestServer, WRONG_PASSWORD, wait_until};
+use testkit::{Database, LONG_PATIENCE, TestClient, TestServer, WRONG_PASSWORD, wait_until};
 
 const PLAIN: &str = "secret";
 /// The SHA-224 of the password.
@@ -135,4 +136,26 @@ fn rows_of_the_reference_server_are_compared_in_both_forms_and_stay_as_they_are(
     let rows: Vec<String> = database.rows("SELECT password FROM User ORDER BY id");
     assert_eq!(rows, [DIGITS, PLAIN, PLAIN], "reference servers compare them with what they are sent");
     log_in(&server, carol, DIGITS);
+}
+
+#[test]
+fn a_storm_of_registrations_leaves_no_memory_behind() {
+    let server = TestServer::builder().option("hashers", "4").option("argon2", "m=19456,t=1,p=1").start();
+    // The first one makes what stays.
+    TestClient::connect(&server).register("first", PLAIN);
+    let before = server.resident_bytes();
+    thread::scope(|scope| {
+        for storm in 0..8 {
+            let server = &server;
+            scope.spawn(move || {
+                let mut client = TestClient::connect(server);
+                client.set_patience(LONG_PATIENCE);
+                for nth in 0..6 {
+                    client.register(&format!("{storm}-{nth}"), PLAIN);
+                }
+            });
+        }
+    });
+    // Less than what one hash needs.
+    wait_until("the memory is given back", || server.resident_bytes() < before + (16 << 20));
 }

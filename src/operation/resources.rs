@@ -11,7 +11,7 @@ use std::thread;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-pub use self::address_space::{TooLittleSpace, bound_allocator, check_address_space};
+pub use self::address_space::{TooLittleSpace, bound_allocator, check_address_space, return_large_blocks};
 use crate::config::Config;
 
 /// The limit of descriptors, raised as far as it may be.

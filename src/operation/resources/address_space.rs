@@ -19,10 +19,19 @@ pub struct TooLittleSpace {
     needed: u64,
 }
 
+/// Makes the allocator give large blocks back to the system as soon as they are free. By itself glibc
+/// does so only until the first of them is freed (mallopt(3), "dynamic mmap threshold"): after a
+/// storm of logins, every thread that has hashed passwords would keep the memory of some hashes.
+/// Call it before any other thread is started.
+pub fn return_large_blocks() {
+    allow(MMAP_THRESHOLD, LARGE_BLOCK);
+    allow(TRIM_THRESHOLD, FREE_BYTES_KEPT);
+}
+
 /// Limits the reservations of the allocator. Call it before any other thread is started.
 pub fn bound_allocator(space: AddressSpace) {
     let arenas = (space.limit / ARENAS_PART / ARENA_BYTES).clamp(1, ARENAS_MAX);
-    limit_arenas(arenas as i32);
+    allow(ARENAS, arenas as i32);
 }
 
 /// Checks that a server with these settings has room. Call it before any other thread is started.
@@ -55,17 +64,27 @@ impl fmt::Display for TooLittleSpace {
 
 impl Error for TooLittleSpace {}
 
+/// Sets a parameter of the allocator.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
-fn limit_arenas(arenas: i32) {
+fn allow(parameter: i32, value: i32) {
     // SAFETY: mallopt(3) takes two numbers. No other thread runs yet.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, arenas);
+        libc::mallopt(parameter, value);
     }
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn limit_arenas(_: i32) {}
+fn allow(_: i32, _: i32) {}
+
+/// Parameters of mallopt(3) and their numbers in glibc's malloc.h.
+const TRIM_THRESHOLD: i32 = -1;
+const MMAP_THRESHOLD: i32 = -3;
+const ARENAS: i32 = -8;
+/// A block of this size is one of its own: that of a password hash, or a long reply.
+const LARGE_BLOCK: i32 = 4 * 1024 * 1024;
+/// What each arena keeps at its end when it is free.
+const FREE_BYTES_KEPT: i32 = 8 * 1024 * 1024;
 
 const MIB: u64 = 1024 * 1024;
 /// The part of the limit that the allocator may reserve without using it, and the size of an arena.
