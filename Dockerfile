@@ -38,6 +38,8 @@ RUN cargo build --release --locked --bin server && strip target/release/server
 # ---- Run. ----
 
 FROM debian:bookworm-slim
+# Authorities of certificates, for ssl=verify and tls=on in mysql.cnf and redis.cnf.
+RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 # Nothing runs as root. The server writes only here: data and logs. Both folders belong to the user,
 # so volumes mounted there do too.
 RUN groupadd --gid 10001 raybox && useradd --uid 10001 --gid raybox --no-create-home --shell /usr/sbin/nologin raybox \
