@@ -88,7 +88,15 @@ def make_copy():
     """Copies the sources that Git knows, with their times, so that Cargo rebuilds only what has changed."""
     COPY.mkdir(parents=True, exist_ok=True)
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    for name in filter(None, map(os.fsdecode, files.split(b"\0"))):
+    names = set(filter(None, map(os.fsdecode, files.split(b"\0"))))
+    # A file that was renamed since the last copy would still be built.
+    for folder, folders, files in os.walk(COPY):
+        if pathlib.Path(folder) == COPY and "target" in folders:
+            folders.remove("target")
+        for file in (pathlib.Path(folder, file) for file in files):
+            if str(file.relative_to(COPY)) not in names:
+                file.unlink()
+    for name in sorted(names):
         source, target = ROOT / name, COPY / name
         if not source.is_file():
             target.unlink(missing_ok=True)

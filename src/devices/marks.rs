@@ -141,3 +141,40 @@ fn whose(news: &MarkNews) -> Whose {
         MarkNews::Partner(_) => Whose::Partners,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::answers::Answers;
+    use crate::protocol::UserId;
+
+    const PARTNER: MarkNews = MarkNews::Partner(Marks { read: 1, recv: 2 });
+
+    fn own(read: Seq) -> MarkNews {
+        MarkNews::Own { read, head: 9, unread: 9 - read }
+    }
+
+    #[test]
+    fn an_own_mark_waits_for_the_answers_and_a_partners_does_not() {
+        let conv = ConversationId::between(UserId(7), UserId(9));
+        let (mut marks, ticket) = (ShownMarks::default(), Answers::<()>::default().open());
+        marks.open();
+        marks.asks(ticket, conv);
+        marks.hear(conv, own(4));
+        marks.hear(conv, PARTNER);
+        assert_eq!(marks.release(|_| false), [(conv, PARTNER)]);
+        assert_eq!(marks.release(|_| true), [(conv, own(4))]);
+    }
+
+    #[test]
+    fn what_an_answer_has_said_is_not_said_again() {
+        let conv = ConversationId::between(UserId(7), UserId(9));
+        let mut marks = ShownMarks::default();
+        marks.open();
+        marks.found(Some((conv, 5)));
+        marks.hear(conv, own(5));
+        assert_eq!(marks.release(|_| true), []);
+        marks.hear(conv, own(6));
+        assert_eq!(marks.release(|_| true), [(conv, own(6))]);
+    }
+}

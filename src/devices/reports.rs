@@ -42,3 +42,19 @@ impl Reports {
 /// The most conversations in reports that wait to be noted. A report beyond that is passed over, which
 /// delivers nothing less.
 const REPORTED_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::UserId;
+
+    #[test]
+    fn of_more_conversations_than_may_wait_the_first_are_noted() {
+        let name = |nth: usize| ConversationName::User(UserId(nth as i32));
+        let mut reports = Reports::default();
+        reports.add((1..=REPORTED_MAX + 1).map(|nth| (name(nth), 1)).collect());
+        reports.add(vec![(name(1), 2)]);
+        let noted = reports.next().expect("they wait");
+        assert_eq!((noted.len(), noted[0]), (REPORTED_MAX, (name(1), 2)));
+    }
+}

@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_another_version_is_none() {
+        let mut bytes = TOKEN.bytes().to_vec();
+        bytes[0] = VERSION + 1;
+        bytes.extend(hmac::sign(&key().0, &bytes).as_ref());
+        assert_eq!(key().verify(&URL_SAFE_NO_PAD.encode(bytes), 0), None);
+    }
+
+    #[test]
     fn another_spelling_is_no_token() {
         let text = key().sign(&TOKEN);
         let others = [

@@ -29,3 +29,18 @@ impl Typing {
 pub(super) const TYPING_EVERY: Duration = Duration::from_secs(3);
 /// The most conversations in which one connection types within that time.
 const TYPED_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::UserId;
+
+    #[test]
+    fn nobody_types_in_more_conversations_at_a_time_than_a_few() {
+        let (mut typing, now) = (Typing::default(), Instant::now());
+        let mut types = |user: usize, at| typing.is_due(ConversationName::User(UserId(user as i32)), at);
+        assert!((1..=TYPED_MAX).all(|user| types(user, now)));
+        assert!(!types(TYPED_MAX + 1, now));
+        assert!(types(TYPED_MAX + 1, now + TYPING_EVERY));
+    }
+}

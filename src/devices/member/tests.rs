@@ -391,3 +391,20 @@ fn a_reply_of_several_frames_goes_on_when_the_client_takes_it() {
     scene.hear(MemberNews::Answer(*second, "d".to_owned()));
     assert_eq!(scene.written(), ["d", r#"{"msgType":54}"#]);
 }
+
+#[test]
+fn a_frame_that_waits_for_the_limits_is_shown_again_once() {
+    let mut scene = Scene::live();
+    let (now, second) = (scene.now, Duration::from_secs(1));
+    assert!(scene.member.pauses(now, second));
+    assert!(!scene.member.pauses(now + second / 2, second), "that is planned already");
+    assert!(scene.member.pauses(now + second, second));
+}
+
+#[test]
+fn a_mark_below_all_numbers_is_0() {
+    let mut scene = Scene::live();
+    scene.say(r#"{"msgType":49,"conv":"u9","read":-5,"rid":1}"#);
+    let tasks = scene.tasks();
+    assert!(matches!(&tasks[..], [MemberTask::MarkRead(.., 0)]), "{tasks:?}");
+}

@@ -359,3 +359,85 @@ fn news_of_a_history_that_is_lost_change_nothing() {
     let shown = on(&mut pump, known(44, 44, 0..0, 1));
     assert!(shown.len() == 1 && shown[0].contains(r#""again":true"#), "{shown:?}");
 }
+
+#[test]
+fn messages_before_an_own_one_that_waits_are_read_at_once() {
+    let mut pump = live(43);
+    send(&mut pump, "a");
+    assert_eq!(
+        on(&mut pump, PumpEvent::Push { conv: conv(), row: row(46, ME), before: None }),
+        [""; 0],
+        "it may be the own message"
+    );
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 45 }), ["read 44 to None"]);
+}
+
+#[test]
+fn synchronisations_whose_frames_wait_for_room_count_too() {
+    let mut pump = live(43);
+    on(&mut pump, PumpEvent::Output(1001));
+    let heads = || Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
+    for nth in 1..=SYNCS_MAX {
+        let mut out = Commands::new();
+        pump.on_sync(&mut out);
+        assert_eq!(shown(out), if nth < SYNCS_MAX { vec![] } else { vec!["stop"] }, "{nth}");
+        assert_eq!(on(&mut pump, PumpEvent::Heads(heads())), [""; 0], "the output is full");
+    }
+    let shown = on(&mut pump, PumpEvent::Output(0));
+    assert_eq!((shown.len(), shown.last().map(String::as_str)), (SYNCS_MAX + 1, Some("take")));
+}
+
+#[test]
+fn what_is_said_of_a_conversation_during_a_page_is_looked_at_behind_it() {
+    let mut pump = live(43);
+    let hint = |head| PumpEvent::Hint { conv: conv(), head };
+    assert_eq!(on(&mut pump, hint(44)), ["read 44 to None"]);
+    assert_eq!(on(&mut pump, hint(46)), [""; 0]);
+    assert_eq!(
+        on(&mut pump, page(44, 44..45)),
+        ["message 44", "read 45 to None"],
+        "the page was read before 46 was there"
+    );
+    assert_eq!(on(&mut pump, hint(47)), [""; 0]);
+    assert_eq!(
+        on(&mut pump, PumpEvent::PageDenied(Refusal::forever(403, "gone"))),
+        ["read 45 to None"],
+        "the page was denied before 47 was there"
+    );
+}
+
+#[test]
+fn runs_and_conversations_that_are_behind_take_turns() {
+    let mut pump = live(43);
+    pump.on_sync(&mut Commands::new());
+    let held = HeldCursor { seq: 0, tag: None, stored: None };
+    let convs = vec![(conv(), Extent { head: 43, floor: 0 }, None)];
+    let heads = Heads { rid: None, convs, cursors: vec![FoundCursor::Own(conv(), held)], resume: 100 };
+    assert_eq!(on(&mut pump, PumpEvent::Heads(heads)).last().map(String::as_str), Some("read 1 to Some(43)"));
+    let other = ConversationId::between(ME, UserId(10));
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: other, head: 5 }), [""; 0]);
+    let shown = on(&mut pump, page(43, 1..11));
+    assert_eq!(shown[9..], ["message 10", "read 1 to None"], "the other one, before the next page of the run");
+    let shown = on(&mut pump, page(5, 1..6));
+    assert_eq!(shown[4..], ["message 5", "read 11 to Some(43)"]);
+}
+
+#[test]
+fn too_many_changes_of_memberships_before_the_last_43_close_the_connection() {
+    let mut pump = Pump::new(ME, LIMITS);
+    on(&mut pump, PumpEvent::Heads(Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 }));
+    for _ in 0..POSTPONED_MAX {
+        assert_eq!(on(&mut pump, joined(1)), [""; 0]);
+    }
+    assert_eq!(on(&mut pump, joined(1)), ["close Overload"]);
+}
+
+#[test]
+fn a_new_conversation_begins_above_its_floor_without_a_44() {
+    let mut pump = live(0);
+    let other = ConversationId::between(ME, UserId(10));
+    assert_eq!(on(&mut pump, PumpEvent::Hint { conv: other, head: 50 }), ["read 1 to None"]);
+    let rows = (49..=50).map(|seq| row(seq, BOB)).collect();
+    let shown = on(&mut pump, PumpEvent::Page(RowPage { extent: Extent { head: 50, floor: 48 }, rows, written: None }));
+    assert_eq!(shown, ["message 49", "message 50"]);
+}
