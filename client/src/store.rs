@@ -84,6 +84,9 @@ impl Store {
 
     fn set_account(&mut self, account: &Account) -> Result<()> {
         let Account { user, name, token, token_expires, frame_max } = account;
+        if self.me == 0 {
+            self.sign_outbox(*user)?;
+        }
         self.me = *user;
         let update = "UPDATE account SET user = ?1, name = ?2, token = ?3, token_expires = ?4, frame_max = ?5";
         let frame_max = i64::try_from(*frame_max).unwrap_or(i64::MAX);

@@ -23,6 +23,12 @@ impl Store {
         })
     }
 
+    /// Messages that were handed over before the first login get their sender, who was not known then.
+    pub(super) fn sign_outbox(&self, user: i64) -> Result<()> {
+        self.connection.execute("UPDATE outbox SET frame = json_set(frame, '$.FROMID', ?1)", [user])?;
+        Ok(())
+    }
+
     /// The conversations with messages in the outbox.
     pub(super) fn filled(&self) -> Result<Vec<Conv>> {
         let query = "SELECT DISTINCT conv FROM outbox WHERE errno IS NULL";

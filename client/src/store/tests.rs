@@ -78,6 +78,20 @@ fn cursor(store: &Store, conv: Conv) -> Option<u64> {
 }
 
 #[test]
+fn a_message_from_before_the_first_login_gets_its_sender() {
+    let mut store = Store::in_memory(|| Ok("d".to_owned())).expect("a store");
+    let frame = r#"{"FROMID":0,"TOID":9,"cid":"c1","msg":"1.50 \u0000 \"","msgType":4}"#;
+    store.enqueue(BOB, "c1", frame, 1).expect("queued");
+    store.apply(&[account()]).expect("logged in");
+    let rows = store.to_send(Wanted { conv: BOB, after: 0, count: 9 }).expect("rows");
+    assert_eq!(rows[0].2, frame.replace("\"FROMID\":0", "\"FROMID\":7"));
+    store.enqueue(BOB, "c2", &frame.replace("c1", "c2"), 1).expect("queued");
+    store.apply(&[account()]).expect("logged in again");
+    let rows = store.to_send(Wanted { conv: BOB, after: rows[0].0, count: 9 }).expect("rows");
+    assert!(rows[0].2.contains("\"FROMID\":0"), "only the first login signs");
+}
+
+#[test]
 fn a_message_is_stored_with_its_cursor_and_counted() {
     let mut store = store();
     let own = message(3, 7, r#"{"msgType":4,"msg":"mine"}"#);
