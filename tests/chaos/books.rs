@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::caused::{Caused, Part, Party};
 use crate::schedule::{Kind, USER_TIMEOUT};
 
 /// Since the beginning of the run.
@@ -94,44 +95,6 @@ pub struct Connection {
     pub ended: Option<Moment>,
     /// It did not end by a logout, so messages may have been on their way to it.
     pub broke: bool,
-}
-
-/// A fault that was caused.
-#[derive(Clone, Debug)]
-pub struct Caused {
-    pub kind: Kind,
-    pub begun: Moment,
-    /// When the fault was complete: a process that is killed serves for some milliseconds after
-    /// `begun`.
-    pub complete: Moment,
-    pub over: Moment,
-    /// How long after the fault's end all nodes concerned were ready.
-    pub ready_after: Option<Duration>,
-    /// The parts that failed.
-    pub parts: Vec<Part>,
-    /// The number of messages in the spool of the node that was killed.
-    pub spooled: usize,
-}
-
-/// One thing that failed.
-#[derive(Clone, Copy, Debug)]
-pub struct Part {
-    pub party: Party,
-    pub begun: Moment,
-    /// When it served again and all nodes concerned had noticed; for a client, when every node had
-    /// noticed that it has gone.
-    pub well: Moment,
-}
-
-/// The parts that can fail.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Party {
-    Node(usize),
-    Database,
-    Redis,
-    Nginx,
-    /// A client, by its user.
-    Client(i64),
 }
 
 /// All users and the members of all groups.
@@ -394,7 +357,7 @@ impl Books {
     }
 
     /// The places where nodes may have known this user between these times.
-    fn places(&self, from: Moment, to: Moment) -> impl Iterator<Item = Place> {
+    pub fn places(&self, from: Moment, to: Moment) -> impl Iterator<Item = Place> {
         let was_known = move |connection: &&Connection| {
             // A node notices after at most this time that the other end has gone.
             let forgotten = connection.ended.map_or(Moment::MAX, |ended| ended + USER_TIMEOUT);
@@ -421,13 +384,13 @@ impl Books {
     fn was_robbed(&self, lot: &Lot, proxy_kills: &[&Caused]) -> bool {
         let Fate::Acknowledged { at, .. } = lot.fate else { return false };
         proxy_kills.iter().any(|kill| {
-            lot.sent <= kill.complete
+            lot.sent <= kill.complete + CLOSING
                 && kill.begun <= at + IN_PROXY
                 && self.used_nginx(kill.begun.saturating_sub(IN_PROXY), kill.complete)
         })
     }
 
-    fn used_nginx(&self, from: Moment, to: Moment) -> bool {
+    pub fn used_nginx(&self, from: Moment, to: Moment) -> bool {
         self.connections.iter().any(|connection| {
             connection.place == Place::Nginx
                 && connection.opened <= to
@@ -436,62 +399,9 @@ impl Books {
     }
 }
 
-impl Caused {
-    /// Whether the fault can affect messages from or to this client.
-    pub fn concerns(&self, books: &Books) -> bool {
-        self.parts.iter().any(|part| part.concerns(books))
-    }
-
-    /// Whether the fault can have affected this message; `sender` and `recipient` are the books of
-    /// its users.
-    pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
-        self.parts.iter().any(|part| part.touches(way, sender, recipient))
-    }
-}
-
-impl Part {
-    fn concerns(&self, books: &Books) -> bool {
-        match self.party {
-            Party::Node(node) => books.places(self.begun, self.well).any(|place| place.may_be(node)),
-            Party::Nginx => books.used_nginx(self.begun, self.well),
-            Party::Client(user) => user == books.user,
-            Party::Database | Party::Redis => true,
-        }
-    }
-
-    /// The fault must lie between the sending and the (last) arrival, and must have hit a place
-    /// where the message was or may have been: the sender's node, the recipient and their nodes,
-    /// what is between these, and the database if it was stored.
-    fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
-        if way.sent > self.well || way.until < self.begun {
-            return false;
-        }
-        let source = sender.connections.get(way.connection).map_or(Place::Nginx, |connection| connection.place);
-        let mut places = recipient.places(way.sent, way.until);
-        match self.party {
-            Party::Node(node) => source.may_be(node) || places.any(|place| place.may_be(node)),
-            Party::Database => way.stored,
-            Party::Redis => source == Place::Nginx || places.any(|place| place != source),
-            Party::Nginx => source == Place::Nginx || places.any(|place| place == Place::Nginx),
-            // A fault of the sender's connection makes no server send a message again.
-            Party::Client(user) => user == way.to,
-        }
-    }
-}
-
-impl Party {
-    /// Which node it is, if it is one.
-    pub fn node(self) -> Option<usize> {
-        match self {
-            Party::Node(node) => Some(node),
-            Party::Database | Party::Redis | Party::Nginx | Party::Client(_) => None,
-        }
-    }
-}
-
 impl Place {
     /// The clients of nginx do not know which node it has chosen.
-    fn may_be(self, node: usize) -> bool {
+    pub fn may_be(self, node: usize) -> bool {
         self == Place::Node(node) || self == Place::Nginx
     }
 }
@@ -503,6 +413,10 @@ const AFTERMATH: Duration = Duration::from_secs(8);
 /// How long after the end of a database outage a spool may still hold messages; new messages queue
 /// behind them.
 const DRAINED_AFTER: Duration = Duration::from_secs(3);
+
+/// A killed process has no open files any more some moments before its last socket is closed, on a busy machine. Until
+/// then the kernel acknowledges for it.
+const CLOSING: Duration = Duration::from_millis(200);
 
 /// How long nginx may hold a message on a busy machine.
 const IN_PROXY: Duration = Duration::from_secs(1);

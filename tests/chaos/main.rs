@@ -11,14 +11,22 @@
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
 mod books;
+mod caused;
+mod conductor;
+mod devices;
+mod ledger;
 mod network;
+mod numbered;
 mod person;
 mod plot;
+mod progress;
 mod report;
 mod schedule;
 mod soak;
 mod stage;
 mod window;
+mod wire;
+mod world;
 
 use std::env;
 use std::io::{self, Write};

@@ -9,20 +9,20 @@
 //! everything a server has written counts as delivered. A lost message was then lost by the servers
 //! and not by the client itself.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::{Shutdown, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::collections::HashMap;
+use std::net::Shutdown;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
 use serde_json::{Value, json};
 use socket2::SockRef;
 
-use crate::books::{Arrival, Books, Connection, Fate, How, Lot, Moment, Place, Target};
-use crate::network::{Network, Source};
+use crate::books::{Connection, Fate, Lot, Place, Target};
+use crate::network::Source;
+use crate::numbered::{is_ack, is_busy, message};
 use crate::schedule::Dice;
+use crate::world::{Order, Phase, Post, World};
 use testkit::{TestClient, password};
 
 /// One client.
@@ -53,91 +53,6 @@ pub enum Habit {
     ComesAndGoes,
     /// Logs out and immediately logs in at the next place.
     Moves,
-}
-
-/// A fault of a client.
-#[derive(Clone, Copy, Debug)]
-pub enum Order {
-    /// Its address is cut off for this time; the client notices after a while, and comes back from
-    /// another address.
-    Vanish(Duration),
-    /// Its connection is reset.
-    Reset,
-    /// It does not read for this time.
-    StopReading(Duration),
-}
-
-/// Shared by all persons of a run.
-pub struct World {
-    pub network: Network,
-    pub nodes: Vec<SocketAddr>,
-    pub nginx: SocketAddr,
-    pub seed: u64,
-    pub tls: Arc<ClientConfig>,
-    begun: Instant,
-    phase: AtomicU8,
-}
-
-/// The state of one person, and the next order for it.
-#[derive(Default)]
-pub struct Post {
-    pub books: Mutex<Books>,
-    orders: Mutex<VecDeque<(Instant, Order)>>,
-    /// The executed orders, with the beginning and end of each.
-    pub obeyed: Mutex<Vec<(Order, Moment, Moment)>>,
-    /// Nothing of it is on its way.
-    pub is_idle: AtomicBool,
-}
-
-/// The phases of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    Talking = 0,
-    /// Nothing new is sent; all persons log in and fetch.
-    Settling = 1,
-    Over = 2,
-}
-
-impl World {
-    pub fn new(
-        network: Network,
-        nodes: Vec<SocketAddr>,
-        nginx: SocketAddr,
-        seed: u64,
-        tls: Arc<ClientConfig>,
-    ) -> World {
-        World { network, nodes, nginx, seed, tls, begun: Instant::now(), phase: AtomicU8::new(0) }
-    }
-
-    /// The time since the beginning.
-    pub fn now(&self) -> Moment {
-        self.begun.elapsed()
-    }
-
-    pub fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Relaxed);
-    }
-
-    fn is_in(&self, phase: Phase) -> bool {
-        self.phase.load(Ordering::Relaxed) == phase as u8
-    }
-
-    fn address(&self, place: Place) -> SocketAddr {
-        match place {
-            Place::Node(node) => self.nodes[node],
-            Place::Nginx => self.nginx,
-        }
-    }
-}
-
-impl Post {
-    pub fn order(&self, order: Order) {
-        self.orders.lock().expect("orders").push_back((Instant::now(), order));
-    }
-
-    pub fn books(&self) -> MutexGuard<'_, Books> {
-        self.books.lock().expect("books")
-    }
 }
 
 /// A person at work, on a thread of its own.
@@ -411,7 +326,7 @@ impl<'a> Actor<'a> {
     // Faults
 
     fn obey(&mut self) {
-        let Some((at, order)) = self.post.orders.lock().expect("orders").pop_front() else { return };
+        let Some((at, order)) = self.post.next_order() else { return };
         // An order is skipped if the person was not logged in in time.
         if at.elapsed() > ORDER_PATIENCE || self.session.is_none() {
             return;
@@ -554,60 +469,8 @@ impl<'a> Actor<'a> {
 
     /// Records a frame that arrived on a connection.
     fn note(&self, connection: usize, frame: &Value) {
-        let at = self.world.now();
-        let mut books = self.post.books();
-        match (frame["msgType"].as_u64(), frame["msgs"].as_array()) {
-            (Some(4 | 9), _) => books.note_message(at, How::Live(connection), frame),
-            (Some(14), Some(texts)) => {
-                let how = How::Fetched(books.fetches);
-                books.fetches += 1;
-                for text in texts {
-                    let frame = serde_json::from_str(text.as_str().unwrap_or_default());
-                    books.note_message(at, how, &frame.unwrap_or_default());
-                }
-            }
-            // Answers to requests sent before the connection was given up.
-            (Some(15 | 429 | 503), _) => (),
-            _ if is_ack(frame) => (),
-            _ => books.strays.push(frame.to_string()),
-        }
+        self.post.books().note(self.world.now(), connection, frame);
     }
-}
-
-impl Books {
-    fn note_message(&mut self, at: Moment, how: How, frame: &Value) {
-        let from = frame["FROMID"].as_i64();
-        let number = frame["n"].as_u64().and_then(|number| usize::try_from(number).ok());
-        let target = match frame["msgType"].as_u64() {
-            Some(4) => frame["TOID"].as_i64().map(Target::User),
-            _ => frame["GROUPID"].as_i64().map(Target::Group),
-        };
-        let length = frame["msg"].as_str().map_or(0, str::len);
-        match (from, number, target) {
-            (Some(from), Some(number), Some(target)) if *frame == message(from, target, number, length) => {
-                self.arrivals.push(Arrival { at, from, target, number, how });
-            }
-            _ => self.strays.push(frame.to_string()),
-        }
-    }
-}
-
-/// A message, determined by its number and its length.
-fn message(from: i64, target: Target, number: usize, length: usize) -> Value {
-    let text = "x".repeat(length);
-    match target {
-        Target::User(to) => json!({"msgType": 4, "FROMID": from, "TOID": to, "n": number, "msg": text}),
-        Target::Group(group) => json!({"msgType": 9, "FROMID": from, "GROUPID": group, "n": number, "msg": text}),
-    }
-}
-
-fn is_ack(frame: &Value) -> bool {
-    *frame == json!({"errno": 200, "msgType": 200})
-}
-
-/// Whether a login was refused for now.
-fn is_busy(frame: &Value) -> bool {
-    matches!(frame["errno"].as_u64(), Some(429 | 503))
 }
 
 /// How long a person waits for the next event.
@@ -622,11 +485,11 @@ const SEND_PATIENCE: Duration = Duration::from_secs(3);
 /// when it must not.
 const ORDER_PATIENCE: Duration = Duration::from_millis(300);
 
-/// The number of addresses of each person.
-const SOURCES: u8 = 8;
+/// The number of addresses of each client.
+pub const SOURCES: u8 = 8;
 
-/// The number of persons for whom there are addresses.
-pub const PERSONS_MAX: usize = 31;
+/// The number of clients for whom there are addresses.
+pub const CLIENTS_MAX: usize = 31;
 
 /// The receive buffer of persons with a small one.
 const SMALL_BUFFER: usize = 8 * 1024;

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::books::{Books, Caused, Delivery, Fate, Finding, Moment, Part, Party, Verdict, Way, Wrong, check};
+use crate::books::{Books, Delivery, Fate, Finding, Moment, Verdict, Way, Wrong, check};
+use crate::caused::{Caused, Part, Party};
+use crate::ledger::{self, Flaw, Ledger};
 use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
@@ -22,6 +24,8 @@ struct Checked<'a> {
     books: HashMap<i64, &'a Books>,
     /// The users whom each fault concerns.
     concerned: Vec<BTreeSet<i64>>,
+    /// What is wrong at level 2.
+    flaws: Vec<ledger::Finding>,
 }
 
 /// The effects of one kind of fault.
@@ -54,6 +58,12 @@ impl<'a> Report<'a> {
             }
             for finding in bad.iter().take(SHOWN_MAX) {
                 let _ = writeln!(text, "  {}", checked.describe(finding));
+            }
+            if !checked.flaws.is_empty() {
+                let _ = writeln!(text, "{} flaws at level 2 with seed {}", checked.flaws.len(), checked.run.seed);
+            }
+            for flaw in checked.flaws.iter().take(SHOWN_MAX) {
+                let _ = writeln!(text, "  {flaw:?}");
             }
         }
         (!text.is_empty()).then_some(text)
@@ -110,7 +120,33 @@ impl<'a> Report<'a> {
              having waited in the first one's spool; {taken} were in the memory of an nginx that was killed, and are not \
              counted as lost.\n"
         );
+        self.add_devices(&mut table);
         table
+    }
+
+    /// What became of the messages of level 2.
+    fn add_devices(&self, table: &mut String) {
+        let devices = || self.checked.iter().flat_map(|checked| &checked.run.devices);
+        let sum = |count: fn(&Ledger) -> usize| devices().map(count).sum::<usize>();
+        let flaws = |wanted: &[Flaw]| {
+            let flaws = self.checked.iter().flat_map(|checked| &checked.flaws);
+            flaws.filter(|finding| wanted.contains(&finding.flaw)).count()
+        };
+        let caught: usize = self.checked.iter().map(|checked| checked.run.caught).sum();
+        let _ = write!(
+            table,
+            "\nLevel 2:\n\n| sent | acknowledged to a client that ran until then | in all stores | without an answer when a node was killed | connections | clients started again | lost | doubled | holes | misordered | other flaws |\n|---|---|---|---|---|---|---|---|---|---|---|\n| {} | {} | {} | {caught} | {} | {} | {} | {} | {} | {} | {} |\n",
+            sum(Ledger::sent_count),
+            sum(Ledger::acknowledged_count),
+            sum(Ledger::held_count),
+            sum(|ledger| ledger.connections),
+            sum(|ledger| ledger.restarts),
+            flaws(&[Flaw::Lost]),
+            flaws(&[Flaw::Doubled]),
+            flaws(&[Flaw::Hole]),
+            flaws(&[Flaw::Misordered]),
+            flaws(&[Flaw::Renumbered, Flaw::Foreign, Flaw::Trouble]),
+        );
     }
 
     fn row(&self, is_meant: impl Fn(&Caused) -> bool) -> Row {
@@ -144,6 +180,9 @@ impl<'a> Report<'a> {
             for finding in &checked.verdict.findings {
                 let _ = writeln!(text, "- {}", checked.describe(finding));
             }
+            for flaw in &checked.flaws {
+                let _ = writeln!(text, "- level 2: {flaw:?}");
+            }
         }
         let mut paths = vec![folder.join("report.md")];
         fs::write(&paths[0], text).expect("write the report");
@@ -163,7 +202,8 @@ impl<'a> Checked<'a> {
         let of =
             |caused: &Caused| run.books.iter().filter(|books| caused.concerns(books)).map(|books| books.user).collect();
         let concerned = run.caused.iter().map(of).collect();
-        Checked { run, verdict, books: run.books.iter().map(|books| (books.user, books)).collect(), concerned }
+        let flaws = ledger::check(&run.devices.iter().collect::<Vec<_>>());
+        Checked { run, verdict, books: run.books.iter().map(|books| (books.user, books)).collect(), concerned, flaws }
     }
 
     /// Whether a fault can have affected a message. The same rule holds for all messages.

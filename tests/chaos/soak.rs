@@ -1,5 +1,5 @@
-//! Mixed traffic without faults, for any length of time: nothing is lost or duplicated, and the
-//! servers' memory does not grow.
+//! Mixed traffic of both levels without faults of servers, for any length of time: nothing is lost or
+//! duplicated, and the servers' memory does not grow. Devices of level 2 have their accidents here too.
 //!
 //! `SOAK_SECONDS=n` sets the length (20); an hour is `SOAK_SECONDS=3600`.
 

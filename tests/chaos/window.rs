@@ -1,8 +1,11 @@
 //! The messages that are lost when a node is killed: those that it has acknowledged and that are in
 //! its own memory, because the recipient's connection has not taken them yet. No server can close
-//! this window without acknowledgements from the recipients; these tests measure it.
+//! this window at level 1, without acknowledgements from the recipients; these tests measure it.
+//! [`level2`] shows that it is closed at level 2.
 //!
 //! `WINDOW_TRIES=n` sets how often each node is killed (5).
+
+mod level2;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

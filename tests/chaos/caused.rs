@@ -1,0 +1,97 @@
+//! [`Caused`]: a fault that happened, the [`Part`]s that it hit, and the messages that it can have affected.
+
+use std::time::Duration;
+
+use crate::books::{Books, Moment, Place, Way};
+use crate::schedule::Kind;
+
+/// A fault that was caused.
+#[derive(Clone, Debug)]
+pub struct Caused {
+    pub kind: Kind,
+    pub begun: Moment,
+    /// When the fault was complete: a process that is killed serves for some milliseconds after
+    /// `begun`.
+    pub complete: Moment,
+    pub over: Moment,
+    /// How long after the fault's end all nodes concerned were ready.
+    pub ready_after: Option<Duration>,
+    /// The parts that failed.
+    pub parts: Vec<Part>,
+    /// The number of messages in the spool of the node that was killed.
+    pub spooled: usize,
+}
+
+/// One thing that failed.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    pub party: Party,
+    pub begun: Moment,
+    /// When it served again and all nodes concerned had noticed; for a client, when every node had
+    /// noticed that it has gone.
+    pub well: Moment,
+}
+
+/// The parts that can fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    Node(usize),
+    Database,
+    Redis,
+    Nginx,
+    /// A client, by its user.
+    Client(i64),
+}
+
+impl Caused {
+    /// Whether the fault can affect messages from or to this client.
+    pub fn concerns(&self, books: &Books) -> bool {
+        self.parts.iter().any(|part| part.concerns(books))
+    }
+
+    /// Whether the fault can have affected this message; `sender` and `recipient` are the books of
+    /// its users.
+    pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
+        self.parts.iter().any(|part| part.touches(way, sender, recipient))
+    }
+}
+
+impl Part {
+    pub fn concerns(&self, books: &Books) -> bool {
+        match self.party {
+            Party::Node(node) => books.places(self.begun, self.well).any(|place| place.may_be(node)),
+            Party::Nginx => books.used_nginx(self.begun, self.well),
+            Party::Client(user) => user == books.user,
+            Party::Database | Party::Redis => true,
+        }
+    }
+
+    /// The fault must lie between the sending and the (last) arrival, and must have hit a place
+    /// where the message was or may have been: the sender's node, the recipient and their nodes,
+    /// what is between these, and the database if it was stored.
+    pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
+        if way.sent > self.well || way.until < self.begun {
+            return false;
+        }
+        let source = sender.connections.get(way.connection).map_or(Place::Nginx, |connection| connection.place);
+        let mut places = recipient.places(way.sent, way.until);
+        match self.party {
+            Party::Node(node) => source.may_be(node) || places.any(|place| place.may_be(node)),
+            Party::Database => way.stored,
+            Party::Redis => source == Place::Nginx || places.any(|place| place != source),
+            Party::Nginx => source == Place::Nginx || places.any(|place| place == Place::Nginx),
+            // A fault of the sender's connection makes no server send a message again.
+            Party::Client(user) => user == way.to,
+        }
+    }
+}
+
+impl Party {
+    /// Which node it is, if it is one.
+    pub fn node(self) -> Option<usize> {
+        match self {
+            Party::Node(node) => Some(node),
+            Party::Database | Party::Redis | Party::Nginx | Party::Client(_) => None,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! [`Conductor`]: causes the faults of a schedule, and waits until everything works again.
+
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::books::{self, Books, Fate, Members, Moment, Place, Wrong};
+use crate::caused::{Caused, Part, Party};
+use crate::devices::{self, Desk, Device};
+use crate::person::Person;
+use crate::progress::Progress;
+use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
+use crate::stage::{NODES, Stage};
+use crate::world::{Order, Phase, Post, World};
+use testkit::{LONG_PATIENCE, TestServer, wait_within};
+
+/// Causes the faults, and waits until everything works again.
+pub struct Conductor<'a> {
+    stage: &'a mut Stage,
+    world: &'a World,
+    persons: &'a [Person],
+    posts: &'a [Post],
+    devices: &'a [Device],
+    desks: &'a [Desk],
+    /// The messages of devices that had no answer when a node was killed.
+    caught: usize,
+    caused: &'a Mutex<Vec<Caused>>,
+    /// The parts that the current fault has hit.
+    failing: Vec<Part>,
+    /// The number of messages in the spool of the node that was killed.
+    spooled: usize,
+    progress: Progress,
+    /// How much later than planned the remaining schedule is, so that its intervals stay the same.
+    shift: Duration,
+    watch: &'a mut dyn FnMut(&Stage),
+    next_watch: Moment,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// A node that was killed is started again.
+    NodeUp,
+    /// The other failed parts serve again.
+    Back,
+    /// Everything should work again.
+    End,
+    Begin,
+    NodeDown,
+}
+
+impl<'a> Conductor<'a> {
+    pub fn new(
+        stage: &'a mut Stage,
+        world: &'a World,
+        (persons, posts): (&'a [Person], &'a [Post]),
+        (devices, desks): (&'a [Device], &'a [Desk]),
+        caused: &'a Mutex<Vec<Caused>>,
+        progress: Progress,
+        watch: &'a mut dyn FnMut(&Stage),
+    ) -> Conductor<'a> {
+        Conductor {
+            stage,
+            world,
+            persons,
+            posts,
+            devices,
+            desks,
+            caught: 0,
+            caused,
+            failing: Vec::new(),
+            spooled: 0,
+            progress,
+            shift: Duration::ZERO,
+            watch,
+            next_watch: Duration::ZERO,
+        }
+    }
+
+    pub fn carry_out(mut self, schedule: &Schedule, length: Duration, members: &Members) -> usize {
+        let mut steps: Vec<(Duration, Step, &Fault)> = Vec::new();
+        for fault in &schedule.faults {
+            steps.push((fault.begin, Step::Begin, fault));
+            if !fault.kind.is_of_client() {
+                steps.push((fault.begin + fault.length, Step::Back, fault));
+                steps.push((fault.end(), Step::End, fault));
+            }
+            if let Some(down) = &fault.node_down {
+                steps.push((down.start, Step::NodeDown, fault));
+                steps.push((down.end, Step::NodeUp, fault));
+            }
+        }
+        steps.sort_by_key(|(at, step, _)| (*at, *step));
+        let (mut begun, mut complete, mut over) = (Moment::ZERO, Moment::ZERO, Moment::ZERO);
+        for (at, step, fault) in steps {
+            self.wait_until(at + self.shift);
+            self.shift = self.shift.max(self.world.now().saturating_sub(at));
+            match step {
+                Step::Begin if fault.kind.is_of_client() => self.tell_client(fault),
+                Step::Begin => {
+                    begun = self.world.now();
+                    self.progress.begin(fault.kind);
+                    self.cause(fault);
+                    complete = self.world.now();
+                }
+                Step::NodeDown => {
+                    self.kill_node(fault, at);
+                }
+                Step::NodeUp => {
+                    over = self.world.now();
+                    self.stage.cluster.nodes[fault.target].restart();
+                }
+                Step::Back => {
+                    over = self.world.now();
+                    self.bring_back(fault);
+                }
+                Step::End => {
+                    self.recover(fault, (begun, complete), over);
+                    self.progress.end();
+                }
+            }
+        }
+        self.wait_until(length + self.shift);
+        self.settle(members);
+        self.caught
+    }
+
+    fn wait_until(&mut self, at: Moment) {
+        while self.world.now() < at {
+            self.progress.show(self.world.now(), self.posts);
+            if self.world.now() >= self.next_watch {
+                self.next_watch += Duration::from_secs(1);
+                (self.watch)(self.stage);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn tell_client(&self, fault: &Fault) {
+        let may = |person: &&Person| match fault.kind {
+            Kind::StopsReading => person.small_buffer,
+            // For a client behind nginx, the servers' peer is nginx.
+            _ => !person.places.contains(&Place::Nginx),
+        };
+        let persons: Vec<&Person> = self.persons.iter().filter(may).collect();
+        let person = persons[fault.target % persons.len()];
+        let order = match fault.kind {
+            Kind::BlackHole => Order::Vanish(fault.length),
+            Kind::Reset => Order::Reset,
+            _ => Order::StopReading(fault.length),
+        };
+        self.posts[person.index].order(order);
+    }
+
+    /// Records that this part fails from now on.
+    fn fails(&mut self, party: Party) {
+        self.failing.push(Part { party, begun: self.world.now(), well: Moment::MAX });
+    }
+
+    fn cause(&mut self, fault: &Fault) {
+        match fault.kind {
+            Kind::NodeFrozen => self.fails(Party::Node(fault.target)),
+            Kind::DatabaseKilled
+            | Kind::DatabaseFrozen
+            | Kind::NodeKilledDatabaseKilled
+            | Kind::NodeKilledDatabaseFrozen => self.fails(Party::Database),
+            Kind::RedisKilled | Kind::RedisFrozen => self.fails(Party::Redis),
+            Kind::ServicesKilled | Kind::ServicesFrozen => {
+                self.fails(Party::Database);
+                self.fails(Party::Redis);
+            }
+            Kind::NginxKilled | Kind::NginxReloaded => self.fails(Party::Nginx),
+            // The nodes of these faults are handled one by one.
+            Kind::NodeKilled | Kind::RollingRestart => (),
+            Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
+        }
+        let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
+        match fault.kind {
+            Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.kill(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.stop(),
+            Kind::RedisKilled => cluster.redis.kill(),
+            Kind::RedisFrozen => cluster.redis.stop(),
+            Kind::ServicesKilled => {
+                mariadb.kill();
+                cluster.redis.kill();
+            }
+            Kind::ServicesFrozen => {
+                mariadb.stop();
+                cluster.redis.stop();
+            }
+            Kind::NginxKilled => nginx.kill(),
+            Kind::NginxReloaded => nginx.reload(),
+            Kind::RollingRestart => self.restart_all(),
+            Kind::NodeKilled | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
+        }
+    }
+
+    /// Kills a node; late in a database outage it first waits until the node's spool holds
+    /// something, for a limited time.
+    fn kill_node(&mut self, fault: &Fault, at: Duration) {
+        let is_late = fault.begin + EARLY < at && at < fault.begin + fault.length;
+        let latest = self.world.now() + if is_late { SPOOL_PATIENCE } else { Duration::ZERO };
+        loop {
+            self.spooled = self.stage.cluster.nodes[fault.target].metric("raybox_spool_messages") as usize;
+            let now = self.world.now();
+            if self.spooled > 0 || now >= latest {
+                break;
+            }
+            self.wait_until(now + Duration::from_millis(50));
+        }
+        self.fails(Party::Node(fault.target));
+        self.caught += self.desks.iter().map(|desk| desk.in_flight.load(Ordering::Relaxed)).sum::<usize>();
+        self.stage.cluster.nodes[fault.target].kill9();
+    }
+
+    fn restart_all(&mut self) {
+        for number in 0..NODES {
+            self.fails(Party::Node(number));
+            let node = &mut self.stage.cluster.nodes[number];
+            node.terminate();
+            // Exit code 3: messages wait in its spool for the database, which was unreachable a
+            // moment ago.
+            let code = node.wait_exit(LONG_PATIENCE).code();
+            assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
+            node.restart();
+            wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
+            if let Some(part) = self.failing.last_mut() {
+                part.well = self.world.now();
+            }
+        }
+    }
+
+    fn bring_back(&mut self, fault: &Fault) {
+        let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
+        match fault.kind {
+            Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.restart(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.cont(),
+            Kind::RedisKilled => cluster.redis.restart(),
+            Kind::RedisFrozen => cluster.redis.cont(),
+            Kind::ServicesKilled => {
+                mariadb.restart();
+                cluster.redis.restart();
+            }
+            Kind::ServicesFrozen => {
+                mariadb.cont();
+                cluster.redis.cont();
+            }
+            Kind::NginxKilled => nginx.restart(),
+            Kind::NodeKilled
+            | Kind::NginxReloaded
+            | Kind::RollingRestart
+            | Kind::BlackHole
+            | Kind::Reset
+            | Kind::StopsReading => (),
+        }
+    }
+
+    /// Waits until the nodes concerned are ready, and records the fault.
+    fn recover(&mut self, fault: &Fault, (begun, complete): (Moment, Moment), over: Moment) {
+        let nodes: Vec<&TestServer> = match fault.kind {
+            Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.cluster.nodes[fault.target]],
+            _ => self.stage.cluster.nodes.iter().collect(),
+        };
+        wait_within(LONG_PATIENCE, &format!("all are ready after: {}", fault.kind), || {
+            nodes.iter().all(|node| node.is_ready())
+        });
+        let well = self.world.now();
+        let mut parts = std::mem::take(&mut self.failing);
+        parts.iter_mut().for_each(|part| part.well = part.well.min(well));
+        let spooled = std::mem::take(&mut self.spooled);
+        let ready_after = Some(well - over);
+        let caused = Caused { kind: fault.kind, begun, complete, over, ready_after, parts, spooled };
+        self.caused.lock().expect("what was caused").push(caused);
+    }
+
+    /// Waits until everything that was sent is settled and has arrived, or can no longer arrive.
+    fn settle(&mut self, members: &Members) {
+        self.world.enter(Phase::Settling);
+        let begun = Instant::now();
+        // Only after this time are connections whose peer has gone recognized as dead.
+        let earliest = USER_TIMEOUT + Duration::from_secs(2);
+        while begun.elapsed() < SETTLE_PATIENCE {
+            self.progress.show(self.world.now(), self.posts);
+            thread::sleep(Duration::from_millis(200));
+            if begun.elapsed() >= earliest && self.is_settled(members) {
+                return;
+            }
+        }
+        self.progress.say(&format!("not settled within {SETTLE_PATIENCE:?}"));
+    }
+
+    fn is_settled(&self, members: &Members) -> bool {
+        if !self.posts.iter().all(|post| post.is_idle.load(Ordering::Relaxed)) {
+            return false;
+        }
+        if !devices::are_settled(self.devices, self.desks) {
+            return false;
+        }
+        if self.stage.cluster.database.count("SELECT count(*) FROM OfflineMessage") > 0 {
+            return false;
+        }
+        let guards: Vec<_> = self.posts.iter().map(Post::books).collect();
+        let books: Vec<&Books> = guards.iter().map(|books| &**books).collect();
+        let is_open = |books: &&Books| books.lots.iter().any(|lot| lot.fate == Fate::Open);
+        let caused = self.caused.lock().expect("what was caused");
+        !books.iter().any(is_open) && books::check(&books, members, &caused).count(Wrong::Lost) == 0
+    }
+}
+
+/// How long to wait until somebody has written to an offline user.
+const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Messages that have not arrived this long after everything works again are lost.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(40);
