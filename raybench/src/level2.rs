@@ -5,6 +5,7 @@ mod drive;
 mod enter;
 mod frames;
 mod resume;
+mod survive;
 
 use std::io;
 use std::thread;
@@ -14,7 +15,8 @@ use self::books::{Books, Conversation};
 use self::drive::{Crew, Found, Orders, Place, Turns, Until};
 use self::enter::Seated;
 use self::frames::Template;
-pub(crate) use self::resume::{Returning, resume};
+pub(crate) use self::resume::{Returning, fill, resume};
+pub(crate) use self::survive::{Surviving, survive};
 use crate::accounts::Account;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;

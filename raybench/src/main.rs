@@ -38,7 +38,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use crate::check::check;
 use crate::environment::Environment;
-use crate::level2::Acked;
+use crate::level2::{Acked, Surviving};
 use crate::offline::WritingToAbsent;
 use crate::options::{Common, Mode, Options, PairsOptions, TalkOptions, Workload, command_line, is_of_time, settings};
 use crate::progress::Progress;
@@ -59,6 +59,7 @@ impl Workload {
             Workload::Acked { .. } => "acked",
             Workload::Devices { .. } => "devices",
             Workload::Resume { .. } => "resume",
+            Workload::Survive { .. } => "survive",
             Workload::Idle { .. } => "idle",
             Workload::Login { .. } => "login",
             Workload::Offline { .. } => "offline",
@@ -104,9 +105,17 @@ impl Workload {
                 };
                 level2::resume(returning, context)
             }
-            Workload::Idle { connections, users, framing } => {
+            Workload::Survive { pairs, window, size, kills, patience, start } => {
+                let (pairs, window, kills) = (*pairs as usize, *window as usize, *kills);
+                let surviving =
+                    Surviving { pairs, window, size: *size, kills, start: start.clone(), patience: *patience };
+                level2::survive(&surviving, context)
+            }
+            Workload::Idle { connections, users, level, conversations, framing } => {
                 let (connections, users) = (*connections as usize, *users as usize);
-                workload::idle(Idling { connections, users, framing: framing.framing() }, context)
+                let conversations = (*level == 2).then_some(usize::from(*conversations));
+                let idling = Idling { connections, users, framing: framing.framing(), conversations };
+                workload::idle(idling, context)
             }
             Workload::Login { connections, users, reconnect, first, framing } => {
                 let logging_in = LoggingIn {

@@ -165,6 +165,29 @@ pub(crate) enum Workload {
         #[arg(long, default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
         connections: u16,
     },
+    /// Users of level 2 who write while the server is killed (kill -9) and started again: nothing may be lost. They are
+    /// clients of the client library, which repeats what was not acknowledged
+    Survive {
+        /// The command that starts the server at --address, as a shell understands it. It must keep its data: do not give
+        /// the server a new folder each time
+        #[arg(long)]
+        start: String,
+        /// Number of times that the server is killed, in equal pauses of the measured time
+        #[arg(long, default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
+        kills: u32,
+        /// Number of pairs
+        #[arg(long, default_value = "20", value_parser = count())]
+        pairs: u32,
+        /// Number of messages of each sender without an acknowledgement
+        #[arg(long, default_value = "32", value_parser = count())]
+        window: u32,
+        /// Bytes of each text
+        #[arg(long, default_value = "100", value_parser = size)]
+        size: usize,
+        /// At the end, give up what is missing after this many seconds
+        #[arg(long, default_value = "60", value_parser = seconds)]
+        patience: Duration,
+    },
     /// Users who are logged in and send nothing: the cost of each connection
     Idle {
         /// Number of connections
@@ -173,6 +196,12 @@ pub(crate) enum Workload {
         /// Number of users on these connections
         #[arg(long, default_value = "1000", value_parser = count())]
         users: u32,
+        /// The protocol that all of them use; at level 2 there must be as many users as connections
+        #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..=2))]
+        level: u8,
+        /// Number of conversations of each user at level 2, half of them with those before it
+        #[arg(long, default_value = "50", value_parser = clap::value_parser!(u16).range(2..=1000))]
+        conversations: u16,
         #[command(flatten)]
         framing: Bare,
     },

@@ -9,6 +9,7 @@ use crate::accounts::{self, Account};
 use crate::ask::{self, Course, Inquiry, PATIENCE, Step};
 use crate::carrier::{Address, Stream};
 use crate::interrupt;
+use crate::level2;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
 use crate::progress::Progress;
@@ -272,15 +273,27 @@ pub(crate) struct Idling {
     pub(crate) connections: usize,
     pub(crate) users: usize,
     pub(crate) framing: Framing,
+    /// At level 2, in this number of conversations each.
+    pub(crate) conversations: Option<usize>,
 }
 
 pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
-    let Idling { connections, users, framing } = idling;
+    let Idling { connections, users, framing, conversations } = idling;
     need_descriptors(connections)?;
+    if conversations.is_some() && users < connections {
+        return Err(io::Error::other(
+            "at level 2 a second connection of a device ends the first: give --users as many",
+        ));
+    }
     let accounts = context.accounts(users)?;
     let (addresses, pids) = context.server()?;
+    let devices = conversations.map(|conversations| level2::fill(&accounts, conversations, context)).transpose()?;
     let open = |n: usize| -> io::Result<Stream> {
-        let client = accounts::log_in(addresses[n % addresses.len()], &accounts[n % accounts.len()], framing)?;
+        let (address, n) = (addresses[n % addresses.len()], n % accounts.len());
+        let client = match &devices {
+            Some(devices) => devices.come_back(address, n)?,
+            None => accounts::log_in(address, &accounts[n], framing)?,
+        };
         context.progress.step();
         client.into_stream()
     };

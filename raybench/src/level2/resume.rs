@@ -44,10 +44,7 @@ pub(crate) fn resume(returning: Returning, context: &Context) -> io::Result<Outc
     let Returning { users, conversations, grown, missed, connections } = returning;
     let accounts = context.accounts(users)?;
     let (addresses, pids) = context.server()?;
-    let mut held: Vec<Held> = accounts.iter().map(|_| Held::default()).collect();
-    // Each writes to as many as write to it: its neighbours.
-    context.progress.stage("filling", users);
-    write(&accounts, conversations / 2, 1, addresses, context, &mut held, true)?;
+    let Devices(mut held) = fill(&accounts, conversations, context)?;
     context.progress.stage("writing to those who are away", users);
     write(&accounts, grown, missed, addresses, context, &mut held, false)?;
     context.progress.stage("coming back", users);
@@ -88,6 +85,37 @@ pub(crate) fn resume(returning: Returning, context: &Context) -> io::Result<Outc
     outcome.push_rate(What::Logins, users as u64, &measured);
     outcome.push_times();
     Ok(outcome)
+}
+
+/// The devices of these users, which hold all of their conversations.
+#[derive(Debug)]
+pub(crate) struct Devices(Vec<Held>);
+
+impl Devices {
+    /// The device of a user logs in by token with its cursors, and has missed nothing.
+    pub(crate) fn come_back(&self, address: Address, user: usize) -> io::Result<Client> {
+        let mut client = Client::connect(address, Framing::Lines)?;
+        client.ask(&login(&self.0[user]))?;
+        loop {
+            let frame = client.receive()?;
+            match frame["msgType"].as_u64() {
+                Some(43) => {}
+                Some(45) => return Ok(client),
+                _ => {
+                    return Err(io::Error::other(format!("this may not come to one who has everything: {frame}")));
+                }
+            }
+        }
+    }
+}
+
+/// Each user writes to as many as write to it, its neighbours, until all have this number of conversations.
+pub(crate) fn fill(accounts: &[Account], conversations: usize, context: &Context) -> io::Result<Devices> {
+    let (addresses, _) = context.server()?;
+    let mut held: Vec<Held> = accounts.iter().map(|_| Held::default()).collect();
+    context.progress.stage("filling", accounts.len());
+    write(accounts, conversations / 2, 1, addresses, context, &mut held, true)?;
+    Ok(Devices(held))
 }
 
 /// Each user writes to its next `partners` neighbours, `messages` to each. `all_hold`: these hold it.
@@ -172,13 +200,7 @@ fn write_as(
 /// Logs in, and checks everything that comes.
 fn come_back(address: Address, held: &Held, returning: Returning, findings: &mut Findings) -> io::Result<()> {
     let mut client = Client::connect(address, Framing::Lines)?;
-    let cursors: Vec<String> =
-        held.cursors.iter().map(|(user, (seq, tag))| format!(r#""u{user}":"{seq}:{tag}""#)).collect();
-    client.ask(&format!(
-        r#"{{"device":"raybench","have":{{{}}},"level":2,"msgType":1,"token":"{}"}}"#,
-        cursors.join(","),
-        held.token
-    ))?;
+    client.ask(&login(held))?;
     let (mut runs, mut came) = (0, 0);
     let mut next: HashMap<String, u64> =
         held.cursors.iter().map(|(user, (seq, _))| (format!("u{user}"), seq + 1)).collect();
@@ -205,6 +227,17 @@ fn come_back(address: Address, held: &Held, returning: Returning, findings: &mut
         findings.trouble(|| format!("{runs} runs with {came} messages, not {expected_runs} with {expected}"));
     }
     Ok(())
+}
+
+/// The login by token, with all cursors.
+fn login(held: &Held) -> String {
+    let cursors: Vec<String> =
+        held.cursors.iter().map(|(user, (seq, tag))| format!(r#""u{user}":"{seq}:{tag}""#)).collect();
+    format!(
+        r#"{{"device":"raybench","have":{{{}}},"level":2,"msgType":1,"ping":300,"token":"{}"}}"#,
+        cursors.join(","),
+        held.token
+    )
 }
 
 /// How a message comes whose number should be the next one.
