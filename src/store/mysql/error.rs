@@ -87,6 +87,11 @@ pub(super) fn duplicate_as_deadlock(error: Error) -> Error {
     }
 }
 
+/// Whether a row was not written because another one has its key.
+pub(super) fn is_duplicate(error: &Error) -> bool {
+    matches!(error, Error::MySqlError(error) if error.code == DUPLICATE_ENTRY)
+}
+
 /// The error of rows that were there a moment before: what wants them begins again.
 pub(super) fn removed_meanwhile() -> Error {
     let message = "rows are gone that were there a moment before".to_owned();

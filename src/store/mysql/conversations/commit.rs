@@ -1,12 +1,17 @@
 //! Storing messages. The rows of their conversations are locked until the commit, and under these
 //! locks numbers are given.
+//!
+//! Hardly a message is a repeat, and the unique key of ids finds those that are. So they are not
+//! looked for before anything is written; only if the key finds one, or if a message is refused that
+//! may be a repeat, the batch is tried again with a look for them.
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
 use rustc_hash::FxHashSet;
 
+use super::facts::{self, Repeats};
 use super::script::{Script, or_undone, text};
-use super::{facts, writing};
+use super::writing;
 use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
 use crate::store::history::plan::{self, BatchFacts, Wanted};
@@ -47,9 +52,12 @@ fn commit_whole(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec
     // What the latest attempt wanted to answer. If the connection was lost when it was committed,
     // it may be stored.
     let mut planned: Option<Vec<Committed>> = None;
+    let mut repeats = Repeats::Unlikely;
     base.calls.call(|db, _| {
         for _ in 0..PREPARED_MAX {
-            match or_undone(db, |db| attempt(db, base, batch, &wanted, edit_window, &mut planned))? {
+            let attempted =
+                or_undone(db, |db| attempt(db, base, batch, &wanted, edit_window, (&mut planned, &mut repeats)))?;
+            match attempted {
                 CommitAttempt::Done(outcomes) => return Ok(outcomes),
                 CommitAttempt::Prepared => {}
             }
@@ -64,10 +72,13 @@ fn attempt(
     batch: &[NewEntry],
     wanted: &Wanted,
     edit_window: i64,
-    planned: &mut Option<Vec<Committed>>,
+    (planned, repeats): (&mut Option<Vec<Committed>>, &mut Repeats),
 ) -> mysql::Result<CommitAttempt> {
     let bytes_max = base.script_bytes();
-    let facts = facts::read(db, wanted, batch, bytes_max)?;
+    if planned.is_some() {
+        *repeats = Repeats::Likely;
+    }
+    let facts = facts::read(db, wanted, batch, *repeats, bytes_max)?;
     if let Some(outcomes) = planned.as_ref().filter(|planned| is_stored(batch, planned, &facts)) {
         let outcomes = outcomes.clone();
         db.query_drop("ROLLBACK")?;
@@ -91,14 +102,27 @@ fn attempt(
         script.run(db, |(), _| Ok(()))?;
         return Ok(CommitAttempt::Prepared);
     }
+    let may_be_repeat = |outcome: &Committed| matches!(outcome, Committed::Refused(_));
+    if *repeats == Repeats::Unlikely && plan.outcomes.iter().any(may_be_repeat) {
+        *repeats = Repeats::Likely;
+        db.query_drop("ROLLBACK")?;
+        return Ok(CommitAttempt::Prepared);
+    }
     if plan.rows.is_empty() {
         db.query_drop("ROLLBACK")?;
         return Ok(CommitAttempt::Done(plan.outcomes));
     }
     *planned = Some(plan.outcomes.clone());
-    // Another conversation may have got a message of the same id, which only its own lock guards.
-    writing::write(db, batch, &plan, bytes_max).map_err(error::duplicate_as_deadlock)?;
-    Ok(CommitAttempt::Done(plan.outcomes))
+    match writing::write(db, batch, &plan, bytes_max) {
+        Ok(()) => Ok(CommitAttempt::Done(plan.outcomes)),
+        Err(error) if *repeats == Repeats::Unlikely && error::is_duplicate(&error) => {
+            (*planned, *repeats) = (None, Repeats::Likely);
+            db.query_drop("ROLLBACK")?;
+            Ok(CommitAttempt::Prepared)
+        }
+        // Another conversation may have got a message of the same id, which only its own lock guards.
+        Err(error) => Err(error::duplicate_as_deadlock(error)),
+    }
 }
 
 /// Whether all that an earlier attempt planned to store is stored where it was planned to be. Then
@@ -113,5 +137,6 @@ fn is_stored(batch: &[NewEntry], planned: &[Committed], facts: &BatchFacts) -> b
     })
 }
 
-/// Rows of conversations are never deleted, so once is enough.
-const PREPARED_MAX: usize = 3;
+/// Rows of conversations are never deleted, and repeats are looked for from the second time on, so
+/// twice is enough.
+const PREPARED_MAX: usize = 5;

@@ -16,10 +16,8 @@ use crate::store::history::{Cid, FrameHash, NewEntry};
 enum Question {
     Begin,
     Convs,
-    Now,
     Known,
-    Users,
-    Blocked,
+    Rights,
     Members,
     Groups,
     Targets,
@@ -27,12 +25,27 @@ enum Question {
     Blocks,
 }
 
+/// Whether messages of a batch may be stored already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Repeats {
+    /// They are not looked for.
+    Unlikely,
+    /// They are.
+    Likely,
+}
+
 /// Begins a transaction, locks the conversations by ascending ids, so that nodes lock in one order,
 /// and reads the facts.
-pub(super) fn read(db: &mut Conn, wanted: &Wanted, batch: &[NewEntry], bytes_max: usize) -> mysql::Result<BatchFacts> {
+pub(super) fn read(
+    db: &mut Conn,
+    wanted: &Wanted,
+    batch: &[NewEntry],
+    repeats: Repeats,
+    bytes_max: usize,
+) -> mysql::Result<BatchFacts> {
     let mut script = Script::new(bytes_max);
     script.add(Question::Begin, "START TRANSACTION");
-    ask(script, db, wanted, batch)
+    ask(script, db, wanted, (batch, repeats))
 }
 
 /// The same within a transaction.
@@ -42,14 +55,14 @@ pub(in crate::store::mysql) fn read_within(
     batch: &[NewEntry],
     bytes_max: usize,
 ) -> mysql::Result<BatchFacts> {
-    ask(Script::new(bytes_max), db, wanted, batch)
+    ask(Script::new(bytes_max), db, wanted, (batch, Repeats::Likely))
 }
 
 fn ask(
     mut script: Script<Question>,
     db: &mut impl Queryable,
     wanted: &Wanted,
-    batch: &[NewEntry],
+    (batch, repeats): (&[NewEntry], Repeats),
 ) -> mysql::Result<BatchFacts> {
     for convs in wanted.convs.chunks(LIST_MAX) {
         let ids = list(convs.iter().map(|conv| conv.column()));
@@ -61,8 +74,10 @@ fn ask(
             ),
         );
     }
-    script.add(Question::Now, format!("SELECT {NOW}"));
-    let mut names: Vec<(i32, String)> = batch.iter().map(|entry| (entry.sender.0, bytes(entry.cid.bytes()))).collect();
+    let mut names: Vec<(i32, String)> = match repeats {
+        Repeats::Likely => batch.iter().map(|entry| (entry.sender.0, bytes(entry.cid.bytes()))).collect(),
+        Repeats::Unlikely => Vec::new(),
+    };
     names.sort_unstable();
     for names in names.chunks(LIST_MAX) {
         let condition = pairs_in(["sender", "cid"], names);
@@ -78,15 +93,28 @@ fn ask(
     Ok(facts)
 }
 
+/// The time, the recipients and who has blocked whom are one statement, as long as they are few: each
+/// statement has a cost of its own.
 fn ask_for_rights(script: &mut Script<Question>, wanted: &Wanted) {
-    for users in wanted.users.chunks(LIST_MAX) {
-        let ids = list(users.iter().map(|user| user.0));
-        script.add(Question::Users, format!("SELECT id FROM User WHERE id IN ({ids})"));
-    }
+    let mut users = wanted.users.chunks(LIST_MAX);
     let pairs: Vec<(i32, i32)> = wanted.pairs.iter().map(|(user, other)| (user.0, other.0)).collect();
-    for pairs in pairs.chunks(LIST_MAX) {
-        let condition = pairs_in(["user", "blocked"], pairs);
-        script.add(Question::Blocked, format!("SELECT user, blocked FROM Blocked WHERE {condition}"));
+    let mut pairs = pairs.chunks(LIST_MAX);
+    // Locks that the database had to wait for are there now.
+    let mut first = Some(format!("SELECT {TIME}, {NOW}, 0"));
+    loop {
+        let recipients = users.next().map(|users| {
+            let ids = list(users.iter().map(|user| user.0));
+            format!("SELECT {RECIPIENT}, id, 0 FROM User WHERE id IN ({ids})")
+        });
+        let blocked = pairs.next().map(|pairs| {
+            let condition = pairs_in(["user", "blocked"], pairs);
+            format!("SELECT {BLOCKED}, user, blocked FROM Blocked WHERE {condition}")
+        });
+        let all: Vec<String> = first.take().into_iter().chain(recipients).chain(blocked).collect();
+        if all.is_empty() {
+            break;
+        }
+        script.add(Question::Rights, all.join(" UNION ALL "));
     }
     let members: Vec<(i32, i32)> = wanted.members.iter().map(|(group, user)| (group.0, user.0)).collect();
     for members in members.chunks(LIST_MAX) {
@@ -126,19 +154,19 @@ fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::R
             let row = ConvRow { head, head_tag, count, recalled, floor, touched };
             facts.convs.insert(ConversationId::from_column(id), row);
         }
-        Question::Now => facts.now = from_row_opt(row)?,
         Question::Known => {
             let (sender, cid, conv, seq, time, hash): (_, Vec<u8>, _, _, _, Vec<u8>) = from_row_opt(row)?;
             let conv = ConversationId::from_column(conv);
             let known = Known { conv, seq, time, hash: FrameHash::stored(&hash) };
             facts.known.insert((UserId(sender), Cid::stored(cid)), known);
         }
-        Question::Users => {
-            facts.users.insert(UserId(from_row_opt(row)?));
-        }
-        Question::Blocked => {
-            let (user, other) = from_row_opt(row)?;
-            facts.blocked.insert((UserId(user), UserId(other)));
+        Question::Rights => {
+            let (what, one, other): (i64, i64, i64) = from_row_opt(row)?;
+            match what {
+                TIME => facts.now = one,
+                RECIPIENT => _ = facts.users.insert(UserId(one as i32)),
+                _ => _ = facts.blocked.insert((UserId(one as i32), UserId(other as i32))),
+            }
         }
         Question::Members => {
             let (group, user) = from_row_opt(row)?;
@@ -164,3 +192,8 @@ fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::R
     }
     Ok(())
 }
+
+// What a row of the rights is.
+const TIME: i64 = 0;
+const RECIPIENT: i64 = 1;
+const BLOCKED: i64 = 2;
