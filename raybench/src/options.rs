@@ -381,7 +381,8 @@ pub(crate) fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, 
         let is_unused = match id {
             "address" | "pid" => is_relay || is_comparison,
             "relay" => is_comparison,
-            "window" => matches.contains_id("rate"),
+            // Not every workload with a window has a rate.
+            "window" => matches.try_contains_id("rate").unwrap_or(false),
             _ => false,
         };
         if is_unused {
@@ -462,5 +463,6 @@ mod tests {
         assert!(!["address", "relay", "window"].iter().any(|name| names.iter().any(|told| told == name)), "{names:?}");
         assert!(names.contains(&"rate".to_owned()) && names.contains(&"a".to_owned()), "{names:?}");
         assert!(!told("raybench pairs --relay").contains(&"address".to_owned()));
+        assert!(told("raybench survive --start server").contains(&"window".to_owned()));
     }
 }
