@@ -213,6 +213,8 @@ pub struct Envelope {
     pub sequence: u64,
     /// A dead connection of the user has returned the messages, see [`Node::on_returned`].
     pub is_returned: bool,
+    /// The messages are in their conversation already: where they are stored, they get a mark.
+    pub is_recorded: bool,
     /// The messages, in order.
     pub deliveries: Vec<Delivery>,
 }

@@ -175,6 +175,16 @@ impl Delivery {
         NewMessage { to: self.to, text: self.text.clone(), recorded: self.recorded() }
     }
 
+    /// Whether it is in its conversation already.
+    pub fn is_recorded(&self) -> bool {
+        match &self.origin {
+            Origin::Recorded(acknowledgement) => acknowledgement.conv().is_some(),
+            Origin::Returned(id, _) => *id == FrameId::RECORDED,
+            Origin::Spooled(_, recorded) => recorded.is_some(),
+            Origin::Sender(..) | Origin::Group(_) => false,
+        }
+    }
+
     /// The conversation that it is in already.
     fn recorded(&self) -> Option<ConversationId> {
         match &self.origin {

@@ -23,8 +23,9 @@ impl Node for Router {
         frames: Frames<'_>,
         receipt: &dyn Fn() -> Receipt,
     ) -> bool {
+        let id = frames.id();
         for (delivered, frame) in frames.enumerate() {
-            if !self.deliver_here(turn, (to, FrameId::UNNAMED), frame.as_bytes()) {
+            if !self.deliver_here(turn, (to, id), frame.as_bytes()) {
                 let (bus, receipt) = (self.parts.bus.clone(), receipt());
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
                 // If this node shuts down and its lanes have ended, everything is stored already.
@@ -45,11 +46,11 @@ impl Node for Router {
         frames: Frames<'_>,
         receipt: &dyn Fn() -> Receipt,
     ) -> bool {
-        let receipt = receipt();
+        let (receipt, id) = (receipt(), frames.id());
         let mut shard = self.attendance.presence.write(to);
         let mut delivered = 0;
         if let Some(link) = shard.follows_elsewhere(to, &receipt.node).cloned() {
-            let send = |frame: &&str| link.send(turn, frame.as_bytes(), or_back(to, FrameId::UNNAMED)).is_ok();
+            let send = |frame: &&str| link.send(turn, frame.as_bytes(), or_back(to, id)).is_ok();
             delivered = frames.take_while(send).count();
             if delivered > 0 {
                 shard.was_given(to, &receipt.node);

@@ -402,7 +402,7 @@ impl Outbox {
                     continue;
                 }
             };
-            let Envelope { to, place, sequence, is_returned, deliveries } = envelope;
+            let Envelope { to, place, sequence, is_returned, deliveries, .. } = envelope;
             sorted.published += if holders == Holders::None { 0 } else { deliveries.len() };
             self.in_flight.push_back((sequence, to, by));
             let is_last_try = is_returned || deliveries.iter().any(|delivery| delivery.was_refused);
@@ -461,12 +461,16 @@ impl Offers {
 
     fn add(&mut self, delivery: Delivery) {
         let (to, bytes, is_returned) = (delivery.to, delivery.text.len(), delivery.follows_its_user());
+        let is_recorded = delivery.is_recorded();
         let (at, held) = self.by_user.entry(to).or_insert((usize::MAX, 0));
-        let fits =
-            |envelope: &Envelope| envelope.is_returned == is_returned && *held + bytes <= self.envelope_bytes_max;
+        let fits = |envelope: &Envelope| {
+            let is_alike = (envelope.is_returned, envelope.is_recorded) == (is_returned, is_recorded);
+            is_alike && *held + bytes <= self.envelope_bytes_max
+        };
         if !self.envelopes.get(*at).is_some_and(fits) {
             (*at, *held) = (self.envelopes.len(), 0);
-            self.envelopes.push(Envelope { to, place: None, sequence: 0, is_returned, deliveries: Vec::new() });
+            let deliveries = Vec::new();
+            self.envelopes.push(Envelope { to, place: None, sequence: 0, is_returned, is_recorded, deliveries });
         }
         *held += bytes;
         self.envelopes[*at].deliveries.push(delivery);

@@ -239,6 +239,52 @@ fn messages_held_from_an_earlier_login_are_not_handed_on_with_the_rest() {
     }
 }
 
+/// A message that came back from a connection which its user had left is stored before what was sent since,
+/// as long as that is not stored: a row is put before no other.
+#[test]
+fn a_late_message_is_stored_behind_what_was_stored_before_it_came_back() {
+    for is_stored_before in [false, true] {
+        let clock = Clock::standing_at(Instant::now());
+        let tables = Arc::new(Mutex::new(Tables::new(1, &[], 0, None)));
+        let (disk, wires) = (Arc::default(), Arc::new(Mutex::new(Wires::new(0, None))));
+        let config = Config { loops: 1, ..Config::with_defaults(([127, 0, 0, 1], 1).into()) };
+        let mut machine = Machine::start("n".into(), &config, &clock, &tables, &disk, &wires);
+        let (user, mut turn) = (UserId(1), Turn::at(clock.now()));
+        let link = |port: u16| {
+            let pipe = Pipe::new(([127, 0, 0, 1], port).into(), 1000, false);
+            net::simulation::lone_link(Arc::new(pipe)).expect("descriptors")
+        };
+        let (receiver, sender) = (link(1), link(2));
+        let source = Source::of([127, 0, 0, 1].into());
+        let holder = Holder { payer: Payer::Address(source), source };
+        let send = |machine: &Machine, turn: &mut Turn<Posted>, number| {
+            let provenance = Provenance { sender: &sender, id: FrameId::UNNAMED, holder };
+            machine.router().deliver(turn, user, &format!("{{\"n\":{number}}}"), provenance);
+            turn.flush();
+        };
+        let work = |machine: &mut Machine| {
+            let lanes = machine.parts().into_iter().filter(|part| matches!(part, Part::Lane(_)));
+            for part in lanes.flat_map(|part| [part; 4]).collect::<Vec<_>>() {
+                machine.step(part, &|_| Vec::new(), &mut Dice::new(0));
+            }
+        };
+        machine.router().attendance().attach(&mut turn, user, &receiver);
+        send(&machine, &mut turn, 1);
+        machine.router().attendance().detach(&mut turn, user, &receiver);
+        send(&machine, &mut turn, 2);
+        if is_stored_before {
+            work(&mut machine);
+        }
+        receiver.hang_up();
+        for (label, frame) in receiver.take_back(|_| true) {
+            machine.router().give_back(label, frame);
+        }
+        work(&mut machine);
+        let kept: Vec<_> = tables.lock().kept(user).filter_map(number_of).collect();
+        assert_eq!(kept, if is_stored_before { [2, 1] } else { [1, 2] }, "each of them is there once");
+    }
+}
+
 /// The posts of a logout may come when the client has logged in again: then they are about the
 /// login before.
 #[test]

@@ -172,8 +172,8 @@ pub trait History: Send + Sync + 'static {
     /// Deletes the rows of `user` that have a mark.
     fn delete_marked(&self, user: UserId) -> Result<(), StoreError>;
 
-    /// Where the message is that `sender` has called `cid`.
-    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError>;
+    /// Where the message is that `sender` has called `cid`, and the hash of its frame.
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64, FrameHash)>, StoreError>;
 
     /// Writes that `user` is seen at level 1 now.
     fn seen_at_level1(&self, user: UserId) -> Result<(), StoreError>;

@@ -382,8 +382,9 @@ impl MemoryHistory {
         rows.map(|((_, seq), row)| (*seq, row.sender, &row.cid, &*row.text))
     }
 
-    pub(crate) fn place_of(&self, sender: UserId, cid: &Cid) -> Option<(ConversationId, i64)> {
-        self.ids.get(&(sender, cid.clone())).copied()
+    pub(crate) fn place_of(&self, sender: UserId, cid: &Cid) -> Option<(ConversationId, i64, FrameHash)> {
+        let (conv, seq) = *self.ids.get(&(sender, cid.clone()))?;
+        Some((conv, seq, self.rows.get(&(conv, seq))?.hash))
     }
 
     /// Raises a read mark.

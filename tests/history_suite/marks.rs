@@ -139,7 +139,7 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     let named = text(conv, ann, "4");
     assert_eq!(store.place_of(ann, &named.cid).unwrap(), None);
     store.commit(std::slice::from_ref(&named), DAY).unwrap();
-    assert_eq!(store.place_of(ann, &named.cid).unwrap(), Some((conv, 4)));
+    assert_eq!(store.place_of(ann, &named.cid).unwrap(), Some((conv, 4, named.hash)));
     assert_eq!(store.place_of(bob, &named.cid).unwrap(), None);
     // The first login at level 2 counts as one at level 1.
     assert!(!store.uses_level1(bob, 60_000).unwrap());

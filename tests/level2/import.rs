@@ -301,3 +301,23 @@ fn what_was_spooled_while_the_database_was_away_is_imported_once_and_in_order() 
 }
 
 const ROWS: i64 = 100_000;
+
+#[test]
+fn a_cid_in_a_frame_of_level_1_is_no_proof_that_it_is_recorded() {
+    on_both(|server| {
+        let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
+        let mut ann = Level2Client::enter(server, "ann", a, "a1");
+        let (to_bob, with_ann) = (format!("u{b}"), format!("u{a}"));
+        let cid = ann.send(&to_bob, "hello");
+        ann.settle();
+        let frame = ann.store.logs[&to_bob].messages[&1].m.0.clone();
+        // As it came back from a connection of an older node, and as a client with line breaks had sent it.
+        put(server, b, &frame);
+        put(server, b, &frame.replace(",\"msg\"", " , \"msg\""));
+        // Another message with that name: whoever wrote it, its recipient has to get it.
+        put(server, b, &json!({"FROMID": a, "TOID": b, "cid": cid, "msg": "another", "msgType": 4}).to_string());
+        let mut bob = Level2Client::enter(server, "bob", b, "phone");
+        assert_eq!(texts(&page(&mut bob, &with_ann)), ["hello", "another"]);
+        assert_eq!(unmarked(server, b), 0);
+    });
+}

@@ -4,11 +4,13 @@
 //! topic      payload
 //! u:<user>   1 <node> <sequence>\n<frame>[\n<frame> …]   messages for a user, to be confirmed
 //! u:<user>   b <node> <sequence>\n<frame>[\n<frame> …]   the same, returned by a dead connection of that node
+//! u:<user>   1+ …, b+ …                                  the same, of messages that are in their conversation already
 //! u:<user>   h <place>                                   the user has come to this place
 //! h          <place> <user>[,<user> …]                   these users are at that place, which was cut off
 //! p:<place>  1 <node>\n<item>[\n<item> …]                messages for users of a place, to be confirmed; an item is
 //!                                                        <frames> <user>:<sequence>[,<user>:<sequence> …]
-//!                                                        and then that number of frames, one on each line
+//!                                                        and then that number of frames, one on each line; <frames>
+//!                                                        with a + behind it: they are in their conversation already
 //! n:<node>   c <place> <sequence> [<sequence> …]         confirmations, to the node that sent the messages; the place
 //!                                                        is - if the users are elsewhere as well
 //! n:<node>   r <sequence> <count>                        the number of the envelope's messages that were delivered
@@ -26,6 +28,7 @@ use std::io::Write;
 use std::str::FromStr;
 
 use super::Topic;
+use crate::base::ids::FrameId;
 use crate::protocol::{GroupId, UserId};
 
 /// A message of another node, or of this node to itself.
@@ -77,6 +80,8 @@ impl<'b> PeerMessage<'b> {
                     match kind {
                         "1" => Some(PeerMessage::Envelope { to: user, sender, sequence, frames }),
                         "b" => Some(PeerMessage::Returned { to: user, sender, sequence, frames }),
+                        "1+" => Some(PeerMessage::Envelope { to: user, sender, sequence, frames: frames.recorded() }),
+                        "b+" => Some(PeerMessage::Returned { to: user, sender, sequence, frames: frames.recorded() }),
                         _ => None,
                     }
                 }
@@ -111,12 +116,24 @@ impl<'b> PeerMessage<'b> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frames<'b> {
     rest: Option<&'b str>,
+    is_recorded: bool,
 }
 
 impl<'b> Frames<'b> {
     /// The messages of this text, one on each line. There is at least one.
     pub fn of(text: &'b str) -> Frames<'b> {
-        Frames { rest: Some(text) }
+        Frames { rest: Some(text), is_recorded: false }
+    }
+
+    /// The same, which are in their conversation already.
+    #[must_use]
+    pub fn recorded(self) -> Frames<'b> {
+        Frames { is_recorded: true, ..self }
+    }
+
+    /// What they are called in the output of a connection.
+    pub fn id(&self) -> FrameId {
+        if self.is_recorded { FrameId::RECORDED } else { FrameId::UNNAMED }
     }
 }
 
@@ -161,13 +178,14 @@ impl<'b> Iterator for Items<'b> {
     fn next(&mut self) -> Option<Item<'b>> {
         let (head, rest) = self.rest.split_once('\n')?;
         let (count, envelopes) = head.split_once(' ')?;
+        let (count, is_recorded) = count.strip_suffix('+').map_or((count, false), |count| (count, true));
         let last = number::<usize>(count)?.checked_sub(1)?;
         let (frames, rest) = match memchr::memchr_iter(b'\n', rest.as_bytes()).nth(last) {
             Some(end) => (&rest[..end], &rest[end + 1..]),
             None => (rest, ""),
         };
         self.rest = rest;
-        Some(Item { frames: Frames::of(frames), envelopes })
+        Some(Item { frames: Frames { is_recorded, ..Frames::of(frames) }, envelopes })
     }
 }
 
@@ -180,14 +198,15 @@ impl Bundle {
         Bundle(format!("1 {sender}").into_bytes())
     }
 
-    /// Adds frames for these users.
+    /// Adds frames for these users. `is_recorded`: they are in their conversation already.
     pub(crate) fn push<'a>(
         &mut self,
         envelopes: impl Iterator<Item = (UserId, u64)>,
         frames: impl ExactSizeIterator<Item = &'a str>,
+        is_recorded: bool,
     ) {
         let Bundle(payload) = self;
-        let _ = write!(payload, "\n{}", frames.len());
+        let _ = write!(payload, "\n{}{}", frames.len(), if is_recorded { "+" } else { "" });
         for (n, (user, sequence)) in envelopes.enumerate() {
             let _ = write!(payload, "{}{user}:{sequence}", if n == 0 { ' ' } else { ',' });
         }
@@ -202,15 +221,17 @@ impl Bundle {
     }
 }
 
-/// The payload of an envelope with these frames; `is_returned`: by a dead connection.
+/// The payload of an envelope with these frames. `is_returned`: by a dead connection. `is_recorded`: they
+/// are in their conversation already.
 pub(crate) fn envelope<'a>(
     sender: &str,
     sequence: u64,
-    is_returned: bool,
+    (is_returned, is_recorded): (bool, bool),
     frames: impl Iterator<Item = &'a str>,
 ) -> Vec<u8> {
     let mut payload = Vec::with_capacity(256);
-    let _ = write!(payload, "{} {sender} {sequence}", if is_returned { 'b' } else { '1' });
+    let (kind, mark) = (if is_returned { 'b' } else { '1' }, if is_recorded { "+" } else { "" });
+    let _ = write!(payload, "{kind}{mark} {sender} {sequence}");
     for frame in frames {
         payload.push(b'\n');
         payload.extend_from_slice(frame.as_bytes());
@@ -283,14 +304,24 @@ mod tests {
 
     #[test]
     fn written_envelopes_are_read_back() {
-        let payload = envelope("ab12", 7, false, ["{\"a\":1}", "{}"].into_iter());
+        let payload = envelope("ab12", 7, (false, false), ["{\"a\":1}", "{}"].into_iter());
         assert_eq!(payload, b"1 ab12 7\n{\"a\":1}\n{}");
         let (to, topic, own) = (UserId(3), "u:3", "n:ab12");
         let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: Frames::of("{\"a\":1}\n{}") };
         assert_eq!(parse(topic, &payload), Some(expected));
-        let payload = envelope("ab12", 7, true, ["{}"].into_iter());
+        let payload = envelope("ab12", 7, (true, false), ["{}"].into_iter());
         assert_eq!(payload, b"b ab12 7\n{}");
         let expected = PeerMessage::Returned { to, sender: "ab12", sequence: 7, frames: Frames::of("{}") };
+        assert_eq!(parse(topic, &payload), Some(expected));
+        let payload = envelope("ab12", 7, (false, true), ["{}"].into_iter());
+        assert_eq!(payload, b"1+ ab12 7\n{}");
+        let frames = Frames::of("{}").recorded();
+        let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames };
+        assert_eq!(parse(topic, &payload), Some(expected));
+        assert_eq!((frames.id(), Frames::of("{}").id()), (FrameId::RECORDED, FrameId::UNNAMED));
+        let payload = envelope("ab12", 7, (true, true), ["{}"].into_iter());
+        assert_eq!(payload, b"b+ ab12 7\n{}");
+        let expected = PeerMessage::Returned { to, sender: "ab12", sequence: 7, frames };
         assert_eq!(parse(topic, &payload), Some(expected));
         assert_eq!(parse(own, &probe(5)), Some(PeerMessage::Probe(5)));
         let refused = PeerMessage::Refusal { sequence: 7, delivered: 1 };
@@ -328,17 +359,17 @@ mod tests {
     fn a_bundle_holds_each_text_once() {
         let mut bundle = Bundle::new("ab12");
         let users = |ids: &'static [i32]| ids.iter().map(|id| (UserId(*id), *id as u64 * 10));
-        bundle.push(users(&[1, 2, 3]), ["{\"a\":1}", "{}"].into_iter());
-        bundle.push(users(&[4]), ["{\"b\":2}"].into_iter());
+        bundle.push(users(&[1, 2, 3]), ["{\"a\":1}", "{}"].into_iter(), false);
+        bundle.push(users(&[4]), ["{\"b\":2}"].into_iter(), true);
         let payload = bundle.into_payload();
-        assert_eq!(payload, b"1 ab12\n2 1:10,2:20,3:30\n{\"a\":1}\n{}\n1 4:40\n{\"b\":2}");
+        assert_eq!(payload, b"1 ab12\n2 1:10,2:20,3:30\n{\"a\":1}\n{}\n1+ 4:40\n{\"b\":2}");
         let Some(PeerMessage::Bundle { sender: "ab12", items }) = parse("p:cd34-1", &payload) else {
             panic!("it is a bundle");
         };
         let read: Vec<_> = items.map(|item| (item.frames, item.envelopes().collect::<Vec<_>>())).collect();
         let expected = [
             (Frames::of("{\"a\":1}\n{}"), vec![(UserId(1), 10), (UserId(2), 20), (UserId(3), 30)]),
-            (Frames::of("{\"b\":2}"), vec![(UserId(4), 40)]),
+            (Frames::of("{\"b\":2}").recorded(), vec![(UserId(4), 40)]),
         ];
         assert_eq!(read, expected);
     }
@@ -347,6 +378,8 @@ mod tests {
     fn unknown_envelopes_are_passed_over() {
         for (topic, payload) in [
             ("u:3", "2 ab 7\n{}"),
+            ("u:3", "1++ ab 7\n{}"),
+            ("u:3", "+ ab 7\n{}"),
             ("u:3", "1 ab x\n{}"),
             ("u:3", "1 ab 7"),
             ("u:x", "1 ab 7\n{}"),

@@ -23,7 +23,8 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Packed<'e>> {
     for (index, envelope) in envelopes.iter().enumerate() {
         let Some(place) = &envelope.place else {
             let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
-            let payload = envelope::envelope(node, envelope.sequence, envelope.is_returned, frames);
+            let payload =
+                envelope::envelope(node, envelope.sequence, (envelope.is_returned, envelope.is_recorded), frames);
             posts.push((Post { topic: Topic::User(envelope.to), payload }, vec![index]));
             continue;
         };
@@ -109,7 +110,7 @@ struct Parcel<'e> {
     items: Vec<Item<'e>>,
     /// The item for these texts. Texts are shared by all their recipients, so their addresses
     /// identify them.
-    by_texts: FxHashMap<SmallVec<[*const u8; 2]>, usize>,
+    by_texts: FxHashMap<(SmallVec<[*const u8; 2]>, bool), usize>,
     users: FxHashSet<UserId>,
     envelopes: Vec<usize>,
     bytes: usize,
@@ -117,6 +118,7 @@ struct Parcel<'e> {
 
 struct Item<'e> {
     deliveries: &'e [Delivery],
+    is_recorded: bool,
     envelopes: Vec<(UserId, u64)>,
 }
 
@@ -126,14 +128,14 @@ impl<'e> Parcel<'e> {
     }
 
     fn add(&mut self, index: usize, envelope: &'e Envelope) {
-        let Envelope { to, sequence, deliveries, .. } = envelope;
+        let Envelope { to, sequence, deliveries, is_recorded, .. } = envelope;
         self.envelopes.push(index);
         self.users.insert(*to);
         self.bytes += HEAD_BYTES;
         let texts = deliveries.iter().map(|delivery| delivery.text.as_ptr()).collect();
-        let at = *self.by_texts.entry(texts).or_insert_with(|| {
+        let at = *self.by_texts.entry((texts, *is_recorded)).or_insert_with(|| {
             self.bytes += deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>();
-            self.items.push(Item { deliveries, envelopes: Vec::new() });
+            self.items.push(Item { deliveries, is_recorded: *is_recorded, envelopes: Vec::new() });
             self.items.len() - 1
         });
         self.items[at].envelopes.push((*to, *sequence));
@@ -141,8 +143,8 @@ impl<'e> Parcel<'e> {
 
     fn into_post(self, node: &str, place: &'e Place) -> Packed<'e> {
         let mut bundle = Bundle::new(node);
-        for Item { deliveries, envelopes } in self.items {
-            bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text));
+        for Item { deliveries, is_recorded, envelopes } in self.items {
+            bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text), is_recorded);
         }
         (Post { topic: Topic::Place(place), payload: bundle.into_payload() }, self.envelopes)
     }
@@ -174,7 +176,14 @@ mod tests {
         let origin = || Origin::Spooled(crate::store::spool::SpoolId(1), None);
         let delivery = |text: &&Arc<str>| Delivery::new(UserId(to), Arc::clone(text), origin());
         let deliveries = texts.iter().map(delivery).collect();
-        Envelope { to: UserId(to), place: place.map(Place::from), sequence, is_returned: false, deliveries }
+        Envelope {
+            to: UserId(to),
+            place: place.map(Place::from),
+            sequence,
+            is_returned: false,
+            is_recorded: false,
+            deliveries,
+        }
     }
 
     fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {

@@ -7,6 +7,7 @@ use redis::Value;
 
 use super::names::{self, Channel, Names};
 use super::wire::{RedisReply, Wire, parse};
+use crate::base::ids::FrameId;
 use crate::bus::peer::Topic;
 use crate::bus::peer::envelope::{self, Bundle, Frames, Items, PeerMessage};
 
@@ -27,7 +28,7 @@ pub fn envelope(data: &[u8]) {
         None => {}
     }
     let text = String::from_utf8_lossy(payload);
-    let written = envelope::envelope("ab12", 7, false, text.split('\n'));
+    let written = envelope::envelope("ab12", 7, (false, false), text.split('\n'));
     let to = crate::protocol::UserId(3);
     let expected = PeerMessage::Envelope { to, sender: "ab12", sequence: 7, frames: Frames::of(&text) };
     assert_eq!(PeerMessage::parse(Topic::User(to), &written), Some(expected));
@@ -42,7 +43,8 @@ fn peer_message(topic: Topic<&str>, payload: &[u8]) {
             | PeerMessage::Returned { sender, sequence, frames, .. },
         ) => {
             let is_returned = matches!(read, Some(PeerMessage::Returned { .. }));
-            let again = envelope::envelope(sender, sequence, is_returned, frames);
+            let is_recorded = frames.id() == FrameId::RECORDED;
+            let again = envelope::envelope(sender, sequence, (is_returned, is_recorded), frames);
             assert_eq!(PeerMessage::parse(topic, &again), read);
         }
         Some(PeerMessage::Confirmations { place, sequences }) => {
@@ -90,7 +92,7 @@ fn bundle(sender: &str, items: Items<'_>) {
     let mut bundle = Bundle::new(sender);
     for item in &items {
         let frames: Vec<_> = item.frames.collect();
-        bundle.push(item.envelopes(), frames.into_iter());
+        bundle.push(item.envelopes(), frames.into_iter(), item.frames.id() == FrameId::RECORDED);
     }
     let again = bundle.into_payload();
     match PeerMessage::parse(Topic::Place("ab12-1"), &again) {

@@ -5,6 +5,7 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::conversation::ConversationId;
 use crate::base::ids::FrameId;
 use crate::bus::peer::UNKNOWN_FOR;
 use crate::bus::{CONFIRMED_WITHIN, PLACE_LEASE};
@@ -426,4 +427,16 @@ proptest! {
         all.dedup();
         prop_assert_eq!(all.len(), sent);
     }
+}
+
+#[test]
+fn what_is_recorded_and_what_is_not_have_envelopes_of_their_own() {
+    let mut offers = Offers::new(1000);
+    let conv = Some(ConversationId::between(UserId(1), UserId(2)));
+    for recorded in [None, conv, conv, None] {
+        offers.add(Delivery::new(UserId(1), "{}".into(), Origin::Spooled(SpoolId(1), recorded)));
+    }
+    let envelopes: Vec<_> =
+        offers.envelopes.iter().map(|envelope| (envelope.is_recorded, envelope.deliveries.len())).collect();
+    assert_eq!(envelopes, [(false, 1), (true, 2), (false, 1)]);
 }

@@ -432,6 +432,22 @@ fn another_node_hears_how_much_of_its_envelope_was_delivered() {
 }
 
 #[test]
+fn what_another_node_has_recorded_comes_back_as_recorded() {
+    let mut scene = Scene::new();
+    let receipt = || Receipt { node: "x".into(), sequence: 5 };
+    let client = scene.log_in(USER);
+    client.is_silent();
+    for frames in [Frames::of("{a}").recorded(), Frames::of("{b}")] {
+        assert!(scene.router.on_envelope(&mut scene.turn, USER, frames, &receipt));
+    }
+    scene.turn.flush();
+    scene.leave(USER, &client);
+    let id = |item| if let LaneItem::Delivery(delivery) = item { Some(delivery.frame()) } else { None };
+    let ids: Vec<_> = scene.items().into_iter().filter_map(id).collect();
+    assert_eq!(ids, [FrameId::RECORDED, FrameId::UNNAMED]);
+}
+
+#[test]
 fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
     let mut scene = Scene::new();
     scene.sender = scene.connect().link;

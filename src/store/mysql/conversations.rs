@@ -34,8 +34,8 @@ use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::head::HeadRow;
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked,
-    NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, LoggedIn,
+    Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -254,11 +254,11 @@ impl History for MysqlStore {
         self.base.calls.call(|db, _| db.exec_drop(statement, (user.0,)))
     }
 
-    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError> {
-        let statement = "SELECT conv, seq FROM Message WHERE sender = ? AND cid = ?";
-        let found: Option<(i64, i64)> =
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64, FrameHash)>, StoreError> {
+        let statement = "SELECT conv, seq, hash FROM Message WHERE sender = ? AND cid = ?";
+        let found: Option<(i64, i64, Vec<u8>)> =
             self.base.calls.call(|db, _| db.exec_first(statement, (sender.0, cid.bytes())))?;
-        Ok(found.map(|(conv, seq)| (ConversationId::from_column(conv), seq)))
+        Ok(found.map(|(conv, seq, hash)| (ConversationId::from_column(conv), seq, FrameHash::stored(&hash))))
     }
 
     fn seen_at_level1(&self, user: UserId) -> Result<(), StoreError> {

@@ -18,8 +18,8 @@ use super::rows::limit;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, Head, History, LoggedIn, Marked,
-    NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, LoggedIn,
+    Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -209,11 +209,12 @@ impl History for SqliteStore {
         self.live.change(move |db| mailbox::delete_marked(db, user))
     }
 
-    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError> {
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64, FrameHash)>, StoreError> {
         self.live.read(|db| {
-            db.prepare_cached("SELECT conv, seq FROM Message WHERE sender = ?1 AND cid = ?2")?
+            db.prepare_cached("SELECT conv, seq, hash FROM Message WHERE sender = ?1 AND cid = ?2")?
                 .query_row(params![sender.0, cid.bytes()], |row| {
-                    Ok((ConversationId::from_column(row.get(0)?), row.get(1)?))
+                    let hash = FrameHash::stored(row.get_ref(2)?.as_blob()?);
+                    Ok((ConversationId::from_column(row.get(0)?), row.get(1)?, hash))
                 })
                 .optional()
         })

@@ -137,8 +137,14 @@ impl Station {
 
     fn offer(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str, is_returned: bool) -> Published {
         let delivery = Delivery::new(to, text.into(), Origin::Spooled(crate::store::spool::SpoolId(1), None));
-        let envelope =
-            Envelope { to, place: place.map(Place::from), sequence, is_returned, deliveries: vec![delivery] };
+        let envelope = Envelope {
+            to,
+            place: place.map(Place::from),
+            sequence,
+            is_returned,
+            is_recorded: false,
+            deliveries: vec![delivery],
+        };
         self.bus.publish(&[envelope])[0]
     }
 

@@ -149,8 +149,11 @@ impl ImportPiece {
         }
         // A message of level 2 that came back from a connection of another node has lost its mark.
         let cid = frame.cid.as_deref().and_then(Cid::of_client);
+        // Anybody may write a `cid` into a frame of level 1, so the content counts as well.
         let place = cid.map_or(Ok(None), |cid| history.place_of(sender, &cid))?;
-        if let Some((_, seq)) = place.filter(|(place, _)| *place == conv) {
+        if let Some((_, seq, hash)) = place.filter(|(place, ..)| *place == conv)
+            && is_the_same(&row.text, (conv, seq, hash), history)?
+        {
             self.placed.push((row.id, conv, seq));
             return Ok(());
         }
@@ -207,6 +210,23 @@ impl ImportPiece {
         let of_users = of_users.into_iter().map(|(user, messages)| DeviceNews::Messages(user, messages));
         of_users.chain((!of_groups.is_empty()).then_some(DeviceNews::GroupMessages(of_groups))).collect()
     }
+}
+
+/// Whether a row is the message of a conversation that has its `cid`. A row has one line and each member
+/// once, also where the sender's frame had more. Of a message that was changed since, or is deleted, only
+/// the `cid` can be compared.
+fn is_the_same(
+    row: &str,
+    (conv, seq, hash): (ConversationId, Seq, FrameHash),
+    history: &dyn History,
+) -> Result<bool, StoreError> {
+    if hash == FrameHash::of(row.as_bytes()) {
+        return Ok(true);
+    }
+    let Some(stored) = history.messages_at(&[(conv, seq)])?.pop().flatten() else { return Ok(true) };
+    let Some(text) = stored.text.filter(|_| stored.edited.is_none()) else { return Ok(true) };
+    let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+    Ok(value(&text).is_some_and(|stored| value(row) == Some(stored)))
 }
 
 /// What `user` is shown of an imported message.

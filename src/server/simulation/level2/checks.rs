@@ -8,6 +8,7 @@ use super::acts::conversation;
 use super::world::{Kind, World};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
+use crate::server::simulation::number_of;
 use crate::store::history::Cid;
 
 impl World {
@@ -64,7 +65,8 @@ impl World {
 
     fn is_stored(&self, user: UserId, cid: &str, conv: ConversationId, seq: i64) -> bool {
         let cid = Cid::of_client(cid).expect("an id");
-        self.tables.lock().history.place_of(user, &cid) == Some((conv, seq))
+        let place = self.tables.lock().history.place_of(user, &cid);
+        place.is_some_and(|(of, number, _)| (of, number) == (conv, seq))
     }
 
     /// A device is shown a message.
@@ -130,6 +132,7 @@ impl World {
         }
         if !self.was_restored && self.broken.is_none() {
             self.check_old_messages();
+            self.check_old_messages_are_once();
             self.check_received_by_old();
         }
     }
@@ -202,6 +205,25 @@ impl World {
             let text = format!(r#""n":{number},"#);
             let count = tables.history.stored(message.conv).filter(|(.., stored)| stored.contains(&text)).count();
             assert!(count == 1, "message n{number} of level 1 is settled, and {count} times in {:?}", message.conv);
+        }
+    }
+
+    /// What level 1 has sent is nowhere twice: what was recorded is not imported once more, wherever it came
+    /// back from.
+    fn check_old_messages_are_once(&self) {
+        if self.database_failed {
+            return;
+        }
+        let tables = self.tables.lock();
+        let mut seen = BTreeSet::new();
+        for (conv, _) in tables.history.extents() {
+            for (seq, _, _, text) in tables.history.stored(conv).filter(|(_, _, cid, _)| of_device(cid).is_none()) {
+                let Some(number) = number_of(text) else { continue };
+                assert!(
+                    seen.insert(number),
+                    "E: message n{number} of level 1 is twice, the second is {seq} of {conv:?}"
+                );
+            }
         }
     }
 

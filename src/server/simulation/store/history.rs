@@ -8,8 +8,8 @@ use crate::store::community::{
     NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, Head, History, LoggedIn, Marked, NewEntry, PageAsk,
-    PageOutcome, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, History, LoggedIn, Marked, NewEntry,
+    PageAsk, PageOutcome, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
 };
 use crate::store::memory::not_here;
 use crate::store::{KeptMessage, MessageId, StoreError};
@@ -190,7 +190,7 @@ impl History for NodeStore {
         self.of_history(|tables, _| tables.messages.retain(|_, row| row.to != user || row.mark.is_none()))
     }
 
-    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64)>, StoreError> {
+    fn place_of(&self, sender: UserId, cid: &Cid) -> Result<Option<(ConversationId, i64, FrameHash)>, StoreError> {
         self.of_history(|tables, _| tables.history.place_of(sender, cid))
     }
 
