@@ -35,7 +35,7 @@ fn returned_messages_come_as_such_and_are_confirmed() {
     two.welcome(ANN);
     wait_until_both_want_ann(&redis);
     let deliveries = vec![delivery(ANN, "{}")];
-    let envelope = Envelope { to: ANN, place: None, sequence: 43, is_returned: true, deliveries };
+    let envelope = Envelope { to: ANN, place: None, sequence: 43, is_returned: true, is_recorded: false, deliveries };
     assert_eq!(one.bus.publish(&[envelope]), [Published::Taken(2)]);
     two.notes.wait_for(&Heard::Returned(ANN, "{}".to_owned()));
     one.notes.wait_for(&Heard::Confirmed(43));
@@ -52,7 +52,7 @@ fn envelopes_for_a_place_go_there_in_one_message_with_each_text_once() {
     let text: Arc<str> = "{\"g\":1}".into();
     let envelopes = [(ANN, 2), (BOB, 3)].map(|(to, sequence)| {
         let deliveries = vec![Delivery::new(to, text.clone(), Origin::Returned(FrameId::UNNAMED, Comeback::InOrder))];
-        Envelope { to, place: Some(place.clone()), sequence, is_returned: false, deliveries }
+        Envelope { to, place: Some(place.clone()), sequence, is_returned: false, is_recorded: false, deliveries }
     });
     let watched = redis.watch_published();
     assert_eq!(one.bus.publish(&envelopes), [Published::Taken(1); 2]);

@@ -73,6 +73,7 @@ fn many_commands_to_a_stopped_redis_cost_the_time_of_one() {
             place: None,
             sequence: n.unsigned_abs().into(),
             is_returned: false,
+            is_recorded: false,
             deliveries: vec![delivery(to, "{}")],
         }
     };

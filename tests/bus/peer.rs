@@ -148,7 +148,7 @@ impl Peer {
 
     pub(crate) fn publish_at(&self, place: Option<Place>, to: UserId, sequence: u64, texts: &[&str]) -> Published {
         let deliveries = texts.iter().map(|text| delivery(to, text)).collect();
-        self.bus.publish(&[Envelope { to, place, sequence, is_returned: false, deliveries }])[0]
+        self.bus.publish(&[Envelope { to, place, sequence, is_returned: false, is_recorded: false, deliveries }])[0]
     }
 
     /// Where the user is, as a message for them finds out.
