@@ -94,6 +94,8 @@ pub struct LoginAttempt {
     id: Id,
     source: Source,
     right: Option<bool>,
+    /// The password was compared.
+    is_checked: bool,
 }
 
 /// An account that is being created. If dropped without an outcome, it is not counted: the failure
@@ -150,7 +152,7 @@ impl Admission {
     /// wrong even if it is never checked.
     pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> LoginAttempt {
         self.logins.lock().begin(id, source, now);
-        LoginAttempt { admission: self.clone(), id, source, right: differs.then_some(false) }
+        LoginAttempt { admission: self.clone(), id, source, right: differs.then_some(false), is_checked: false }
     }
 
     /// Notes that a password was right, without the need of a check.
@@ -235,16 +237,19 @@ impl LoginAttempt {
     /// Ends the check. `right`: whether the password was right.
     pub fn end(mut self, right: bool) {
         self.right = Some(right);
+        self.is_checked = true;
     }
 }
 
 impl Drop for LoginAttempt {
     fn drop(&mut self) {
-        let LoginAttempt { ref admission, id, source, right } = *self;
+        let LoginAttempt { ref admission, id, source, right, is_checked } = *self;
         let now = admission.clock.now();
         admission.logins.lock().end(id, source, right, now);
-        if right == Some(false) {
-            admission.note(AuditEvent::WrongPassword(id), source, now);
+        match (is_checked, right) {
+            (false, _) => admission.note(AuditEvent::NotChecked(id), source, now),
+            (true, Some(false)) => admission.note(AuditEvent::WrongPassword(id), source, now),
+            (true, _) => {}
         }
     }
 }

@@ -232,6 +232,10 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
         }
         format!(", admin {admin}")
     });
+    if config.log.to.has_stdout() {
+        // The lines above say the same, in the form of the log.
+        return;
+    }
     print(&format!(
         "raybox {VERSION} listening on {address}, store {store}, bus {bus}, auth {auth}, log {log}{admin}\n"
     ));

@@ -84,7 +84,7 @@ fn a_backup_of_a_server_at_work_has_everything_that_was_confirmed_before_it_bega
     });
     for (file, before) in backups {
         assert_eq!(fs::metadata(&file).expect("the copy").permissions().mode() & 0o777, 0o600);
-        assert!(!file.with_extension("db-wal").exists() && !file.with_extension("db.part").exists());
+        assert!(!file.with_extension("db-wal").exists() && !file.with_extension("db-journal").exists());
         let server = restored(&file);
         let mut client = TestClient::connect(&server);
         client.login(away, "w");
@@ -115,7 +115,7 @@ fn what_is_restored_replaces_everything_and_the_old_data_stay_beside_it() {
     assert!(line.contains("in use") || line.contains("is used"), "{line}");
     stop(&mut server);
     let text = said(&run(server.folder(), &["restore", &path]));
-    assert!(text.contains("raybox.db.before-restore-1; delete them when all is well"), "{text}");
+    assert!(text.contains("raybox.db.before-restore-1; delete it when all is well"), "{text}");
     server.restart();
 
     // The account is gone, and its id is not given again.
@@ -169,9 +169,52 @@ fn what_cannot_be_done_is_refused_and_nothing_is_changed() {
     stop(&mut server);
     for wrong in [&damaged, &foreign, &place.path().join("missing.db")] {
         let output = run_with(&server, "restore", wrong);
-        assert!(matches!(output.status.code(), Some(1 | 2)) && !output.stderr.is_empty(), "{output:?}");
+        assert!(!refusal(&output, 2).is_empty());
         assert!(!server.folder().join("raybox.db.before-restore-1").exists());
     }
     server.restart();
     TestClient::connect(&server).login(a, "a");
+}
+
+#[test]
+fn a_log_that_is_of_another_database_is_neither_applied_nor_lost() {
+    let mut server = TestServer::start();
+    let place = Workplace::empty();
+    let file = place.path().join("backup.db");
+    let a = TestClient::connect(&server).register("ann", "a");
+    said(&run(server.folder(), &["backup", &file.to_string_lossy()]));
+    let mut ann = TestClient::connect(&server);
+    ann.login(a, "a");
+    let later = TestClient::connect(&server).register("later", "l");
+    server.kill9();
+    let [database, log] = ["raybox.db", "raybox.db-wal"].map(|name| server.folder().join(name));
+    assert!(fs::metadata(&log).expect("a killed server leaves its log").len() > 0);
+
+    // What a killed server has left is one database: the copy has what is in its log.
+    let whole = place.path().join("whole.db");
+    let text = said(&run(server.folder(), &["backup", &whole.to_string_lossy()]));
+    assert!(text.contains(", 2 users, "), "{text}");
+
+    // Somebody has put the backup there by hand, and left the log of the old database.
+    let old_log = fs::read(&log).expect("read the log");
+    fs::copy(&file, &database).expect("copy the backup");
+    let line = refusal(&run(server.folder(), &["backup", &place.path().join("x.db").to_string_lossy()]), 2);
+    assert!(line.contains("raybox.db-wal holds the last changes of another state"), "{line}");
+    let copied = fs::read(&database).expect("read the database");
+    said(&run(server.folder(), &["restore", &file.to_string_lossy()]));
+    let aside = |suffix: &str| server.folder().join(format!("raybox.db.before-restore-1{suffix}"));
+    assert_eq!(fs::read(aside("")).expect("it is kept"), copied);
+    assert_eq!(fs::read(aside("-wal")).expect("it is kept"), old_log);
+    assert!(!log.exists());
+    server.restart();
+    TestClient::connect(&server).login(a, "a");
+
+    // Without a database its log is kept as well.
+    stop(&mut server);
+    fs::remove_file(&database).expect("remove the database");
+    fs::write(&log, &old_log).expect("write a log");
+    said(&run(server.folder(), &["restore", &whole.to_string_lossy()]));
+    assert_eq!(fs::read(server.folder().join("raybox.db.before-restore-2-wal")).expect("it is kept"), old_log);
+    server.restart();
+    TestClient::connect(&server).login(later, "l");
 }

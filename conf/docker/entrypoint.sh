@@ -32,4 +32,6 @@ add_password redis.cnf "${REDIS_PASSWORD-}"
 unset MYSQL_PASSWORD REDIS_PASSWORD
 
 export RAYBOX_LOG_DIR="${RAYBOX_LOG_DIR-$log}"
+# No other server has its log there.
+export RAYBOX_LOG_SIZE="${RAYBOX_LOG_SIZE-1024m}"
 exec server "$@"

@@ -3,8 +3,9 @@
 //!
 //! Every line is at level `info` under the name [`TARGET`], so `log_level=info,audit=off` leaves
 //! them out. Lines of a client that fails without end would hide those of others and fill the disk.
-//! So each address has [`LINES_AN_HOUR`] lines; a line once a minute says how many more there were.
-//! Passwords and tokens are never in a line.
+//! So each address has [`LINES_AN_HOUR`] lines for failures, as many for logins, and as many for
+//! changes of accounts: whoever guesses a password at last is seen to log in. A line once a minute
+//! says how many more there were. Passwords and tokens are never in a line.
 
 use std::fmt;
 use std::time::Instant;
@@ -20,8 +21,20 @@ use crate::protocol::{Id, UserId};
 /// The trail. Any thread may note an event.
 #[derive(Debug)]
 pub struct AuditTrail {
-    lines: Mutex<Allowance>,
+    lines: Mutex<[Allowance; EventKind::COUNT]>,
     left_out: Mutex<Complaints>,
+}
+
+/// The kinds of events whose lines do not take each other's room.
+#[derive(Clone, Copy, Debug)]
+enum EventKind {
+    Failure,
+    Login,
+    Change,
+}
+
+impl EventKind {
+    const COUNT: usize = 3;
 }
 
 /// What is noted.
@@ -33,6 +46,8 @@ pub enum AuditEvent<'e> {
     DeviceLoggedIn(UserId, &'e str),
     /// A password was wrong, or nobody has this id. A negative one stands for an unknown name.
     WrongPassword(Id),
+    /// A password was not checked: the server was busy, or the database away.
+    NotChecked(Id),
     /// A token was wrong, revoked or too old.
     WrongToken,
     /// A login has to wait this many seconds after wrong passwords.
@@ -41,16 +56,28 @@ pub enum AuditEvent<'e> {
     Registered(&'e str),
     /// A user has changed the password.
     PasswordChanged(UserId),
-    /// A user has deleted the own account.
+    /// A user has deleted their account.
     Deleted(UserId),
 }
 
 impl AuditEvent<'_> {
+    fn kind(&self) -> EventKind {
+        match self {
+            AuditEvent::LoggedIn(_) | AuditEvent::DeviceLoggedIn(..) => EventKind::Login,
+            AuditEvent::Registered(_) | AuditEvent::PasswordChanged(_) | AuditEvent::Deleted(_) => EventKind::Change,
+            AuditEvent::WrongPassword(_)
+            | AuditEvent::NotChecked(_)
+            | AuditEvent::WrongToken
+            | AuditEvent::MustWait(..) => EventKind::Failure,
+        }
+    }
+
     /// Its name for programs that read the log.
     fn name(&self) -> &'static str {
         match self {
             AuditEvent::LoggedIn(_) | AuditEvent::DeviceLoggedIn(..) => "login",
             AuditEvent::WrongPassword(_) => "wrong_password",
+            AuditEvent::NotChecked(_) => "not_checked",
             AuditEvent::WrongToken => "wrong_token",
             AuditEvent::MustWait(..) => "must_wait",
             AuditEvent::Registered(_) => "registration",
@@ -66,7 +93,9 @@ impl AuditEvent<'_> {
             | AuditEvent::DeviceLoggedIn(user, _)
             | AuditEvent::PasswordChanged(user)
             | AuditEvent::Deleted(user) => Some(user.0.into()),
-            AuditEvent::WrongPassword(id) | AuditEvent::MustWait(id, _) => Some(id.0),
+            AuditEvent::WrongPassword(id) | AuditEvent::NotChecked(id) | AuditEvent::MustWait(id, _) => {
+                Some(id.0).filter(|id| *id >= 0)
+            }
             AuditEvent::WrongToken | AuditEvent::Registered(_) => None,
         }
     }
@@ -79,13 +108,14 @@ impl fmt::Display for AuditEvent<'_> {
             AuditEvent::DeviceLoggedIn(user, device) => write!(f, "user {} has logged in on device {device:?}", user.0),
             AuditEvent::WrongPassword(id) if id.0 < 0 => f.write_str("wrong login as an unknown name"),
             AuditEvent::WrongPassword(id) => write!(f, "wrong password for user {}", id.0),
+            AuditEvent::NotChecked(id) => write!(f, "the password of user {} was not checked", id.0.max(0)),
             AuditEvent::WrongToken => f.write_str("wrong or expired token"),
             AuditEvent::MustWait(id, seconds) => {
                 write!(f, "a login as user {} has to wait {seconds} s after wrong passwords", id.0)
             }
             AuditEvent::Registered(name) => write!(f, "new account {name:?}"),
             AuditEvent::PasswordChanged(user) => write!(f, "user {} has changed the password", user.0),
-            AuditEvent::Deleted(user) => write!(f, "user {} has deleted the account", user.0),
+            AuditEvent::Deleted(user) => write!(f, "user {} has deleted their account", user.0),
         }
     }
 }
@@ -96,7 +126,7 @@ impl AuditTrail {
         if !log::log_enabled!(target: TARGET, log::Level::Info) {
             return;
         }
-        if self.lines.lock().take_if_any(from, now).is_ok() {
+        if self.lines.lock()[event.kind() as usize].take_if_any(from, now).is_ok() {
             match event.user() {
                 Some(user) => {
                     log::info!(target: TARGET, event = event.name(), user, from:% = from; "{event} from {from}");
@@ -110,7 +140,7 @@ impl AuditTrail {
             let count = before + 1;
             log::warn!(
                 target: TARGET,
-                "{count} more lines like these, the last from {from}, were left out: an address has {LINES_AN_HOUR} an hour"
+                "{count} more lines like these, the last from {from}, were left out: an address has {LINES_AN_HOUR} of each kind an hour"
             );
         }
     }
@@ -118,12 +148,13 @@ impl AuditTrail {
 
 impl Default for AuditTrail {
     fn default() -> AuditTrail {
-        AuditTrail { lines: Mutex::new(Allowance::new(Limit(Some(LINES_AN_HOUR)))), left_out: Mutex::default() }
+        let lines = || Allowance::new(Limit(Some(LINES_AN_HOUR)));
+        AuditTrail { lines: Mutex::new([lines(), lines(), lines()]), left_out: Mutex::default() }
     }
 }
 
 /// The name of the trail in the log.
 pub const TARGET: &str = "audit";
-/// The lines of one address within an hour. Behind a proxy that does not tell addresses, these are
+/// The lines of one address for each kind of event within an hour. Behind a proxy that does not tell addresses, these are
 /// the lines of all its clients.
 const LINES_AN_HOUR: u32 = 1000;

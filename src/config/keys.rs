@@ -411,7 +411,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "log_size",
         default: "auto",
-        help: "Bytes of all log files, beyond which the oldest are deleted; auto is 1024m, but off in ../logs; 0 is off",
+        help: "Bytes of all log files, beyond which the oldest are deleted; auto is 1024m in the folder that auto chooses beside the data, else off; 0 is off",
         kind: Kind::LogBytes(MIB, 1024 * 1024 * MIB, |config, bytes| config.log.bytes_max = bytes),
     },
     Key {

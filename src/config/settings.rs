@@ -253,13 +253,15 @@ impl Config {
         }
     }
 
-    /// The most bytes of all log files; `None` is no limit. By itself the server deletes nothing in
-    /// a folder that it may share with another one.
+    /// The most bytes of all log files; `None` is no limit. By itself the server deletes files only
+    /// in the folder that it has chosen itself beside its data: any other one may contain the log of
+    /// another server.
     pub fn log_bytes_max(&self) -> Option<u64> {
-        let chosen = match (self.log.bytes_max, &self.log.dir) {
-            (LogBytes(Some(bytes)), _) => bytes,
-            (LogBytes(None), LogDir(None)) if self.mysql.is_some() => 0,
-            (LogBytes(None), _) => LOG_BYTES_MAX,
+        let is_own = self.mysql.is_none() && self.log.dir == LogDir(None);
+        let chosen = match self.log.bytes_max {
+            LogBytes(Some(bytes)) => bytes,
+            LogBytes(None) if is_own => LOG_BYTES_MAX,
+            LogBytes(None) => 0,
         };
         Some(chosen as u64).filter(|bytes| *bytes > 0)
     }

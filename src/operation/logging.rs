@@ -303,6 +303,10 @@ fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, l
             );
             reported = drops;
         }
+        let deleted = writer.take_deleted();
+        if deleted > 0 {
+            lines.push(writer.report(format_args!("{deleted} old log files were deleted: log_days or log_size")));
+        }
         let now = Instant::now();
         if now >= report_at || stopping {
             report_at = now + REPORT_EVERY;

@@ -66,9 +66,16 @@ pub struct SqliteStore {
 ///
 /// # Errors
 ///
-/// It is in use, or cannot be read.
+/// It is in use, cannot be read, or has a log beside it that a start would refuse.
 pub fn look(data_dir: &Path) -> Result<Option<u64>, SqliteOpenError> {
-    guard::look(&data_dir.join(open::STORE.name))
+    let file = data_dir.join(open::STORE.name);
+    let rescued = rescue::place(&file);
+    if rescued.exists() {
+        return Err(SqliteOpenError::Rescued { file, rescued });
+    }
+    let found = guard::look(&file)?;
+    open::check_log(&file)?;
+    Ok(found)
 }
 
 impl SqliteStore {

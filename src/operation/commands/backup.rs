@@ -19,9 +19,10 @@ pub fn back_up(
     env: impl IntoIterator<Item = (OsString, OsString)>,
     working_dir: &Path,
 ) -> Result<(), CommandError> {
-    let command = command("server backup", "Copies the data of a server that runs or not into one file.", BACKUP_HELP)
-        .override_usage(BACKUP_USAGE)
-        .arg(Arg::new("file").value_name("FILE").required(true).help("The copy; no file may have this name yet"));
+    let command =
+        command("server backup", "Copies the data of a running or stopped server into one file.", BACKUP_HELP)
+            .override_usage(BACKUP_USAGE)
+            .arg(Arg::new("file").value_name("FILE").required(true).help("The copy; no file may have this name yet"));
     let Some(matches) = super::arguments(command, BACKUP_USAGE, arguments)? else { return Ok(()) };
     let (file, data_dir) = places("backup", &matches, env, working_dir)?;
     let begun = Instant::now();
@@ -48,7 +49,12 @@ pub fn restore(
     let (content, old) = sqlite::restore(&file, &data_dir).map_err(failed)?;
     say(format_args!("{}: {}", data_dir.display(), shown(content)));
     if let Some(old) = old {
-        say(format_args!("The data before that are in {}; delete them when all is well.", old.display()));
+        say(format_args!("The old database is {}; delete it when all is well.", old.display()));
+    }
+    if !data_dir.join("raybox.ids").exists() {
+        say(
+            "raybox.ids is not here: copy it from the old folder, or ids that were given after the backup are given again.",
+        );
     }
     Ok(())
 }
@@ -84,7 +90,9 @@ fn failed(error: BackupError) -> CommandError {
         BackupError::Exists(_) | BackupError::Missing(_) | BackupError::Unfit(..) | BackupError::Open(_) => {
             CommandError::refused(error)
         }
-        BackupError::System(..) | BackupError::Sqlite(..) => CommandError::unfinished(error),
+        BackupError::Busy(_) | BackupError::System(..) | BackupError::Sqlite(..) | BackupError::Unsure(..) => {
+            CommandError::unfinished(error)
+        }
     }
 }
 
@@ -109,7 +117,8 @@ What was in the folder stays beside it, as raybox.db.before-restore-N.
 
 What came after the backup is gone: accounts, groups, messages. Clients of
 level 2 notice that and drop what the server does not have; what they have not
-sent yet is sent. Ids of accounts and groups are not given again, because
-raybox.ids stays.
+sent yet is sent. As long as raybox.ids is in the folder, ids of accounts and
+groups are not given again.
 
-Exit code: 0 done, 1 not finished, 2 refused. Nothing is changed then.";
+Exit code: 0 done; 1 not finished, and 2 refused: the old database is in its
+place then.";

@@ -118,8 +118,11 @@ fn listen(address: SocketAddr) -> Result<String, String> {
 /// The folder of the data, and with SQLite the database in it.
 fn data(config: &Config) -> Result<String, String> {
     let dir = &config.data_dir;
+    if !dir.exists() {
+        return Ok(format!("{} is made at the start, with an empty database", dir.display()));
+    }
     if !dir.is_dir() {
-        return Err(format!("{} is no folder; make it, or name another one with --data", dir.display()));
+        return Err(format!("{} is no folder; name one with --data", dir.display()));
     }
     access(dir, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| format!("{} cannot be written to: {error}", dir.display()))?;

@@ -28,9 +28,10 @@ impl Retention {
 
     /// Deletes what is too old or too much, but never the file of `today` that is being written.
     /// Another process may do the same in the same folder.
-    pub(super) fn apply(&self, dir: &Path, today: Date) -> io::Result<()> {
+    /// Returns how many there were. What cannot be deleted is passed over.
+    pub(super) fn apply(&self, dir: &Path, today: Date) -> io::Result<usize> {
         if self.days.is_none() && self.bytes_max.is_none() {
-            return Ok(());
+            return Ok(0);
         }
         let mut files = Vec::new();
         for entry in fs::read_dir(dir)? {
@@ -45,19 +46,22 @@ impl Retention {
         // The newest first; the one without a number is the newest of its day.
         files.sort_unstable_by(|(a, ..), (b, ..)| b.cmp(a));
         let oldest = self.days.and_then(|days| today.checked_sub(i64::from(days).days()).ok());
-        let mut total = 0_u64;
+        // The file in use grows after this.
+        let bytes_max = self.bytes_max.map(|bytes| bytes - self.file_bytes_max());
+        let (mut total, mut deleted) = (0_u64, 0);
         for (key, bytes, path) in files {
+            if key == (today, NEWEST) {
+                continue;
+            }
             total = total.saturating_add(bytes);
             let is_too_old = oldest.is_some_and(|oldest| key.0 < oldest);
-            let is_too_much = self.bytes_max.is_some_and(|max| total > max);
-            if key != (today, NEWEST) && (is_too_old || is_too_much) {
-                match fs::remove_file(path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    _ => total -= bytes,
-                }
+            let is_too_much = bytes_max.is_some_and(|max| total > max);
+            if (is_too_old || is_too_much) && fs::remove_file(path).is_ok() {
+                total -= bytes;
+                deleted += 1;
             }
         }
-        Ok(())
+        Ok(deleted)
     }
 }
 
@@ -162,9 +166,13 @@ mod tests {
             fs::write(folder.0.join(name), vec![b'x'; len]).unwrap();
         }
         let today = "2026-07-09".parse().unwrap();
-        Retention { days: None, bytes_max: Some(60) }.apply(&folder.0, today).unwrap();
-        assert_eq!(names(&folder.0), ["2026-07-09-log.txt", "2026-07-09.2-log.txt", "other.txt"]);
-        Retention { days: None, bytes_max: Some(1) }.apply(&folder.0, today).unwrap();
+        // A quarter of it is for the file in use.
+        assert_eq!(Retention { days: None, bytes_max: Some(80) }.apply(&folder.0, today).unwrap(), 1);
+        assert_eq!(
+            names(&folder.0),
+            ["2026-07-09-log.txt", "2026-07-09.1-log.txt", "2026-07-09.2-log.txt", "other.txt"]
+        );
+        assert_eq!(Retention { days: None, bytes_max: Some(1) }.apply(&folder.0, today).unwrap(), 2);
         assert_eq!(names(&folder.0), ["2026-07-09-log.txt", "other.txt"]);
     }
 

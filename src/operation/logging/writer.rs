@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use log::Level;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 
 use super::form::{Form, LogLine};
 use super::retention::{Retention, file_name, name_for_full};
@@ -39,11 +41,12 @@ pub(super) struct LogFiles {
     output: Output,
     /// The day of the lines in `lines` and of the open file.
     date: Date,
-    /// The lines of one batch and day, as written to the file.
+    /// The lines of one batch and day.
     lines: Vec<u8>,
-    /// Those of them that also go to stderr, and all of them, as it gets them.
+    /// Those of them that also go to stderr, as it gets them.
     errors: Vec<u8>,
-    all: Vec<u8>,
+    /// Files that were deleted because they were too old or too much, and nobody was told.
+    deleted: usize,
 }
 
 enum Output {
@@ -67,6 +70,11 @@ impl LogWriter {
         if let Some(files) = &mut self.files {
             files.turn_to(files.date, now);
         }
+    }
+
+    /// The number of files that were deleted since the last call.
+    pub(super) fn take_deleted(&mut self) -> usize {
+        self.files.as_mut().map_or(0, |files| mem::take(&mut files.deleted))
     }
 
     /// A line from the log itself.
@@ -98,12 +106,8 @@ impl LogWriter {
                 files.turn_to(date, now);
             }
             form.append(line, &mut files.lines);
-            if stdout.is_none() {
-                let from = files.all.len();
-                stderr.append(form, line, &mut files.all);
-                if line.level == Level::Error {
-                    files.errors.extend_from_slice(&files.all[from..]);
-                }
+            if stdout.is_none() && line.level == Level::Error {
+                stderr.append(form, line, &mut files.errors);
             }
         }
         files.put_out(stderr, now);
@@ -122,8 +126,16 @@ impl Sink {
 impl LogFiles {
     /// Files in this folder, which need not exist.
     pub(super) fn new(dir: &Path, retention: Retention) -> LogFiles {
-        let (lines, errors, all) = (Vec::new(), Vec::new(), Vec::new());
-        LogFiles { dir: dir.to_owned(), retention, output: Output::Unopened, date: Date::ZERO, lines, errors, all }
+        let (lines, errors) = (Vec::new(), Vec::new());
+        LogFiles {
+            dir: dir.to_owned(),
+            retention,
+            output: Output::Unopened,
+            date: Date::ZERO,
+            lines,
+            errors,
+            deleted: 0,
+        }
     }
 
     fn turn_to(&mut self, date: Date, now: Instant) {
@@ -141,10 +153,9 @@ impl LogFiles {
         let waiting = matches!(self.output, Output::Stderr { retry_at } if now < retry_at);
         let in_file = !waiting && self.append(stderr, now);
         // An operator who closed stderr does not want an error about it.
-        let _ = stderr.stream.write_all(if in_file { &self.errors } else { &self.all });
+        let _ = stderr.stream.write_all(if in_file { &self.errors } else { &self.lines });
         self.lines.clear();
         self.errors.clear();
-        self.all.clear();
     }
 
     /// Writes the lines to the file, opening it if necessary. If that fails, reports it once and
@@ -180,11 +191,10 @@ impl LogFiles {
         };
         let mut log = match open {
             Some((log, bytes)) if bytes < self.retention.file_bytes_max() => log,
-            // Another process may have renamed the file at the same time; then that one is full.
-            Some(_) => match name_for_full(&self.dir, self.date).and_then(|full| fs::rename(path, full)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => self.open(path)?,
-            },
+            Some(_) => {
+                self.rename_full(path)?;
+                self.open(path)?
+            }
             None => self.open(path)?,
         };
         // Lines that were partly written before the failure are written to stderr again, in full.
@@ -193,12 +203,27 @@ impl LogFiles {
         Ok(())
     }
 
-    /// Opens the file of the day, and deletes what is too old or too much: the file of a new day or a
-    /// new file of the same day is when there is more.
-    fn open(&self, path: &Path) -> io::Result<LogFile> {
+    /// Gives a full file a number. Another process may do the same in the same folder: its number is
+    /// not used, and a file that it has renamed is not there any more.
+    fn rename_full(&self, path: &Path) -> io::Result<()> {
+        loop {
+            let full = name_for_full(&self.dir, self.date)?;
+            match renameat_with(CWD, path, CWD, &full, RenameFlags::NOREPLACE) {
+                Ok(()) | Err(Errno::NOENT) => return Ok(()),
+                Err(Errno::EXIST) => {}
+                // Not every file system knows the flag.
+                Err(Errno::INVAL) => return fs::rename(path, full),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Opens the file of the day, and deletes what is too old or too much: there is more of that
+    /// whenever a file begins.
+    fn open(&mut self, path: &Path) -> io::Result<LogFile> {
         let log = LogFile::open(path)?;
         // A folder that cannot be read is no reason not to log.
-        let _ = self.retention.apply(&self.dir, self.date);
+        self.deleted += self.retention.apply(&self.dir, self.date).unwrap_or_default();
         Ok(log)
     }
 }

@@ -24,14 +24,14 @@ pub struct TooLittleSpace {
 /// storm of logins, every thread that has hashed passwords would keep the memory of some hashes.
 /// Call it before any other thread is started.
 pub fn return_large_blocks() {
-    allow(MMAP_THRESHOLD, LARGE_BLOCK);
-    allow(TRIM_THRESHOLD, FREE_BYTES_KEPT);
+    set_parameter(MMAP_THRESHOLD, LARGE_BLOCK);
+    set_parameter(TRIM_THRESHOLD, FREE_BYTES_KEPT);
 }
 
 /// Limits the reservations of the allocator. Call it before any other thread is started.
 pub fn bound_allocator(space: AddressSpace) {
     let arenas = (space.limit / ARENAS_PART / ARENA_BYTES).clamp(1, ARENAS_MAX);
-    allow(ARENAS, arenas as i32);
+    set_parameter(ARENAS, arenas as i32);
 }
 
 /// Checks that a server with these settings has room. Call it before any other thread is started.
@@ -67,7 +67,7 @@ impl Error for TooLittleSpace {}
 /// Sets a parameter of the allocator.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
-fn allow(parameter: i32, value: i32) {
+fn set_parameter(parameter: i32, value: i32) {
     // SAFETY: mallopt(3) takes two numbers. No other thread runs yet.
     unsafe {
         libc::mallopt(parameter, value);
@@ -75,7 +75,7 @@ fn allow(parameter: i32, value: i32) {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn allow(_: i32, _: i32) {}
+fn set_parameter(_: i32, _: i32) {}
 
 /// Parameters of mallopt(3) and their numbers in glibc's malloc.h.
 const TRIM_THRESHOLD: i32 = -1;

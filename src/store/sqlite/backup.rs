@@ -6,19 +6,21 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
+use std::process;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::guard::Guard;
-use super::open::STORE;
+use super::guard::{self, Guard};
+use super::open::{STORE, check_log};
 use super::paths::{beside, sqlite_path};
 use super::refusal::SqliteOpenError;
+use super::rescue;
 
 /// What a copy contains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,117 +38,184 @@ pub struct Content {
 pub enum BackupError {
     /// The target exists.
     Exists(PathBuf),
-    /// There is no database here.
+    /// There is no such file.
     Missing(PathBuf),
     /// The file is not a whole database of this server, for this reason.
     Unfit(PathBuf, String),
-    /// The database is in use, or cannot be opened.
+    /// The database cannot be opened, or must not be.
     Open(SqliteOpenError),
+    /// Another program has the database to itself all the time.
+    Busy(PathBuf),
     /// The system refused a step.
     System(PathBuf, io::Error),
     /// SQLite refused a step.
     Sqlite(PathBuf, rusqlite::Error),
+    /// The copy is in its place, and the system does not say that it survives a power cut.
+    Unsure(PathBuf, io::Error),
 }
 
 /// Copies `raybox.db` of this folder to `target`, as of one moment, and verifies the copy. A server
-/// may use the folder. It is not slowed down but by the disk, and its log grows until the copy is
-/// complete.
+/// may use the folder. Only the disk slows it down, and its log grows until the copy is complete.
 ///
 /// # Errors
 ///
-/// [`BackupError`]; there is no target then.
+/// [`BackupError`]; there is no target then, but with [`BackupError::Unsure`].
 pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
     let source = data_dir.join(STORE.name);
-    if !source.exists() {
-        return Err(BackupError::Missing(source));
-    }
     if target.exists() {
         return Err(BackupError::Exists(target.to_owned()));
     }
-    let failed = |cause| BackupError::Sqlite(source.clone(), cause);
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(sqlite_path(&source), flags).map_err(failed)?;
-    db.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-    let place = |part: &Path| match target.exists() {
-        true => Err(BackupError::Exists(target.to_owned())),
-        false => fs::rename(part, target).map_err(|cause| BackupError::System(target.to_owned(), cause)),
-    };
-    copy(&db, target, place).map(|(content, ())| content)
+    match guard::look(&source) {
+        Ok(None) => return Err(BackupError::Missing(source)),
+        // Nobody has looked at the log of a server that was killed.
+        Ok(Some(_)) => check_log(&source).map_err(BackupError::Open)?,
+        Err(SqliteOpenError::InUse { .. }) => {}
+        Err(error) => return Err(BackupError::Open(error)),
+    }
+    let part = Part::create(target)?;
+    let content = part.fill(&source)?;
+    part.name_new(target)?;
+    sync_folder(target).map_err(|cause| BackupError::Unsure(target.to_owned(), cause))?;
+    Ok(content)
 }
 
 /// Puts a copy in the place of `raybox.db` of this folder, which no server may use. Returns what it
-/// contains, and the name that the file before it has now.
+/// contains, and the name that the database before it has now.
+///
+/// ```text
+///   copy beside the database ─▶ second names for the database and its log ─▶ copy gets the name ─▶ old log loses its own
+/// ```
+/// After a crash in between, the folder has the old database with its log, or the new one beside a
+/// log that the start of the server recognises as another one's.
 ///
 /// # Errors
 ///
-/// [`BackupError`]; the database is as it was then.
+/// [`BackupError`]; the database is as it was then, but with [`BackupError::Unsure`].
 pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBuf>), BackupError> {
-    verify(backup)?;
     let database = data_dir.join(STORE.name);
+    let rescued = rescue::place(&database);
+    if rescued.exists() {
+        return Err(BackupError::Open(SqliteOpenError::Rescued { file: database, rescued }));
+    }
+    let system = |cause| BackupError::System(database.clone(), cause);
+    verify(backup)?;
+    // The folder's owner, or that of the database, is whom the server runs as.
+    let owned = fs::metadata(&database).or_else(|_| fs::metadata(data_dir)).map_err(system)?;
     let was_there = database.exists();
     // The locks are held until the copy is in its place.
     let guard = Guard::take(&database, true).map_err(BackupError::Open)?;
-    let system = |cause| BackupError::System(database.clone(), cause);
-    let place = |part: &Path| {
-        let old = if was_there { Some(set_aside(&database).map_err(system)?) } else { None };
-        fs::rename(part, &database).map_err(system)?;
-        Ok(old)
+    let placed = || {
+        let part = Part::create(&database)?;
+        let content = part.fill(backup)?;
+        part.give_to(&owned)?;
+        give_to(&beside(&database, ".lock"), &owned).map_err(system)?;
+        let old = set_aside(&database, was_there).map_err(system)?;
+        part.replace(&database)?;
+        Ok((content, old))
     };
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let opened = Connection::open_with_flags(sqlite_path(backup), flags);
-    let opened = opened.map_err(|cause| BackupError::Sqlite(backup.to_owned(), cause));
-    let restored = opened.and_then(|db| copy(&db, &database, place));
-    if restored.is_err() && !was_there {
-        // The lock needed a file.
+    let placed = placed();
+    if placed.is_err() && !was_there {
+        // The locks needed a file.
         let _ = fs::remove_file(&database);
     }
-    drop(guard);
-    restored
-}
-
-/// Copies a database to a file beside `target` and verifies it; `place` gives that file its name.
-fn copy<T>(
-    db: &Connection,
-    target: &Path,
-    place: impl FnOnce(&Path) -> Result<T, BackupError>,
-) -> Result<(Content, T), BackupError> {
-    let part = beside(target, ".part");
-    let system = |cause| BackupError::System(part.clone(), cause);
-    // What a copy that was killed has left is of no use.
-    let _ = fs::remove_file(&part);
-    // The owner alone reads it, since it contains messages.
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part).map_err(system)?;
-    let copied = || {
-        copy_pages(db, &part).map_err(|cause| BackupError::Sqlite(part.clone(), cause))?;
-        let content = verify(&part)?;
-        file.sync_all().map_err(system)?;
-        let placed = place(&part)?;
-        sync_folder(target).map_err(system)?;
-        Ok((content, placed))
-    };
-    let copied = copied();
-    // It is not there any more if it was placed.
-    let _ = fs::remove_file(&part);
-    copied
-}
-
-/// Copies all pages in one read transaction: another one that writes cannot make it begin again.
-fn copy_pages(db: &Connection, to: &Path) -> rusqlite::Result<()> {
-    let mut copy = Connection::open(sqlite_path(to))?;
-    {
-        let backup = Backup::new(db, &mut copy)?;
-        match backup.step(-1)? {
-            StepResult::Done => {}
-            _ => return Err(rusqlite::Error::InvalidQuery),
-        }
+    let (content, old) = placed?;
+    let unsure = |cause| BackupError::Unsure(database.clone(), cause);
+    for suffix in LOGS {
+        remove_if_there(&beside(&database, suffix)).map_err(unsure)?;
     }
-    // Without a log of its own it is one file.
-    copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
+    sync_folder(&database).map_err(unsure)?;
+    drop(guard);
+    Ok((content, old))
+}
+
+/// A copy under a name of its own, which is removed unless the copy gets its true name.
+struct Part {
+    path: PathBuf,
+    file: File,
+}
+
+impl Part {
+    /// An empty one beside `target`. The owner alone reads it, since it will contain messages.
+    fn create(target: &Path) -> Result<Part, BackupError> {
+        let path = beside(target, &format!(".part-{}", process::id()));
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let file = opened.map_err(|cause| BackupError::System(path.clone(), cause))?;
+        Ok(Part { path, file })
+    }
+
+    /// Copies a database into it, verifies the copy and brings it to the disk.
+    fn fill(&self, source: &Path) -> Result<Content, BackupError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let copied = || -> rusqlite::Result<StepResult> {
+            let db = Connection::open_with_flags(sqlite_path(source), flags)?;
+            db.busy_timeout(BUSY_TIMEOUT)?;
+            copy_pages(&db, &self.path)
+        };
+        match copied() {
+            Ok(StepResult::Done) => {}
+            Ok(_) => return Err(BackupError::Busy(source.to_owned())),
+            Err(cause) => return Err(BackupError::Sqlite(self.path.clone(), cause)),
+        }
+        let content = verify(&self.path)?;
+        self.file.sync_all().map_err(|cause| BackupError::System(self.path.clone(), cause))?;
+        Ok(content)
+    }
+
+    /// Makes it the file of this owner, with these rights, unless it is that already.
+    fn give_to(&self, owner: &Metadata) -> Result<(), BackupError> {
+        let system = |cause| BackupError::System(self.path.clone(), cause);
+        give_to(&self.path, owner).map_err(system)?;
+        let mode = if owner.is_file() { owner.mode() & 0o777 } else { 0o600 };
+        self.file.set_permissions(Permissions::from_mode(mode)).map_err(system)
+    }
+
+    /// Gives it a name that no file has.
+    fn name_new(self, target: &Path) -> Result<(), BackupError> {
+        let named = match fs::hard_link(&self.path, target) {
+            // Some file systems have no second names.
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+                if target.exists() { Err(ErrorKind::AlreadyExists.into()) } else { fs::rename(&self.path, target) }
+            }
+            named => named,
+        };
+        named.map_err(|cause| match cause.kind() {
+            ErrorKind::AlreadyExists => BackupError::Exists(target.to_owned()),
+            _ => BackupError::System(target.to_owned(), cause),
+        })
+    }
+
+    /// Gives it the name of another file, which loses that name.
+    fn replace(self, target: &Path) -> Result<(), BackupError> {
+        fs::rename(&self.path, target).map_err(|cause| BackupError::System(target.to_owned(), cause))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Copies all pages in one read transaction: another program that writes cannot make it begin again.
+fn copy_pages(db: &Connection, to: &Path) -> rusqlite::Result<StepResult> {
+    let mut copy = Connection::open(sqlite_path(to))?;
+    let result = Backup::new(db, &mut copy)?.step(-1)?;
+    if result == StepResult::Done {
+        // Without a log of its own it is one file.
+        copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
+    }
+    Ok(result)
 }
 
 /// Checks that a file is a whole database of this server, and counts what is in it.
 fn verify(path: &Path) -> Result<Content, BackupError> {
-    let bytes = fs::metadata(path).map_err(|cause| BackupError::System(path.to_owned(), cause))?.len();
+    let bytes = match fs::metadata(path) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(BackupError::Missing(path.to_owned())),
+        Err(cause) => return Err(BackupError::System(path.to_owned(), cause)),
+    };
+    // SQLite would apply the log of another database.
+    check_log(path).map_err(BackupError::Open)?;
     let unfit = |why: &dyn fmt::Display| BackupError::Unfit(path.to_owned(), why.to_string());
     let look = || -> rusqlite::Result<Result<Content, String>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -161,7 +230,8 @@ fn verify(path: &Path) -> Result<Content, BackupError> {
         }
         let health: String = db.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
         if health != "ok" {
-            return Ok(Err(format!("it is damaged: {health}")));
+            let lines: Vec<&str> = health.lines().collect();
+            return Ok(Err(format!("it is damaged: {}", lines.join("; "))));
         }
         let count = |table: &str| -> rusqlite::Result<u64> {
             let has = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?1";
@@ -176,29 +246,45 @@ fn verify(path: &Path) -> Result<Content, BackupError> {
     look().map_err(|error| unfit(&error))?.map_err(|why| unfit(&why))
 }
 
-/// Gives the database a second name, and takes its log away. The file keeps its first name until
-/// the copy replaces it, so a crash in between leaves a database there.
-fn set_aside(database: &Path) -> io::Result<PathBuf> {
-    // The log's content belongs to the file. A damaged file may not take it.
-    if let Ok(db) = Connection::open(sqlite_path(database)) {
-        let _ = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+/// Gives the database and its log second names, without opening them: the log may be another one's,
+/// and the database damaged. They keep their first names.
+fn set_aside(database: &Path, was_there: bool) -> io::Result<Option<PathBuf>> {
+    let names = |number: u32| beside(database, &format!(".before-restore-{number}"));
+    let is_free = |aside: &Path| !aside.exists() && LOGS.iter().all(|suffix| !beside(aside, suffix).exists());
+    let aside = (1..).map(names).find(|aside| is_free(aside)).expect("there are more numbers than files");
+    if was_there {
+        fs::hard_link(database, &aside)?;
     }
-    let mut number = 1;
-    let aside = loop {
-        let aside = beside(database, &format!(".before-restore-{number}"));
-        match fs::hard_link(database, &aside) {
-            Ok(()) => break aside,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+    let mut is_kept = was_there;
+    for suffix in LOGS {
+        // Each start makes the index of the log anew.
+        if suffix == "-shm" {
+            continue;
+        }
+        match fs::hard_link(beside(database, suffix), beside(&aside, suffix)) {
+            Ok(()) => is_kept = true,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-    };
-    for suffix in ["-wal", "-shm"] {
-        match fs::rename(beside(database, suffix), beside(&aside, suffix)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
     }
-    Ok(aside)
+    sync_folder(database)?;
+    Ok(is_kept.then_some(aside))
+}
+
+/// Makes a file that of another file's owner, unless it is that already.
+fn give_to(path: &Path, owner: &Metadata) -> io::Result<()> {
+    let found = fs::symlink_metadata(path)?;
+    match (found.uid(), found.gid()) == (owner.uid(), owner.gid()) {
+        true => Ok(()),
+        false => lchown(path, Some(owner.uid()), Some(owner.gid())),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Brings the names in the folder of a file to the disk.
@@ -211,8 +297,15 @@ impl fmt::Display for BackupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BackupError::Exists(path) => write!(f, "{} exists; name a file that does not", path.display()),
-            BackupError::Missing(path) => {
-                write!(f, "there is no {}; name its folder with --data DIR", path.display())
+            BackupError::Missing(path) => write!(f, "there is no {}; is the path right?", path.display()),
+            BackupError::Busy(path) => write!(
+                f,
+                "another program has {} to itself for over {} s; try again",
+                path.display(),
+                BUSY_TIMEOUT.as_secs()
+            ),
+            BackupError::Unsure(path, cause) => {
+                write!(f, "{} is complete, but may not survive a power cut: {cause}", path.display())
             }
             BackupError::Unfit(path, why) => write!(f, "{} is no backup: {why}", path.display()),
             BackupError::Open(error) => error.fmt(f),
@@ -225,9 +318,9 @@ impl fmt::Display for BackupError {
 impl Error for BackupError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            BackupError::Exists(_) | BackupError::Missing(_) | BackupError::Unfit(..) => None,
+            BackupError::Exists(_) | BackupError::Missing(_) | BackupError::Busy(_) | BackupError::Unfit(..) => None,
             BackupError::Open(error) => Some(error),
-            BackupError::System(_, cause) => Some(cause),
+            BackupError::System(_, cause) | BackupError::Unsure(_, cause) => Some(cause),
             BackupError::Sqlite(_, cause) => Some(cause),
         }
     }
@@ -235,3 +328,5 @@ impl Error for BackupError {
 
 /// How long to wait for a server that has the file to itself, as it does while it starts.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The files that SQLite has beside a database.
+const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];

@@ -12,6 +12,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::OFlags;
 
@@ -124,15 +126,23 @@ fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
     // A user with write access to the folder could link to any file of this user, which would be
     // truncated below.
     let mut lock = options().create(true).truncate(false).open(&path).map_err(failed)?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-            return Err(SqliteOpenError::InUse { file: database.to_owned(), pid });
-        }
-        Err(TryLockError::Error(cause)) => {
-            return Err(SqliteOpenError::Failed { file: path, cause: Box::new(cause) });
+    let mut tries = LOCK_TRIES;
+    loop {
+        match lock.try_lock() {
+            Ok(()) => break,
+            // Somebody who looks whether it is locked holds it for a moment.
+            Err(TryLockError::WouldBlock) if tries > 1 => {
+                tries -= 1;
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                return Err(SqliteOpenError::InUse { file: database.to_owned(), pid });
+            }
+            Err(TryLockError::Error(cause)) => {
+                return Err(SqliteOpenError::Failed { file: path, cause: Box::new(cause) });
+            }
         }
     }
     // The lock works without the PID too: a full disk has no room for it.
@@ -176,3 +186,7 @@ fn is_remote(file: &File) -> bool {
 fn is_remote(_: &File) -> bool {
     false
 }
+
+/// How often a start tries to lock a database, and the pause between.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -166,7 +166,7 @@ pub(super) fn open_to_read(
 }
 
 /// SQLite would apply an existing log to a database that was put there later.
-fn check_log(file: &Path) -> Result<(), SqliteOpenError> {
+pub(super) fn check_log(file: &Path) -> Result<(), SqliteOpenError> {
     match wal::look(file) {
         Ok(Log::Good) => Ok(()),
         Ok(Log::Foreign) => Err(SqliteOpenError::ForeignLog { file: file.to_owned() }),

@@ -31,7 +31,7 @@ fn a_missing_folder_is_made_and_the_schema_with_it() {
     let dir = Dir::new();
     let nested = dir.0.join("a/b");
     let store = SqliteStore::open(&nested).unwrap();
-    assert_eq!(store.describe(), format!("SQLite {}/a/b/raybox.db", dir.0.display()));
+    assert_eq!(store.describe(), format!("SQLite {}/a/b/raybox.db (new, empty)", dir.0.display()));
     let db = outside(&nested);
     let mode: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0)).unwrap();
     let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
