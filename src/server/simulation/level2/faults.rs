@@ -208,7 +208,11 @@ impl World {
         self.devices.iter_mut().for_each(|device| device.link = None);
         (0..self.olds.len()).for_each(|no| self.give_up_old(no, true));
         self.ghosts.clear();
+        let before = self.places();
         self.tables.lock().restore(backup);
+        let left = self.places();
+        let lost = before.into_keys().filter(|place| !left.contains_key(place));
+        self.lost.numbers.extend(lost.map(|(conv, seq, _)| (conv, seq)));
         self.was_restored = true;
         self.acknowledged.clear();
         self.looked_at = 0;
@@ -229,6 +233,7 @@ impl World {
         for (place, id) in before {
             if !left.contains_key(&place) {
                 self.lost.places.insert(place);
+                self.lost.numbers.insert((place.0, place.1));
                 self.lost.ids.insert(id);
             }
         }

@@ -120,6 +120,8 @@ pub(super) struct Lost {
     pub(super) ids: BTreeSet<(UserId, Cid)>,
     /// Their places.
     pub(super) places: BTreeSet<(ConversationId, i64, u32)>,
+    /// The numbers that they had, those included which went while no connection was open.
+    pub(super) numbers: BTreeSet<(ConversationId, i64)>,
 }
 
 /// A connection whose client is gone.
