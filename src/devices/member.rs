@@ -16,7 +16,6 @@
 //! - A number of conversations in reports that wait to be noted.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::effects::{MemberEffect, MemberEffects};
@@ -27,11 +26,11 @@ use super::marks::ShownMarks;
 use super::outlet::Outlet;
 use super::reply_order::ReplyOrder;
 use super::reports::Reports;
-use super::tasks::{Identity, MemberNews, MemberTask, Overview};
+use super::tasks::{Ahead, Identity, MemberNews, MemberTask, Overview};
 use super::typing::Typing;
 use super::watch::Watch;
 use crate::history::answers::Ticket;
-use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits};
+use crate::history::pump::{Commands, Pump, PumpEvent, PumpLimits};
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Frame, Have, HaveItem, Request, Rid};
@@ -73,6 +72,8 @@ pub struct Member {
     typing: Typing,
     /// What is tried again when the next reminder comes.
     retry: Option<Retry>,
+    /// While the pump is given the heads: what was read with them.
+    ahead: Option<Box<Ahead>>,
 }
 
 /// A read that has failed.
@@ -122,6 +123,7 @@ impl Member {
             watch: Watch::default(),
             typing: Typing::default(),
             retry: None,
+            ahead: None,
         }
     }
 
@@ -271,9 +273,12 @@ impl Member {
                     self.pump.on(event, &mut self.commands);
                 }
             }
-            MemberNews::Heads(heads, overview) => {
+            MemberNews::Heads(heads, overview, ahead) => {
                 self.overview = Some(overview);
+                self.ahead = Some(Box::new(ahead));
                 self.pump.on(PumpEvent::Heads(heads), &mut self.commands);
+                self.carry_out(effects);
+                self.ahead = None;
             }
             MemberNews::Overview(frame, rest) => {
                 self.on_overview(frame, rest, effects);
@@ -315,18 +320,6 @@ impl Member {
     fn on_presence(&mut self, user: UserId, online: bool, effects: &mut MemberEffects) {
         if self.watch.shows(user, online) && !self.outlet.is_full() {
             self.outlet.write(replies::presence(user, online).into(), effects);
-        }
-    }
-
-    /// A 43 is composed.
-    fn on_overview(&mut self, frame: Arc<str>, rest: Overview, effects: &mut MemberEffects) {
-        let more = rest.shown < rest.heads.len();
-        self.marks.overview(&rest.heads, rest.shown);
-        self.overview = more.then_some(rest);
-        self.pump.on(PumpEvent::Overview { frame, more }, &mut self.commands);
-        if !more {
-            self.carry_out(effects);
-            self.marks.open();
         }
     }
 
@@ -450,27 +443,6 @@ impl Member {
         self.retry = Some(retry);
         effects.push(MemberEffect::Remind(RETRY_AFTER));
     }
-
-    /// Does what the pump wants.
-    fn carry_out(&mut self, effects: &mut MemberEffects) {
-        for command in std::mem::take(&mut self.commands) {
-            match command {
-                Command::Write(frame) => self.outlet.write(frame, effects),
-                Command::Overview => {
-                    let overview = self.overview.take().unwrap_or_default();
-                    effects.push(MemberEffect::Do(MemberTask::Overview(overview)));
-                }
-                Command::Read { conv, from, to, is_new, written } => {
-                    effects.push(MemberEffect::Do(MemberTask::Read { conv, from, to, is_new, written }));
-                }
-                Command::Lost(conv) => self.marks.forget(conv),
-                Command::Pause => self.retry_later(Retry::Pump, effects),
-                Command::StopRequests => self.takes_requests = false,
-                Command::TakeRequests => self.takes_requests = true,
-                Command::Close(reason) => return self.end(reason, effects),
-            }
-        }
-    }
 }
 
 /// In the place of the reply to a 47.
@@ -488,6 +460,7 @@ const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open anothe
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");
 
 mod sending;
+mod showing;
 #[cfg(test)]
 mod tests;
 mod turns;

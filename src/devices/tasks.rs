@@ -1,17 +1,18 @@
 //! [`MemberTask`]: blocking work for a [`Member`](super::member::Member), and [`MemberNews`]: what it
 //! is told, by that work and by others.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::history::answers::Ticket;
-use crate::history::pump::{Heads, PumpEvent};
+use crate::history::pump::{Heads, PumpEvent, RowPage};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{MarkNews, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Account, Have, HaveItem, PageAsk, Rid};
+use crate::protocol::level2::{Account, Have, HaveItem, PAGE_MAX, PageAsk, Rid};
 use crate::store::history::{DeviceId, Head};
 
 /// Blocking work. A member has a bounded number of them under way.
@@ -74,7 +75,7 @@ pub enum MemberNews {
     /// The answer of a 48.
     PageAnswer(Ticket, String),
     /// The heads for the login.
-    Heads(Heads, Overview),
+    Heads(Heads, Overview, Ahead),
     /// A 43, and the conversations that are left.
     Overview(Arc<str>, Overview),
     /// It could not be composed now.
@@ -158,6 +159,36 @@ pub struct Overview {
     pub shown: usize,
     /// Those that the client holds something of: their last message is left out.
     pub held: Arc<FxHashSet<ConversationId>>,
+}
+
+impl Overview {
+    /// Those of the next 43, unless they do not fit.
+    pub fn next(&self) -> &[Head] {
+        let rest = &self.heads[self.shown..];
+        &rest[..rest.len().min(PAGE_MAX)]
+    }
+}
+
+/// What was read with the heads because the pump is likely to ask for it first. It counts only for
+/// what the pump asks as soon as it has the heads: later there may be more to show.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// The first 43, and the conversations that are left.
+    pub overview: Option<(Arc<str>, Overview)>,
+    /// The first pages of the first runs, each with its first number.
+    pub pages: VecDeque<(ConversationId, Seq, RowPage)>,
+}
+
+impl Ahead {
+    /// Takes the page of this conversation that begins with this number, if it is the next one and tells
+    /// the tag that is wanted: a page that is read ahead knows that of its last message.
+    pub fn page(&mut self, conv: ConversationId, from: Seq, written: Option<Seq>) -> Option<RowPage> {
+        let is_it = self.pages.front().is_some_and(|(of, first, page)| {
+            let last = page.rows.last().map(|row| row.at.seq);
+            (*of, *first) == (conv, from) && (written.is_none() || written == last)
+        });
+        if is_it { self.pages.pop_front().map(|(.., page)| page) } else { None }
+    }
 }
 
 /// The user and the device of a member. It stays the same for the life of the connection.

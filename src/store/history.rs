@@ -41,21 +41,8 @@ use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 pub use crate::protocol::level2::PageAsk;
 
-/// What is asked of a store that has history. Its methods block, as those of all roles.
-pub trait History: Send + Sync + 'static {
-    /// Stores messages of any conversations in one transaction: all that are not refused, or
-    /// nothing. Returns an outcome for each, in the order given.
-    ///
-    /// Messages of one conversation get ascending numbers in the order given, the next ones after
-    /// its head. A repeat is found by sender and id before any right is looked at. A send raises its
-    /// sender's read mark to its own number.
-    ///
-    /// `edit_window`, ms, is how long after its time a message may be edited or recalled.
-    ///
-    /// # Errors
-    /// Nothing of the batch is stored, or the answer was lost; the same batch again settles it.
-    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError>;
-
+/// What a login reads. Its methods block.
+pub trait HistoryReads {
     /// All conversations of `user` with a message, and all groups of `user`, as of one moment, the
     /// most recently active first. One entry has about 150 bytes. The number of queries does not
     /// depend on that of the conversations, but for those in which something unread is recalled: 64
@@ -71,6 +58,47 @@ pub trait History: Send + Sync + 'static {
     /// The messages with these numbers, in the order given; `None` where there is no such message. The
     /// number of statements does not depend on that of the messages, but for a few hundred at a time.
     fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError>;
+
+    /// What a device has reported.
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError>;
+
+    /// The logins that were written last for these devices, without those that are forgotten. For
+    /// the sweep, which finds connections that were replaced or revoked elsewhere.
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError>;
+}
+
+/// What waits in `OfflineMessage` for a user whose messages are imported.
+#[derive(Debug, Default)]
+pub struct WaitingRows {
+    /// The user was seen at level 1 lately.
+    pub uses_level1: bool,
+    /// There are no rows, with a mark or without.
+    pub is_empty: bool,
+    /// The first rows without one, as of [`History::unmarked`].
+    pub unmarked: Vec<KeptMessage>,
+}
+
+/// What is asked of a store that has history. Its methods block, as those of all roles.
+pub trait History: HistoryReads + Send + Sync + 'static {
+    /// Stores messages of any conversations in one transaction: all that are not refused, or
+    /// nothing. Returns an outcome for each, in the order given.
+    ///
+    /// Messages of one conversation get ascending numbers in the order given, the next ones after
+    /// its head. A repeat is found by sender and id before any right is looked at. A send raises its
+    /// sender's read mark to its own number.
+    ///
+    /// `edit_window`, ms, is how long after its time a message may be edited or recalled.
+    ///
+    /// # Errors
+    /// Nothing of the batch is stored, or the answer was lost; the same batch again settles it.
+    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError>;
+
+    /// Reads several things for one purpose: on SQLite as of one moment, since each moment that a
+    /// reader begins behind a commit costs it the pages that it knows. `read` may be called twice.
+    fn read_together(
+        &self,
+        read: &mut dyn FnMut(&dyn HistoryReads) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
 
     /// The messages with these numbers, ascending, whoever asks: as many as have `bytes_max` of text
     /// together, but at least one if there is any. `from_end`: these are the last ones, not the
@@ -116,9 +144,6 @@ pub trait History: Send + Sync + 'static {
         stored: &[(ConversationId, i64)],
     ) -> Result<Vec<RaisedMark>, StoreError>;
 
-    /// What a device has reported.
-    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError>;
-
     /// Writes a login, if what was proved still holds in the transaction that writes it; `None` if
     /// not. A device that is new may push out others.
     fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError>;
@@ -128,10 +153,6 @@ pub trait History: Send + Sync + 'static {
 
     /// The devices of `user`, the most recently seen first.
     fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError>;
-
-    /// The logins that were written last for these devices, without those that are forgotten. For
-    /// the sweep, which finds connections that were replaced or revoked elsewhere.
-    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError>;
 
     /// Writes that these devices are seen now.
     fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError>;
@@ -165,6 +186,10 @@ pub trait History: Send + Sync + 'static {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Vec<KeptMessage>, StoreError>;
+
+    /// The same from the first row on, with what else an import begins with. `window`: see
+    /// [`History::uses_level1`].
+    fn waiting(&self, user: UserId, window: i64, rows_max: usize, bytes_max: usize) -> Result<WaitingRows, StoreError>;
 
     /// Writes into these rows of `user` where their messages are.
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError>;

@@ -5,7 +5,7 @@ use std::thread;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::Contacts as _;
 use raybox::store::community::{Community as _, Deed, GroupRefusal, Swapped, Visible};
-use raybox::store::history::{Committed, Denied, EntryRefusal, History as _, NewEntry};
+use raybox::store::history::{Committed, Denied, EntryRefusal, History as _, HistoryReads as _, NewEntry};
 use serde_json::json;
 
 use super::{

@@ -9,7 +9,7 @@ use raybox::store::community::{
     BLOCKED_MAX, Befriended, BlockOutcome, Community as _, FriendPolicy, FriendRequest, OwnAccount, PasswordChange,
     Swapped, Trace,
 };
-use raybox::store::history::{Committed, EntryKind, EntryRefusal, History as _, NewEntry};
+use raybox::store::history::{Committed, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry};
 use raybox::store::{Accounts as _, Contacts as _, Messages as _, NewMessage, StoreError};
 use serde_json::json;
 

@@ -11,7 +11,9 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
-use raybox::store::history::{Committed, EntryPlace, EntryRefusal, History, NewEntry, PageAsk, PageOutcome};
+use raybox::store::history::{
+    Committed, EntryPlace, EntryRefusal, History, HistoryReads, NewEntry, PageAsk, PageOutcome,
+};
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{Contacts as _, StoreError};
 use testkit::{Database, MariaDb, wait_until};

@@ -2,7 +2,7 @@
 
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
-use raybox::store::history::{DeviceId, DeviceLogin, History as _, LoginProof};
+use raybox::store::history::{DeviceId, DeviceLogin, History as _, HistoryReads as _, LoginProof};
 
 use super::{DAY, Opened, login, new_user, text};
 

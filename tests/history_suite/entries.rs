@@ -4,8 +4,8 @@ use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::Contacts as _;
 use raybox::store::history::{
-    Committed, Denied, EntryKind, EntryPlace, EntryRefusal, FrameHash, History, MemberChange, NewEntry, PageAsk,
-    PageOutcome,
+    Committed, Denied, EntryKind, EntryPlace, EntryRefusal, FrameHash, History, HistoryReads as _, MemberChange,
+    NewEntry, PageAsk, PageOutcome,
 };
 
 use super::{BYTES, DAY, Opened, head, new_place, new_user, text};

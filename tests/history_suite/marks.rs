@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use raybox::base::conversation::ConversationId;
-use raybox::store::history::{Denied, EntryKind, History, NewEntry};
+use raybox::store::history::{Denied, EntryKind, History, HistoryReads as _, NewEntry};
 use raybox::store::{AppendOutcome, KeptMessage, MessageId, Messages as _, NewMessage};
 
 use super::{BYTES, DAY, Opened, head, login, new_user, text};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
 use raybox::store::Contacts as _;
-use raybox::store::history::{Committed, EntryKind, EntryRefusal, History as _, NewEntry};
+use raybox::store::history::{Committed, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry};
 
 use super::{BYTES, DAY, Opened, head, new_user, text};
 

@@ -1,7 +1,9 @@
 //! What is deleted, and by which node.
 
 use raybox::base::conversation::ConversationId;
-use raybox::store::history::{Committed, EntryKind, History as _, NewEntry, Retention, RetentionClaim, RetentionRules};
+use raybox::store::history::{
+    Committed, EntryKind, History as _, HistoryReads as _, NewEntry, Retention, RetentionClaim, RetentionRules,
+};
 
 use super::{BYTES, DAY, Opened, head, new_place, new_user, text};
 

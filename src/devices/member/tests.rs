@@ -1,10 +1,10 @@
 use super::*;
 use crate::base::conversation::{ConversationId, ConversationName, Tag};
 use crate::devices::reply_order::{ANSWERS_MAX, PAGES_MAX};
-use crate::devices::tasks::{Identity, Noted};
+use crate::devices::tasks::{Ahead, Identity, Noted};
 use crate::devices::typing::TYPING_EVERY;
-use crate::history::cursor::Extent;
-use crate::history::pump::{Heads, Row, RowPage, SendAnswer};
+use crate::history::cursor::{Extent, HeldCursor};
+use crate::history::pump::{FoundCursor, Heads, Row, RowPage, SendAnswer};
 use crate::protocol::level2::Login;
 use crate::protocol::level2::frames::{Committed, MarkNews, Marks};
 use crate::store::history::{DeviceId, Head};
@@ -39,7 +39,7 @@ impl Scene {
     fn live() -> Scene {
         let mut scene = Scene::entered();
         let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
-        scene.hear(MemberNews::Heads(heads, Overview::default()));
+        scene.hear(MemberNews::Heads(heads, Overview::default(), Ahead::default()));
         scene.hear(MemberNews::Overview("43".into(), Overview::default()));
         assert_eq!(scene.written(), ["43", r#"{"msgType":45,"synced":true}"#]);
         assert!(scene.member.takes_requests());
@@ -245,6 +245,44 @@ fn of_partner(read: i64, recv: i64) -> String {
 }
 
 #[test]
+fn what_was_read_with_the_heads_is_shown_without_another_read() {
+    let conv = ConversationId::from_column(BOB);
+    let extent = Extent { head: 5, floor: 0 };
+    let at = |seq: i64| Committed { seq, tag: Tag(seq as u32), time: seq };
+    let heads = || {
+        let cursor = FoundCursor::Own(conv, HeldCursor { seq: 3, tag: None, stored: None });
+        Heads { rid: None, convs: vec![(conv, extent, Some(at(5)))], cursors: vec![cursor], resume: 100 }
+    };
+    let row = |seq: i64| Row { at: at(seq), from: UserId(9), frame: format!("row {seq}").into() };
+    let ahead = |from: i64| Ahead {
+        overview: Some(("43".into(), Overview::default())),
+        pages: [(conv, from, RowPage { extent, rows: (from..=5).map(row).collect(), written: Some(at(5).tag) })].into(),
+    };
+    let mut scene = Scene::entered();
+    scene.hear(MemberNews::Heads(heads(), Overview::default(), ahead(4)));
+    assert!(!scene.effects.iter().any(|effect| matches!(effect, MemberEffect::Do(_))), "{:?}", scene.effects);
+    let written = scene.written();
+    assert_eq!((written.len(), &written[0], written[1].contains(r#""msgType":44"#)), (5, &"43".to_owned(), true));
+    assert_eq!(written[2..], ["row 4", "row 5", r#"{"msgType":45,"synced":true}"#]);
+
+    let mut scene = Scene::entered();
+    scene.hear(MemberNews::Heads(heads(), Overview::default(), ahead(5)));
+    let tasks = scene.tasks();
+    assert!(matches!(tasks[..], [MemberTask::Read { from: 4, .. }]), "another page than it needs: {tasks:?}");
+    let page = RowPage { extent, rows: vec![row(4)], written: Some(at(5).tag) };
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Page(page)]));
+    let tasks = scene.tasks();
+    assert!(matches!(tasks[..], [MemberTask::Read { from: 5, .. }]), "it counts with the heads alone: {tasks:?}");
+
+    let mut scene = Scene::entered();
+    let mut short = ahead(4);
+    short.pages[0].2.rows.pop();
+    scene.hear(MemberNews::Heads(heads(), Overview::default(), short));
+    let tasks = scene.tasks();
+    assert!(matches!(tasks[..], [MemberTask::Read { written: Some(5), .. }]), "it tells another tag: {tasks:?}");
+}
+
+#[test]
 fn marks_that_come_late_are_passed_over() {
     let mut scene = Scene::live();
     [marks(13, 6), marks(13, 5), marks(13, 6), marks(12, 6)].into_iter().for_each(|news| scene.hear(news));
@@ -279,7 +317,7 @@ fn marks_wait_for_the_43_and_for_a_client_that_takes_nothing() {
     let mut scene = Scene::entered();
     [marks(3, 3), marks(5, 5)].into_iter().for_each(|news| scene.hear(news));
     let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
-    scene.hear(MemberNews::Heads(heads, Overview::default()));
+    scene.hear(MemberNews::Heads(heads, Overview::default(), Ahead::default()));
     assert_eq!(scene.written(), [""; 0]);
     let head = |peer| Head {
         conv: ConversationId::from_column(BOB),

@@ -4,6 +4,7 @@
 mod devices;
 mod import;
 mod marks;
+mod opening;
 mod parts;
 mod postbox;
 mod presence;
@@ -25,6 +26,7 @@ use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::metrics::HistoryRead;
 use crate::protocol::level2::frames::Refusal;
 use crate::store::StoreError;
+use crate::store::history::HistoryReads;
 
 impl Conversations {
     /// Does a task. Blocks.
@@ -45,10 +47,18 @@ impl Conversations {
     ) -> Result<Vec<MemberNews>, StoreError> {
         let history = self.history()?;
         match task {
-            MemberTask::Heads { have, resume } => match self.end_of(history, who)? {
-                Some(reason) => Ok(one(MemberNews::End(reason))),
-                None => reads::heads(history, who, have, *resume).map(one),
-            },
+            MemberTask::Heads { have, resume } => {
+                let mut news = Vec::new();
+                let mut read = |reads: &dyn HistoryReads| {
+                    news = one(match self.end_of(reads, who)? {
+                        Some(reason) => MemberNews::End(reason),
+                        None => opening::read(reads, who, have, *resume, self.rules.receipts)?,
+                    });
+                    Ok(())
+                };
+                history.read_together(&mut read)?;
+                Ok(news)
+            }
             MemberTask::Sync { have, resume, rid } => {
                 reads::sync(history, who.user, have, *resume, rid.clone()).map(one)
             }

@@ -34,28 +34,12 @@ use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::head::HeadRow;
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, LoggedIn,
-    Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, HistoryReads,
+    LoggedIn, Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched, WaitingRows,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
-impl History for MysqlStore {
-    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
-        match commit::commit(&self.base, batch, edit_window) {
-            // One of them is to blame, and the others must not suffer from it.
-            Err(StoreError::Failed(_)) if batch.len() > 1 => {
-                let each = batch.iter().map(|entry| Ok(self.commit(slice::from_ref(entry), edit_window)?[0]));
-                each.collect()
-            }
-            Err(StoreError::Failed(cause)) if !batch.is_empty() => {
-                let Base { name, .. } = &*self.base;
-                log::error!("{name}: a message of user {} cannot be stored: {cause}", batch[0].sender);
-                Ok(vec![Committed::Refused(EntryRefusal::Unstorable)])
-            }
-            other => other,
-        }
-    }
-
+impl HistoryReads for MysqlStore {
     fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
         let calls = &self.base.calls;
         let mut all = calls.call(|db, _| reading::all(db, user))?;
@@ -106,6 +90,46 @@ impl History for MysqlStore {
         self.base.calls.call(|db, _| runs::messages_at(db, places, self.base.script_bytes()))
     }
 
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
+        self.base.calls.call(|db, _| marks::cursors(db, device))
+    }
+
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
+        let mut found = Vec::new();
+        for devices in devices.chunks(script::LIST_MAX) {
+            let ids = list(devices.iter().map(|device| device.0));
+            let rows: Vec<(i64, i64)> =
+                self.base.calls.call(|db, _| db.query(format!("SELECT id, login FROM Device WHERE id IN ({ids})")))?;
+            found.extend(rows.into_iter().map(|(id, login)| (DeviceId(id), login)));
+        }
+        Ok(found)
+    }
+}
+
+impl History for MysqlStore {
+    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+        match commit::commit(&self.base, batch, edit_window) {
+            // One of them is to blame, and the others must not suffer from it.
+            Err(StoreError::Failed(_)) if batch.len() > 1 => {
+                let each = batch.iter().map(|entry| Ok(self.commit(slice::from_ref(entry), edit_window)?[0]));
+                each.collect()
+            }
+            Err(StoreError::Failed(cause)) if !batch.is_empty() => {
+                let Base { name, .. } = &*self.base;
+                log::error!("{name}: a message of user {} cannot be stored: {cause}", batch[0].sender);
+                Ok(vec![Committed::Refused(EntryRefusal::Unstorable)])
+            }
+            other => other,
+        }
+    }
+
+    fn read_together(
+        &self,
+        read: &mut dyn FnMut(&dyn HistoryReads) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        read(self)
+    }
+
     fn run(
         &self,
         conv: ConversationId,
@@ -143,10 +167,6 @@ impl History for MysqlStore {
         Ok(raised.into_values().collect())
     }
 
-    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
-        self.base.calls.call(|db, _| marks::cursors(db, device))
-    }
-
     fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let mut planned = None;
         self.base.calls.transaction(Repeat::Freely, |db| devices::log_in(db, login, &mut planned))
@@ -158,17 +178,6 @@ impl History for MysqlStore {
 
     fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
         self.base.calls.call(|db, _| devices::of(db, user))
-    }
-
-    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
-        let mut found = Vec::new();
-        for devices in devices.chunks(script::LIST_MAX) {
-            let ids = list(devices.iter().map(|device| device.0));
-            let rows: Vec<(i64, i64)> =
-                self.base.calls.call(|db, _| db.query(format!("SELECT id, login FROM Device WHERE id IN ({ids})")))?;
-            found.extend(rows.into_iter().map(|(id, login)| (DeviceId(id), login)));
-        }
-        Ok(found)
     }
 
     fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
@@ -243,6 +252,11 @@ impl History for MysqlStore {
     ) -> Result<Vec<KeptMessage>, StoreError> {
         let Base { calls, limits, .. } = &*self.base;
         calls.call(|db, _| mailbox::unmarked(db, user, after, rows_max, bytes_max, limits.text_bytes()))
+    }
+
+    fn waiting(&self, user: UserId, window: i64, rows_max: usize, bytes_max: usize) -> Result<WaitingRows, StoreError> {
+        let Base { calls, limits, .. } = &*self.base;
+        calls.call(|db, _| mailbox::waiting(db, user, window, (rows_max, bytes_max, limits.text_bytes())))
     }
 
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {

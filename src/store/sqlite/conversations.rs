@@ -1,6 +1,7 @@
 //! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks,
-//! `marks.rs` raises marks, `devices.rs` knows the devices, `mailbox.rs` what waits in
-//! `OfflineMessage`, and `retention.rs` deletes.
+//! `together.rs` lets a
+//! login read all that it needs at once, `marks.rs` raises marks, `devices.rs` knows the devices,
+//! `mailbox.rs` what waits in `OfflineMessage`, and `retention.rs` deletes.
 
 pub(super) mod commit;
 pub(super) mod devices;
@@ -9,8 +10,9 @@ mod marks;
 pub(super) mod moments;
 mod reading;
 mod retention;
+mod together;
 
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, params};
 
 use self::moments::{in_one_moment, now};
 use super::SqliteStore;
@@ -18,10 +20,38 @@ use super::rows::limit;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, LoggedIn,
-    Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, HistoryReads,
+    LoggedIn, Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched, WaitingRows,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
+
+impl HistoryReads for SqliteStore {
+    fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
+        let mut heads = Vec::new();
+        self.read_together(&mut |reads| reads.heads(user).map(|found| heads = found))?;
+        Ok(heads)
+    }
+
+    fn heads_of(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Result<Head, Denied>>, StoreError> {
+        self.live.read(|db| in_one_moment(db, |db| convs.iter().map(|conv| reading::head(db, user, *conv)).collect()))
+    }
+
+    fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError> {
+        self.live.read(|db| reading::tags(db, places))
+    }
+
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+        self.live.read(|db| reading::messages_at(db, places))
+    }
+
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
+        self.live.read(|db| marks::cursors(db, device))
+    }
+
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
+        self.live.read(|db| devices::logins(db, devices))
+    }
+}
 
 impl History for SqliteStore {
     fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
@@ -40,32 +70,11 @@ impl History for SqliteStore {
         }
     }
 
-    fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
-        let found = self.live.read(|db| {
-            in_one_moment(db, |db| {
-                let unknown = reading::unknown_groups(db, user)?;
-                Ok(if unknown.is_empty() { Ok(reading::heads(db, user)?) } else { Err(unknown) })
-            })
-        })?;
-        match found {
-            Ok(heads) => Ok(heads),
-            Err(unknown) => {
-                self.live.change(move |db| marks::adopt(db, user, &unknown))?;
-                self.live.read(|db| in_one_moment(db, |db| reading::heads(db, user)))
-            }
-        }
-    }
-
-    fn heads_of(&self, user: UserId, convs: &[ConversationId]) -> Result<Vec<Result<Head, Denied>>, StoreError> {
-        self.live.read(|db| in_one_moment(db, |db| convs.iter().map(|conv| reading::head(db, user, *conv)).collect()))
-    }
-
-    fn tags(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Tag>>, StoreError> {
-        self.live.read(|db| reading::tags(db, places))
-    }
-
-    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
-        self.live.read(|db| reading::messages_at(db, places))
+    fn read_together(
+        &self,
+        read: &mut dyn FnMut(&dyn HistoryReads) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        together::read(&self.live, read)
     }
 
     fn run(
@@ -101,14 +110,6 @@ impl History for SqliteStore {
         self.live.change(move |db| marks::report(db, user, device, &stored))
     }
 
-    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
-        self.live.read(|db| {
-            db.prepare_cached("SELECT conv, seq FROM DeviceCursor WHERE device = ?1 ORDER BY conv")?
-                .query_map([device.0], |row| Ok((ConversationId::from_column(row.get(0)?), row.get(1)?)))?
-                .collect()
-        })
-    }
-
     fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let login = login.clone();
         self.live.change(move |db| devices::log_in(db, &login))
@@ -120,17 +121,6 @@ impl History for SqliteStore {
 
     fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
         self.live.read(|db| devices::of(db, user))
-    }
-
-    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
-        self.live.read(|db| {
-            let mut query = db.prepare_cached("SELECT login FROM Device WHERE id = ?1")?;
-            let mut find = |device: &DeviceId| {
-                let login = query.query_row([device.0], |row| row.get(0)).optional()?;
-                Ok(login.map(|login| (*device, login)))
-            };
-            devices.iter().filter_map(|device| find(device).transpose()).collect()
-        })
     }
 
     fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
@@ -200,6 +190,17 @@ impl History for SqliteStore {
         self.live.read(|db| mailbox::unmarked(db, user, after, rows_max, bytes_max))
     }
 
+    fn waiting(&self, user: UserId, window: i64, rows_max: usize, bytes_max: usize) -> Result<WaitingRows, StoreError> {
+        self.live.settle()?;
+        self.live.read(|db| {
+            in_one_moment(db, |db| {
+                let unmarked = mailbox::unmarked(db, user, MessageId(i64::MIN), rows_max, bytes_max)?;
+                let is_empty = unmarked.is_empty() && !mailbox::has_marked(db, user)?;
+                Ok(WaitingRows { is_empty, uses_level1: uses_level1(db, user, window)?, unmarked })
+            })
+        })
+    }
+
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {
         let rows = rows.to_vec();
         self.live.change(move |db| mailbox::mark(db, user, &rows))
@@ -229,10 +230,7 @@ impl History for SqliteStore {
     }
 
     fn uses_level1(&self, user: UserId, window: i64) -> Result<bool, StoreError> {
-        self.live.read(|db| {
-            db.prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND level1_seen > ?2")?
-                .exists(params![user.0, now() - window])
-        })
+        self.live.read(|db| uses_level1(db, user, window))
     }
 
     fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
@@ -258,4 +256,8 @@ impl History for SqliteStore {
     fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
         retention::step(&self.live, retention, after)
     }
+}
+
+fn uses_level1(db: &Connection, user: UserId, window: i64) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND level1_seen > ?2")?.exists(params![user.0, now() - window])
 }

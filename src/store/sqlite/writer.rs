@@ -17,6 +17,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -35,6 +37,8 @@ use crate::store::StoreError;
 pub(super) struct Writer {
     /// `None` only while dropping.
     queue: Option<Arc<Sender<WriterJob>>>,
+    /// Operations that are queued or being done.
+    unsettled: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,9 +51,11 @@ impl Writer {
         condition: Arc<Condition>,
     ) -> io::Result<Writer> {
         let (queue, jobs) = bounded(BATCH_MAX);
-        let run = move || pool::vital(|| serve(connection, &log, &file, &condition, &jobs));
+        let unsettled = Arc::new(AtomicUsize::new(0));
+        let count = unsettled.clone();
+        let run = move || pool::vital(|| serve(connection, &log, &file, &condition, (&jobs, &count)));
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Writer { queue: Some(Arc::new(queue)), thread: Some(thread) })
+        Ok(Writer { queue: Some(Arc::new(queue)), unsettled, thread: Some(thread) })
     }
 
     /// Runs `operation` on the writer thread and returns once its changes are durable. It may use
@@ -61,12 +67,17 @@ impl Writer {
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = bounded(1);
+        self.unsettled.fetch_add(1, AcqRel);
         self.submit(WriterJob::Write(Box::new(Call { operation, outcome: None, reply })))?;
         answer.recv().map_err(|_| stopped())?
     }
 
     /// Returns when everything queued before this call has been committed or has failed.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
+        // Mostly there is nothing, and the thread is left asleep.
+        if self.unsettled.load(Acquire) == 0 {
+            return Ok(());
+        }
         let (reply, answer) = bounded(1);
         self.submit(WriterJob::Settle(reply))?;
         answer.recv().map_err(|_| stopped())
@@ -129,6 +140,11 @@ trait Operation: Send {
 
     /// Answers the caller that nothing was changed.
     fn fail(self: Box<Self>, error: StoreError);
+
+    /// Whether there is a caller, whose operation counts as unsettled.
+    fn is_awaited(&self) -> bool {
+        false
+    }
 }
 
 struct Call<T, F> {
@@ -155,6 +171,10 @@ where
 
     fn fail(self: Box<Self>, error: StoreError) {
         let _ = self.reply.send(Err(error));
+    }
+
+    fn is_awaited(&self) -> bool {
+        true
     }
 }
 
@@ -188,7 +208,13 @@ impl Operation for ProbeWrite {
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
-fn serve(connection: Connection, log: &LogTender, file: &Path, condition: &Condition, jobs: &Receiver<WriterJob>) {
+fn serve(
+    connection: Connection,
+    log: &LogTender,
+    file: &Path,
+    condition: &Condition,
+    (jobs, unsettled): (&Receiver<WriterJob>, &AtomicUsize),
+) {
     let mut transactions = Transactions::on(&connection);
     let (mut batches, mut is_saved, mut is_stale): (u32, bool, bool) = (0, false, false);
     let mut look_after = Some(IDLE_AFTER);
@@ -213,6 +239,7 @@ fn serve(connection: Connection, log: &LogTender, file: &Path, condition: &Condi
                 WriterJob::Settle(reply) => waiting.push(reply),
             }
         }
+        let callers = operations.iter().filter(|operation| operation.is_awaited()).count();
         if !operations.is_empty() {
             if batches.is_multiple_of(TOUCH_EVERY) {
                 operations.push(Box::new(Touch));
@@ -221,6 +248,7 @@ fn serve(connection: Connection, log: &LogTender, file: &Path, condition: &Condi
         }
         let is_idle = operations.is_empty();
         run_batch(&mut transactions, operations, condition);
+        unsettled.fetch_sub(callers, AcqRel);
         log.tend(&connection);
         for reply in waiting {
             let _ = reply.send(());

@@ -15,7 +15,7 @@ use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason, Welcome};
 use crate::protocol::{self, UserId};
 use crate::session::password::{RightPassword, Stamp};
-use crate::store::history::{Device, DeviceId, DeviceLogin, History, LoggedIn, LoginProof};
+use crate::store::history::{Device, DeviceId, DeviceLogin, History, HistoryReads, LoggedIn, LoginProof};
 use crate::store::{StoreError, User};
 
 /// A device that wants to log in.
@@ -180,7 +180,7 @@ impl Conversations {
 
     /// Why a connection of level 2 has to end, if its login is not the last one of its device. It is
     /// asked once messages and news come to the connection: what is written later finds it.
-    pub(super) fn end_of(&self, history: &dyn History, who: &Identity) -> Result<Option<Reason>, StoreError> {
+    pub(super) fn end_of(&self, history: &dyn HistoryReads, who: &Identity) -> Result<Option<Reason>, StoreError> {
         let last = history.logins(&[who.device])?.first().map(|(_, login)| *login);
         Ok(end_of_login(who.login, last))
     }

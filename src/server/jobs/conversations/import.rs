@@ -88,15 +88,17 @@ impl Conversations {
 
     fn try_import(&self, import: &mut Import) -> Result<ImportStep, StoreError> {
         let (history, user) = (self.history()?, import.user);
-        let rows = match import.rows {
-            Some(rows) => rows,
-            None if history.uses_level1(user, LEVEL1_WINDOW)? => ImportedRows::Stay,
-            None => ImportedRows::Go,
+        let (rows, waiting, is_empty) = match import.rows {
+            Some(rows) => (rows, history.unmarked(user, import.after, PIECE_ROWS, PIECE_BYTES)?, false),
+            None => {
+                let found = history.waiting(user, LEVEL1_WINDOW, PIECE_ROWS, PIECE_BYTES)?;
+                let rows = if found.uses_level1 { ImportedRows::Stay } else { ImportedRows::Go };
+                (rows, found.unmarked, found.is_empty)
+            }
         };
         import.rows = Some(rows);
-        let waiting = history.unmarked(user, import.after, PIECE_ROWS, PIECE_BYTES)?;
         let Some(last) = waiting.last().map(|row| row.id) else {
-            if rows == ImportedRows::Go {
+            if rows == ImportedRows::Go && !is_empty {
                 // Of the time when the user still used level 1.
                 history.delete_marked(user)?;
             }

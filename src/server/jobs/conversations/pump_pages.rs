@@ -97,7 +97,14 @@ fn rest_of_membership(
     Ok(Some(MemberNews::Pump(left.into_iter().chain([page]).collect())))
 }
 
-fn page(conv: ConversationId, user: UserId, extent: Extent, entries: &[Entry], written: Option<Tag>) -> RowPage {
+/// These messages, as the pump is given them.
+pub(super) fn page(
+    conv: ConversationId,
+    user: UserId,
+    extent: Extent,
+    entries: &[Entry],
+    written: Option<Tag>,
+) -> RowPage {
     let name = conv.name_for(user);
     let row = |entry: &Entry| {
         let message = parts::shown(entry);

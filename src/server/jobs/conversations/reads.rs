@@ -1,64 +1,22 @@
-//! Heads, runs and pages.
+//! 43s, synchronisations and pages.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::parts;
 use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq};
-use crate::devices::tasks::{Identity, MemberNews, Overview};
+use crate::devices::tasks::{MemberNews, Overview};
 use crate::history::cursor::{Extent, HeldCursor, needs_tag};
 use crate::history::pump::{FoundCursor, Heads, PumpEvent};
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Committed, Marks, Refusal};
-use crate::protocol::level2::{Have, HaveItem, PAGE_BYTES_MAX, PAGE_MAX, PageAsk, Rid, replies};
+use crate::protocol::level2::{HaveItem, PAGE_BYTES_MAX, PageAsk, Rid, replies};
 use crate::store::StoreError;
-use crate::store::history::{Denied, Entry, Head, History, PageOutcome};
+use crate::store::history::{Denied, Entry, Head, History, HistoryReads, PageOutcome};
 
-/// Where all conversations of a user stand, and which runs the client needs.
-pub(super) fn heads(
-    history: &dyn History,
-    who: &Identity,
-    have: &Have<'_>,
-    resume: u32,
-) -> Result<MemberNews, StoreError> {
-    let heads = history.heads(who.user)?;
-    let known: HashMap<ConversationId, &Head> = heads.iter().map(|head| (head.conv, head)).collect();
-    let (mut cursors, held) = match have {
-        Have::Cursors(items) => {
-            let strangers: Vec<ConversationId> = names(items)
-                .map(|(name, _)| name.for_user(who.user))
-                .filter(|conv| !known.contains_key(conv))
-                .collect();
-            let others = standings(history, who.user, &strangers)?;
-            let find = |conv: ConversationId| match known.get(&conv) {
-                Some(head) => Ok((extent(head), last(head))),
-                None => others.get(&conv).copied().unwrap_or(Err(Denied::Unknown)),
-            };
-            let held = names(items).map(|(name, _)| name.for_user(who.user)).collect();
-            (cursors(history, who.user, items, find)?, held)
-        }
-        Have::Device => {
-            let stored: HashMap<ConversationId, Seq> = history.cursors(who.device)?.into_iter().collect();
-            let cursor = |head: &Head| {
-                let seq = stored.get(&head.conv).copied().unwrap_or_default().min(head.head);
-                FoundCursor::Own(head.conv, HeldCursor { seq, tag: None, stored: None })
-            };
-            (heads.iter().map(cursor).collect(), heads.iter().map(|head| head.conv).collect())
-        }
-    };
-    let rank: HashMap<ConversationId, usize> = heads.iter().enumerate().map(|(nth, head)| (head.conv, nth)).collect();
-    cursors.sort_by_key(|found| match found {
-        FoundCursor::Own(conv, _) => rank.get(conv).copied().unwrap_or(usize::MAX),
-        FoundCursor::Refused(..) => usize::MAX,
-    });
-    let convs = heads.iter().map(|head| (head.conv, extent(head), last(head))).collect();
-    let overview = Overview { heads: heads.into(), shown: 0, held: Arc::new(held) };
-    Ok(MemberNews::Heads(Heads { rid: None, convs, cursors, resume: resume.into() }, overview))
-}
-
-/// The same for a 46, of the conversations that it names.
+/// Where the conversations stand that a 46 names, and which runs its client needs.
 pub(super) fn sync(
-    history: &dyn History,
+    history: &dyn HistoryReads,
     user: UserId,
     have: &[HaveItem<'_>],
     resume: u32,
@@ -73,11 +31,11 @@ pub(super) fn sync(
 }
 
 /// Where a conversation stands, with its last message, or why it is not the user's.
-type Standing = Result<(Extent, Option<Committed>), Denied>;
+pub(super) type Standing = Result<(Extent, Option<Committed>), Denied>;
 
 /// Where these conversations stand.
-fn standings(
-    history: &dyn History,
+pub(super) fn standings(
+    history: &dyn HistoryReads,
     user: UserId,
     convs: &[ConversationId],
 ) -> Result<HashMap<ConversationId, Standing>, StoreError> {
@@ -90,8 +48,8 @@ fn standings(
 }
 
 /// What is known of the cursors of a client.
-fn cursors(
-    history: &dyn History,
+pub(super) fn cursors(
+    history: &dyn HistoryReads,
     user: UserId,
     items: &[HaveItem<'_>],
     find: impl Fn(ConversationId) -> Standing,
@@ -123,35 +81,49 @@ fn cursors(
     Ok(items.iter().map(found).collect())
 }
 
-fn names<'i>(items: &'i [HaveItem<'_>]) -> impl Iterator<Item = (ConversationName, Cursor)> + 'i {
+pub(super) fn names<'i>(items: &'i [HaveItem<'_>]) -> impl Iterator<Item = (ConversationName, Cursor)> + 'i {
     items.iter().filter_map(|item| match item {
         HaveItem::Cursor(name, cursor) => Some((*name, *cursor)),
         HaveItem::Malformed(_) => None,
     })
 }
 
-fn extent(head: &Head) -> Extent {
+pub(super) fn extent(head: &Head) -> Extent {
     Extent { head: head.head, floor: head.floor }
 }
 
 /// The last message of a conversation.
-fn last(head: &Head) -> Option<Committed> {
+pub(super) fn last(head: &Head) -> Option<Committed> {
     head.tag.map(|tag| Committed { seq: head.head, tag, time: head.touched })
 }
 
 /// The next 43.
 pub(super) fn overview(
-    history: &dyn History,
+    history: &dyn HistoryReads,
     user: UserId,
     overview: &Overview,
     receipts: bool,
 ) -> Result<MemberNews, StoreError> {
-    let rest = &overview.heads[overview.shown..];
-    let next = &rest[..rest.len().min(PAGE_MAX)];
-    let is_wanted = |head: &&Head| head.head > head.floor && !overview.held.contains(&head.conv);
-    let wanted: Vec<_> = next.iter().filter(is_wanted).map(|head| (head.conv, head.head)).collect();
+    let wanted = lasts_of(overview);
     let found = if wanted.is_empty() { Vec::new() } else { history.messages_at(&wanted)? };
-    let lasts: HashMap<ConversationId, Option<Entry>> = wanted.iter().map(|(conv, _)| *conv).zip(found).collect();
+    let (frame, rest) = compose(user, overview, wanted.iter().map(|(conv, _)| *conv).zip(found), receipts);
+    Ok(MemberNews::Overview(frame, rest))
+}
+
+/// The messages that the next 43 shows.
+pub(super) fn lasts_of(overview: &Overview) -> Vec<(ConversationId, Seq)> {
+    let is_wanted = |head: &&Head| head.head > head.floor && !overview.held.contains(&head.conv);
+    overview.next().iter().filter(is_wanted).map(|head| (head.conv, head.head)).collect()
+}
+
+/// The next 43 with these last messages, and what follows it.
+pub(super) fn compose(
+    user: UserId,
+    overview: &Overview,
+    lasts: impl Iterator<Item = (ConversationId, Option<Entry>)>,
+    receipts: bool,
+) -> (Arc<str>, Overview) {
+    let (next, lasts) = (overview.next(), lasts.collect::<HashMap<_, _>>());
     let lines: Vec<frames::Overview<'_>> = next
         .iter()
         .map(|head| frames::Overview {
@@ -166,9 +138,8 @@ pub(super) fn overview(
             unread: head.unread,
         })
         .collect();
-    let (frame, count) = frames::overview(&lines, rest.len() > next.len());
-    let rest = Overview { shown: overview.shown + count, ..overview.clone() };
-    Ok(MemberNews::Overview(frame.into(), rest))
+    let (frame, count) = frames::overview(&lines, overview.heads.len() - overview.shown > next.len());
+    (frame.into(), Overview { shown: overview.shown + count, ..overview.clone() })
 }
 
 /// The answer to a 48.

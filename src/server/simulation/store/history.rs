@@ -8,8 +8,8 @@ use crate::store::community::{
     NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, History, LoggedIn, Marked, NewEntry,
-    PageAsk, PageOutcome, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched,
+    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, History, HistoryReads, LoggedIn,
+    Marked, NewEntry, PageAsk, PageOutcome, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched, WaitingRows,
 };
 use crate::store::memory::not_here;
 use crate::store::{KeptMessage, MessageId, StoreError};
@@ -23,19 +23,7 @@ impl NodeStore {
     }
 }
 
-impl History for NodeStore {
-    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
-        let done = self.of_history(|tables, now| {
-            let Tables { history, people, .. } = tables;
-            history.commit(people, batch, edit_window, now)
-        });
-        // The databases find the one that is to blame, and store the others.
-        done.map_err(|error| match error {
-            StoreError::Failed(cause) => StoreError::Unavailable(cause),
-            other => other,
-        })
-    }
-
+impl HistoryReads for NodeStore {
     fn heads(&self, user: UserId) -> Result<Vec<Head>, StoreError> {
         self.of_history(|tables, _| match tables.early_heads.remove(&user) {
             Some(early) => early,
@@ -61,6 +49,35 @@ impl History for NodeStore {
 
     fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
         self.of_history(|tables, _| places.iter().map(|(conv, seq)| tables.history.entry(*conv, *seq)).collect())
+    }
+
+    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
+        self.of_history(|tables, _| tables.history.devices.cursors(device))
+    }
+
+    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
+        self.of_history(|tables, _| tables.history.devices.logins(devices))
+    }
+}
+
+impl History for NodeStore {
+    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+        let done = self.of_history(|tables, now| {
+            let Tables { history, people, .. } = tables;
+            history.commit(people, batch, edit_window, now)
+        });
+        // The databases find the one that is to blame, and store the others.
+        done.map_err(|error| match error {
+            StoreError::Failed(cause) => StoreError::Unavailable(cause),
+            other => other,
+        })
+    }
+
+    fn read_together(
+        &self,
+        read: &mut dyn FnMut(&dyn HistoryReads) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        read(self)
     }
 
     fn run(
@@ -108,10 +125,6 @@ impl History for NodeStore {
         })
     }
 
-    fn cursors(&self, device: DeviceId) -> Result<Vec<(ConversationId, i64)>, StoreError> {
-        self.of_history(|tables, _| tables.history.devices.cursors(device))
-    }
-
     fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         self.of_history(|tables, now| {
             if tables.reads_heads_early {
@@ -129,10 +142,6 @@ impl History for NodeStore {
 
     fn devices(&self, user: UserId) -> Result<Vec<Device>, StoreError> {
         self.of_history(|tables, _| tables.history.devices.of(user))
-    }
-
-    fn logins(&self, devices: &[DeviceId]) -> Result<Vec<(DeviceId, i64)>, StoreError> {
-        self.of_history(|tables, _| tables.history.devices.logins(devices))
     }
 
     fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
@@ -174,6 +183,13 @@ impl History for NodeStore {
             let rows = tables.messages.iter().filter(|(id, row)| row.to == user && **id > after && row.mark.is_none());
             rows.take(rows_max).map(|(id, row)| KeptMessage { id: *id, text: row.text.to_string() }).collect()
         })
+    }
+
+    fn waiting(&self, user: UserId, window: i64, rows_max: usize, bytes_max: usize) -> Result<WaitingRows, StoreError> {
+        let uses_level1 = self.uses_level1(user, window)?;
+        let unmarked = self.unmarked(user, MessageId(i64::MIN), rows_max, bytes_max)?;
+        let is_empty = self.of_history(|tables, _| !tables.messages.values().any(|row| row.to == user))?;
+        Ok(WaitingRows { uses_level1, is_empty, unmarked })
     }
 
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {

@@ -3,9 +3,11 @@
 use mysql::prelude::Queryable;
 use mysql::{Conn, Transaction, params};
 
+use super::moments::NOW;
 use super::script::{Script, list};
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
+use crate::store::history::WaitingRows;
 use crate::store::mysql::rows::column;
 use crate::store::{KeptMessage, MessageId};
 
@@ -37,6 +39,27 @@ pub(super) fn unmarked(
         }
     }
     Ok(kept)
+}
+
+/// What an import begins with. One statement says whether the user was seen at level 1 within
+/// `window` ms and whether there is a row at all; mostly there is none.
+pub(super) fn waiting(
+    db: &mut Conn,
+    user: UserId,
+    window: i64,
+    (rows_max, bytes_max, row_bytes_max): (usize, usize, usize),
+) -> mysql::Result<WaitingRows> {
+    let statement = format!(
+        "SELECT EXISTS (SELECT 1 FROM OfflineMessage WHERE userid = :user),
+                EXISTS (SELECT 1 FROM User WHERE id = :user AND level1_seen > {NOW} - :window)"
+    );
+    let found: Option<(bool, bool)> = db.exec_first(statement, params! {"user" => user.0, window})?;
+    let (has_rows, uses_level1) = found.unwrap_or_default();
+    let unmarked = match has_rows {
+        true => unmarked(db, user, MessageId(i64::MIN), rows_max, bytes_max, row_bytes_max)?,
+        false => Vec::new(),
+    };
+    Ok(WaitingRows { uses_level1, is_empty: !has_rows, unmarked })
 }
 
 pub(super) fn mark(

@@ -53,6 +53,16 @@ pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Opti
         .optional()
 }
 
+/// The last logins of these devices, without those that are forgotten.
+pub(super) fn logins(db: &Connection, devices: &[DeviceId]) -> rusqlite::Result<Vec<(DeviceId, i64)>> {
+    let mut query = db.prepare_cached("SELECT login FROM Device WHERE id = ?1")?;
+    let mut find = |device: &DeviceId| {
+        let login = query.query_row([device.0], |row| row.get(0)).optional()?;
+        Ok(login.map(|login| (*device, login)))
+    };
+    devices.iter().filter_map(|device| find(device).transpose()).collect()
+}
+
 /// The devices of a user, the most recently seen first.
 pub(in crate::store::sqlite) fn of(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Device>> {
     db.prepare_cached(

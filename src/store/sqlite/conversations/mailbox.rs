@@ -41,6 +41,10 @@ pub(super) fn mark(db: &Connection, user: UserId, rows: &[(MessageId, Conversati
     rows.iter().try_for_each(|(id, conv, seq)| update.execute(params![id.0, user.0, conv.column(), seq]).map(drop))
 }
 
+pub(super) fn has_marked(db: &Connection, user: UserId) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT 1 FROM OfflineMessage WHERE userid = ?1 AND seq > 0 LIMIT 1")?.exists([user.0])
+}
+
 pub(super) fn delete_marked(db: &Connection, user: UserId) -> rusqlite::Result<()> {
     delete(db, "DELETE FROM OfflineMessage WHERE userid = ?1 AND seq > 0 RETURNING textid", params![user.0])
 }

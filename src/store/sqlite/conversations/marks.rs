@@ -17,6 +17,13 @@ pub(super) fn adopt(db: &Connection, user: UserId, groups: &[ConversationId]) ->
     groups.iter().try_for_each(|group| insert.execute(params![group.column(), user.0]).map(drop))
 }
 
+/// What a device has reported.
+pub(super) fn cursors(db: &Connection, device: DeviceId) -> rusqlite::Result<Vec<(ConversationId, i64)>> {
+    db.prepare_cached("SELECT conv, seq FROM DeviceCursor WHERE device = ?1 ORDER BY conv")?
+        .query_map([device.0], |row| Ok((ConversationId::from_column(row.get(0)?), row.get(1)?)))?
+        .collect()
+}
+
 /// Raises the read mark of a user.
 pub(super) fn read(
     db: &Connection,
