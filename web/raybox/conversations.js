@@ -41,6 +41,8 @@ export class Conversations {
   #read;
   /** @type {Map<string, number>} */
   #places = new Map();
+  /** How far the 43s of this login have counted what is not read. @type {Map<string, number>} */
+  #counted = new Map();
   /** Conversations whose run was asked for, or will be: a hole is no reason to ask again. @type {Set<string>} */
   #waiting = new Set();
   /** Conversations that the login left out for want of room. @type {Conversation[]} */
@@ -102,6 +104,7 @@ export class Conversations {
   /** The cursors of a login that tells none. @returns {Record<string, string>} */
   haveNothing() {
     this.#places.clear();
+    this.#counted.clear();
     this.#waiting.clear();
     this.#leftOut = [];
     return {};
@@ -142,6 +145,7 @@ export class Conversations {
       delete conv.closed;
       conv.read = Math.max(shown.read, conv.markDue ?? 0);
       conv.unread = shown.unread;
+      this.#counted.set(conv.conv, shown.head);
       conv.peerRead = shown.peerRead ?? 0;
       conv.peerRecv = shown.peerRecv ?? 0;
       this.#setFloor(conv, shown.floor);
@@ -168,15 +172,18 @@ export class Conversations {
       this.changed(conv);
       return;
     }
-    if (frame.reset) this.#reset(conv);
+    if (frame.reset) this.#reset(conv, frame.to);
     delete conv.closed;
     this.#places.set(conv.conv, frame.from - 1);
     this.changed(conv);
   }
 
-  /** @param {Conversation} conv */
-  #reset(conv) {
-    Object.assign(conv, { seq: 0, tag: NO_TAG, held: [], last: null });
+  /** Nothing is held of a conversation any more, and marks are not above its head. @param {Conversation} conv @param {number} head */
+  #reset(conv, head) {
+    const [read, peerRead, peerRecv] = [conv.read, conv.peerRead, conv.peerRecv].map((mark) => Math.min(mark, head));
+    Object.assign(conv, { seq: 0, tag: NO_TAG, held: [], last: null, read, peerRead, peerRecv });
+    // What follows is counted, unless a 43 has done so.
+    if (!this.#counted.has(conv.conv)) conv.unread = 0;
     delete conv.markDue;
     delete conv.asked;
     this.#journal.empty(conv.conv);
@@ -186,6 +193,11 @@ export class Conversations {
   /** A 45: the conversations of this question without a run have nothing behind their cursors. @param {string[]} asked */
   onSynced(asked) {
     for (const name of asked) this.#waiting.delete(name);
+  }
+
+  /** The runs of the login are here: from now on every message is counted. */
+  live() {
+    this.#counted.clear();
   }
 
   /** @param {Conversation} conv */
@@ -230,7 +242,7 @@ export class Conversations {
       conv.read = msg.seq;
       conv.unread = 0;
       delete conv.markDue;
-    } else if (msg.seq > conv.read && isChat(msg.m, msg.seq)) conv.unread += 1;
+    } else if (msg.seq > Math.max(conv.read, this.#counted.get(msg.conv) ?? 0) && isChat(msg.m, msg.seq)) conv.unread += 1;
     const lost = this.#lostBy(msg.m);
     if (lost) conv.closed = lost;
     else delete conv.closed;

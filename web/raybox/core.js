@@ -326,6 +326,7 @@ export class Core {
 
   #live() {
     this.link.proved(PING);
+    this.conversations.live();
     this.setStatus({ state: 'online' });
     this.outbox.live(this.limits);
     this.marks.live([...this.conversations.all.values()]);

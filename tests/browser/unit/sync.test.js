@@ -231,3 +231,25 @@ test('a request to be friends is remembered, whatever is written after it, until
   assert.deepEqual(['u2', 'u3'].map((conv) => fake.box.conversations.get(conv)?.asked), [1, 7]);
   fake.box.stop();
 });
+
+test('what a 43 has counted is not counted again, and after a loss nothing is read that is not there', async () => {
+  const fake = new Fake();
+  const one = await fake.login([entry('u2', 1)]);
+  one.say(push('u2', 2));
+  await until('a message', () => fake.told('message').length === 1);
+  one.end({ reason: 'drain', errno: 503, retryAfter: 0.01 });
+  const two = await fake.connection(1);
+  await two.welcome([entry('u2', 4, { read: 1, unread: 3, peerRead: 4 })], [
+    { msgType: 44, conv: 'u2', complete: true, from: 3, to: 4 }, push('u2', 3), push('u2', 4),
+  ]);
+  await fake.online();
+  const conv = () => fake.box.conversations.get('u2');
+  assert.equal(conv()?.unread, 3);
+  two.say(push('u2', 5));
+  await until('the next one', () => conv()?.unread === 4);
+  // The database falls back, without a login: 2 is another message now.
+  two.say({ msgType: 44, conv: 'u2', complete: true, reset: true, from: 1, to: 2 }, push('u2', 1), push('u2', 2));
+  await until('what is there', () => conv()?.seq === 2);
+  assert.deepEqual([conv()?.read, conv()?.unread, conv()?.peerRead], [1, 1, 2]);
+  fake.box.stop();
+});
