@@ -18,8 +18,9 @@ pub(crate) enum Change {
     Acked { cid: String, conv: Conv, seq: u64, tag: String, time: i64, place: bool },
     /// An own message is refused for good.
     Refused { cid: String, errno: i64, errmsg: String },
-    /// What the store holds of a conversation is not of the server's history.
-    Reset(Conv),
+    /// What the store holds of a conversation is not of the server's history, which ends at `head`.
+    /// `is_counted`: a 43 of this login has counted what is not read of it.
+    Reset { conv: Conv, head: u64, is_counted: bool },
     /// A conversation is not the user's any more.
     Closed { conv: Conv, errno: i64 },
     /// A page; `before` is what was asked for.

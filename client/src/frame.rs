@@ -158,6 +158,8 @@ pub(crate) struct Run {
     pub(crate) conv: Conv,
     #[serde(deserialize_with = "number")]
     pub(crate) from: u64,
+    #[serde(default, deserialize_with = "number")]
+    pub(crate) to: u64,
     #[serde(default)]
     pub(crate) reset: bool,
 }

@@ -139,7 +139,7 @@ impl Store {
             Change::Take { conv, message } => self.take(*conv, message),
             Change::Acked { cid, conv, seq, tag, time, place } => self.acked(cid, *conv, *seq, tag, *time, *place),
             Change::Refused { cid, errno, errmsg } => self.refused(cid, *errno, errmsg),
-            Change::Reset(conv) => self.reset(*conv),
+            Change::Reset { conv, head, is_counted } => self.reset(*conv, *head, *is_counted),
             Change::Closed { conv, errno } => {
                 self.touch(*conv)?;
                 let update = "UPDATE convs SET closed = ?2, wanted = NULL, unread = 0 WHERE conv = ?1";
@@ -201,11 +201,18 @@ impl Store {
         self.add_gap(conv, line.floor + 1, if last.is_some() { line.head.saturating_sub(1) } else { line.head })
     }
 
-    fn reset(&mut self, conv: Conv) -> Result<()> {
+    /// Nothing is held any more, and marks are not above the head.
+    fn reset(&mut self, conv: Conv, head: u64, is_counted: bool) -> Result<()> {
         let name = conv.to_string();
         self.connection.execute("DELETE FROM messages WHERE conv = ?1", [&name])?;
         self.connection.execute("DELETE FROM gaps WHERE conv = ?1", [&name])?;
-        self.connection.execute("UPDATE convs SET cursor = 0, tag = NULL WHERE conv = ?1", [&name])?;
+        let update = "UPDATE convs SET cursor = 0, tag = NULL, read = min(read, ?2), peer_read = min(peer_read, ?2),
+            peer_recv = min(peer_recv, ?2), wanted = CASE WHEN wanted <= ?2 THEN wanted END WHERE conv = ?1";
+        self.connection.execute(update, params![name, int(head)])?;
+        if !is_counted {
+            // What follows is counted from the beginning.
+            self.connection.execute("UPDATE convs SET head = 0, unread = 0 WHERE conv = ?1", [&name])?;
+        }
         Ok(())
     }
 

@@ -148,7 +148,7 @@ impl List<'_> {
         for (number, sent) in self.ledger.sent.get(&self.conv).into_iter().flatten().enumerate() {
             let Some(seq) = sent.acknowledged else { continue };
             let own = (self.ledger.user, What::Numbered(number));
-            if places.get(&seq).is_some_and(|held| (held.from, held.what) != own) {
+            if places.get(&seq).is_none_or(|held| (held.from, held.what) != own) {
                 self.find(Flaw::Renumbered, format!("{number} was acknowledged as {seq}"), findings);
             }
         }

@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn run(conv: Conv, from: u64, reset: bool) -> Run {
-        Run { conv, from, reset }
+        Run { conv, from, to: from, reset }
     }
 
     #[test]

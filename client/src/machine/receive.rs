@@ -192,7 +192,8 @@ impl Machine {
     fn on_run(&mut self, run: &Run) {
         self.places.on_run(run);
         if run.reset {
-            self.done.changes.push(Change::Reset(run.conv));
+            let is_counted = self.stage == Stage::Synchronising;
+            self.done.changes.push(Change::Reset { conv: run.conv, head: run.to, is_counted });
             self.done.events.push(Event::Changed(run.conv));
         }
     }

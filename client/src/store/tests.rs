@@ -198,13 +198,34 @@ fn a_page_shows_a_recalled_message_once() {
 #[test]
 fn another_history_and_a_closed_conversation() {
     let mut store = store();
-    store.apply(&[take(BOB, chat(1, "a")), take(BOB, chat(5, "b")), Change::Reset(BOB)]).expect("reset");
+    store.apply(&[take(BOB, chat(1, "a")), take(BOB, chat(5, "b")), lost(BOB, 0, false)]).expect("reset");
     assert_eq!((cursor(&store, BOB), gaps(&store, BOB), shown(&store, BOB)), (None, vec![], vec![]));
     store.apply(&[take(TEAM, chat(1, "a")), Change::Closed { conv: TEAM, errno: 403 }]).expect("closed");
     assert_eq!((cursor(&store, TEAM), shown(&store, TEAM).len()), (None, 1), "what it has stays");
     assert_eq!(row(&store, TEAM).closed, Some(403));
     store.apply(&[Change::Line { line: line(TEAM, 1, 0), adopt: false }]).expect("open again");
     assert_eq!(cursor(&store, TEAM), Some(1));
+}
+
+fn lost(conv: Conv, head: u64, is_counted: bool) -> Change {
+    Change::Reset { conv, head, is_counted }
+}
+
+#[test]
+fn after_a_loss_no_mark_is_above_the_head_and_nothing_is_counted_twice() {
+    let mut store = store();
+    let read = Read { conv: BOB, head: 8, read: 8, unread: 0 };
+    let peer = Peer { conv: BOB, read: 7, recv: 8 };
+    store.apply(&[take(BOB, chat(8, "lost")), Change::Read(read), Change::Peer(peer)]).expect("stored");
+    // Without a login: what follows is counted.
+    store.apply(&[lost(BOB, 5, false), take(BOB, chat(5, "a")), take(BOB, chat(6, "b"))]).expect("reset");
+    let found = row(&store, BOB);
+    assert_eq!((found.read, found.unread, found.peer_read, found.peer_recv), (5, 1, 5, 5));
+    // At a login its 43 has counted.
+    store.apply(&[Change::Line { line: line(BOB, 6, 0), adopt: false }]).expect("a line");
+    let counted = row(&store, BOB).unread;
+    store.apply(&[lost(BOB, 6, true), take(BOB, chat(6, "b")), take(BOB, chat(7, "c"))]).expect("reset");
+    assert_eq!(row(&store, BOB).unread, counted + 1);
 }
 
 #[test]

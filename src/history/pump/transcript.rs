@@ -235,8 +235,9 @@ impl Transcript {
         self.begin_anew(conv, run, is_run, out);
         if is_run {
             self.end_run_if_written(conv, out);
-        } else if run.from <= run.to {
-            self.progress.set_behind(conv);
+        } else {
+            // More may have been pushed while the page was read.
+            self.progress.page_is_written(conv, run.to);
         }
         self.settle(conv, out);
     }

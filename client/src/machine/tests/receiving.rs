@@ -42,7 +42,7 @@ fn conversations_of_other_histories_and_foreign_ones() {
     let done = stage.machine.done();
     assert_eq!(taken(&done), [(BOB, 1)]);
     let at = |wanted: fn(&Change) -> bool| done.changes.iter().position(wanted);
-    let reset = at(|change| matches!(change, Change::Reset(BOB)));
+    let reset = at(|change| matches!(change, Change::Reset { conv: BOB, .. }));
     assert!(reset.is_some() && reset < at(|change| matches!(change, Change::Take { .. })));
     assert!(at(|change| matches!(change, Change::Closed { conv: TEAM, errno: 403 })).is_some());
 }

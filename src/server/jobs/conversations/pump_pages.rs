@@ -46,10 +46,19 @@ pub(super) fn read(history: &dyn History, user: UserId, wanted: &PageWanted) -> 
     let first = from.max(head.floor + 1);
     let last = to.unwrap_or(head.head).min(head.head).min(first + PAGE_MAX as Seq - 1);
     let entries = if first <= last { history.run(conv, first, last, false, PAGE_BYTES_MAX)? } else { Vec::new() };
-    let extent = Extent { head: head.head, floor: head.floor };
+    let mut extent = Extent { head: head.head, floor: head.floor };
     let written = match written {
         Some(seq) if seq == head.head && entries.is_empty() => head.tag,
-        written => tag_now(history, conv, written)?,
+        Some(seq) => {
+            let tag = tag_now(history, conv, Some(seq))?;
+            if tag.is_none() && seq > extent.floor {
+                // It is lost, or it was deleted for its age after the floor was read.
+                let again = history.heads_of(user, &[conv])?.pop().and_then(Result::ok);
+                extent.floor = again.map_or(extent.floor, |head| head.floor.max(extent.floor));
+            }
+            tag
+        }
+        None => None,
     };
     Ok(one(PumpEvent::Page(page(conv, user, extent, &entries, written))))
 }
