@@ -79,6 +79,20 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.expect("run kill").success(), "cannot send SIG{name} to process {pid}");
 }
 
+/// Freezes a process with SIGSTOP, and waits until all its threads stand still: a thread that runs may
+/// still answer when the signal is sent.
+pub fn freeze(pid: u32) {
+    signal(pid, "STOP");
+    wait_until("all threads of the process stand still", || {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of the process");
+        threads.flatten().all(|thread| {
+            // A thread that has ended meanwhile is no obstacle.
+            let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
+        })
+    });
+}
+
 /// Sends a process and all others of its group the signal of this name.
 fn signal_group(leader: u32, name: &str) {
     let status = Command::new("kill").args([&format!("-{name}"), "--", &format!("-{leader}")]).status();

@@ -17,7 +17,7 @@ pub use self::builder::Builder;
 use self::builder::Launched;
 use crate::leaks::{Footprint, Margin, wait_given_back};
 use crate::services::{Database, RedisUse};
-use crate::{LONG_PATIENCE, PATIENCE, signal, wait_until, wait_within, watchdog};
+use crate::{LONG_PATIENCE, PATIENCE, freeze, signal, wait_until, wait_within, watchdog};
 
 /// A server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL,
 /// its database.
@@ -157,17 +157,7 @@ impl TestServer {
 
     /// Freezes the process with SIGSTOP: its connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
-        signal(self.pid(), "STOP");
-        wait_until("all threads of the server are stopped", || self.is_stopped());
-    }
-
-    fn is_stopped(&self) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.pid())).expect("the server's threads");
-        threads.flatten().all(|thread| {
-            // A thread that has ended meanwhile is no obstacle.
-            let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
-        })
+        freeze(self.pid());
     }
 
     /// Resumes the process after [`TestServer::stop`].

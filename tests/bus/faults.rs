@@ -90,7 +90,9 @@ fn many_commands_to_a_stopped_redis_cost_the_time_of_one() {
         });
         // One timeout for each of them would add up to minutes.
         let (published, asked) = is_done.recv_timeout(PATIENCE).expect("it gives up");
-        assert!(published.iter().all(|published| *published == Published::InDoubt));
+        // If the node's own look at Redis has noticed it first, nothing is tried.
+        let all_are = |wanted: Published| published.iter().all(|published| *published == wanted);
+        assert!(all_are(Published::InDoubt) || all_are(Published::ToNobody), "{published:?}");
         assert!(asked.iter().all(Result::is_err));
     });
     redis.cont();

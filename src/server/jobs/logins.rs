@@ -49,13 +49,18 @@ impl LoginJobs {
     /// An unknown user takes as long as a wrong password.
     pub(super) fn check(&self, user: Option<UserId>, password: &str) -> Result<Option<RightPassword>, StoreError> {
         for _ in 0..CHECKS_MAX {
-            let right = self.check_once(user, password)?;
-            match (user, right) {
+            let checked = self.check_once(user, password)?;
+            match (user, checked) {
                 // Another login has found another stored password. If that is the older one, the user
                 // is not to be logged out because of it.
-                (Some(user), Some(right)) if self.is_outdated(user, right)? => {}
-                (Some(user), Some(right)) => {
+                (Some(user), Some((right, _))) if self.is_outdated(user, right)? => {}
+                (Some(user), Some((right, upgrade))) => {
                     self.stamps.verified(user, right.stamp);
+                    // Not before: an upgrade that is done by then would leave the stamp of the old
+                    // value, and the user would be logged out because of it.
+                    if let Some((stored, upgrade)) = upgrade {
+                        self.upgrade(user, stored, password, upgrade);
+                    }
                     return Ok(Some(right));
                 }
                 _ => return Ok(None),
@@ -73,7 +78,8 @@ impl LoginJobs {
         Ok(stored.is_none_or(|stored| self.passwords.stamp(&stored) != right.stamp))
     }
 
-    fn check_once(&self, user: Option<UserId>, password: &str) -> Result<Option<RightPassword>, StoreError> {
+    /// A right password, and the stored value with its upgrade if it should have one.
+    fn check_once(&self, user: Option<UserId>, password: &str) -> Result<Option<CheckedPassword>, StoreError> {
         let stored = match user {
             Some(user) => self.store.get()?.credential(user)?,
             None => None,
@@ -90,10 +96,8 @@ impl LoginJobs {
             PasswordVerdict::Right { client, upgrade } => {
                 let stamp = self.passwords.stamp(&stored);
                 self.passwords.remember(user, password, client, stamp, self.clock.now());
-                if let Some(upgrade) = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)) {
-                    self.upgrade(user, stored, password, upgrade);
-                }
-                Ok(Some(RightPassword { client, stamp }))
+                let upgrade = upgrade.filter(|upgrade| self.may_upgrade(*upgrade)).map(|upgrade| (stored, upgrade));
+                Ok(Some((RightPassword { client, stamp }, upgrade)))
             }
         }
     }
@@ -176,6 +180,9 @@ impl LoginJobs {
         }
     }
 }
+
+/// A right password, and the stored value that is to be upgraded in this way.
+type CheckedPassword = (RightPassword, Option<(String, Upgrade)>);
 
 /// How often a password is checked that is replaced meanwhile.
 const CHECKS_MAX: usize = 3;

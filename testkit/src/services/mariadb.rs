@@ -315,7 +315,7 @@ impl MariaDb {
     /// Freezes it with SIGSTOP: connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
         self.set_away(true);
-        self.process.signal("STOP");
+        self.process.freeze();
     }
 
     /// Resumes it after [`MariaDb::stop`].

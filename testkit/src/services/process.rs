@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::{signal, signal_group, wait_within, watchdog};
+use crate::{freeze, signal, signal_group, wait_within, watchdog};
 
 /// The longest time until a service serves. Only one that never will takes this long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -55,6 +55,11 @@ impl Process {
     /// Sends the signal of this name.
     pub(super) fn signal(&self, name: &str) {
         signal(self.pid(), name);
+    }
+
+    /// Freezes it with SIGSTOP.
+    pub(super) fn freeze(&self) {
+        freeze(self.pid());
     }
 
     /// Kills it with SIGKILL.

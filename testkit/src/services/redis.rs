@@ -117,7 +117,7 @@ impl Redis {
     /// Freezes it with SIGSTOP: connections stay and take bytes, and nothing answers.
     pub fn stop(&self) {
         self.usage.set_away(true);
-        self.process.signal("STOP");
+        self.process.freeze();
     }
 
     /// Resumes it after [`Redis::stop`].
