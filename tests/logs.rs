@@ -97,7 +97,7 @@ fn an_address_that_fails_without_end_leaves_the_log_to_others() {
     let left_out =
         logs.lines().filter(|line| line.contains("more lines like these, the last from 127.0.0.66, were left out"));
     assert!(left_out.count() >= 1, "it is said that there were more");
-    // Who guesses right at last is seen.
+    // A client that guesses right at last is seen.
     greedy.login(a, "secret");
     server.logs_with(&format!("user {a} has logged in from 127.0.0.66"));
 }

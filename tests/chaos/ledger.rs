@@ -21,7 +21,7 @@ pub struct Ledger {
     pub store: BTreeMap<Conv, Vec<Held>>,
     /// What the server shows to a device that holds nothing.
     pub history: BTreeMap<Conv, Vec<Held>>,
-    /// Whatever else should not have happened.
+    /// Anything else that should not have happened.
     pub troubles: Vec<String>,
     /// Connections that reached a server, and how often the client was opened again from its file.
     pub connections: usize,
@@ -91,7 +91,7 @@ enum Room {
 struct List<'a> {
     ledger: &'a Ledger,
     conv: Conv,
-    /// Whose it is: the store's or the server's.
+    /// Its owner: the store or the server.
     source: &'static str,
     held: &'a [Held],
 }

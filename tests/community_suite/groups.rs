@@ -76,7 +76,7 @@ pub(crate) fn the_longest_standing_member_follows_the_creator(opened: &impl Open
     assert_eq!(events(&recorded), [left, creator]);
     assert_eq!((&recorded.members[..], &recorded.gone[..]), (&[cat, bob][..], &[ann][..]));
     assert_eq!(members(&*store, group, cat), [(cat, false), (bob, true)]);
-    // Who comes back has not stood long.
+    // A user who comes back has not stood long.
     joins(&*store, group, ann).unwrap();
     leave(&*store, group, bob);
     assert_eq!(members(&*store, group, ann), [(cat, true), (ann, false)]);

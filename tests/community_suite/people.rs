@@ -30,7 +30,7 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     assert_eq!((frame(&recorded.entries[0].text), recorded.entries[0].from), (push, bob));
     assert!(matches!(befriend(ann, bob, FriendPolicy::Ask), Befriended::Already(_)));
     assert_eq!(friend_ids(&*store, ann), [bob]);
-    // Who must be asked has to ask, or to have asked, as well.
+    // A user who must be asked has to ask, or to have asked, as well.
     let Befriended::Asked(_, Some(recorded)) = befriend(ann, cat, FriendPolicy::Ask) else { panic!("asked") };
     assert_eq!(frame(&recorded.entries[0].text)["ask"], true);
     assert!(matches!(befriend(ann, cat, FriendPolicy::Ask), Befriended::AskedBefore(_)));
