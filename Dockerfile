@@ -43,8 +43,11 @@ RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates
 # Nothing runs as root. The server writes only here: data and logs. Both folders belong to the user,
 # so volumes mounted there do too.
 RUN groupadd --gid 10001 raybox && useradd --uid 10001 --gid raybox --no-create-home --shell /usr/sbin/nologin raybox \
-    && install -d -o raybox -g raybox -m 750 /var/lib/raybox /var/log/raybox
-COPY --from=build /build/target/release/server /usr/local/bin/server
+    && install -d -o raybox -g raybox -m 750 /var/lib/raybox /var/log/raybox \
+    && ln -s raybox-server /usr/local/bin/server
+# `server` is the name in scripts for the C++ server.
+COPY --from=build /build/target/release/server /usr/local/bin/raybox-server
+COPY LICENSE THIRD-PARTY-LICENSES /usr/share/doc/raybox-server/
 COPY --chmod=755 conf/docker/entrypoint.sh /usr/local/bin/entrypoint.sh
 USER raybox
 WORKDIR /var/lib/raybox
@@ -54,6 +57,6 @@ EXPOSE 6000
 # SIGTERM closes the connections, drain_rate (1000) per second, and finishes what is in flight
 # (drain_timeout, 10 s). Give the container more time than that to stop.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["server", "health"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=20s --retries=3 CMD ["raybox-server", "health"]
 ENTRYPOINT ["entrypoint.sh"]
 CMD ["0.0.0.0", "6000"]

@@ -32,6 +32,12 @@ has_stream() {
     [[ $built != *--with-stream=dynamic* || -e /usr/lib/nginx/modules/ngx_stream_module.so ]]
 }
 
+# Whether python3 can make a folder of packages of its own; in Debian that part is a separate
+# package.
+has_venv() {
+    python3 -c 'import ensurepip, venv' 2>/dev/null
+}
+
 # Debian's folder for servers; the search path of an ordinary user may lack it.
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -41,6 +47,8 @@ need curl curl         # asks the server over TLS
 need openssl openssl   # chats with it
 need python3 python3   # plays the recorded exchanges of tests/conformance
 need kill procps
+need dpkg-deb dpkg     # builds and installs the package
+need useradd passwd
 need prlimit util-linux
 need setpriv util-linux
 need ip iproute2       # gives clients a network of their own, to be cut off, where we are root
@@ -50,7 +58,9 @@ need redis-server redis-server
 has_stream || missing+=(nginx libnginx-mod-stream)
 need node nodejs       # checks and tests the web client
 need npm npm
+has_venv || missing+=(python3-venv)  # for schemathesis
 need chromium chromium
+need promtool prometheus # judges the alert rules
 
 # ---- A MariaDB for all tests of this run ----
 
@@ -109,7 +119,8 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# The packages that the tests of the web client use, as the lock file names them; only if it has changed.
+# The packages that the tests of the web client use, as the lock file names them; only if it has
+# changed.
 install_packages() {
     local folder=tests/browser
     [ "$folder/package-lock.json" -nt "$folder/node_modules/.package-lock.json" ] || return 0
@@ -118,8 +129,23 @@ install_packages() {
     touch "$folder/node_modules/.package-lock.json"
 }
 
+# Schemathesis, which asks the administration for everything that its description allows, and for
+# what it does not.
+install_schemathesis() {
+    local folder=target/schemathesis version=4.32.5
+    TEST_SCHEMATHESIS=$PWD/$folder/bin/schemathesis
+    export TEST_SCHEMATHESIS
+    [ ! -e "$folder/$version" ] || return 0
+    echo "test.sh: installing schemathesis in $folder"
+    rm -rf "$folder"
+    python3 -m venv "$folder" || fail "python3 -m venv fails: install python3-venv"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "schemathesis==$version" || fail "pip cannot install schemathesis"
+    touch "$folder/$version"
+}
+
 install_missing
 install_packages
+install_schemathesis
 run=$(mktemp -d "${TMPDIR:-/tmp}/raybox-test-run-XXXXXXXX")
 start_mariadb
 

@@ -15,7 +15,7 @@ use raybox::base::conversation::ConversationId;
 use raybox::config::Config;
 use raybox::protocol::UserId;
 use raybox::store::Accounts;
-use raybox::store::history::{Cid, EntryKind, FrameHash, History, NewEntry};
+use raybox::store::history::{Cid, CommitRules, EntryKind, FrameHash, History, NewEntry, SenderCheck};
 use raybox::store::mysql::MysqlStore;
 use raybox::store::sqlite::SqliteStore;
 
@@ -45,7 +45,9 @@ fn main() {
     }
 }
 
-/// What is measured.
+const RULES: CommitRules = CommitRules { edit_window: 0, conversations_max: 20_000 };
+
+/// A load to measure.
 #[derive(Clone, Copy)]
 struct Case {
     conversations: usize,
@@ -64,7 +66,7 @@ const CASES: [Case; 7] = [
     Case { conversations: 50, together: 128, threads: 4 },
 ];
 
-/// What was measured: messages a second, and the times of commits in order.
+/// The result: messages a second, and the times of commits in order.
 struct Measured {
     rate: f64,
     commits: Vec<Duration>,
@@ -90,7 +92,7 @@ fn measure<S: History + Accounts>(store: &S, case: Case) -> Measured {
                         let from = count.fetch_add(case.together, Ordering::Relaxed);
                         let batch: Vec<NewEntry> = (0..case.together).map(|nth| entry(pairs, from + nth)).collect();
                         let commit = Instant::now();
-                        store.commit(&batch, 0).expect("it is committed");
+                        store.commit(&batch, RULES).expect("it is committed");
                         times.push(commit.elapsed());
                     }
                     times
@@ -131,7 +133,8 @@ fn entry(pairs: &[(UserId, UserId)], nth: u64) -> NewEntry {
         hash: FrameHash::of(text.as_bytes()),
         kind: EntryKind::Message,
         is_imported: false,
-        is_unchecked: true,
+        check: SenderCheck::Whole,
+        is_hooked: false,
         change: None,
         text: text.into(),
     }

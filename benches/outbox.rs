@@ -4,7 +4,7 @@
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use raybox::base::clock::Clock;
 use raybox::bus::{Envelope, Published, Publisher};
-use raybox::delivery::{Delivery, LaneItem, Origin};
+use raybox::delivery::{Delivery, DeliveryOrigin, LaneItem};
 use raybox::protocol::UserId;
 use raybox::routing::outbox::{ENVELOPE_BYTES_MAX, OutItem, Outbox};
 use raybox::store::spool::SpoolId;
@@ -51,7 +51,7 @@ fn message(to: i32) -> OutItem {
     let text =
         r#"{"FROMID":1042,"TOID":1043,"msgType":4,"sendTime":"2026-01-01 12:00:00","msg":"how are you? ......"}"#;
     // Nobody is notified about a message of this origin, so the cost of notifying is not measured.
-    let origin = Origin::Spooled(SpoolId(1), None);
+    let origin = DeliveryOrigin::Spooled(SpoolId(1), None);
     OutItem::Lane(LaneItem::Delivery(Delivery::new(UserId(to), text.into(), origin)))
 }
 

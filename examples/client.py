@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small RayBox client: register, log in, chat, fetch what was stored, and reconnect. Python 3.10, standard library only.
+"""A small RayBox client: register, log in, chat, fetch stored messages, and reconnect. Python 3.10, standard library only.
 
     examples/client.py HOST PORT new NAME PASSWORD      registers, and prints the new id
     examples/client.py HOST PORT chat ID PASSWORD       logs in; then each line "TO TEXT" on stdin is sent to user TO
@@ -10,11 +10,11 @@ import collections, json, queue, random, socket, sys, threading, time, uuid
 
 PUSHES = {4: "chat", 5: "friend request", 9: "group chat"}
 HEARTBEAT = 300  # seconds; the server closes connections that are silent for 20 minutes
-PATIENCE = 30  # seconds that a reply may take
+PATIENCE = 30  # seconds to wait for a reply
 
 
 class Connection:
-    """One TCP connection: replies come in the order of the requests, and pushes come between them at any time."""
+    """One TCP connection: replies come in the order of the requests, and pushes may come between them."""
 
     def __init__(self, host, port):
         self.socket = socket.create_connection((host, port), timeout=PATIENCE)
@@ -25,7 +25,7 @@ class Connection:
         self.socket.sendall(json.dumps(message, ensure_ascii=False).encode() + b"\n")
 
     def receive(self, timeout):
-        """The next message. TimeoutError if none comes in time; ConnectionError at the end of the connection."""
+        """Returns the next message. Raises TimeoutError if none comes in time, ConnectionError when the connection ends."""
         self.socket.settimeout(timeout)
         while b"\n" not in self.received:
             more = self.socket.recv(65536)
@@ -36,13 +36,13 @@ class Connection:
         return json.loads(line)
 
     def reply(self):
-        """The next reply. Pushes that come before it are put aside for `push`."""
+        """Returns the next reply. Pushes that come before it are kept for `push`."""
         while is_push(message := self.receive(PATIENCE)):
             self.pushes.append(message)
         return message
 
     def push(self, timeout):
-        """The next push; None if none comes in time."""
+        """Returns the next push; None if none comes in time."""
         try:
             return self.pushes.popleft() if self.pushes else self.receive(timeout)
         except TimeoutError:
@@ -58,7 +58,7 @@ def is_push(message):
 
 
 class Client:
-    """A user who stays connected. `outbox` outlives connections: what was not acknowledged is sent again."""
+    """A user who stays connected. `outbox` outlives connections: unacknowledged messages are sent again."""
 
     def __init__(self, host, port, user, password):
         self.host, self.port, self.user, self.password = host, port, user, password
@@ -70,17 +70,18 @@ class Client:
         reply = connection.ask({"msgType": 1, "USERID": self.user, "password": self.password})
         if reply["errno"] == 302:
             sys.exit(reply["msg"])
-        if reply["errno"] != 200:  # 429 or 503: wait as long as the server says
+        if reply["errno"] != 200:  # 429 or 503: wait for the time that the server names
             time.sleep(reply.get("retryAfter", 1))
             raise ConnectionError(reply["errmsg"])
-        # A reply holds a part of what is stored. It is deleted once it has arrived, so it is shown at once.
+        # Each reply holds some of the stored messages, which the server deletes once the reply has
+        # arrived. So the messages are shown at once.
         while (reply := connection.ask({"msgType": 14, "FROMID": self.user})).get("msgs"):
             for text in reply["msgs"]:
                 self.show(json.loads(text))
         print("connected", flush=True)
 
     def show(self, message):
-        """After a failure a message may come twice: its sender has numbered it, so the second one is left out."""
+        """Shows a message, unless its number was shown before: after a failure a message may come twice."""
         if (number := message.get("id")) is not None:
             if number in self.seen:
                 return
@@ -91,17 +92,17 @@ class Client:
             print(f"{PUSHES[message['msgType']]} from {message.get('FROMID')}: {message.get('msg', '')}", flush=True)
 
     def send_outbox(self, connection):
-        """A chat has no reply. The reply to 200 says that all chats before it are delivered or stored."""
+        """Sends all messages. Chats have no reply, but the reply to 200 says that those before it are delivered or stored."""
         for message in self.outbox:
             connection.send(message)
         reply = connection.ask({"msgType": 200})
-        while reply["errno"] != 200:  # it refuses one of the chats; the reply to 200 is still to come
+        while reply["errno"] != 200:  # an error refuses one of the chats; the reply to 200 is still to come
             print(f"not sent: {reply.get('errmsg')}", flush=True)
             reply = connection.reply()
         self.outbox.clear()
 
     def talk(self, connection):
-        """Sends what is typed and shows what comes. Returns when nothing more will be typed and all is sent."""
+        """Sends the typed lines and shows incoming messages. Returns when the input has ended and all is sent."""
         self.log_in(connection)
         spoken = time.monotonic()
         while self.reader.is_alive() or not self.typed.empty() or self.outbox:
@@ -130,7 +131,7 @@ class Client:
                 return self.talk(Connection(self.host, self.port))
             except (OSError, ValueError) as error:
                 print(f"disconnected: {error}", file=sys.stderr, flush=True)
-                time.sleep(pause * (0.5 + random.random()))  # not all clients at the same moment
+                time.sleep(pause * (0.5 + random.random()))  # so that clients do not all come back at the same moment
                 pause = min(2 * pause, 30)
 
 

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# A cluster on this machine, to try it out: its own MariaDB, Redis, servers and nginx in front of
-# them, on loopback only, with all files under run/.
+# Runs a cluster on this machine, to try it out: its own MariaDB and Redis, servers, and nginx in
+# front of them, on loopback only, with all files under run/.
 #
-#     scripts/cluster.sh up [N]     starts N servers (3) and what they need, or what of that does not run; prints addresses
-#     scripts/cluster.sh status     what runs where; exit code 0 if all of it does
+#     scripts/cluster.sh up [N]     starts what is not running of N servers (3) and their services; prints addresses
+#     scripts/cluster.sh status     shows what runs where; exit code 0 if everything runs
 #     scripts/cluster.sh restart N  stops server N and starts it again, with the binary as it is now
 #     scripts/cluster.sh logs N     follows the log of server N until Ctrl-C
-#     scripts/cluster.sh down       stops exactly what `up` has started; the data stays in run/
-#     scripts/cluster.sh clean      the same, and deletes run/ with all data
+#     scripts/cluster.sh down       stops everything that `up` has started; the data stays in run/
+#     scripts/cluster.sh clean      like down, and deletes run/ with all data
 #
-# `up` may be repeated, also with another N. It builds the release binary, unless SERVER names
+# `up` may be repeated. With another N it restarts the running servers one after the other, because
+# the status page of each shows all of them. It builds the release binary, unless SERVER names
 # another one. Clients connect to nginx, or directly to a server. nginx connects from 127.0.0.2, the
 # only address whose PROXY headers the servers trust.
 #
@@ -18,8 +19,8 @@
 set -euo pipefail
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 RUN=$(realpath -m "${RUN:-$ROOT/run}")
-NGINX_FROM=127.0.0.2 # where nginx connects from: the whole of 127.0.0.0/8 is this machine
-PATIENCE=30          # seconds that a part may take to start or to stop
+NGINX_FROM=127.0.0.2 # the source address of nginx: all of 127.0.0.0/8 is this machine
+PATIENCE=30          # the seconds that a part may take to start or to stop
 
 say() { echo "cluster.sh: $*"; }
 fail() {
@@ -27,22 +28,22 @@ fail() {
     exit 1
 }
 
-# ---- Processes: one file run/NAME/process each, with the pid and when it began, so that a pid used again is not ours ----
+# ---- Processes: a file run/NAME/process each, with the pid and the start time, so that a reused pid is noticed ----
 
-started_at() { # started_at PID: in clock ticks since boot, the 22nd field; the 2nd may hold blanks
+started_at() { # started_at PID: prints clock ticks since boot, the 22nd field; the 2nd field may contain blanks
     local stat fields
     stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
     read -r -a fields <<<"${stat##*) }"
     [ "${fields[0]}" != Z ] && echo "${fields[19]}"
 }
 
-pid_of() { # pid_of NAME: the pid if it runs
+pid_of() { # pid_of NAME: prints the pid if the process runs
     local pid began
     read -r pid began 2>/dev/null <"$RUN/$1/process" || return 1
     [ "$(started_at "$pid")" = "$began" ] && echo "$pid"
 }
 
-launch() { # launch NAME COMMAND...: in run/NAME, in a session of its own, with its output in run/NAME/output
+launch() { # launch NAME COMMAND...: runs it in run/NAME, in a new session, with its output in run/NAME/output
     local name=$1 pid
     shift
     (
@@ -53,7 +54,7 @@ launch() { # launch NAME COMMAND...: in run/NAME, in a session of its own, with 
     echo "$pid $(started_at "$pid")" >"$RUN/$name/process"
 }
 
-stop() { # stop NAME [SIGNAL]: asks, waits, and insists
+stop() { # stop NAME [SIGNAL]: sends the signal and waits; after PATIENCE seconds it kills
     local name=$1 signal=${2:-TERM} pid
     if pid=$(pid_of "$name"); then
         kill -s "$signal" "$pid" 2>/dev/null || true
@@ -69,7 +70,7 @@ stop() { # stop NAME [SIGNAL]: asks, waits, and insists
 
 gone() { ! pid_of "$1" >/dev/null; }
 
-wait_for() { # wait_for CONDITION...: until it holds, at most PATIENCE seconds
+wait_for() { # wait_for CONDITION...: waits until it holds, at most PATIENCE seconds
     local deadline=$((SECONDS + PATIENCE))
     until "$@"; do
         [ $SECONDS -lt $deadline ] || return 1
@@ -81,7 +82,7 @@ ready_or_gone() { # ready_or_gone NAME CONDITION...
     gone "$1" || "${@:2}" >/dev/null 2>&1
 }
 
-wait_started() { # wait_started NAME CONDITION...: until it holds; fails if the process ends or takes too long
+wait_started() { # wait_started NAME CONDITION...: waits until it holds; fails if the process ends or takes too long
     local name=$1
     shift
     wait_for ready_or_gone "$name" "$@" || fail "$name does not answer after $PATIENCE s, see $RUN/$name"
@@ -89,13 +90,13 @@ wait_started() { # wait_started NAME CONDITION...: until it holds; fails if the 
     return 0
 }
 
-# ---- Ports: chosen once, kept in run/ports/NAME; another one if somebody else has it when it is needed ----
+# ---- Ports: chosen once and stored in run/ports/NAME; chosen again only if another program has taken the port ----
 
 is_taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 port_of() { cat "$RUN/ports/$1" 2>/dev/null; }
 
-choose_port() { # choose_port NAME WISH: the last one used, else the wish, else the next that is free
+choose_port() { # choose_port NAME WISH: takes the last one used, else WISH, else the next free one
     local name=$1 port
     port=$(port_of "$name") && ! is_taken "$port" && return
     port=$2
@@ -139,7 +140,7 @@ up_mariadb() {
     pid_of mariadb >/dev/null && return
     local dir=$RUN/mariadb
     if [ ! -e "$dir/installed" ]; then
-        # Remains of an interrupted first attempt.
+        # Remove the remains of an interrupted first attempt.
         rm -rf "$dir/data"
         "$MARIADB_INSTALL" --no-defaults --user="$(id -un)" --datadir="$dir/data" --skip-test-db \
             --auth-root-authentication-method=socket --auth-root-socket-user="$(id -un)" >"$dir/install.log" 2>&1 ||
@@ -152,8 +153,8 @@ CREATE DATABASE IF NOT EXISTS chat CHARACTER SET utf8mb4;
 CREATE USER IF NOT EXISTS chat@'127.0.0.1' IDENTIFIED BY '$PASSWORD';
 GRANT ALL ON chat.* TO chat@'127.0.0.1';
 SQL
-    # A socket's name may have at most 107 bytes, and a full path may be longer. A relative name is
-    # looked for in the data folder.
+    # The path of a socket may have at most 107 bytes, so the socket has a relative name, which
+    # MariaDB resolves in the data folder.
     launch mariadb "$MARIADBD" --no-defaults --user="$(id -un)" --datadir="$dir/data" --socket=socket \
         --bind-address=127.0.0.1 --port="$(port_of mariadb)" --skip-name-resolve --max-connections=1000 \
         --pid-file="$dir/pid" --init-file="$dir/init.sql" --log-error="$dir/error.log"
@@ -170,7 +171,7 @@ load_tables() {
 up_redis() {
     pid_of redis >/dev/null && return
     choose_port redis 16379
-    # In a file, because any user may read the arguments of a process.
+    # The password is in a file, because any user can read the arguments of a process.
     printf '%s\n' "bind 127.0.0.1" "port $(port_of redis)" "requirepass $PASSWORD" 'save ""' "appendonly no" \
         "dir $RUN/redis" >"$RUN/redis/redis.conf"
     launch redis "$REDIS" "$RUN/redis/redis.conf"
@@ -182,11 +183,11 @@ redis_answers() {
     [ "$(REDISCLI_AUTH=$PASSWORD "$REDIS_CLI" -h 127.0.0.1 -p "$(port_of redis)" PING 2>/dev/null)" = PONG ]
 }
 
-up_server() { # up_server N
+up_server() { # up_server N NODES: NODES are the admin ports of all servers
     local name=server$1 dir=$RUN/server$1
     if pid_of "$name" >/dev/null; then
-        uses "$dir/mysql.cnf" mariadb && uses "$dir/redis.cnf" redis && return
-        stop "$name" # what it uses has moved to another port
+        uses "$dir/mysql.cnf" mariadb && uses "$dir/redis.cnf" redis && shows "$dir/server.cnf" "$2" && return
+        stop "$name" # a service has moved to another port, or the number of servers has changed
     fi
     mkdir -p "$dir"
     choose_port "$name" $((6000 + $1))
@@ -195,25 +196,35 @@ up_server() { # up_server N
         charset=utf8mb4 maxSize=64 >"$dir/mysql.cnf"
     printf '%s\n' ip=127.0.0.1 "port=$(port_of redis)" "password=$PASSWORD" >"$dir/redis.cnf"
     printf '%s\n' log_dir=logs proxy_protocol=on "proxy_from=$NGINX_FROM" "admin=127.0.0.1:$(port_of "admin$1")" \
-        >"$dir/server.cnf"
+        "admin_nodes=$2" "node_name=$name" >"$dir/server.cnf"
     launch "$name" "$SERVER" 127.0.0.1 "$(port_of "$name")"
     wait_started "$name" is_ready "$1"
     say "$name on 127.0.0.1:$(port_of "$name"), log in $dir/logs"
 }
 
+admin_nodes() { # admin_nodes COUNT: prints the admin ports of COUNT servers, with commas; a server takes 32
+    local n
+    for ((n = 1; n <= $1 && n <= 32; n++)); do
+        pid_of "server$n" >/dev/null || choose_port "admin$n" $((9600 + n))
+        echo "127.0.0.1:$(port_of "admin$n")"
+    done | paste -sd, -
+}
+
+shows() { grep -qx "admin_nodes=$2" "$1"; }
+
 uses() { grep -qx "port=$(port_of "$2")" "$1"; }
 
 is_ready() { "$SERVER" health "127.0.0.1:$(port_of "admin$1")"; }
 
-servers() { # the numbers of those that were ever started, in order
+servers() { # prints the numbers of all servers that were ever started, in order
     local dir
     for dir in "$RUN"/server*/; do
         [ ! -e "$dir/process" ] || basename "$dir" | tr -dc '0-9\n'
     done | sort -n
 }
 
-# Derived from the files in conf/, so that the same settings are tried here and used elsewhere, with
-# these servers and paths.
+# Derives the settings from the files in conf/ and only changes servers and paths. So the settings
+# tried here are those used elsewhere.
 write_nginx_conf() {
     local dir=$RUN/nginx n
     mkdir -p "$dir/tcp.d"
@@ -244,14 +255,14 @@ up_nginx() {
 
 # ---- Commands ----
 
-lock() { # two of these at once would start everything twice; the lock is not handed on to what is started
+lock() { # two runs at once would start everything twice; started processes do not inherit the lock
     mkdir -p "$RUN"
     exec 9>"$RUN/lock"
     flock -n 9 || fail "another cluster.sh is at work in $RUN, try again when it is done"
 }
 
 up() {
-    local count=${1:-3} n
+    local count=${1:-3} n nodes
     [[ $count =~ ^[1-9][0-9]?$ ]] || fail "up $count: the number of servers is 1 to 99"
     need_all
     need_server
@@ -263,7 +274,8 @@ up() {
     up_mariadb
     load_tables
     up_redis
-    for ((n = 1; n <= count; n++)); do up_server "$n"; done
+    nodes=$(admin_nodes "$count")
+    for ((n = 1; n <= count; n++)); do up_server "$n" "$nodes"; done
     for n in $(servers); do [ "$n" -le "$count" ] || stop "server$n"; done
     up_nginx
     say "clients may come to 127.0.0.1:$(port_of nginx); scripts/cluster.sh down stops it all"
@@ -297,13 +309,14 @@ down() {
     stop mariadb
 }
 
-# The commands that name a server take one that `up` has started before.
+# Fails unless N is a server that `up` has started before.
 known_server() { # known_server COMMAND N
     [[ ${2:-} =~ ^[1-9][0-9]?$ ]] || fail "$1 ${2:-}: name a server by its number, as in: cluster.sh $1 2"
     [ -d "$RUN/server$2" ] || fail "there is no server$2 in $RUN; cluster.sh status shows those that there are"
 }
 
 restart() {
+    local nodes
     known_server restart "$@"
     need_server
     umask 077
@@ -313,7 +326,8 @@ restart() {
     fi
     PASSWORD=$(cat "$RUN/password")
     stop "server$1"
-    up_server "$1"
+    nodes=$(sed -n 's/^admin_nodes=//p' "$RUN/server$1/server.cnf")
+    up_server "$1" "${nodes:-off}"
 }
 
 logs() {
@@ -321,13 +335,13 @@ logs() {
     local newest
     newest=$(find "$RUN/server$1/logs" -type f -printf '%T@ %p\n' 2>/dev/null | sort -rn | head -n 1 | cut -d ' ' -f 2-)
     [ -n "$newest" ] || fail "server$1 has no log yet; its output is in $RUN/server$1/output"
-    # A log that is rotated gets another name, and a new one takes its place.
+    # A rotated log gets another name and a new file replaces it; -F follows the name.
     exec tail -n 50 -F "$newest"
 }
 
 clean() {
     [ -d "$RUN" ] || return 0
-    # Only a folder that this script has made is deleted.
+    # Delete only a folder that this script has made.
     [ -d "$RUN/ports" ] && [ -e "$RUN/lock" ] || fail "$RUN is not a folder of this script; delete it by hand"
     down
     rm -rf "$RUN"

@@ -1,20 +1,21 @@
 #!/usr/bin/env bash
-# Where a running server spends its processor time, as a flame graph:
+# Draws a flame graph that shows where a running server spends its processor time:
 #
 #     scripts/flamegraph.sh PID [SECONDS] [OUT.svg]     10 s into flamegraph.svg
 #
 # Build the server with `scripts/flamegraph.sh build`: the profile `profiling` is the release build
-# with symbols, line numbers and frame pointers. docs/performance.md says why frame pointers are
-# used to walk the stacks.
+# with symbols, line numbers and frame pointers. docs/performance.md explains why the stacks are
+# walked by frame pointers.
 #
-# It needs perf (Debian: linux-perf) and may need privileges: root, or kernel.perf_event_paranoid of
-# at most 1. The graph is drawn by inferno, which is built once into target/tools.
+# The script needs perf (Debian: linux-perf) and may need privileges: root, or
+# kernel.perf_event_paranoid of at most 1. It builds inferno, which draws the graph, once into
+# target/tools.
 set -euo pipefail
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 INFERNO=0.12.8
-FREQUENCY=997 # samples a second of each thread that runs; a prime, so as not to keep step with timers
+FREQUENCY=997 # samples a second of each running thread; a prime, so that they do not keep step with timers
 
 fail() {
     echo "flamegraph.sh: $*" >&2
@@ -22,7 +23,7 @@ fail() {
 }
 
 if [ "${1:-}" = build ]; then
-    # The toolchain's standard library has frame pointers already.
+    # The standard library of the toolchain already has frame pointers.
     RUSTFLAGS="${RUSTFLAGS:-} -C force-frame-pointers=yes" CFLAGS="${CFLAGS:-} -fno-omit-frame-pointer" \
         cargo build --profile profiling --bin server --target-dir target/flamegraph
     echo "flamegraph.sh: built target/flamegraph/profiling/server"
@@ -44,13 +45,13 @@ if [ "$(cat "$tools/inferno-version" 2>/dev/null)" != "$INFERNO" ]; then
     echo "$INFERNO" >"$tools/inferno-version"
 fi
 
-# Building inferno takes minutes, in which the process may have ended.
+# The process may have ended during the minutes that the build of inferno takes.
 [ -d "/proc/$pid" ] || fail "process $pid has ended meanwhile; start it again, inferno is built now"
 
 data=$(mktemp -d "${TMPDIR:-/tmp}/raybox-flamegraph-XXXXXXXX")
 trap 'rm -rf "$data"' EXIT
 
-# Cycles if the processor counts them; most virtual machines have only a clock.
+# Sample by cycles if the processor counts them; most virtual machines only have a clock.
 event=cycles
 perf record -q -e cycles -o "$data/probe" -- true >/dev/null 2>&1 || event=cpu-clock
 echo "flamegraph.sh: $seconds s of process $pid by $event"

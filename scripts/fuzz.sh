@@ -5,18 +5,17 @@
 #     scripts/fuzz.sh 600 framing         one target for ten minutes
 #     scripts/fuzz.sh --build             builds the targets and runs none
 #
-# The targets are those of `cargo fuzz`, and are built here with its flags but for the sanitizer. So
-# neither `cargo fuzz` nor a nightly toolchain is needed, only a C++ compiler for libFuzzer. The
-# instrumentation is a pass of LLVM that every toolchain has. The address sanitizer, which needs a
-# nightly toolchain, would find little where `unsafe` is denied. With both installed, `cargo
-# +nightly fuzz run framing` works as well.
+# The targets are those of `cargo fuzz`. This script builds them with the same flags except for the
+# sanitizer, so it needs neither `cargo fuzz` nor a nightly toolchain, only a C++ compiler for
+# libFuzzer. The instrumentation is a pass of LLVM that every toolchain has. The address sanitizer
+# needs a nightly toolchain, and would find little because `unsafe` is denied. If both are
+# installed, `cargo +nightly fuzz run framing` works as well.
 #
-# Without a C++ compiler (or with FUZZ_WITHOUT=libfuzzer) the same checks run on the corpus with
-# random edits, for the same time; the output says so. Each file of a corpus is checked by `cargo
-# test`, too.
+# Without a C++ compiler (or with FUZZ_WITHOUT=libfuzzer) the same checks run for the same time on
+# the corpus with random edits; the output says so. `cargo test` also checks each file of a corpus.
 #
-# Findings stay in fuzz/artifacts. Inputs with new coverage are stored in target/fuzz-corpus and not
-# in the repository.
+# Findings are stored in fuzz/artifacts, and inputs with new coverage in target/fuzz-corpus, not in
+# the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -46,7 +45,7 @@ build_targets() {
     flags="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
     flags+=" -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table"
     flags+=" -Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions -Coverflow-checks -Ccodegen-units=1"
-    # If a target is named, the flags do not apply to build scripts.
+    # The flags do not apply to build scripts, because --target is given.
     RUSTFLAGS=$flags cargo build --manifest-path fuzz/Cargo.toml --release --bins --target "$triple"
 }
 
@@ -73,7 +72,7 @@ fuzz_one() {
     local target=$1 found=target/fuzz-corpus/$1 log
     log=target/fuzz-$target.log
     mkdir -p "$found" fuzz/artifacts
-    # An input may take no longer than 10 s and 1 GiB.
+    # One input may take at most 10 s and 1 GiB.
     if "fuzz/target/$triple/release/$target" "$found" "fuzz/corpus/$target" -max_total_time="$seconds" -timeout=10 \
         -rss_limit_mb=1024 -artifact_prefix="fuzz/artifacts/$target-" -print_final_stats=1 >"$log" 2>&1; then
         echo "fuzz.sh: $target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs, nothing found"

@@ -3,12 +3,13 @@
 
     instructions.py [--server FILE] [--runs N] [--update REASON] [SCENARIO...]
 
-Use instructions.sh, which builds the server and installs valgrind.  A scenario is played twice, against a fresh server
-under callgrind each time: N rounds and then 3 N.  Start, logins and end cost the same both times, so that the difference
-is 2 N rounds and nothing else.  The users come from a database that was made before.  Everything is sent when the answer to the last is there and the server sleeps again, so
-that neither the speed of the machine nor what else runs on it changes what is batched.
+Use instructions.sh, which builds the server and installs valgrind.  A scenario is played twice, each time against a
+fresh server under callgrind: first N rounds, then 3 N.  Start, logins and shutdown cost the same both times, so the
+difference is exactly 2 N rounds.  The users come from a database that was made before.  Each message is sent only after
+the last answer has come and the server sleeps again.  So neither the speed of the machine nor other programs change
+which messages share a batch.
 
-Exit status: 0 nothing is dearer than recorded, 1 something is, 2 it could not be measured.
+Exit status: 0 nothing costs more than recorded, 1 something does, 2 it could not be measured.
 Only the Python standard library is used.
 """
 
@@ -36,11 +37,12 @@ MEMBERS = 100    # of the group, the sender among them
 
 DATABASE = "raybox.db"
 OPTIONS = (
-    # The usual machine has several; two on every machine, so that sender and recipient have different ones.
+    # Two loops on every machine, so that sender and recipient have different ones, as on a usual
+    # machine with several.
     "--loops", "2",
     "--hashers", "1",
     "--argon2", "m=8,t=1,p=1",
-    # What a thread does from time to time is no cost of a message.
+    # Periodic work of threads is not a cost of a message.
     "--account-check", "0",
     "--log-level", "warn",
     "--log-dir", "logs",
@@ -48,13 +50,13 @@ OPTIONS = (
 
 
 class Unmeasured(Exception):
-    """The server or valgrind did not do what it should."""
+    """The server or valgrind did not behave as expected."""
 
 
 # ---- The server ----
 
 class Server:
-    """A server in a temporary folder, which ends with the block.  With a database to begin with it is under callgrind."""
+    """A server in a temporary folder, which ends with the block.  If a database is given, it runs under callgrind."""
 
     def __init__(self, program, database=None):
         self.program = program
@@ -68,7 +70,7 @@ class Server:
         valgrind = ()
         if self.database:
             (path / DATABASE).write_bytes(self.database)
-            # What callgrind prints goes to its own file: stdout and stderr are the server's.
+            # The output of callgrind goes to its own file; stdout and stderr belong to the server.
             valgrind = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={self.profile}", f"--log-file={path}/valgrind")
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYBOX_")}
         self.process = subprocess.Popen((*valgrind, self.program, "127.0.0.1", "0", *OPTIONS), cwd=path, env=environment,
@@ -98,7 +100,7 @@ class Server:
         return self.errors.read().strip()
 
     def stop(self):
-        """Ends it in order."""
+        """Shuts the server down gracefully."""
         self.process.send_signal(signal.SIGTERM)
         try:
             status = self.process.wait(PATIENCE)
@@ -108,9 +110,9 @@ class Server:
             raise Unmeasured(f"the server ended with {status}: {self.said()}")
 
     def spent(self):
-        """Ends it, when it has seen to all that is due later; the instructions of each function."""
+        """Stops the server after all delayed work is done; returns the instructions of each function."""
         self.threads.wait_idle()
-        # One after the other: how many states share a transaction would be chance.
+        # Close them one by one: otherwise chance would decide how many states share a transaction.
         for client in self.clients:
             client.socket.close()
             self.threads.wait_asleep()
@@ -118,20 +120,20 @@ class Server:
         return costs(self.profile.read_text())
 
     def filled(self):
-        """Ends it; its database."""
+        """Stops the server; returns its database."""
         self.stop()
         return (pathlib.Path(self.folder.name) / DATABASE).read_bytes()
 
 
 class Threads:
-    """The threads of a process, to see whether they sleep."""
+    """The threads of a process; tells whether they sleep."""
 
     def __init__(self, process):
         self.folder = f"/proc/{process}/task"
 
     def wait_asleep(self):
-        """Waits until nothing is left to do.  Only one thread runs at a time under valgrind, which the others wait for
-        asleep; one that hands over may be asleep before the next is awake, so it takes two looks."""
+        """Waits until no work is left.  Under valgrind only one thread runs at a time, and the others wait for it asleep.
+        A thread that hands over may fall asleep before the next one wakes up, so this checks twice."""
         by = time.monotonic() + PATIENCE
         asleep = 0
         while asleep < 2:
@@ -140,8 +142,8 @@ class Threads:
                 raise Unmeasured("the server does not come to rest")
 
     def wait_idle(self):
-        """Waits until the process has used no processor time for a while: a second after it has written, the server asks
-        what has arrived (net/src/link.rs), and what it did not ask for would be part of its end."""
+        """Waits until the process has used no processor time for a while.  A second after a write, the server asks the
+        kernel what has arrived (net/src/link.rs); a query that has not happened yet would become part of the shutdown."""
         by = time.monotonic() + PATIENCE
         used, since = self.processor_ticks(), time.monotonic()
         while time.monotonic() < since + IDLE:
@@ -169,7 +171,7 @@ class Threads:
 
 
 def costs(profile):
-    """Instructions by function of a callgrind profile, without those of what a function calls."""
+    """The instructions of each function in a callgrind profile, without those of the functions that it calls."""
     names, found = {}, collections.Counter()
     function, called = None, False
     for line in profile.splitlines():
@@ -191,7 +193,7 @@ def costs(profile):
     return found
 
 
-# ---- What is played ----
+# ---- The scenarios ----
 
 class Client:
     """A connection in line mode."""
@@ -206,7 +208,7 @@ class Client:
         self.socket.sendall(data)
 
     def lines(self, count):
-        """Takes so many lines; they are all that was sent."""
+        """Takes this many lines; the server must not have sent more."""
         while self.received.count(b"\n") < count:
             data = self.socket.recv(65536)
             if not data:
@@ -223,7 +225,7 @@ class Client:
 
 
 class WebSocketClient(Client):
-    """A connection whose lines are messages of a WebSocket."""
+    """A connection on which each line is a message of a WebSocket."""
 
     UPGRADE = (b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
@@ -249,7 +251,7 @@ class WebSocketClient(Client):
         return b"\x81" + length + self.KEY + bytes(byte ^ self.KEY[at % 4] for at, byte in enumerate(payload))
 
     def lines(self, count):
-        """Takes so many messages; they are all that was sent."""
+        """Takes this many messages; the server must not have sent more."""
         lines = []
         while len(lines) < count or self.received:
             length = self.received[1] if len(self.received) > 1 else 127
@@ -274,7 +276,7 @@ def expect_reply(reply, pattern):
 
 
 def prepare(program):
-    """A database with users 1 to MEMBERS, all in group 1.  What they cost varies, as transactions share writes or do not."""
+    """Makes a database with users 1 to MEMBERS, all in group 1.  This is not measured: its cost depends on chance."""
     with Server(program) as server:
         client = Client(server)
         for user in range(1, MEMBERS + 1):
@@ -294,7 +296,7 @@ def log_in(client, user):
 
 
 def logged_in(server, user, kind=Client):
-    """A user on a new connection."""
+    """Logs a user in on a new connection."""
     client = kind(server)
     log_in(client, user)
     server.threads.wait_asleep()
@@ -324,7 +326,7 @@ def play_chat(server):
 
 
 def play_window(server, kind=Client):
-    """The same of many that arrive together."""
+    """The same for many messages that arrive together."""
     sender, recipient = logged_in(server, 1, kind), logged_in(server, 2, kind)
     frame = message(1, 2)
 
@@ -335,12 +337,12 @@ def play_window(server, kind=Client):
 
 
 def play_socket(server):
-    """The same in WebSockets."""
+    """The same over WebSockets."""
     return play_window(server, WebSocketClient)
 
 
 def play_group(server):
-    """One delivery of a message to a group whose members are all here."""
+    """One delivery of a message to a group whose members are all online here."""
     sender, *others = [logged_in(server, user) for user in range(1, MEMBERS + 1)]
     frame = message(1, 1, 9, "GROUPID")
 
@@ -352,7 +354,7 @@ def play_group(server):
 
 
 def play_kept(server):
-    """One message for an absent user, kept in the embedded store and acknowledged by the reply to a small request."""
+    """One message for an offline user, stored in the embedded database and acknowledged by the reply to a small request."""
     sender = logged_in(server, 1)
     frame = message(1, 2) + b'{"msgType":404}\n'
     reply = b'{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}'
@@ -364,7 +366,7 @@ def play_kept(server):
 
 
 def play_refused(server):
-    """One frame that is no JSON, and the reply to it: the usual client's heartbeat."""
+    """One frame that is not JSON, and the reply to it: the usual client's heartbeat."""
     client = Client(server)
     reply = b'{"errmsg":"Failed to parse the json string!","errno":401,"msgType":401}'
 
@@ -374,7 +376,7 @@ def play_refused(server):
     return play
 
 
-# Name: what to play, how many rounds, and what a round consists of.
+# Name: the function that plays it, the number of rounds, and the messages of a round.
 SCENARIOS = {
     "chat": (play_chat, 1000, 1),
     "window": (play_window, 100, WINDOW),
@@ -386,7 +388,7 @@ SCENARIOS = {
 
 
 def spent(program, database, scenario, rounds):
-    """What a server spends in its life, by function."""
+    """The instructions of a server from start to end, by function."""
     with Server(program, database) as server:
         play = SCENARIOS[scenario][0](server)
         for _ in range(rounds):
@@ -396,18 +398,19 @@ def spent(program, database, scenario, rounds):
 
 
 def measure(program, database, scenario):
-    """Instructions of one message, by function."""
+    """The instructions of one message, by function."""
     _, rounds, messages = SCENARIOS[scenario]
     few, many = (spent(program, database, scenario, times * rounds) for times in (1, 3))
     many.subtract(few)
     return {function: count / (2 * rounds * messages) for function, count in many.items()}
 
 
-# ---- What was recorded ----
+# ---- The recorded figures ----
 
 HEAD = """\
-# Instructions that the server spends on one message outside of the kernel, as scripts/instructions.sh counts them: what, how many,
-# what they were counted with, and why the figure is what it is. Written by scripts/instructions.sh --update REASON.
+# Instructions that the server spends on one message outside of the kernel, as
+# scripts/instructions.sh counts them: what, how many, what they were counted with, and why the
+# figure is what it is. Written by scripts/instructions.sh --update REASON.
 """
 
 
@@ -427,7 +430,7 @@ def write_recorded(recorded):
 
 
 def tools():
-    """What the figures depend on beside the program's source."""
+    """The versions and the architecture that the figures depend on, besides the sources."""
     def version(*command):
         return re.search(r"\d+\.\d+[.\d]*", subprocess.run(command, capture_output=True, text=True, check=True).stdout)[0]
     return (f"rustc {version('rustc', '--version')}, {platform.libc_ver()[0]} {platform.libc_ver()[1]}, "
@@ -435,7 +438,7 @@ def tools():
 
 
 def compare(name, figure, by_function, recorded, made_with):
-    """Says how a figure compares; false if it is too high.  That of another architecture is no measure."""
+    """Prints how a figure compares; false if it is too high.  A figure of another architecture is not compared."""
     before, before_with, _ = recorded
     if before_with.rpartition(", ")[2] != platform.machine():
         print(f"{name:8} {figure:7.0f} instructions, NOT COMPARED: recorded {before} with {before_with}", flush=True)

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The cost of a message in instructions, which does not depend on the machine's speed or on other
-# programs:
+# Measures the cost of a message in instructions, which depends neither on the machine's speed nor on
+# other programs:
 #
-#     scripts/instructions.sh                           fails when one costs over 5 % more than recorded
-#     scripts/instructions.sh chat group                these alone
-#     scripts/instructions.sh --runs 5                  five times, with the spread
-#     scripts/instructions.sh --update "REASON" chat    records the figure of today, and why it has changed
+#     scripts/instructions.sh                           fails if a message costs over 5 % more than recorded
+#     scripts/instructions.sh chat group                only these scenarios
+#     scripts/instructions.sh --runs 5                  plays each five times, and shows the spread
+#     scripts/instructions.sh --update "REASON" chat    records the present figure, and why it has changed
 #
-# It builds the release binary, installs valgrind if it is missing and the user may, and plays fixed
-# sessions to the real server under callgrind: scripts/instructions.py. The figures are in
-# raybench/instructions.txt.
+# The script builds the release binary, and installs valgrind if it is missing and the user may do
+# that. Then scripts/instructions.py plays fixed sessions to the real server under callgrind. The
+# figures are in raybench/instructions.txt.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +18,7 @@ fail() {
     exit 2
 }
 
-# For help nothing is built or installed.
+# The help needs no build and no installation.
 case ${1:-} in -h | --help) exec scripts/instructions.py --help ;; esac
 
 . scripts/needs.sh

@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
-"""Changes one line of the server at a time and looks whether a test fails.
+"""Changes one line of the server at a time and checks whether a test fails.
 
     scripts/mutants.py                 every change of scripts/mutants.txt
-    scripts/mutants.py outbox          those of the files whose path contains "outbox"
-    scripts/mutants.py outbox:14       the one that begins in line 14 of the list
-    scripts/mutants.py --check         only whether the list still fits the sources
-    SIM_SEEDS=1000 scripts/mutants.py  with this number of seeds of the simulation for each change, 0 for none
+    scripts/mutants.py outbox          the changes of files whose path contains "outbox"
+    scripts/mutants.py outbox:14       the change that begins in line 14 of the list
+    scripts/mutants.py --check         only checks whether the list still fits the sources
+    SIM_SEEDS=1000 scripts/mutants.py  plays the simulation with 1000 seeds for each change; 0 plays none
 
-It works on a copy of the sources in target/mutants, which is built there: some minutes the first time. A change that
-no test notices survives. Each survivor needs a test that kills it, or a reason in the list why no test can notice it.
-The exit status is 1 if a change survives without such a reason, or if one that has a reason is noticed after all. Those
-that the list marks as open are known to survive, and wait for a test.
+The script works on a copy of the sources in target/mutants. It builds all changes inside functions at once: each
+function gets a body for each of its changes, and the variable MUTANT chooses the one that runs. The other changes are
+built one by one. A change that no test notices survives. Each survivor needs a test that kills it, or a reason in the
+list why no test can notice it. The exit status is 1 if a change survives without such a reason, or if one with a reason
+is noticed after all. Changes that the list marks as open are known to survive, and need a test.
 """
 
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -24,30 +26,62 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIST = ROOT / "scripts" / "mutants.txt"
 COPY = ROOT / "target" / "mutants"
-# A change may make a loop endless, which a test that runs for this long shows, in seconds.
+# A change may make a loop endless. A test that runs for this many seconds counts as failed.
 LONGEST_TEST = 240
-# Seeds of the simulation that each change has to get past, after the unit tests.
+# The number of seeds for which the simulation runs on each change, after the unit tests.
 SEEDS = os.environ.get("SIM_SEEDS", "200")
+TESTS = "#[cfg(test)]\nmod tests"
+FUNCTION = re.compile(r"^( *)((?:pub(?:\([a-z: ]+\))? )?(?:const |unsafe )*)fn ")
+CHOICE = """
+/// Which of the changes runs.
+pub(crate) fn mutant() -> usize {
+    static CHOSEN: std::sync::LazyLock<usize> =
+        std::sync::LazyLock::new(|| std::env::var("MUTANT").map_or(0, |line| line.parse().unwrap()));
+    *CHOSEN
+}
+"""
+
+
+def indentation(line):
+    return len(line) - len(line.lstrip()) if line.strip() else -1
 
 
 class Mutant:
-    """One change: lines of a file, and what replaces them."""
+    """One change: lines of a file, and the lines that replace them."""
 
     def __init__(self, file, tests, line):
         self.file, self.tests, self.line = file, tests, line
         self.old, self.new, self.equivalent, self.open = [], [], "", ""
 
     def apply(self, text):
-        """The file's text with the change, or None unless the old lines stand in it exactly once before its tests."""
-        code, mark, tests = text.partition("#[cfg(test)]\nmod tests")
+        """The file's text with the change; None unless the old lines occur exactly once before the file's tests."""
+        code, mark, tests = text.partition(TESTS)
         lines = code.split("\n")
+        at = self.place(lines)
+        if at is None:
+            return None
+        lines[at:at + len(self.old)] = self.new
+        return "\n".join(lines) + mark + tests
+
+    def place(self, lines):
+        """The index of the old lines; None unless they occur exactly once."""
         stripped = [line.strip() for line in lines]
         count = len(self.old)
         places = [at for at in range(len(lines) - count + 1) if stripped[at:at + count] == self.old]
-        if len(places) != 1:
-            return None
-        lines[places[0]:places[0] + count] = self.new
-        return "\n".join(lines) + mark + tests
+        return places[0] if len(places) == 1 else None
+
+    def body(self, lines):
+        """The first and the last line of the body of the function around the old lines; None if there is no function."""
+        at = self.place(lines)
+        for begin in range(at - 1, -1, -1):
+            header = FUNCTION.match(lines[begin])
+            if header and len(header[1]) < indentation(lines[at]):
+                same = [line for line in range(begin, len(lines)) if indentation(lines[line]) == len(header[1])]
+                opens = next(line for line in same if lines[line].endswith("{"))
+                ends = next(line for line in same if line > opens)
+                inside = opens < at and at + len(self.old) <= ends and lines[ends].strip() == "}"
+                return (opens + 1, ends) if inside and "const" not in header[2] else None
+        return None
 
     def __str__(self):
         return f"{self.file}: - {' '.join(self.old)} + {' '.join(self.new)}"
@@ -85,11 +119,12 @@ def read_list():
 
 
 def make_copy():
-    """Copies the sources that Git knows, with their times, so that Cargo rebuilds only what has changed."""
+    """Copies the sources that Git knows, unless the copy is equal. Cargo builds a copied file again. An interrupted run
+    may have left a change in the copy."""
     COPY.mkdir(parents=True, exist_ok=True)
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     names = set(filter(None, map(os.fsdecode, files.split(b"\0"))))
-    # A file that was renamed since the last copy would still be built.
+    # Remove files that are gone: one that was renamed since the last copy would still be built.
     for folder, folders, files in os.walk(COPY):
         if pathlib.Path(folder) == COPY and "target" in folders:
             folders.remove("target")
@@ -102,26 +137,27 @@ def make_copy():
             target.unlink(missing_ok=True)
         elif not target.is_file() or source.read_bytes() != target.read_bytes():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(source, target)
+            shutil.copyfile(source, target)
+            shutil.copymode(source, target)
 
 
 def build():
-    """The path of the unit tests' program, or None if the sources do not compile."""
+    """The path of the unit tests' program, or None, and the compiler's errors as pairs of a file and a line."""
     command = ["cargo", "test", "-q", "--lib", "--no-run", "--message-format=json"]
     environment = os.environ | {"CARGO_TARGET_DIR": str(COPY / "target")}
     run = subprocess.run(command, cwd=COPY, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                          text=True)
-    if run.returncode != 0:
-        return None
-    for line in run.stdout.splitlines():
-        artifact = json.loads(line)
-        if artifact.get("executable") and artifact["target"]["name"] == "raybox":
-            return artifact["executable"]
-    return None
+    program, errors = None, set()
+    for message in map(json.loads, run.stdout.splitlines()):
+        if message.get("executable") and message["target"]["name"] == "raybox":
+            program = message["executable"]
+        elif message["reason"] == "compiler-message" and message["message"]["level"] == "error":
+            errors.update((span["file_name"], span["line_start"]) for span in message["message"]["spans"])
+    return program if run.returncode == 0 else None, errors
 
 
-def passes(program, filters, seeds):
-    environment = os.environ | {"SIM_SEEDS": seeds, "RUST_BACKTRACE": "0"}
+def passes(program, filters, seeds, mutant=0):
+    environment = os.environ | {"SIM_SEEDS": seeds, "RUST_BACKTRACE": "0", "MUTANT": str(mutant)}
     try:
         run = subprocess.run([program, *filters], cwd=COPY, env=environment, stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL, timeout=LONGEST_TEST)
@@ -130,19 +166,68 @@ def passes(program, filters, seeds):
     return run.returncode == 0
 
 
-def outcome(mutant):
+def with_choices(text, mutants):
+    """The text of a file in which functions have a further body for each of these changes, and the lines of each change
+    in the new text."""
+    code, mark, tests = text.partition(TESTS)
+    lines = code.split("\n")
+    by_body = {}
+    for mutant in mutants:
+        by_body.setdefault(mutant.body(lines), []).append(mutant)
+    written, places, at = [], [], 0
+    for (begin, end), changes in sorted(by_body.items()):
+        written += lines[at:begin] + ["match crate::mutant() {"]
+        for mutant in changes:
+            place = mutant.place(lines)
+            body = lines[begin:place] + mutant.new + lines[place + len(mutant.old):end]
+            places.append((len(written) + 1, len(written) + len(body) + 2, mutant))
+            written += [f"{mutant.line} => {{", *body, "}"]
+        written += ["_ => {", *lines[begin:end], "}", "}"]
+        at = end
+    return "\n".join(written + lines[at:]) + mark + tests, places
+
+
+def build_together(mutants):
+    """The program with all changes that compile, and the list of these changes. The sources are restored."""
+    originals = {file: (COPY / file).read_text() for file in {mutant.file for mutant in mutants} | {"src/lib.rs"}}
+    together = [mutant for mutant in mutants if mutant.body(originals[mutant.file].partition(TESTS)[0].split("\n"))]
+    try:
+        while together:
+            places = {}
+            for file, text in originals.items():
+                text, places[file] = with_choices(text, [mutant for mutant in together if mutant.file == file])
+                (COPY / file).write_text(text + (CHOICE if file == "src/lib.rs" else ""))
+            program, errors = build()
+            if program:
+                kept = COPY / "target" / "together"
+                shutil.copy2(program, kept)
+                return kept, together
+            wrong = {mutant.line for file, line in errors for begin, end, mutant in places.get(file, [])
+                     if begin <= line <= end}
+            if not wrong:
+                break
+            together = [mutant for mutant in together if mutant.line not in wrong]
+        return None, []
+    finally:
+        for file, text in originals.items():
+            (COPY / file).write_text(text)
+
+
+def judged(program, mutant, choice):
+    if not passes(program, mutant.tests, SEEDS, choice):
+        return "killed by unit tests"
+    if SEEDS != "0" and not passes(program, ["simulation::whatever"], SEEDS, choice):
+        return "killed by the simulation"
+    return "survives"
+
+
+def outcome_alone(mutant):
     path = COPY / mutant.file
     unchanged = path.read_text()
     path.write_text(mutant.apply(unchanged))
     try:
-        program = build()
-        if program is None:
-            return "does not compile"
-        if not passes(program, mutant.tests, SEEDS):
-            return "killed by unit tests"
-        if SEEDS != "0" and not passes(program, ["simulation::whatever"], SEEDS):
-            return "killed by the simulation"
-        return "survives"
+        program, _ = build()
+        return judged(program, mutant, 0) if program else "does not compile"
     finally:
         path.write_text(unchanged)
 
@@ -161,13 +246,15 @@ def main():
     if arguments:
         mutants = [mutant for argument in arguments for mutant in chosen(mutants, argument)]
     make_copy()
-    program = build()
+    program, _ = build()
     if program is None or not passes(program, sorted({test for mutant in mutants for test in mutant.tests}), SEEDS):
         sys.exit("mutants: the tests must pass before anything is changed")
+    program, together = build_together(mutants)
+    print(f"mutants: {len(together)} of {len(mutants)} are built together", flush=True)
     wrong = 0
     for number, mutant in enumerate(mutants, 1):
         began = time.monotonic()
-        result = outcome(mutant)
+        result = judged(program, mutant, mutant.line) if mutant in together else outcome_alone(mutant)
         is_right = result.startswith("killed") != bool(mutant.equivalent) or (result == "survives" and mutant.open)
         is_right = is_right and result != "does not compile"
         wrong += not is_right

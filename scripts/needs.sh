@@ -1,10 +1,10 @@
-# Installs the packages that a script needs, if the user may (Debian); to be sourced. The script
-# defines `fail`, names what it needs, and then calls install_missing. If the script exits in
-# between, "${policy_remover[@]}" cleans up.
+# Installs the packages that a script needs, if the user may do that (Debian). The script sources
+# this file, defines `fail`, calls `need` for each program, and then install_missing. If it exits in
+# between, it must run "${policy_remover[@]}" to clean up.
 
 missing=()
 
-# need PROGRAM PACKAGE...: notes the packages for installation where PROGRAM is not found.
+# need PROGRAM PACKAGE...: notes the packages for installation if PROGRAM is not found.
 need() {
     local program=$1
     shift
@@ -22,7 +22,7 @@ install_missing() {
     echo "${0##*/}: installing ${missing[*]}"
     "${as_root[@]}" apt-get update -qq || echo "${0##*/}: apt-get update failed, trying with what is known" >&2
     # Debian starts a service as soon as it is installed, unless this file forbids it. The tests
-    # start their own.
+    # start services of their own.
     if [ ! -e "$policy" ]; then
         printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
         "${as_root[@]}" chmod 755 "$policy"

@@ -1,4 +1,4 @@
-//! [`Admission`]: which clients may connect, how often and how fast. The server asks it about
+//! [`Admission`]: the clients that may connect, how often and how fast. The server asks it about
 //! clients; the server, routing, deliveries and the spool take room from it.
 //!
 //! Limits apply to a connection ([`Meter`]), to an address ([`Source`]), or to an account from an
@@ -48,34 +48,37 @@ pub use self::source::Source;
 pub use self::strangers::{StrangerId, Strangers};
 pub use self::turns::Turns;
 use crate::base::clock::Clock;
+use crate::base::trace::Tracer;
 use crate::config::{Config, Networks};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::Id;
 
-/// The limits of one server. Any thread may call it.
+/// The limits of one server. Any thread may call them.
 #[derive(Debug)]
 pub struct Admission {
     rates: Rates,
     seats: Mutex<Seats<Weak<dyn Guest>>>,
     /// The memory of unfinished frames.
     kept: Mutex<FrameMemory>,
-    /// The proxies whose addresses many clients may come from.
+    /// The proxies, from whose addresses many clients may come.
     proxies: Networks,
     login_timeout: Option<Duration>,
     logins: Mutex<LoginFailures>,
     registrations: Mutex<Allowance>,
     /// Places in the queue of the hashers.
     hashing: Mutex<Shares<Source>>,
-    /// One for each limit, so that a flood against one does not hide another.
+    /// The complaints of each limit, so that a flood against one does not hide another.
     complaints: Mutex<[Complaints; Hit::COUNT]>,
     audit: AuditTrail,
     metrics: Arc<Metrics>,
+    tracer: Arc<Tracer>,
     clock: Clock,
 }
 
 /// A connection that may have to leave.
 pub trait Guest: fmt::Debug + Send + Sync {
-    /// Others need its descriptor: it is to leave, unless it has logged in meanwhile.
+    /// Asks the connection to leave because others need its descriptor, unless it has logged in
+    /// meanwhile.
     fn make_room(&self);
 }
 
@@ -94,8 +97,10 @@ pub struct LoginAttempt {
     id: Id,
     source: Source,
     right: Option<bool>,
-    /// The password was compared.
+    /// Whether the password was compared.
     is_checked: bool,
+    /// Whether the audit trail gets a line about a failure.
+    is_noted: bool,
 }
 
 /// An account that is being created. If dropped without an outcome, it is not counted: the failure
@@ -123,8 +128,20 @@ impl Admission {
             complaints: Mutex::default(),
             audit: AuditTrail::default(),
             metrics,
+            tracer: Arc::default(),
             clock,
         }
+    }
+
+    /// The same limits, which also note what happens to users in `tracer`.
+    #[must_use]
+    pub fn traced_by(self, tracer: Arc<Tracer>) -> Admission {
+        Admission { tracer, ..self }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.clock.now()
     }
 
     /// The rates at which each connection may send.
@@ -134,6 +151,9 @@ impl Admission {
 
     /// Notes in the audit trail what a client at this address has done.
     pub fn note(&self, event: AuditEvent<'_>, from: Source, now: Instant) {
+        if let Some((user, incident)) = event.incident() {
+            self.tracer.happened(user, incident);
+        }
         self.audit.note(event, from, now);
     }
 
@@ -152,7 +172,14 @@ impl Admission {
     /// wrong even if it is never checked.
     pub fn attempt(self: &Arc<Admission>, id: Id, source: Source, differs: bool, now: Instant) -> LoginAttempt {
         self.logins.lock().begin(id, source, now);
-        LoginAttempt { admission: self.clone(), id, source, right: differs.then_some(false), is_checked: false }
+        LoginAttempt {
+            admission: self.clone(),
+            id,
+            source,
+            right: differs.then_some(false),
+            is_checked: false,
+            is_noted: true,
+        }
     }
 
     /// Notes that a password was right, without the need of a check.
@@ -234,6 +261,13 @@ impl Drop for HasherSlot {
 }
 
 impl LoginAttempt {
+    /// The same attempt, whose failure the caller notes in the audit trail.
+    #[must_use]
+    pub fn noted_by_caller(mut self) -> LoginAttempt {
+        self.is_noted = false;
+        self
+    }
+
     /// Ends the check. `right`: whether the password was right.
     pub fn end(mut self, right: bool) {
         self.right = Some(right);
@@ -243,10 +277,11 @@ impl LoginAttempt {
 
 impl Drop for LoginAttempt {
     fn drop(&mut self) {
-        let LoginAttempt { ref admission, id, source, right, is_checked } = *self;
+        let LoginAttempt { ref admission, id, source, right, is_checked, is_noted } = *self;
         let now = admission.clock.now();
         admission.logins.lock().end(id, source, right, now);
         match (is_checked, right) {
+            _ if !is_noted => {}
             (false, _) => admission.note(AuditEvent::NotChecked(id), source, now),
             (true, Some(false)) => admission.note(AuditEvent::WrongPassword(id), source, now),
             (true, _) => {}
@@ -255,7 +290,7 @@ impl Drop for LoginAttempt {
 }
 
 impl Registration {
-    /// Ends the creation: the account was created, or it was not and that is the client's fault.
+    /// Ends the creation: the account exists, or its failure is the client's fault.
     pub fn end(mut self) {
         self.counts = true;
     }
@@ -285,8 +320,8 @@ fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX).max(1)
 }
 
-/// A stranger may have a quarter of the memory for unfinished frames, and the buffer of a frame may
-/// be twice as long as the frame.
+/// A client that is not logged in may have a quarter of the memory for unfinished frames, and the
+/// buffer of a frame may be twice as long as the frame.
 const FRAMES_KEPT_MIN: usize = 16;
 
 #[cfg(test)]

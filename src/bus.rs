@@ -1,15 +1,15 @@
 //! Reaching other nodes. `main.rs` chooses the bus; routing, operation and the server call it.
 //!
 //! [`Bus`] is the seam between one node and the others. Only the bus knows on which nodes users
-//! are: a node tells it whose messages it wants, and a published message reaches every node that
-//! wants it. The bus is fast and keeps nothing, so the sending node holds a message until the
-//! receiving node confirms it (`routing/outbox.rs`).
+//! are: a node subscribes to the users whose messages it wants, and a published message reaches
+//! every node that is subscribed. The bus is fast and stores nothing, so the sending node holds a
+//! message until the receiving node confirms it (`routing/outbox.rs`).
 //!
 //! The protocol between nodes is in `peer`, independent of the transport. [`redis`] is such a
-//! transport; [`local`] is the bus of a node that is alone. Another transport is another file, with
-//! a `Transport`, its `PeerLine` and, for a thread of its own, a `Connector` (`peer`): it gets
-//! [`Publisher`] and [`Exchange`] from there, and says for itself what it knows for the other
-//! traits. `peer/memory.rs` is the shortest one.
+//! transport; [`local`] is the bus of a node that is alone. A new transport is one more file, with
+//! a `BusTransport`, its `PeerLine` and, for a thread of its own, a `Connector` (`peer`).
+//! [`Publisher`] and [`Exchange`] come from there; the transport implements the other traits
+//! itself. `peer/memory.rs` is the shortest one.
 
 pub mod local;
 pub mod news;
@@ -28,7 +28,7 @@ use crate::base::loads::PoolUse;
 use crate::delivery::{ClientLink, Delivery, Posted};
 use crate::protocol::{GroupId, UserId};
 
-/// All ways to the other nodes of the cluster. A caller takes the trait that it uses. Unless a
+/// All ways to the other nodes of the cluster. A caller takes only the trait that it uses. Unless a
 /// method says that it blocks, any thread may call it.
 pub trait Bus: Exchange + Register + ReferenceNodes + BusHealth {}
 
@@ -52,8 +52,8 @@ pub trait Exchange: Publisher {
     /// If the system cannot start a thread.
     fn start(&self, node: Arc<dyn Node>) -> io::Result<()>;
 
-    /// Makes the other nodes stop sending here. When this returns, everything sent before has
-    /// arrived, if that was possible in time. Blocks.
+    /// Makes the other nodes stop sending here. Returns when everything that they sent before has
+    /// arrived, or when its time is up. Blocks.
     fn hush(&self);
 
     /// Sends the last messages, and drops the node. Blocks until the bus no longer calls it, or
@@ -61,23 +61,29 @@ pub trait Exchange: Publisher {
     /// the process.
     fn stop(&self, by: Instant);
 
-    /// From now on this node wants the messages for `user`. The waiter is posted the outcome
+    /// Subscribes this node to the messages for `user`. The waiter is posted the outcome
     /// [`Placed`](crate::session::Outcome::Placed) when messages arrive here and the user's other
-    /// places know that they are not alone, or when it is known that this is impossible.
+    /// places know that they are not alone, or when that turns out to be impossible.
     fn subscribe(&self, user: UserId, waiter: Option<&Arc<ClientLink>>);
 
-    /// This node no longer wants them. [`Node::on_left`] is called when no more will arrive.
+    /// Unsubscribes this node. [`Node::on_left`] is called when no more messages will arrive.
     fn unsubscribe(&self, user: UserId);
 
-    /// Notifies the sender of an envelope that only this number of its messages has found the user
-    /// here.
+    /// Notifies the sender of an envelope that the user was found here for only this number of its
+    /// messages.
     fn refuse(&self, receipt: Receipt, delivered: usize);
 
     /// Notifies all nodes that the members of a group have changed. Blocks.
     fn group_changed(&self, group: GroupId);
 
-    /// Tells the other nodes what concerns connections of level 2. Blocks.
-    fn tell_devices(&self, news: &[DeviceNews]);
+    /// Tells the other nodes news for connections of level 2. Blocks. Returns whether the bus
+    /// reports that all of it was passed on.
+    fn tell_devices(&self, news: &[DeviceNews]) -> bool;
+
+    /// The name of this node in [`Receipt::node`] and in places; empty if it is alone.
+    fn own_name(&self) -> &str {
+        ""
+    }
 }
 
 /// The register of which user is on which node, as all nodes know it.
@@ -99,7 +105,7 @@ pub trait Register: Send + Sync + 'static {
     /// As for [`Register::claim`].
     fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable>;
 
-    /// Removes all users of this node, and the node, from the register. Blocks.
+    /// Removes this node and all its users from the register. Blocks.
     fn say_goodbye(&self);
 
     /// Returns which of these users other nodes want messages for. Blocks.
@@ -124,14 +130,14 @@ pub trait ReferenceNodes: Send + Sync + 'static {
 
 /// The health of the bus. No method blocks.
 pub trait BusHealth: Send + Sync + 'static {
-    /// One word or two for the log that name this bus.
+    /// A name of one or two words for this bus, for the log.
     fn describe(&self) -> String;
 
     /// Whether messages to other nodes arrive, as far as is known.
     fn is_ready(&self) -> bool;
 
-    /// Time since this node's last probe came back; `None` for a bus without probes, or before the
-    /// first.
+    /// The time since this node's last probe came back; `None` for a bus without probes, or before
+    /// the first.
     fn probe_age(&self) -> Option<Duration>;
 
     /// The use of the connections for commands, if there are any.
@@ -165,7 +171,7 @@ pub trait Node: Send + Sync + 'static {
     /// Takes a message for a user from a node of the reference server.
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str);
 
-    /// These envelopes of this node have been delivered, at this place.
+    /// These envelopes of this node were delivered, at this place.
     fn on_confirmed(&self, place: Option<Place>, sequences: Vec<u64>);
 
     /// A node has delivered this number of messages of the envelope, and did not find the user for
@@ -201,6 +207,11 @@ pub trait Node: Send + Sync + 'static {
 /// may have missed something, it is another place.
 pub type Place = Arc<str>;
 
+/// The node of a place.
+pub fn node_of(place: &str) -> &str {
+    place.rsplit_once('-').map_or(place, |(node, _)| node)
+}
+
 /// Messages for one user on their way to another node.
 #[derive(Debug)]
 pub struct Envelope {
@@ -211,9 +222,10 @@ pub struct Envelope {
     pub place: Option<Place>,
     /// Unique among the envelopes of this node.
     pub sequence: u64,
-    /// A dead connection of the user has returned the messages, see [`Node::on_returned`].
+    /// Whether a dead connection of the user has returned the messages, see [`Node::on_returned`].
     pub is_returned: bool,
-    /// The messages are in their conversation already: where they are stored, they get a mark.
+    /// Whether the messages are in their conversation already: where they are stored, they get a
+    /// mark.
     pub is_recorded: bool,
     /// The messages, in order.
     pub deliveries: Vec<Delivery>,
@@ -222,7 +234,7 @@ pub struct Envelope {
 /// The result of publishing an envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Published {
-    /// No node wants it.
+    /// No node wants the envelope.
     ToNobody,
     /// It was offered to all nodes, and exactly one gets it: a place that confirms it is the user's
     /// only one.

@@ -11,15 +11,20 @@
 
 mod cluster;
 mod cluster_settings;
+mod community;
 mod environment;
 mod error;
 mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod hook;
+mod hook_check;
+mod jwt;
 mod key;
 mod keys;
 mod limits;
 mod networks;
+pub mod servers;
 mod settings;
 mod sites;
 mod spelling;
@@ -34,23 +39,28 @@ use clap::builder::Str;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgMatches};
 
-pub use cluster_settings::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
+pub use cluster_settings::{
+    AdminKey, AdminNodes, DatabaseTls, MysqlSettings, RedisPlace, RedisSettings, Secret, SentinelSettings, SettingsFile,
+};
+pub use community::{FriendsBecome, GroupHistory, GroupJoin};
 use error::USAGE;
 pub use error::{ConfigError, SettingSource};
 use file::{Setting, settings_in};
+pub use hook::{HookAddress, HookKeyFile, HookNetworks, HookUrl, is_public};
+pub use jwt::{JwtAlgorithm, JwtSettings};
 use key::{Key, apply};
 use keys::KEYS;
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
+pub use servers::ServerAddress;
 pub use settings::{
-    AdminAddress, Auth, Config, FriendsBecome, GivenSetting, GroupHistory, GroupJoin, ListenAddress, LogBytes, LogDir,
-    LogFormat, LogLevels, LogSettings, LogTarget, Paced, PasswordCost, PresenceShown, Recorded, TlsFiles, TlsPaths,
-    TlsUse,
+    AdminAddress, Auth, Config, GivenSetting, ListenAddress, LogBytes, LogDir, LogFormat, LogLevels, LogSettings,
+    LogTarget, Paced, PasswordCost, PresenceShown, RecordingScope, TlsFiles, TlsPaths, TlsUse,
 };
-pub use sites::{HostName, Hosts, Origin, Origins};
+pub use sites::{HostName, Hosts, Origins, WebOrigin};
 use spelling::nearest;
 
-/// The action that the command line asks for.
+/// The action that the command line requests.
 #[derive(Debug)]
 pub enum Invocation {
     /// Run a server with these settings.
@@ -82,6 +92,7 @@ impl Config {
         apply_options(&mut config, &matches)?;
         cluster::read(&mut config, working_dir)?;
         check_tls(&config)?;
+        hook_check::read(&mut config, working_dir)?;
         Ok(Invocation::Run(Box::new(config)))
     }
 
@@ -109,6 +120,39 @@ impl Config {
         Ok(config)
     }
 
+    /// The settings that a server started in `working_dir` would have, without those of the database
+    /// and Redis.
+    ///
+    /// # Errors
+    /// As for [`Config::load`].
+    pub fn without_cluster(
+        env: impl IntoIterator<Item = (OsString, OsString)>,
+        working_dir: &Path,
+    ) -> Result<Config, ConfigError> {
+        let mut config = Config::with_defaults(ListenAddress::default().0);
+        apply_file(&mut config, None, working_dir)?;
+        environment::apply_all(&mut config, env)?;
+        Ok(config)
+    }
+
+    /// The keys whose settings differ from those of `other`.
+    pub fn differences(&self, other: &Config) -> Vec<&'static str> {
+        let given = |config: &Config, key: &Key| {
+            let last = config.given.iter().rev().find(|given| given.key == key.name);
+            last.map_or_else(|| key.default.to_owned(), |given| given.value.clone())
+        };
+        // A secret is not shown, and a file's name does not reveal its contents, so these are
+        // compared directly.
+        let differs = |key: &Key| match key.name {
+            "hook_key" if self.hook_secret != other.hook_secret => true,
+            "admin_key" => self.admin_key != other.admin_key,
+            "mysql" if self.mysql != other.mysql => true,
+            "redis" if self.redis != other.redis => true,
+            _ => given(self, key) != given(other, key),
+        };
+        KEYS.iter().filter(|key| differs(key)).map(|key| key.name).collect()
+    }
+
     /// The default settings of a server, with this address.
     pub fn with_defaults(listen: SocketAddr) -> Config {
         let mut config = Config { listen: ListenAddress(listen), ..Config::default() };
@@ -119,7 +163,19 @@ impl Config {
     }
 }
 
-/// Whether the three settings of TLS fit each other.
+impl LogLevels {
+    /// Parses a value of the key `log_level`.
+    pub fn parse(text: &str) -> Option<LogLevels> {
+        values::levels(text)
+    }
+
+    /// The values that are allowed, for an error text.
+    pub fn allowed() -> String {
+        KEYS.iter().find(|key| key.name == "log_level").map_or_else(String::new, Key::allowed)
+    }
+}
+
+/// Checks that the three settings of TLS fit each other.
 fn check_tls(config: &Config) -> Result<(), ConfigError> {
     let (certificates, keys) = (config.tls_certificates.0.len(), config.tls_keys.0.len());
     match (certificates, keys) {
@@ -146,7 +202,7 @@ fn command() -> clap::Command {
         .disable_help_subcommand(true)
         .next_line_help(true)
         .term_width(HELP_WIDTH)
-        // "-1" is then a value, and refused as out of bounds.
+        // "-1" then parses as a value, and is refused as out of bounds.
         .allow_negative_numbers(true)
         .arg(Arg::new("IP").required(true).help("Address to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all"))
         .arg(Arg::new("PORT").required(true).help("Port to listen on, 0 to 65535; 0 lets the system choose"))
@@ -251,6 +307,8 @@ Commands, which explain themselves with --help:
       shows which settings a start would have, and what would prevent it
   server health [ADDRESS]
       asks a running server whether it is ready
+  server admin COMMAND
+      administers a running server: users, groups, connections, log, settings
   server migrate [--dry-run]
       brings the tables of the database in mysql.cnf up to date
   server copy --from raybox.db --to mysql.cnf

@@ -1,9 +1,9 @@
 //! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes for
-//! it. [`Posted`] is what comes back to sessions.
+//! it. [`Posted`] is the event that comes back to a session.
 //!
-//! A node that is not alone offers it to the others first (`outbox.rs`). If none takes it, it goes
-//! into a lane to the store (`backlog.rs`). The folders above (bus, routing, operation, server) use
-//! these types.
+//! A node that is not alone first offers the message to the others (`outbox.rs`). If none takes it,
+//! it goes into a lane to the store (`backlog.rs`). The folders above (bus, routing, operation,
+//! server) use these types.
 
 mod owed;
 mod posted;
@@ -20,9 +20,10 @@ pub use self::posted::{ClientLink, Fan, FanShare, Posted, Provenance, Spread};
 use crate::admission::berths::Berth;
 use crate::admission::{Holder, Payer, Source};
 use crate::base::conversation::ConversationId;
-use crate::base::ending::Ending;
+use crate::base::ending::DeliveryResult;
 use crate::base::ids::FrameId;
-use crate::protocol::{UserId, Waiting};
+use crate::base::trace::{Hop, Step};
+use crate::protocol::{StoredFrame, UserId};
 use crate::session::Settled;
 use crate::store::NewMessage;
 use crate::store::spool::SpoolId;
@@ -35,14 +36,14 @@ pub struct Delivery {
     /// The frame's JSON text, shared by all recipients.
     pub text: Arc<str>,
     /// The connection that waits for the delivery's fate.
-    pub origin: Origin,
+    pub origin: DeliveryOrigin,
     /// Whether a node refused it because the recipient was not there.
     pub(crate) was_refused: bool,
 }
 
 /// The owner of a delivery, who is notified of its fate.
 #[derive(Debug)]
-pub enum Origin {
+pub enum DeliveryOrigin {
     /// The sender of a frame for one recipient, and the frame's room in the lanes.
     Sender(Owed, Berth),
     /// The sender of a frame for many.
@@ -53,22 +54,22 @@ pub enum Origin {
     /// The sender of a message that is in a conversation already. The answer waits until the last
     /// delivery is settled.
     Recorded(Arc<Acknowledgement>),
-    /// No sender any more: it is in the spool, and stays there until the database has it.
-    /// The conversation that it is in already stays with it.
+    /// No sender any more: the message is in the spool, and stays there until it is in the
+    /// database. The conversation is the one that contains it already.
     Spooled(SpoolId, Option<ConversationId>),
 }
 
-/// How a message that a connection has returned stands to others for its user.
+/// The order between a message that a connection has returned and others for its user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Comeback {
-    /// Everything on its way to other nodes was sent before the user came here. It is stored behind
-    /// that.
+    /// Everything on its way to other nodes was sent before the user came here, so the message is
+    /// stored after it.
     InOrder,
-    /// The same, and the user has since logged in at another node, which may deliver it if it has
-    /// nothing newer. Otherwise it is stored.
+    /// As for `InOrder`, but the user has since logged in at another node. That node may deliver
+    /// the message if it has delivered nothing newer. Otherwise it is stored.
     Elsewhere,
-    /// The user had left that connection before, so others may have sent newer messages since. It
-    /// is stored at once.
+    /// The user had left that connection earlier, so others may have sent newer messages since. The
+    /// message is stored at once.
     Late,
 }
 
@@ -87,7 +88,7 @@ pub enum LaneItem {
 /// Work on a user's stored messages. Its argument says whether all of them are in the store.
 pub type Work = Box<dyn FnOnce(MailboxState) + Send>;
 
-/// Where a user's stored messages are.
+/// Whether all of a user's stored messages are in the store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MailboxState {
     /// All of them are in the store.
@@ -97,7 +98,7 @@ pub enum MailboxState {
 }
 
 impl LaneItem {
-    /// The user who determines its lane.
+    /// The user whose lane it goes into.
     pub fn user(&self) -> UserId {
         match self {
             LaneItem::Delivery(delivery) => delivery.to,
@@ -105,7 +106,7 @@ impl LaneItem {
         }
     }
 
-    /// Where it stands in its lane: the payers of messages take turns. A message without a
+    /// The item's position in its lane: the payers of messages take turns. A message without a
     /// sender keeps its place: after all items queued before it, before all later ones. Work on a
     /// mailbox finds all messages that were queued before it.
     pub fn standing(&self) -> Standing {
@@ -127,24 +128,24 @@ pub fn messages(deliveries: &[Delivery]) -> Vec<NewMessage> {
 
 impl Delivery {
     /// A message that no node has refused.
-    pub fn new(to: UserId, text: Arc<str>, origin: Origin) -> Delivery {
+    pub fn new(to: UserId, text: Arc<str>, origin: DeliveryOrigin) -> Delivery {
         Delivery { to, text, origin, was_refused: false }
     }
 
     /// The forwarded frame, for the log; the deliveries of a frame for a group share its id.
     pub fn frame(&self) -> FrameId {
         match &self.origin {
-            Origin::Sender(owed, _) => owed.frame(),
-            Origin::Group(share) => share.frame(),
-            Origin::Returned(id, _) => *id,
-            Origin::Recorded(_) | Origin::Spooled(..) => FrameId::UNNAMED,
+            DeliveryOrigin::Sender(owed, _) => owed.frame(),
+            DeliveryOrigin::Group(share) => share.frame(),
+            DeliveryOrigin::Returned(id, _) => *id,
+            DeliveryOrigin::Recorded(_) | DeliveryOrigin::Spooled(..) => FrameId::UNNAMED,
         }
     }
 
     /// The owner of its share in the lanes; `None` if it has no sender any more.
     pub fn holder(&self) -> Option<Holder> {
         match &self.origin {
-            Origin::Group(share) => Some(share.holder()),
+            DeliveryOrigin::Group(share) => Some(share.holder()),
             _ => self.payer_of_mailbox(),
         }
     }
@@ -152,22 +153,24 @@ impl Delivery {
     /// The owner of its share in the recipient's mailbox, if any: its sender or its group.
     pub fn payer_of_mailbox(&self) -> Option<Holder> {
         match &self.origin {
-            Origin::Sender(_, berth) => Some(berth.holder()),
-            Origin::Group(share) => Some(Holder { payer: Payer::Group(share.group()), source: Source::of(ALL_GROUPS) }),
-            Origin::Recorded(acknowledgement) => Some(acknowledgement.holder()),
-            Origin::Returned(..) | Origin::Spooled(..) => None,
+            DeliveryOrigin::Sender(_, berth) => Some(berth.holder()),
+            DeliveryOrigin::Group(share) => {
+                Some(Holder { payer: Payer::Group(share.group()), source: Source::of(ALL_GROUPS) })
+            }
+            DeliveryOrigin::Recorded(acknowledgement) => Some(acknowledgement.holder()),
+            DeliveryOrigin::Returned(..) | DeliveryOrigin::Spooled(..) => None,
         }
     }
 
     /// Whether it was sent to a group.
     pub fn is_of_group(&self) -> bool {
-        matches!(self.origin, Origin::Group(_))
+        matches!(self.origin, DeliveryOrigin::Group(_))
     }
 
     /// Whether a dead connection has returned it, so that the user's connection to another node may
     /// get it.
     pub fn follows_its_user(&self) -> bool {
-        matches!(self.origin, Origin::Returned(_, Comeback::Elsewhere))
+        matches!(self.origin, DeliveryOrigin::Returned(_, Comeback::Elsewhere))
     }
 
     /// The message as the store takes it.
@@ -175,34 +178,50 @@ impl Delivery {
         NewMessage { to: self.to, text: self.text.clone(), recorded: self.recorded() }
     }
 
+    /// The step of this message at this hop.
+    pub fn step(&self, hop: Hop) -> Step {
+        let (conv, seq) = match &self.origin {
+            DeliveryOrigin::Recorded(acknowledgement) => (acknowledgement.conv(), acknowledgement.seq()),
+            _ => (self.recorded(), 0),
+        };
+        let from = match self.holder() {
+            Some(Holder { payer: Payer::Account(user), .. }) => user.0,
+            _ => 0,
+        };
+        let conv = conv.map_or(0, ConversationId::column);
+        Step { frame: self.frame().into(), conv, seq, from, to: self.to.0, ..Step::of(hop) }
+    }
+
     /// Whether it is in its conversation already.
     pub fn is_recorded(&self) -> bool {
         match &self.origin {
-            Origin::Recorded(acknowledgement) => acknowledgement.conv().is_some(),
-            Origin::Returned(id, _) => *id == FrameId::RECORDED,
-            Origin::Spooled(_, recorded) => recorded.is_some(),
-            Origin::Sender(..) | Origin::Group(_) => false,
+            DeliveryOrigin::Recorded(acknowledgement) => acknowledgement.conv().is_some(),
+            DeliveryOrigin::Returned(id, _) => *id == FrameId::RECORDED,
+            DeliveryOrigin::Spooled(_, recorded) => recorded.is_some(),
+            DeliveryOrigin::Sender(..) | DeliveryOrigin::Group(_) => false,
         }
     }
 
-    /// The conversation that it is in already.
+    /// The conversation that contains it already.
     fn recorded(&self) -> Option<ConversationId> {
         match &self.origin {
-            Origin::Recorded(acknowledgement) => acknowledgement.conv(),
-            Origin::Returned(FrameId::RECORDED, _) => Waiting::read(&self.text).map(|frame| frame.conv(self.to)),
-            Origin::Sender(..) | Origin::Group(_) | Origin::Returned(..) => None,
-            Origin::Spooled(_, recorded) => *recorded,
+            DeliveryOrigin::Recorded(acknowledgement) => acknowledgement.conv(),
+            DeliveryOrigin::Returned(FrameId::RECORDED, _) => {
+                StoredFrame::read(&self.text).map(|frame| frame.conv(self.to))
+            }
+            DeliveryOrigin::Sender(..) | DeliveryOrigin::Group(_) | DeliveryOrigin::Returned(..) => None,
+            DeliveryOrigin::Spooled(_, recorded) => *recorded,
         }
     }
 }
 
 /// Notifies the senders of these messages, which all end alike. See [`settle`].
-pub fn settle_all(deliveries: Vec<Delivery>, ending: Ending) {
+pub fn settle_all(deliveries: Vec<Delivery>, ending: DeliveryResult) {
     settle(deliveries.into_iter().map(|delivery| (delivery, ending)));
 }
 
 /// Notifies the senders of the fate of their frames: one event per sender, one wake-up per loop.
-pub fn settle(deliveries: impl Iterator<Item = (Delivery, Ending)>) {
+pub fn settle(deliveries: impl Iterator<Item = (Delivery, DeliveryResult)>) {
     // Senders are notified in the order of their first delivery, so the result does not depend on
     // the links' addresses in memory.
     let mut totals: Vec<(Arc<ClientLink>, Settled, Option<Berth>)> = Vec::new();
@@ -210,17 +229,23 @@ pub fn settle(deliveries: impl Iterator<Item = (Delivery, Ending)>) {
     for (delivery, ending) in deliveries {
         let id = delivery.frame();
         let (sender, settled, berth) = match delivery.origin {
-            Origin::Sender(owed, berth) => {
+            DeliveryOrigin::Sender(owed, berth) => {
                 let Some((sender, settled)) = owed.settle(ending) else { continue };
                 (sender, settled, Some(berth))
             }
-            Origin::Group(share) => match share.settle(ending) {
+            DeliveryOrigin::Group(share) => match share.settle(ending) {
                 Some((sender, settled)) => (sender, settled, None),
                 None => continue,
             },
             // Its conversation has it. Dropped, it may be the last that the sender waits for.
-            Origin::Recorded(_) | Origin::Spooled(..) => continue,
-            Origin::Returned(..) => {
+            DeliveryOrigin::Recorded(acknowledgement) => {
+                if ending.is_err() {
+                    acknowledgement.fail();
+                }
+                continue;
+            }
+            DeliveryOrigin::Spooled(..) => continue,
+            DeliveryOrigin::Returned(..) => {
                 if ending.is_err() {
                     log::error!("a message for user {} ({id}) cannot be stored and is lost", delivery.to);
                 }

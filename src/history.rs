@@ -1,13 +1,14 @@
-//! What a connection of level 2 is shown of its user's conversations, without I/O.
+//! Decides, without I/O, which messages a connection of level 2 is shown of its user's
+//! conversations.
 //!
-//! - [`pump`] is one connection's state machine: which messages have been written, which exist, and
-//!   what is to be read or written next.
-//! - [`cursor`] decides what a client that comes back is missing.
+//! - [`pump`] is one connection's state machine: the messages that were written, those that exist,
+//!   and the next reads and writes.
+//! - [`cursor`] finds the messages that a returning client is missing.
 //! - [`sends`] are the sends of a connection that are not acknowledged yet, and the order of their
 //!   acknowledgements.
-//! - `syncs` are the synchronisations of a connection: what it is missing, run by run.
-//! - [`answers`] keeps answers in the order of their questions.
-//! - `places` is the table of a pump: how far each conversation has been written.
+//! - `syncs` are the synchronisations of a connection: its missing messages, run by run.
+//! - [`answers`] keeps answers in the order of their requests.
+//! - `places` is the table of a pump: the last message written in each conversation.
 //!
 //! Nothing here knows sockets, threads or the store. The caller feeds events, carries out commands,
 //! and reports what became of them.

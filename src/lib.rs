@@ -24,16 +24,15 @@
 //!   [`bus::redis`] is its transport, replaced by simulated wires in tests.
 //! - [`delivery`] is one message on its way, and the progress of one for a large group.
 //! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
-//! - [`history`] is what a connection of level 2 is shown of its user's conversations, without I/O:
-//!   [`history::pump`] knows what has been written and what is to be read. [`devices`] are its
-//!   tokens.
-//! - [`store`] speaks SQL. [`store::spool`] is where messages wait while the database is
-//!   unavailable.
-//! - [`admission`] has the limits: which clients may connect, how often and how fast, and how much
-//!   room each has.
+//! - [`history`] decides, without I/O, which messages a connection of level 2 is shown:
+//!   [`history::pump`] knows what was written and what is to be read. [`devices`] are the
+//!   connections of level 2.
+//! - [`store`] speaks SQL. Messages wait in [`store::spool`] while the database is unavailable.
+//! - [`hooks`] posts messages that no device has received to a web server.
+//! - [`admission`] has the limits on clients: on connections, on rates, and on the room of each.
 //! - [`metrics`] are the counters of all of these.
 //! - [`protocol`] reads and writes the JSON of clients; `net` and the bus over Redis poll with mio.
-//! - [`web`] is what the port says in HTTP.
+//! - [`web`] is HTTP on the client port.
 //! - [`config`] is read once.
 //! - [`base`] may be used by all of them.
 //!
@@ -70,6 +69,7 @@ pub mod devices;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod history;
+pub mod hooks;
 pub mod metrics;
 pub mod operation;
 pub mod protocol;

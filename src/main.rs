@@ -8,17 +8,17 @@
 
 use std::env;
 use std::error::Error;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, Write};
+use std::iter;
 use std::net::SocketAddr;
 use std::panic;
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use log::{Level, error, info, log_enabled, warn};
 use raybox::base::memory::AddressSpace;
@@ -27,12 +27,19 @@ use raybox::bus::local::LocalBus;
 use raybox::bus::redis::RedisBus;
 use raybox::config::{Auth, Config, Invocation, LogTarget};
 use raybox::operation::admin::Admin;
-use raybox::operation::certificates::CertificateFiles;
-use raybox::operation::commands::{CommandError, backup, check, compact, copy, health, migrate};
+use raybox::operation::admin::api::Administrator;
+use raybox::operation::admin::guard::AccessGuard;
+use raybox::operation::commands::{
+    CommandError, admin as admin_command, backup, check, compact, copy, health, migrate,
+};
 use raybox::operation::health::{Checks, Health};
-use raybox::operation::logging::{self, LogControl, LogGuard};
+use raybox::operation::logging::{self, LogGuard};
+use raybox::operation::reload::{Reloadable, Reloader};
 use raybox::operation::resources::{self, Descriptors};
 use raybox::operation::signals;
+use raybox::operation::status::Board;
+use raybox::operation::supervisor::Supervisor;
+use raybox::server::offline::OfflineAdministration;
 use raybox::server::{Server, Stopped};
 use raybox::store::Store;
 use raybox::store::mysql::{MysqlStore, open_later};
@@ -43,6 +50,8 @@ use raybox::web;
 fn main() -> ExitCode {
     match env::args_os().nth(1).as_deref().and_then(OsStr::to_str) {
         Some("health") => return check_health(),
+        Some("trace" | "explain") => return administer(iter::once("server".into()).chain(env::args_os().skip(1))),
+        Some("admin") => return administer(env::args_os().skip(1)),
         Some("check") => return end(check::run(env::args_os(), env::vars_os(), Path::new("."))),
         Some("backup") => return end(backup::back_up(env::args_os().skip(1), env::vars_os(), Path::new("."))),
         Some("restore") => return end(backup::restore(env::args_os().skip(1), env::vars_os(), Path::new("."))),
@@ -99,6 +108,15 @@ fn check_health() -> ExitCode {
     }
 }
 
+/// Runs `server admin` with its arguments.
+fn administer(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let offline = |config: &Config, store| match OfflineAdministration::of(config, store) {
+        Ok(offline) => Ok(Box::new(offline) as Box<dyn Administrator>),
+        Err(error) => Err(error.to_string()),
+    };
+    end(admin_command::run(arguments, env::vars_os(), Path::new("."), offline))
+}
+
 /// The exit code of a command that has reported its work itself.
 fn end(outcome: Result<(), CommandError>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
@@ -109,7 +127,7 @@ fn end(outcome: Result<(), CommandError>) -> ExitCode {
     }
 }
 
-/// Runs a server until a signal stops it; an error is one of the start.
+/// Runs a server until a signal stops it. An error is one of the start.
 fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let descriptors = Descriptors::raise();
     resources::return_large_blocks();
@@ -121,6 +139,10 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let signals = signals::catch()?;
     let log = logging::init(config)?;
     log_panics();
+    let supervisor = Supervisor::of(|name| env::var_os(name)).unwrap_or_else(|error| {
+        warn!("{error}");
+        Supervisor::default()
+    });
     let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store = open_store(config)?;
     let bus: Arc<dyn Bus> = match &config.redis {
@@ -133,22 +155,29 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     server.metrics().name_node(logging::node_name(config));
     let admin_address = admin.as_ref().map(Admin::address);
     let health = Arc::new(server.health());
-    let checks = admin.map(|admin| show(admin, &server, &health, &log, &store, &spool, &bus)).transpose()?;
-    let (of_lost, at_once) = (health.clone(), server.stopper());
-    server.when_lost(move || {
-        of_lost.drain();
-        at_once.stop_after(Duration::ZERO);
-    });
-    let (stopper, delay, limit) = (server.stopper(), config.drain_delay, server.shutdown_limit());
-    let stop = move || {
-        // Load balancers must stop sending clients here before the port closes.
-        health.drain();
-        stopper.stop_after(delay);
-        limit_shutdown(delay, limit.clone());
+    let guard = AccessGuard::new(&config.admin_key, &config.admin_hosts, server.metrics())?;
+    let guard = admin.is_some().then(|| Arc::new(guard));
+    let (certificates, told) = (server.certificates(), supervisor.clone());
+    let (jwt_keys, hook) = (server.jwt_keys(), server.hook());
+    let guarded = guard.clone();
+    let reloadable = Reloadable { log: log.control(), certificates, jwt_keys, guard: guarded, hook, supervisor: told };
+    let reloader = Reloader::start(config.clone(), reloadable, load_again)?;
+    let administration = server.administration(config, health.clone(), log.control(), reloader.clone());
+    let checks = match admin.zip(guard) {
+        Some((admin, guard)) => {
+            let checks = show(&server, &health, &log, &store, &spool, &bus)?;
+            let board = Board::start(server.metrics(), health.clone(), &config.admin_nodes)?;
+            admin.serve(health.clone(), server.metrics(), guard, Arc::new(administration), board)?;
+            Some(checks)
+        }
+        None => None,
     };
-    signals.handle(stop, look_again(config.clone(), log.control(), server.certificates())?)?;
+    let _watchdog = supervisor.watch(health.clone())?;
+    let stop = shut_down(config.drain_delay, &server, health, &supervisor);
+    signals.handle(stop, move || reloader.ask())?;
     announce(config, server.local_addr(), admin_address, &store_line, &bus_line);
     tell_of(descriptors);
+    supervisor.ready(&format!("listening on {}", server.local_addr()));
     let stopped = server.run();
     if let Some(checks) = checks {
         checks.close(Instant::now() + CHECKS_GRACE);
@@ -156,6 +185,31 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     drop((store, spool));
     info!("stopped");
     Ok(stopped)
+}
+
+/// Arranges the shutdown. The server stops when a file of its database is lost, or when the
+/// returned function is called, at a signal.
+fn shut_down(
+    delay: Duration,
+    server: &Server,
+    health: Arc<Health>,
+    supervisor: &Supervisor,
+) -> impl Fn() + Send + 'static {
+    let limit = server.shutdown_limit();
+    let (of_lost, at_once, told, within) = (health.clone(), server.stopper(), supervisor.clone(), limit.clone());
+    server.when_lost(move || {
+        of_lost.drain();
+        told.stopping(within() + EXIT_GRACE);
+        at_once.stop_after(Duration::ZERO);
+    });
+    let (stopper, supervisor) = (server.stopper(), supervisor.clone());
+    move || {
+        // Load balancers must stop sending clients here before the port closes.
+        health.drain();
+        stopper.stop_after(delay);
+        supervisor.stopping(delay + limit() + EXIT_GRACE);
+        limit_shutdown(delay, limit.clone(), supervisor.clone());
+    }
 }
 
 /// A server whose database is unreachable can do little, so an operator who starts one, perhaps
@@ -172,8 +226,8 @@ fn open_store(config: &Config) -> Result<Store, Box<dyn Error>> {
     }
 }
 
-/// While an external store is unreachable, messages wait in the spool. The embedded store has none,
-/// because its file is on the same disk.
+/// The spool, in which messages wait while an external store is unreachable. The embedded store has
+/// none, because its file is on the same disk.
 fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, Box<dyn Error>> {
     let is_wanted = config.spool_bytes_max > 0 || SpoolFile::is_there(&config.data_dir);
     if config.mysql.is_none() || !is_wanted {
@@ -182,9 +236,8 @@ fn open_spool(config: &Config) -> Result<Arc<dyn Spool>, Box<dyn Error>> {
     Ok(Arc::new(SpoolFile::open(&config.data_dir, config.spool_bytes_max)?))
 }
 
-/// Serves the admin port with the metrics and the health of the server.
+/// Has the metrics and the health of the server shown on the admin port.
 fn show(
-    admin: Admin,
     server: &Server,
     health: &Arc<Health>,
     log: &LogGuard,
@@ -205,9 +258,7 @@ fn show(
         let bus = Arc::downgrade(bus);
         metrics.watch_pool("redis", move || bus.upgrade().and_then(|bus| bus.connections()).unwrap_or_default());
     }
-    let checks = Checks::start(health, store.database.clone(), spool.clone(), bus.clone())?;
-    admin.serve(health.clone(), metrics)?;
-    Ok(checks)
+    Ok(Checks::start(health, store.database.clone(), spool.clone(), bus.clone())?)
 }
 
 /// Announces in the log and on stdout that clients may connect, with the main settings.
@@ -226,7 +277,7 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
         Auth::Compat => warn!("auth {auth}: anyone may act as anyone"),
     }
     let admin = admin.map_or_else(String::new, |admin| {
-        info!("admin http://{admin}/metrics, /healthz, /readyz");
+        info!("admin http://{admin}/metrics, /healthz, /readyz, and a page at /");
         if !admin.ip().to_canonical().is_loopback() {
             warn!("key admin: whoever reaches {admin} can read the numbers of this server; keep others out by a firewall, or use admin={}", admin.port());
         }
@@ -241,7 +292,7 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
     ));
 }
 
-/// Where the log goes.
+/// The destination of the log, as text.
 fn log_place(config: &Config) -> String {
     let dir = config.log_dir();
     match config.log.to {
@@ -264,10 +315,12 @@ fn tell_of(descriptors: Descriptors) {
 
 /// Exits the process if the shutdown takes longer than its limit, whatever delays it: a driver, a
 /// name server, a disk. `limit` is called when no more clients are accepted.
-fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'static) {
+fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'static, supervisor: Supervisor) {
     let wait = move || {
         thread::sleep(delay);
         let limit = limit();
+        // More clients may have come in the meantime, and each takes its time to close.
+        supervisor.stopping(limit + EXIT_GRACE);
         thread::sleep(limit);
         error!("shutdown has not finished within {limit:?}; the process exits now");
         log::logger().flush();
@@ -279,54 +332,12 @@ fn limit_shutdown(delay: Duration, limit: impl FnOnce() -> Duration + Send + 'st
     }
 }
 
-/// The work after a SIGHUP: the log file is reopened, and a thread named `settings` reads the
-/// settings and the certificates again. Their disk may not respond, and later signals must be
-/// handled all the same. The thread looks at the certificates by itself, too.
-fn look_again(
-    before: Config,
-    log: LogControl,
-    certificates: Option<Arc<CertificateFiles>>,
-) -> io::Result<impl Fn() + Send + 'static> {
-    let (ask, asked) = mpsc::sync_channel(1);
-    let control = log.clone();
-    let read = move || {
-        loop {
-            match asked.recv_timeout(CERTIFICATES_EVERY) {
-                Ok(()) => read_again(&before, &control),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
-            }
-            if let Some(certificates) = &certificates {
-                certificates.look_again(SystemTime::now());
-            }
-        }
-    };
-    thread::Builder::new().name("settings".to_owned()).spawn(read)?;
-    Ok(move || {
-        log.reopen();
-        // If the channel is full, the settings are read again after this anyway.
-        let _ = ask.try_send(());
-    })
-}
-
-/// Reads the settings again. Names changed settings that take effect only at the next start; on an
-/// error nothing changes.
-fn read_again(before: &Config, log: &LogControl) {
-    let mut now = match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
-        Ok(Invocation::Run(config)) => *config,
-        Ok(Invocation::Print(_)) => return,
-        Err(error) => {
-            error!("the settings are not read again: {error}");
-            return;
-        }
-    };
-    log.set_levels(&now.log.level);
-    now.log.level = before.log.level.clone();
-    (now.notes, now.given) = (before.notes.clone(), before.given.clone());
-    if now == *before {
-        info!("the log file was opened again, and log_level was read again");
-    } else {
-        warn!("log_level was read again; other settings have changed and take effect when the server starts again");
+/// Reads the settings of this process again.
+fn load_again() -> Result<Config, String> {
+    match Config::load(env::args_os(), env::vars_os(), Path::new(".")) {
+        Ok(Invocation::Run(config)) => Ok(*config),
+        Ok(Invocation::Print(_)) => Err("the arguments ask for help".to_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -369,10 +380,11 @@ fn print(text: &str) {
 }
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// How often the certificates are looked at.
-const CERTIFICATES_EVERY: Duration = Duration::from_secs(60);
 /// How long to wait for a last check of the store.
 const CHECKS_GRACE: Duration = Duration::from_secs(1);
+/// The time, beyond the limit of the shutdown, that the service manager is told; after it the
+/// process exits by itself.
+const EXIT_GRACE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -381,6 +393,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Child, Command, Stdio};
+    use std::sync::mpsc;
 
     const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -508,7 +521,7 @@ mod tests {
     #[test]
     fn a_shutdown_that_does_not_come_to_its_end_is_ended() {
         if is_child() {
-            limit_shutdown(Duration::ZERO, || Duration::from_millis(1));
+            limit_shutdown(Duration::ZERO, || Duration::from_millis(1), Supervisor::default());
             thread::park_timeout(PATIENCE);
             return;
         }

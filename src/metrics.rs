@@ -6,15 +6,17 @@
 //! when the metrics are read: parts of the server register closures for that
 //! ([`Metrics::watch_queue`]), which must not block. `docs/metrics.md` explains every number.
 //!
-//! A message costs next to nothing here: a loop counts in plain numbers of its own, and counters
+//! Counting costs a message almost nothing: a loop counts in its own plain numbers, and counters
 //! that all threads use are split by thread. Labels are looked up only when the metrics are read.
 
 mod counters;
 mod events;
 mod families;
+mod figures;
 
 use std::array;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use net::{CloseReason, Handshakes, LoopWatch, TURN_BOUNDS, Tally, Tls, TurnTimes};
@@ -25,9 +27,11 @@ use crate::protocol::{FrameKind, ReplyKind, SendOutcome, WrittenKind};
 use counters::{Batches, Count, Sharded};
 use events::HTTP_STATUSES;
 pub use events::{
-    BatchStage, HistoryRead, Hit, ImportEvent, Login, RecordedEvent, RetentionEvent, SpoolMove, SweepEvent,
+    BatchStage, HistoryRead, Hit, HookEvent, HookRequest, ImportEvent, LoginOutcome, RecordedEvent, RetentionEvent,
+    SpoolMove, SweepEvent,
 };
 use families::{Families, Sample};
+pub use figures::Figures;
 
 /// The numbers of one server. Any thread may count and read.
 #[derive(Debug)]
@@ -37,8 +41,7 @@ pub struct Metrics {
     counts: Arc<Counts>,
 }
 
-/// The counters of one event loop, in cache lines of their own. Only the loop's thread may write
-/// them.
+/// The counters of one event loop, in separate cache lines. Only the loop's thread may write them.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct LoopTally {
@@ -65,7 +68,7 @@ struct Counts {
     slow_consumers: Count,
     accounts_compared: Count,
     logged_out: Count,
-    logins: [Count; Login::NAMES.len()],
+    logins: [Count; LoginOutcome::NAMES.len()],
     refused: [Count; Hit::COUNT],
     http_answers: [Count; HTTP_STATUSES.len()],
     batches: [Batches; BatchStage::NAMES.len()],
@@ -75,6 +78,11 @@ struct Counts {
     sweeps: [Count; SweepEvent::NAMES.len()],
     imports: [Count; ImportEvent::NAMES.len()],
     retention: [Count; RetentionEvent::NAMES.len()],
+    hooked: [Count; HookEvent::NAMES.len()],
+    hook_requests: [Count; HookRequest::NAMES.len()],
+    /// Gauges: the messages in the queue of the hook, and the age of the oldest one, ms.
+    hook_waiting: AtomicU64,
+    hook_age: AtomicU64,
     /// A gauge.
     unstored: Count,
 }
@@ -92,6 +100,15 @@ impl Metrics {
     /// All current numbers, in Prometheus' text format.
     pub fn render(&self) -> String {
         self.families.render()
+    }
+
+    /// The current numbers of the family with this name.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such family.
+    pub fn figures(&self, family: &str) -> Figures {
+        Figures::new(self.families.samples(family))
     }
 
     /// The counters of the nth event loop.
@@ -179,7 +196,7 @@ impl Metrics {
     }
 
     /// A login was answered.
-    pub fn login(&self, login: Login) {
+    pub fn login(&self, login: LoginOutcome) {
         self.counts.logins[login as usize].add(1);
     }
 
@@ -193,7 +210,7 @@ impl Metrics {
         self.counts.recorded[what as usize].add(n);
     }
 
-    /// Something was read of conversations.
+    /// Conversations were read in this way.
     pub fn history_read(&self, what: HistoryRead) {
         self.counts.history_reads[what as usize].add(1);
     }
@@ -213,8 +230,25 @@ impl Metrics {
         self.counts.retention[what as usize].add(usize::try_from(n).unwrap_or(usize::MAX));
     }
 
-    /// `now` messages that came back from connections are only in memory; at the last call there
-    /// were `before`.
+    /// The fate of `n` messages in the queue of the hook.
+    pub fn hooked(&self, what: HookEvent, n: usize) {
+        self.counts.hooked[what as usize].add(n);
+    }
+
+    /// A request to the hook is done.
+    pub fn hook_request(&self, outcome: HookRequest) {
+        self.counts.hook_requests[outcome as usize].add(1);
+    }
+
+    /// The messages in the queue of the hook, if this node posts them, and the age of the oldest
+    /// one.
+    pub fn hook_queue(&self, waiting: u64, age: Duration) {
+        self.counts.hook_waiting.store(waiting, Relaxed);
+        self.counts.hook_age.store(u64::try_from(age.as_millis()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// Replaces one caller's part of a gauge: `now` messages that came back from connections are
+    /// only in memory, `before` at its last call.
     pub fn unstored(&self, now: usize, before: usize) {
         self.counts.unstored.change(before, now);
     }
@@ -377,8 +411,14 @@ impl Metrics {
         show("raybox_sweeps_total", |counts| named(&SweepEvent::NAMES, &counts.sweeps));
         show("raybox_imported_total", |counts| named(&ImportEvent::NAMES, &counts.imports));
         show("raybox_retention_total", |counts| named(&RetentionEvent::NAMES, &counts.retention));
+        show("raybox_hook_messages_total", |counts| named(&HookEvent::NAMES, &counts.hooked));
+        show("raybox_hook_requests_total", |counts| named(&HookRequest::NAMES, &counts.hook_requests));
+        show("raybox_hook_waiting_messages", |counts| vec![Sample::number(counts.hook_waiting.load(Relaxed))]);
+        show("raybox_hook_oldest_seconds", |counts| {
+            vec![Sample::seconds(Duration::from_millis(counts.hook_age.load(Relaxed)))]
+        });
         show("raybox_logins_total", |counts| {
-            Login::NAMES.iter().zip(&counts.logins).map(|(name, count)| count.sample().of(*name)).collect()
+            LoginOutcome::NAMES.iter().zip(&counts.logins).map(|(name, count)| count.sample().of(*name)).collect()
         });
         show("raybox_refused_total", |counts| {
             Hit::KEYS.iter().zip(&counts.refused).map(|(key, count)| count.sample().of(*key)).collect()
@@ -434,13 +474,16 @@ impl LoopTally {
         self.replies[kind.place()].add(1);
     }
 
-    /// A frame of this server was written to a connection of level 2.
-    pub fn written(&self, frame: &str) {
-        match WrittenKind::of(frame) {
+    /// A frame of this server was written to a connection of level 2. Returns the errno if it
+    /// refuses a send.
+    pub fn written(&self, frame: &str) -> Option<u16> {
+        let kind = WrittenKind::of(frame);
+        match kind {
             WrittenKind::Push => self.pushes.add(1),
             WrittenKind::Answer(outcome) => self.sends[outcome.place()].add(1),
             WrittenKind::Other => {}
         }
+        if let WrittenKind::Answer(outcome) = kind { outcome.refusal() } else { None }
     }
 }
 
@@ -449,7 +492,8 @@ fn named(names: &[&'static str], counts: &[Count]) -> Vec<Sample> {
     names.iter().zip(counts).map(|(name, count)| count.sample().of(*name)).collect()
 }
 
-fn reason_name(reason: CloseReason) -> &'static str {
+/// The word for the reason why a connection has ended.
+pub fn reason_name(reason: CloseReason) -> &'static str {
     match reason {
         CloseReason::Ended => "ended",
         CloseReason::Broken => "broken",
@@ -490,8 +534,8 @@ mod tests {
         assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
     }
 
-    /// What `events_are_shown` counts.
-    const EVENTS: [&str; 32] = [
+    /// The lines that `events_are_shown` expects.
+    const EVENTS: [&str; 36] = [
         r#"raybox_deliveries_total{path="local"} 2"#,
         r#"raybox_deliveries_total{path="bus"} 3"#,
         r#"raybox_deliveries_total{path="stored"} 4"#,
@@ -524,6 +568,10 @@ mod tests {
         r#"raybox_imported_total{what="new"} 13"#,
         r#"raybox_retention_total{what="retired"} 14"#,
         "raybox_level2_devices 15",
+        r#"raybox_hook_messages_total{what="expired"} 16"#,
+        r#"raybox_hook_requests_total{outcome="failed"} 1"#,
+        "raybox_hook_waiting_messages 17",
+        "raybox_hook_oldest_seconds 1.5",
     ];
 
     #[test]
@@ -539,7 +587,7 @@ mod tests {
         metrics.published(8);
         metrics.unconfirmed(9);
         metrics.slow_consumer();
-        metrics.login(Login::Remembered);
+        metrics.login(LoginOutcome::Remembered);
         metrics.refused(Hit::RequestsMax);
         metrics.of_loop(0).frame(FrameKind::of(4));
         metrics.of_loop(0).reply(ReplyKind::of(crate::protocol::NOT_YOU));
@@ -551,6 +599,9 @@ mod tests {
         metrics.imported(ImportEvent::New, 13);
         metrics.retention(RetentionEvent::Retired, 14);
         metrics.watch_devices(|| 15);
+        metrics.hooked(HookEvent::Expired, 16);
+        metrics.hook_request(HookRequest::Failed);
+        metrics.hook_queue(17, Duration::from_millis(1500));
         for size in [1, 5, 16, 5000] {
             metrics.batch(BatchStage::Store, size);
         }
@@ -580,6 +631,9 @@ mod tests {
         let without = Metrics::new(1);
         without.watch_probe(|| None);
         assert!(!without.render().contains("raybox_bus_probe_age_seconds"), "no bus, no probe");
+        assert_eq!(without.figures("raybox_bus_probe_age_seconds"), Figures::default());
+        assert_eq!(metrics.figures("raybox_queue_jobs").total(), 11.0);
+        assert_eq!(metrics.figures("raybox_ready").sum(&["store"]), 1.0);
     }
 
     #[test]

@@ -20,12 +20,12 @@ mod parse;
 mod reply;
 mod waiting;
 
-pub use claims::{Asked, BadRequest, Id, Sender};
+pub use claims::{BadRequest, EchoedId, Id, Sender};
 pub use forward::Forward;
 pub use kinds::{FrameKind, ReplyKind, SendOutcome, WrittenKind};
-use parse::{Member, Members};
+use parse::{Level1Members, MemberValue};
 pub use reply::*;
-pub use waiting::Waiting;
+pub use waiting::StoredFrame;
 
 pub use crate::base::ids::{GroupId, UserId};
 
@@ -40,11 +40,11 @@ pub enum Request<'f> {
     Logout { user: Id },
     /// 4 and 5: forward `text` to `to`. `from` is the sender that the client claims, if any.
     Chat { from: Option<Sender>, to: Id, text: Forward<'f> },
-    /// 100: an old alias of 4, only for clients that are logged in; for others it does not exist.
-    /// `text` has msgType 4.
+    /// 100: an old alias of 4. Only clients that are logged in may use it; for others it does not
+    /// exist. `text` has msgType 4.
     OldChat { from: Id, to: Result<Id, BadRequest>, text: Forward<'f> },
     /// 6: `a` and `b` become friends.
-    AddFriend { a: Id, b: Asked<'f> },
+    AddFriend { a: Id, b: EchoedId<'f> },
     /// 7: remove `friend` from the list of `user`.
     DeleteFriend { user: Id, friend: Id },
     /// 8: the friends and groups of `user`.
@@ -52,7 +52,7 @@ pub enum Request<'f> {
     /// 9: forward `text` to every other member of `group`.
     GroupChat { from: Id, group: Id, text: Forward<'f> },
     /// 10: `user` becomes a member of `group`.
-    JoinGroup { user: Id, group: Asked<'f> },
+    JoinGroup { user: Id, group: EchoedId<'f> },
     /// 11: the groups of `user`.
     GroupsOf { user: Id },
     /// 12: a new group.
@@ -76,11 +76,11 @@ impl<'f> Request<'f> {
     /// `msgType`, or if a member that its type needs is missing or has a wrong type.
     pub fn parse(frame: &'f [u8]) -> Result<(FrameKind, Request<'f>), BadRequest> {
         let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
-        let mut members = Members::default();
+        let mut members = Level1Members::default();
         members.read(text)?;
         let msg_type = members.msg_type.id(text, "msgType")?;
-        let id = |member: &Member<'f>, key| member.id(text, key);
-        let Members { repeated, is_one_line, .. } = members;
+        let id = |member: &MemberValue<'f>, key| member.id(text, key);
+        let Level1Members { repeated, is_one_line, .. } = members;
         let forward = |as_chat| Forward::new(text, repeated, as_chat).on_one_line(is_one_line);
         let request = match msg_type.0 {
             1 => Request::Login {
@@ -112,7 +112,7 @@ impl<'f> Request<'f> {
             14 => Request::FetchMessages { user: id(&members.from, "FROMID")? },
             15 => Request::Search { keyword: members.keyword.text()? },
             100 => match (members.sender(text), &members.to) {
-                (Some(Sender::Claimed(from)), to) if !matches!(to, Member::Missing) => {
+                (Some(Sender::Claimed(from)), to) if !matches!(to, MemberValue::Missing) => {
                     Request::OldChat { from, to: id(to, "TOID"), text: forward(true) }
                 }
                 _ => Request::Fixed(NO_METHOD),

@@ -1,15 +1,18 @@
 //! [`Server`]: a server that listens, from its start to its end. Only `main.rs` calls it.
 //!
-//! - `shell` is the handler of an event loop: it feeds the sessions what happens and carries out
-//!   what they want. `facts` is what sessions may know at once.
-//! - `dispatch` says which thread does a job: `hashing` has the queue of passwords, `fetching` the
-//!   mailboxes. [`jobs`] is what the threads do then, and `answer` how they tell the session.
+//! - `shell` is the handler of an event loop: it feeds events to the sessions and carries out their
+//!   effects. `facts` are the facts that sessions may read at once.
+//! - `dispatch` chooses the thread of a job: `hashing` has the queue of passwords, `fetching` the
+//!   mailboxes. [`jobs`] is the work of the threads, and `answer` returns results to sessions.
 //! - `wiring` puts the parts together, for the simulation too.
-//! - `sweep` finds what the bus has not told, and `retention` deletes old messages.
+//! - [`administration`] carries out administrators' requests on the admin port, [`offline`] on the
+//!   database of a server that does not run.
+//! - `sweep` finds news that the bus has lost, and `retention` deletes old messages.
 //! - [`accounts`] logs out users whose accounts were changed, by the `stamps` that logins note.
 //!   [`foreign`] answers clients that speak another protocol.
 
 pub mod accounts;
+pub mod administration;
 mod answer;
 mod dispatch;
 mod error;
@@ -20,7 +23,9 @@ mod hashing;
 mod http_client;
 mod importing;
 pub mod jobs;
+mod jwt_attempt;
 mod members;
+pub mod offline;
 mod places;
 mod plaintext;
 mod posting;
@@ -28,6 +33,7 @@ mod retention;
 mod shell;
 mod stamps;
 mod sweep;
+mod traced;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -38,6 +44,7 @@ use net::{Acceptor, ListenSettings, LoopGroup, Preface, Stopper};
 use pool::Workers;
 
 use self::accounts::Checker;
+use self::administration::{Administration, AdministrationParts, Announcements, NodeParts, TraceParts};
 pub use self::error::StartError;
 use self::retention::Retirer;
 use self::shell::Shell;
@@ -48,12 +55,15 @@ use crate::base::threads::SystemThreads;
 use crate::bus::{Bus, CONFIRMED_WITHIN};
 use crate::config::{Config, Networks, TlsUse};
 use crate::delivery::Posted;
+use crate::hooks::poster::{HookControl, Poster};
 use crate::metrics::Metrics;
 use crate::operation::certificates::CertificateFiles;
 use crate::operation::health::Health;
+use crate::operation::jwt_key_file::JwtKeyFile;
+use crate::operation::logging::{self, LogControl};
+use crate::operation::reload::Reloader;
 use crate::operation::resources;
 use crate::routing::outbox::ENVELOPE_BYTES_MAX;
-use crate::routing::recorder::Recorder;
 use crate::routing::services::Services;
 use crate::store::Store;
 use crate::store::spool::Spool;
@@ -68,14 +78,17 @@ pub struct Server {
     shared: Arc<ServerParts>,
     checker: Checker,
     sweeper: Sweeper,
-    /// Where old messages are deleted.
+    /// The thread that deletes old messages.
     retirer: Option<Retirer>,
+    /// The thread that posts to the hook.
+    poster: Option<Poster>,
     certificates: Option<Arc<CertificateFiles>>,
+    jwt_keys: Option<Arc<JwtKeyFile>>,
     drain_rate: u32,
     drain_timeout: Duration,
 }
 
-/// How a server has stopped.
+/// The manner in which a server has stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum Stopped {
@@ -103,6 +116,8 @@ impl Server {
             true => None,
             false => Some(Arc::new(CertificateFiles::open(&files).map_err(StartError::Certificates)?)),
         };
+        let jwt_keys = JwtKeyFile::open(&config.jwt).map_err(StartError::JwtKeys)?.map(Arc::new);
+        let jwt = jwt_keys.as_ref().map(|file| file.verifier());
         let listen = ListenSettings { backlog: config.backlog, user_timeout: config.user_timeout };
         let mut acceptor =
             Acceptor::bind(config.listen.0, listen).map_err(|error| StartError::Listen(config.listen.0, error))?;
@@ -112,8 +127,13 @@ impl Server {
         let upgrader = Workers::start_in_background("upgrader", 1, UPGRADES_MAX).map_err(StartError::Resources)?;
         let tls =
             certificates.as_ref().map(|files| PortTls { tls: files.tls(), is_required: config.tls == TlsUse::Require });
-        let equipment =
-            Equipment { tls, descriptors: clients, upgrader: Some(upgrader), envelope_bytes_max: ENVELOPE_BYTES_MAX };
+        let equipment = Equipment {
+            tls,
+            descriptors: clients,
+            upgrader: Some(upgrader),
+            jwt,
+            envelope_bytes_max: ENVELOPE_BYTES_MAX,
+        };
         let services = Services::new(config, store, spool, bus, Clock::default());
         let (shared, _) = ServerParts::assemble(config, services, equipment, &mut SystemThreads)?;
         shared.show();
@@ -128,6 +148,7 @@ impl Server {
         let checker = Checker::start(shared.of_checker(), config.account_check).map_err(StartError::Resources)?;
         let sweeper = Sweeper::start(shared.conversations.clone(), shared.bell()).map_err(StartError::Resources)?;
         let retirer = shared.of_retirer(config).map(Retirer::start).transpose().map_err(StartError::Resources)?;
+        let poster = shared.start_poster(config).map_err(StartError::Resources)?;
         let proxies = config.proxy_protocol.then(|| config.proxy_from.clone());
         let (drain_rate, drain_timeout) = (config.drain_rate, config.drain_timeout);
         Ok(Server {
@@ -139,20 +160,32 @@ impl Server {
             checker,
             sweeper,
             retirer,
+            poster,
             certificates,
+            jwt_keys,
             drain_rate,
             drain_timeout,
         })
     }
 
-    /// The address it listens on, with the port that the system chose if 0 was requested.
+    /// The address on which it listens, with the port that the system chose if 0 was requested.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// The certificates of the port, to be read again, if it speaks TLS.
+    /// The certificates of the client port, to be reloaded, if it uses TLS.
     pub fn certificates(&self) -> Option<Arc<CertificateFiles>> {
         self.certificates.clone()
+    }
+
+    /// The keys of JSON web tokens, to be reloaded, if users may log in with them.
+    pub fn jwt_keys(&self) -> Option<Arc<JwtKeyFile>> {
+        self.jwt_keys.clone()
+    }
+
+    /// The way to change the settings of the hook, if there is one.
+    pub fn hook(&self) -> Option<Arc<HookControl>> {
+        self.poster.as_ref().map(Poster::control)
     }
 
     /// The counters.
@@ -162,7 +195,36 @@ impl Server {
 
     /// The health, without results until [`Checks`](crate::operation::health::Checks) are started.
     pub fn health(&self) -> Health {
-        Health::new(self.loops.watches(), self.shared.recorder.as_ref().map(Recorder::watch))
+        Health::new(self.loops.watches(), self.shared.recorder.as_ref().map(|recorder| recorder.watch()))
+    }
+
+    /// The part of the admin port that carries out administrators' requests.
+    pub fn administration(
+        &self,
+        config: &Config,
+        health: Arc<Health>,
+        log: LogControl,
+        reloader: Reloader,
+    ) -> Administration {
+        Administration::new(AdministrationParts {
+            jobs: Arc::downgrade(&self.shared.jobs),
+            node: Some(NodeParts {
+                router: Arc::downgrade(&self.shared.router),
+                recorder: self.shared.recorder.as_ref().map(Arc::downgrade),
+                loops: self.loops.watches(),
+                name: logging::node_name(config),
+                health,
+                log,
+                reloader,
+                announcements: Announcements::default(),
+                trace: TraceParts {
+                    tracer: self.shared.tracer.clone(),
+                    spool: Arc::downgrade(&self.shared.spool),
+                    nodes: config.admin_nodes.0.clone(),
+                    instance: (0..2).map(|_| format!("{:016x}", getrandom::u64().unwrap_or_default())).collect(),
+                },
+            }),
+        })
     }
 
     /// Has `stop` called if the store's or the spool's file is removed.
@@ -207,7 +269,7 @@ impl Server {
         let by = by.max(Instant::now() + STORE_GRACE);
         let unrecorded = shared.recorder.as_ref().map_or(0, |recorder| recorder.close(by));
         let left = unrecorded + shared.router.close(by) + shared.metrics.unstored_now();
-        // The client that asked has gone.
+        // The client that sent the request has gone.
         if let Some(upgrader) = shared.jobs.logins.upgrader.lock().take() {
             upgrader.close(by);
         }
@@ -215,6 +277,9 @@ impl Server {
         self.sweeper.close(by);
         if let Some(retirer) = self.retirer {
             retirer.close(by);
+        }
+        if let Some(poster) = self.poster {
+            poster.close(by);
         }
         shared.dispatch.close(by);
         let spooled = shared.spool.load();

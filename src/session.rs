@@ -23,6 +23,7 @@ mod facts;
 mod handlers;
 mod input;
 mod job;
+pub mod jwt;
 pub mod password;
 mod phase;
 mod pieces;
@@ -39,6 +40,7 @@ pub use self::facts::SessionFacts;
 pub use self::handlers::{DESCRIPTION_MAX, NAME_MAX, PASSWORD_MAX};
 pub use self::input::{FailedFrame, Input, Settled};
 pub use self::job::{Job, MadeFriends, Outcome, ToldBy};
+use self::password::Forgotten;
 use self::phase::{Awaited, Found, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use self::unsettled::{Failures, Unsettled};
@@ -53,31 +55,35 @@ use crate::store::UserState;
 #[derive(Debug)]
 pub struct Session {
     auth: Auth,
-    /// The users that it has logged in as, the latest last.
+    /// The users that it is logged in as, the latest last.
     users: SmallVec<[UserId; 1]>,
     phase: Phase,
     unsettled: Unsettled,
-    /// The next frame that it forwards.
+    /// The id of the next frame that it forwards.
     next_id: FrameId,
-    /// The account that pays: the one of the earliest login, but it does not change while frames
-    /// are under way, because frames of one payer keep their order.
+    /// The account that pays: the one of the earliest login. It does not change while frames are
+    /// under way, because the frames of one payer keep their order.
     paying: Option<UserId>,
+    /// How often the user of the latest login had been forgotten when the password was checked.
+    forgotten: Forgotten,
     /// The kind of the last frame.
     frame_kind: FrameKind,
-    /// The connection is dead; only input that it sent before is still processed.
+    /// Whether the connection is dead: only input that it sent before is still processed.
     hung_up: bool,
-    /// A reminder will come.
+    /// Whether a reminder will come.
     reminder_set: bool,
-    /// It is logged in at level 2.
+    /// Whether it is logged in at level 2.
     opted_in: bool,
-    /// The user whose stored messages go on in a further frame, after the client's pause.
+    /// The user whose remaining stored messages follow in a further frame, after the client's
+    /// pause.
     more: Option<UserId>,
-    /// The result that the frame at the front of the input has been waiting for.
+    /// The result that the frame at the front of the input has waited for.
     found: Option<Box<Found>>,
 }
 
 impl Session {
-    /// A client that has just connected, and the id of the first frame that it will forward.
+    /// The session of a client that has just connected. `next_id` is the id of the first frame that
+    /// it will forward.
     pub fn new(auth: Auth, next_id: FrameId) -> Session {
         let (users, phase, unsettled) = (SmallVec::new(), Phase::Ready, Unsettled::default());
         let frame_kind = FrameKind::INVALID;
@@ -88,6 +94,7 @@ impl Session {
             unsettled,
             next_id,
             paying: None,
+            forgotten: Forgotten::default(),
             frame_kind,
             hung_up: false,
             reminder_set: false,
@@ -102,8 +109,8 @@ impl Session {
         self.frame_kind
     }
 
-    /// Takes one input. [`Flow::Later`] means that nothing was done about it, and it is to come
-    /// again after the next outcome, settlement or [`Input::Sent`].
+    /// Handles one input. [`Flow::Later`] means that nothing was done: the input must come again
+    /// after the next outcome, settlement or [`Input::Sent`].
     pub fn on<'f>(&mut self, input: Input<'f>, known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Flow {
         let flow = match input {
             Input::Frame(frame) if self.is_sending() && known.pace().is_some() => {
@@ -172,7 +179,7 @@ impl Session {
         self.frame_kind = kind;
     }
 
-    /// Inlined where it is called: chat messages are not to be copied once more.
+    /// Inlined, so that chat messages are not copied once more.
     #[inline(always)]
     fn on_parsed<'f>(
         &mut self,
@@ -228,7 +235,8 @@ impl Session {
         }
     }
 
-    /// A frame that is no request of level 1. It may be a login at level 2, which has other members.
+    /// Handles a frame that is not a request of level 1. It may be a login at level 2, which has
+    /// other members.
     #[inline(never)]
     fn on_unfit<'f>(&mut self, frame: &'f [u8], known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Flow {
         if !self.is_settled() {
@@ -241,7 +249,7 @@ impl Session {
         self.reply(protocol::BAD_REQUEST, effects)
     }
 
-    /// A login that opts in to level 2, or one of 60 to 69; `None` for any other frame.
+    /// Handles a login that opts in to level 2, or one of 60 to 69; `None` for any other frame.
     fn on_level2<'f>(&mut self, frame: &'f [u8], known: &dyn SessionFacts, effects: &mut Effects<'f>) -> Option<Flow> {
         match level2::for_level1(frame)? {
             ForLevel1::OptIn(login) => {
@@ -266,7 +274,7 @@ impl Session {
         };
         match (awaited, outcome) {
             (Awaited::Password(user), Outcome::Password(right)) => {
-                self.password_checked(user, right.is_some(), known, effects);
+                self.password_checked(user, right.map(|right| right.forgotten), known, effects);
             }
             (Awaited::Place(user), Outcome::Placed) => self.placed(user, known, effects),
             (Awaited::Friends { a, b }, Outcome::Friends(made)) => self.friends_made(a, b, made, effects),
@@ -282,15 +290,15 @@ impl Session {
             // The client has not requested these, so it gets no answer.
             (Awaited::MoreMessages(user), Outcome::Messages { .. }) => effects.push(Effect::ReleaseMailbox(user)),
             (Awaited::MoreMessages(user), Outcome::Refused(_)) => self.fetch_more_later(user, effects),
-            // If they could not be deleted, the next fetch returns them again; this client has its
-            // answer.
+            // If the messages could not be deleted, the next fetch returns them again; this client
+            // has its answer.
             (Awaited::Deletion(user, count), Outcome::Deleted) => self.deleted(user, count, known, effects),
             (Awaited::Deletion(user, _), Outcome::Refused(_)) => effects.push(Effect::ReleaseMailbox(user)),
             (Awaited::Reply, Outcome::Reply(reply)) => effects.push(Effect::Reply(reply)),
             (Awaited::Password(_) | Awaited::Friends { .. } | Awaited::Reply, Outcome::Refused(reply)) => {
                 effects.push(Effect::Reply(reply));
             }
-            // The outcome is not printed: it may contain messages.
+            // The outcome is not printed, because it may contain messages.
             (awaited, _) => unreachable!("{awaited:?} has the outcome of something else"),
         }
         Flow::Taken
@@ -304,7 +312,8 @@ impl Session {
         Flow::Taken
     }
 
-    /// The same as [`Input::Settled`], for frames whose fate is known as soon as they are forwarded.
+    /// The same as [`Input::Settled`], for frames whose fate is known as soon as they are
+    /// forwarded.
     pub fn settle(&mut self, settled: &Settled, effects: &mut Effects<'_>) {
         let Some(Failures { failed, full }) = self.unsettled.settle(settled) else { return };
         if failed == 0 && !matches!(self.phase, Phase::Settling { .. }) {
@@ -332,8 +341,8 @@ impl Session {
         Flow::Taken
     }
 
-    /// A client that has closed will hardly read messages that it has not received: they go
-    /// elsewhere.
+    /// Handles the end of the input. A client that has closed will hardly read the messages that it
+    /// has not received, so they go elsewhere.
     fn on_end(&mut self, effects: &mut Effects<'_>) -> Flow {
         if !self.is_settled() {
             return Flow::Later;
@@ -344,7 +353,8 @@ impl Session {
         Flow::Taken
     }
 
-    /// The client is still there: its users stay until its output is written.
+    /// Handles the shutdown. The client is still there, so its users stay until its output is
+    /// written.
     fn on_stop(&mut self) -> Flow {
         if !self.is_settled() {
             return Flow::Later;
@@ -353,8 +363,8 @@ impl Session {
         Flow::Taken
     }
 
-    /// Messages for its users go elsewhere immediately; its rights stay, because input that it sent
-    /// before is still processed.
+    /// Handles a dead connection. Messages for its users go elsewhere immediately. Its rights stay,
+    /// because input that it sent before is still processed.
     fn on_hang_up(&mut self, effects: &mut Effects<'_>) -> Flow {
         self.hung_up = true;
         effects.extend(self.users.iter().map(|user| Effect::Detach(*user)));
@@ -381,7 +391,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// Answers, or returns `Later` if something before is not settled.
+    /// Answers, or returns `Later` if an earlier frame is not settled.
     fn reply(&mut self, reply: impl Into<Cow<'static, str>>, effects: &mut Effects<'_>) -> Flow {
         if !self.is_settled() {
             return Flow::Later;
@@ -454,8 +464,13 @@ impl Session {
         self.users.first().copied()
     }
 
-    /// The payer of everything it uses; `source` is where it comes from. It stays the same while
-    /// frames are under way, though somebody else may log its user out meanwhile.
+    /// How often the user of the latest login had been forgotten when the password was checked.
+    pub fn forgotten(&self) -> Forgotten {
+        self.forgotten
+    }
+
+    /// The payer of everything that the session uses; `source` is its client's address. It does not
+    /// change while frames are under way, even if another connection logs its user out meanwhile.
     pub fn payer(&self, source: Source) -> Payer {
         self.paying.map_or(Payer::Address(source), Payer::Account)
     }
@@ -474,7 +489,7 @@ impl Session {
 }
 
 /// How long a fetch waits for another connection of the same user whose reply makes no progress,
-/// and how often it asks.
+/// and the interval of its checks.
 pub const MAILBOX_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the answer to a login or logout waits for `User.state`. The client gives up after a
 /// second.

@@ -1,14 +1,15 @@
 //! The durable facts: accounts, friends, groups and messages that wait for their recipient.
 //!
-//! [`Store`] is the seam between the chat domain and a database; [`roles`] says what is asked of
-//! it. Its calls block, so only jobs and lanes make them, never a loop. Every change is durable
-//! when its call returns `Ok`.
+//! [`Store`] is the seam between the chat domain and a database; [`roles`] are its interfaces. Its
+//! calls block, so only jobs and lanes make them, never a loop. Every change is durable when its
+//! call returns `Ok`.
 //!
-//! The store keeps what it is given: rights, length limits and password hashing are decided before
-//! it is asked.
+//! The store decides nothing about rights, length limits and password hashing: its callers have
+//! done so before.
 
 pub mod community;
 pub mod history;
+pub mod hooks;
 pub mod maybe;
 #[cfg(test)]
 pub(crate) mod memory;
@@ -70,7 +71,7 @@ pub const SEARCH_PAGE: usize = 10_000;
 /// The bytes that a stored message takes in a mailbox, beside its text.
 pub const ROW_BYTES: usize = 64;
 
-/// The names of two new friends, in the order they were asked for.
+/// The names of two new friends, in the order of the request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FriendNames {
     /// The first user's name.
@@ -87,8 +88,8 @@ pub struct NewMessage {
     pub to: UserId,
     /// UTF-8 JSON text without a raw newline.
     pub text: Arc<str>,
-    /// The conversation that it is in already. Its row gets a mark: this and the last number there,
-    /// which is the message's own or a later one.
+    /// The conversation that contains it already. Its row gets a mark: this conversation and its
+    /// last number, which is the message's own or a later one.
     pub recorded: Option<ConversationId>,
 }
 
@@ -110,7 +111,7 @@ pub enum AppendOutcome {
     TooLong,
 }
 
-/// Why a store call failed. Nothing of a failed call remains in the database.
+/// The reason why a store call failed. Nothing of a failed call remains in the database.
 #[derive(Debug)]
 pub enum StoreError {
     /// The user name is in use; answer the client, do not retry.

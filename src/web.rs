@@ -1,5 +1,5 @@
-//! What the port says in HTTP: the web client's files, the upgrade to a WebSocket, and what a POST
-//! of a message must look like. The reactor finds the requests, and the shell sends the answers.
+//! HTTP on the port for clients: the web client's files, the upgrade to a WebSocket, and the form
+//! of a POST of a message. The reactor finds the requests, and the shell sends the answers.
 //!
 //! - `request` reads a head.
 //! - [`site`] decides about it: a file, an upgrade, a message, or an error.
@@ -7,8 +7,8 @@
 //! - `upgrade` checks the handshake of a WebSocket, [`post`] a message without a connection.
 //! - [`answer`] composes answers.
 //!
-//! Nothing here executes anything: a page of another site can make a browser send any request, but
-//! only a token in a header, or a login inside of a WebSocket, does something.
+//! No request changes anything without a token in a header, or a login inside a WebSocket: a page
+//! of another site can make a browser send any request.
 
 pub mod answer;
 mod files;
@@ -19,12 +19,13 @@ mod request;
 pub mod site;
 mod upgrade;
 
-/// Whether browsers open no page on this port, because it once was another protocol's.
+/// Whether browsers refuse this port, because it belonged to another protocol.
 pub fn is_refused_by_browsers(port: u16) -> bool {
     REFUSED_PORTS.contains(&port)
 }
 
-/// The ports of the Fetch standard's "port blocking" (fetch.spec.whatwg.org) that need no privilege.
+/// The ports of the Fetch standard's "port blocking" (fetch.spec.whatwg.org) that need no
+/// privilege.
 const REFUSED_PORTS: [u16; 19] =
     [1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080];
 

@@ -1,4 +1,4 @@
--- The tables of the reference server, for which no order and no key of offline messages exists.
+-- The tables of the reference server. They have neither an order nor a key for offline messages.
 CREATE TABLE User (
     id INT AUTO_INCREMENT PRIMARY KEY,
     name VARCHAR(50) NOT NULL UNIQUE,

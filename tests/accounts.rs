@@ -1,5 +1,5 @@
-//! If an operator changes or deletes an account in the database, as after a theft, its connected
-//! user is logged out, and the old password is forgotten.
+//! An operator may change or delete an account in the database, as after a theft. The server then
+//! logs out its connected user and forgets the old password.
 
 use serde_json::json;
 use testkit::{
@@ -7,7 +7,7 @@ use testkit::{
     user, wait_until,
 };
 
-/// A server that often compares all accounts with the database, and its database.
+/// A server that often compares all accounts with the database, and the database.
 struct Site {
     server: TestServer,
     database: Option<Database>,
@@ -73,7 +73,7 @@ fn a_changed_or_deleted_account_is_logged_out_and_its_password_forgotten() {
 }
 
 #[test]
-fn a_password_that_is_remembered_lets_nobody_stay_who_comes_back_with_the_old_one() {
+fn a_remembered_old_password_admits_only_until_the_database_is_asked() {
     Site::on_each_store(|site| {
         let (ann, a) = user(&site.server, "ann");
         drop(ann);
@@ -81,7 +81,7 @@ fn a_password_that_is_remembered_lets_nobody_stay_who_comes_back_with_the_old_on
         site.run(&format!("UPDATE User SET password = 'changed' WHERE id = {a}"));
         let mut thief = TestClient::connect(&site.server);
         thief.send(&json!({"msgType": 1, "USERID": a, "password": password("ann")}));
-        // This request is answered before the database is asked.
+        // The server answers this request before it asks the database.
         thief.expect_text(ACK);
         expect_logged_out(&mut thief);
         let mut back = TestClient::connect(&site.server);
@@ -92,7 +92,7 @@ fn a_password_that_is_remembered_lets_nobody_stay_who_comes_back_with_the_old_on
 
 #[test]
 fn the_owner_who_logs_in_with_the_new_password_has_the_old_connections_ended() {
-    // No account is compared because of the clock.
+    // The interval is so long that no comparison happens during the test.
     let server = TestServer::builder().option("account_check", "1h").start();
     let (mut thief, a) = user(&server, "ann");
     server.run_sql(&format!("UPDATE User SET password = 'changed' WHERE id = {a}"));
@@ -165,7 +165,7 @@ fn two_nodes_that_upgrade_the_same_stored_password_log_nobody_out() {
 }
 
 #[test]
-fn while_the_database_is_away_nobody_is_logged_out() {
+fn no_user_is_logged_out_while_the_database_is_unreachable() {
     let mut mariadb = MariaDb::start();
     let site = Site::start(TestServer::builder(), Some(mariadb.create_database()));
     let (mut ann, a) = user(&site.server, "ann");

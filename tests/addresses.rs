@@ -7,8 +7,8 @@ use std::thread;
 use rustix::thread::{UnshareFlags, unshare};
 use testkit::{TestServer, user};
 
-/// Makes IPv6 sockets accept IPv6 only, in a network namespace for this thread, if the kernel
-/// allows that.
+/// Makes the IPv6 sockets of this thread accept IPv6 only. The thread gets a network namespace for
+/// that, if the kernel allows one.
 fn take_ipv6_alone() -> Result<(), String> {
     unshare(UnshareFlags::NEWNET).map_err(|error| format!("no network of its own (needs root): {error}"))?;
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().map_err(|error| error.to_string())?;

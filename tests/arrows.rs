@@ -1,6 +1,7 @@
-//! The folders of `src/` lie one above the other, and a folder uses only those below it. The table
-//! in `docs/architecture.md` has them from the ground floor up; here every path in the code of the
-//! product is held against it. Within a folder, no file uses one that uses it.
+//! The folders of `src/` form layers, and a folder uses only those below it. The table in
+//! `docs/architecture.md` lists them from the bottom up; this test checks every path in the
+//! product's code against it. Within a folder, no two files use each other, not even through
+//! others.
 
 mod source_map;
 
@@ -10,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use self::source_map::{SourceMap, of_sources};
 
-/// Which file uses which.
+/// Pairs of files; the first file of a pair uses the second.
 type Uses = BTreeSet<(String, String)>;
 
 #[test]
-fn arrows_go_down_only() {
+fn uses_only_go_down() {
     let floors = floors();
     let uses = SourceMap::read(&root(), "src/lib.rs").uses();
     let files: BTreeSet<&String> = uses.iter().flat_map(|(from, to)| [from, to]).collect();
@@ -23,7 +24,7 @@ fn arrows_go_down_only() {
     let floor = |file: &str| floors.iter().position(|folder| Some(&**folder) == folder_of(file));
     let mut wrong = Vec::new();
     for (from, to) in &uses {
-        // `lib.rs` is in no folder, and everything is below it.
+        // `lib.rs` is in no folder, and may use everything.
         let Some(above) = floor(from) else { continue };
         match floor(to) {
             Some(below) if below <= above => {}
@@ -34,7 +35,7 @@ fn arrows_go_down_only() {
 }
 
 #[test]
-fn no_file_uses_one_that_uses_it() {
+fn no_two_files_use_each_other() {
     let of_package = |(package, file): (&str, &str)| {
         let uses = SourceMap::read(&root().join(package), file).uses();
         uses.into_iter().map(|(from, to)| (in_package(package, &from), in_package(package, &to))).collect::<Vec<_>>()
@@ -63,7 +64,7 @@ fn a_path_is_understood_however_it_is_written() {
 }
 
 #[test]
-fn tests_may_look_up() {
+fn tests_may_use_folders_above() {
     let source = "
         #[cfg(test)]
         use crate::high::{Server};
@@ -94,7 +95,7 @@ fn tests_may_look_up() {
 }
 
 #[test]
-fn each_ring_is_found_once() {
+fn each_cycle_is_found_once() {
     let uses = |uses: &[(&str, &str)]| -> Uses {
         uses.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect()
     };
@@ -111,7 +112,7 @@ fn in_package(package: &str, file: &str) -> String {
     if package.is_empty() { file.to_owned() } else { format!("{package}/{file}") }
 }
 
-/// The folders, from the ground floor up, as the first column of the table says.
+/// The folders from the bottom up, as the first column of the table lists them.
 fn floors() -> Vec<String> {
     let text = fs::read_to_string(root().join("docs/architecture.md")).expect("read docs/architecture.md");
     let (_, text) = text.split_once("## The folders of `src/`").expect("the folders");
@@ -134,7 +135,7 @@ fn by_user(uses: &Uses) -> BTreeMap<&str, Vec<&str>> {
     used
 }
 
-/// The shortest way from one file to another.
+/// The shortest chain of uses from one file to another.
 fn path<'u>(uses: &BTreeMap<&'u str, Vec<&'u str>>, from: &'u str, to: &str) -> Option<Vec<&'u str>> {
     let (mut reached_from, mut next) = (BTreeMap::new(), VecDeque::from([from]));
     while let Some(file) = next.pop_front() {
@@ -157,7 +158,7 @@ fn path<'u>(uses: &BTreeMap<&'u str, Vec<&'u str>>, from: &'u str, to: &str) -> 
     None
 }
 
-/// A shortest ring for each file that is in one, unless a ring before has that file.
+/// A shortest cycle for each file that is in one, unless an earlier cycle contains the file.
 fn rings(uses: &Uses) -> Vec<Vec<&str>> {
     let used = by_user(uses);
     let mut rings: Vec<Vec<&str>> = Vec::new();
@@ -169,6 +170,6 @@ fn rings(uses: &Uses) -> Vec<Vec<&str>> {
     rings
 }
 
-/// The packages whose files are looked at, and their roots.
+/// The packages that are checked, and their root files.
 const PACKAGES: [(&str, &str); 4] =
     [("", "src/lib.rs"), ("client", "src/lib.rs"), ("net", "src/lib.rs"), ("pool", "src/lib.rs")];

@@ -1,4 +1,4 @@
-//! The web client and its library: types and style, the library in Node, people in real browsers,
+//! The web client and its library: types and style, the library in Node, users in real browsers,
 //! and the same behind nginx while a node dies. The tests themselves are in `tests/browser/`.
 
 use std::env;
@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use testkit::{Cluster, Nginx, Workplace, wait_within};
 
-/// How long all tests of one run of Node may take on a busy machine.
+/// The longest time for one run of Node's tests on a busy machine.
 const NODE_PATIENCE: Duration = Duration::from_secs(600);
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser")
 }
 
-/// Node in the folder of the tests, with this server.
+/// A Node process in the folder of the tests, with the path of the server's program.
 fn node(arguments: &[&str]) -> Command {
     let mut command = Command::new("node");
     // The developer's settings must not reach the servers.
@@ -30,7 +30,7 @@ fn node(arguments: &[&str]) -> Command {
     command
 }
 
-/// The files of a folder of tests. Node's own search differs between its versions.
+/// The test files in a folder. Node's own search differs between its versions.
 fn tests_in(name: &str) -> Vec<String> {
     let entries = fs::read_dir(folder().join(name)).expect("read the folder of the tests");
     let files = entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
@@ -41,7 +41,7 @@ fn tests_in(name: &str) -> Vec<String> {
     tests
 }
 
-/// Starts Node's test runner on these files; what it says is shown.
+/// Starts Node's test runner on these files; its output is shown.
 fn start_tests(files: &[String], settings: &[(&str, &str)]) -> Child {
     assert!(folder().join("node_modules").exists(), "run ./test.sh, which installs what the browser tests need");
     let mut arguments = vec!["--test"];
@@ -90,7 +90,7 @@ fn people_talk_through_nginx_while_a_node_dies() {
     let nginx = Nginx::as_shipped(&cluster.addresses());
     let place = Workplace::empty();
     let url = format!("http://{}/", nginx.addresses()[0]);
-    // The people's program makes this file when they are in the middle of it.
+    // The test program makes this file when its users are in the middle of their work.
     let signal = place.path().join("kill");
     let settings = [("WEB_URL", url.as_str()), ("WEB_SIGNAL", &signal.to_string_lossy())];
     let mut child = start_tests(&tests_in("cluster"), &settings);

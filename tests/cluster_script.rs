@@ -2,11 +2,12 @@
 //! left behind.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
 
+use serde_json::Value;
 use testkit::{LONG_PATIENCE, TestClient, chat, password};
 
 /// The cluster of one test. Dropping it stops the cluster and removes its folder.
@@ -32,7 +33,7 @@ impl Script {
         command.output().expect("run scripts/cluster.sh")
     }
 
-    /// Runs the script, which must succeed. Returns its stdout.
+    /// Runs the script, which must succeed. Returns its standard output.
     #[track_caller]
     fn succeeds(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -52,7 +53,7 @@ impl Script {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/cluster.sh");
         let mut command = Command::new(script);
         command.args(["logs", &server.to_string()]).env("RUN", &self.folder).stdout(Stdio::piped());
-        // The script becomes `tail`, which follows the log until it is killed.
+        // The script replaces itself by `tail`, which follows the log until it is killed.
         let mut follower = command.spawn().expect("run scripts/cluster.sh");
         let mut shown = String::new();
         let mut lines = BufReader::new(follower.stdout.take().expect("its output")).lines();
@@ -88,7 +89,7 @@ fn is_running(pid: u32) -> bool {
     state.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
 }
 
-/// The number of processes whose command line names the folder.
+/// The number of processes with this folder in their command line.
 fn processes_of(folder: &Path) -> usize {
     let folder = folder.to_string_lossy().into_owned();
     let entries = fs::read_dir("/proc").expect("list /proc");
@@ -96,12 +97,25 @@ fn processes_of(folder: &Path) -> usize {
     commands.filter(|command| String::from_utf8_lossy(command).contains(&folder)).count()
 }
 
-/// The script's servers hash passwords at the full cost, in a thread that gives way to all other
-/// work on this machine.
+/// Connects with long patience: the script's servers hash passwords at full cost, in a thread that
+/// all other work on this machine comes before.
 fn connect(address: SocketAddr) -> TestClient {
     let mut client = TestClient::connect_to(address);
     client.set_patience(LONG_PATIENCE);
     client
+}
+
+/// The names of the nodes on the status page that have answered.
+fn nodes_shown(admin: SocketAddr) -> Vec<String> {
+    let mut stream = TcpStream::connect(admin).expect("connect to the admin port");
+    write!(stream, "GET /status.json HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").expect("ask");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let status: Value = serde_json::from_str(body).expect("JSON");
+    let nodes = status["nodes"].as_array().expect("nodes");
+    let answering = nodes.iter().filter(|row| row["trouble"].is_null());
+    answering.filter_map(|row| Some(row["node"]["name"].as_str()?.to_owned())).collect()
 }
 
 fn new_user(address: SocketAddr, name: &str) -> (TestClient, i64) {
@@ -119,7 +133,12 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
     script.succeeds(&["up", "2"]);
     assert!(is_up());
 
-    // Users of different servers talk to each other, and one behind nginx talks to both.
+    // The status page of each server shows both.
+    for (server, expected) in [("admin1", ["server1", "server2"]), ("admin2", ["server2", "server1"])] {
+        testkit::wait_until("both are shown", || nodes_shown(script.address(server)) == expected);
+    }
+
+    // Users of different servers talk to each other. One behind nginx talks to both.
     let (mut ann, a) = new_user(script.address("server1"), "ann");
     let (mut bob, b) = new_user(script.address("server2"), "bob");
     let (mut eve, e) = new_user(script.address("nginx"), "eve");

@@ -1,4 +1,4 @@
-//! Accounts, friends and groups of level 2, as every store that has them must keep them.
+//! Tests of accounts, friends and groups of level 2, on every store that has them.
 
 mod community_suite;
 mod mysql_store;
@@ -26,7 +26,7 @@ mod sqlite {
             self.store.clone().expect("open until dropped")
         }
 
-        /// A file belongs to one process.
+        /// A file belongs to one process, so there is only one store on it.
         fn second(&self) -> Arc<SqliteStore> {
             self.store()
         }
@@ -73,7 +73,7 @@ mod mysql {
             self.store.clone()
         }
 
-        /// That of another node.
+        /// The store of another node.
         fn second(&self) -> Arc<MysqlStore> {
             self.second.clone()
         }
@@ -93,7 +93,8 @@ mod mysql {
         let store = &opened.store;
         let [ann, bob, cat] = ["ann", "bob", "cat"].map(|name| store.register(name, "x").unwrap());
         let group = store.create_group(ann, "g", "").unwrap();
-        // Without a list of columns, MySQL stores 0 in an invisible column whose default is an expression.
+        // Without a list of columns, MySQL stores 0 in an invisible column even if its default is
+        // an expression.
         let join = format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES ({group}, {cat}, 'normal')");
         opened.database.run(&join);
         assert_eq!(opened.database.count("SELECT COUNT(*) FROM GroupUser WHERE since < 1000000000000"), 0);

@@ -1,8 +1,8 @@
 //! Plays the recorded exchanges of `tests/conformance` against this server, in both modes of
-//! `auth`: one embedded node; two nodes on MariaDB and Redis, also with the reference server's
-//! tables; and two nodes behind nginx. There each node has a port of its own in nginx, since the
-//! scenarios say which node a client is on; clients that nginx spreads over the nodes are in
-//! `tests/cluster`.
+//! `auth`. The servers are: one embedded node; two nodes on MariaDB and Redis, also with the
+//! reference server's tables; and two nodes behind nginx. There each node has a port of its own in
+//! nginx, because the scenarios name the node of each client. `tests/cluster` tests clients that
+//! nginx spreads over the nodes.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use std::{fs, io};
 use serde_json::Value;
 use testkit::{Builder, Cluster, Database, Neighbour, Nginx, Redis, TestServer};
 
-/// Faults of the reference server that `auth=compat` exists for: in that mode they are played as
+/// Faults of the reference server for which `auth=compat` exists. In that mode they are played as
 /// recorded.
 const RIGHT_IN_COMPAT: [&str; 1] = ["logout-somebody-else"];
 
@@ -21,8 +21,8 @@ const RIGHT_IN_COMPAT: [&str; 1] = ["logout-somebody-else"];
 #[derive(Clone, Copy)]
 struct Choice {
     auth: &'static str,
-    /// For faults of the reference, the behaviour of a correct server. Otherwise only the
-    /// recordings without faults.
+    /// Whether recordings of the reference's faults are played, with a correct server's behaviour.
+    /// Otherwise they are left out.
     better: bool,
 }
 
@@ -117,8 +117,9 @@ mod on_the_reference_servers_tables {
     }
 }
 
-/// One of our nodes beside a stand-in for a node of the reference server, on its tables. The
-/// stand-in relies on `User.state`, so that must be right as soon as a login or logout is answered.
+/// One of our nodes beside a stand-in for a node of the reference server, on the reference's
+/// tables. The stand-in relies on `User.state`, which must be right as soon as a login or logout is
+/// answered.
 mod beside_the_reference_server {
     use super::*;
 
@@ -141,7 +142,8 @@ mod beside_the_reference_server {
         (server, neighbour, (database, redis))
     }
 
-    /// As recorded, several times in a row: a state that is written late is not late every time.
+    /// Plays the recordings several times, because a state that is written late is not late every
+    /// time.
     fn replay_some(nodes: &[SocketAddr], files: &[&str], filter: &str) {
         let mut command = replayer(nodes);
         command.args(["--skip-quirks", "--skip-unauthenticated", "--filter", filter]);
@@ -171,8 +173,8 @@ fn through_nginx(choice: Choice) {
     replay(nginx.addresses(), choice);
 }
 
-/// The limits of the reference's tables count as faults of the reference: more than 500 characters
-/// do not fit.
+/// The limits of the reference's tables count as faults of the reference: a message over 500
+/// characters does not fit.
 fn on_reference_tables(choice: Choice) {
     let options = |builder: Builder| builder.option("auth", choice.auth);
     let cluster = Cluster::start_on(Database::create_reference(), Redis::start(), 2, options);
@@ -205,7 +207,7 @@ fn replayer(nodes: &[SocketAddr]) -> Command {
     command
 }
 
-/// Returns its output, and its complaints.
+/// Runs the replayer. Returns its output and its complaints.
 fn run(command: &mut Command) -> (String, String) {
     let output = command.output().unwrap_or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => {
@@ -219,7 +221,8 @@ fn run(command: &mut Command) -> (String, String) {
     (printed, complaint)
 }
 
-/// How many scenarios this number of nodes can play under `choice`, and how many are left out.
+/// The number of scenarios that this number of nodes can play under `choice`, and the number of the
+/// others.
 fn expected_counts(nodes: usize, choice: Choice) -> (usize, usize) {
     let (mut played, mut skipped) = (0, 0);
     for file in scenario_files(choice) {
@@ -250,7 +253,8 @@ impl Choice {
     }
 }
 
-/// The recordings; for `auth=compat` copies in which [`RIGHT_IN_COMPAT`] does not count as a fault.
+/// The recordings. For `auth=compat` they are copies in which [`RIGHT_IN_COMPAT`] does not count as
+/// a fault.
 fn scenario_files(choice: Choice) -> Vec<PathBuf> {
     static FOR_COMPAT: LazyLock<Vec<PathBuf>> = LazyLock::new(|| recordings().iter().map(|file| adapt(file)).collect());
     if choice.auth == "compat" { FOR_COMPAT.clone() } else { recordings() }

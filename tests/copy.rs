@@ -1,4 +1,4 @@
-//! `server copy`: an embedded installation moves into a database, complete, whatever happens on the
+//! `server copy`: an embedded installation moves into a database, complete, whatever fails on the
 //! way.
 
 use std::fs;
@@ -43,7 +43,7 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     {
         assert!(has_equal(&shown, table, rows), "{table}: {shown}");
     }
-    for table in ["DeviceCursor", "Blocked", "Banned", "Asked", "Hook", "Meta"] {
+    for table in ["DeviceCursor", "Blocked", "Banned", "Asked", "HookQueue", "Meta"] {
         assert!(has_equal(&shown, table, 1), "{table}: {shown}");
     }
     assert_eq!(database.count("SELECT COUNT(*) FROM User WHERE level2 = 7 AND receipts = 1"), 1);
@@ -68,9 +68,9 @@ fn everything_moves_and_the_server_goes_on_with_it() {
     assert_eq!(ann.create_group(a, "next"), 78);
 }
 
-/// Rows that the conversation above does not make, of every table.
+/// Adds rows that the conversation above does not make, to every table.
 fn add_the_rest(source: &Connection, a: i64, b: i64, c: i64) {
-    // The last user and the last group were deleted; their ids must not be given out again.
+    // The last user and the last group were deleted. Their ids must not be given to new ones.
     source.execute_batch(&format!(
         "INSERT INTO User (id, name, name_key, password) VALUES ({c} + 5, 'x', 'x', 'x'); DELETE FROM User WHERE name = 'x';
          INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (77, 'x', 'x', ''); DELETE FROM AllGroup WHERE id = 77;
@@ -88,7 +88,7 @@ fn add_the_rest(source: &Connection, a: i64, b: i64, c: i64) {
          INSERT INTO Blocked VALUES ({a}, {b});
          INSERT INTO Banned VALUES (1, {b});
          INSERT INTO Asked VALUES ({b}, {a});
-         INSERT INTO Hook VALUES (3, 2000, 1, 'body');
+         INSERT INTO HookQueue VALUES (3, 1, 7, 2, 2000, 0);
          INSERT INTO Meta VALUES (1, x'00ff')"
     )).unwrap();
 }
@@ -97,7 +97,7 @@ fn add_the_rest(source: &Connection, a: i64, b: i64, c: i64) {
 fn a_second_run_changes_nothing_and_a_used_copy_is_never_written_to() {
     let (workplace, database) = small();
     workplace.succeed(&COPY);
-    // The copy must notice in advance that this account may not write.
+    // The copy must not need to write: this account has no right to.
     let keeper = format!("reader{}", process::id());
     let forget = format!("DROP USER IF EXISTS {keeper}@'%'");
     database.run(&format!(
@@ -113,8 +113,8 @@ fn a_second_run_changes_nothing_and_a_used_copy_is_never_written_to() {
     database.run(&forget);
     workplace.write("mysql.cnf", &database.cnf());
 
-    // Fetched messages must not come back, not even the last ones. Without those, the rest is a
-    // prefix of the source.
+    // Fetched messages must not come back, not even the last ones, whose absence leaves a prefix of
+    // the source.
     database.run("DELETE FROM OfflineMessage ORDER BY id DESC LIMIT 10");
     let line = workplace.refused(&COPY);
     assert!(line.contains("a copy that is in use: what differs from raybox.db is in OfflineMessage; "), "{line}");
@@ -153,8 +153,8 @@ fn a_database_with_other_data_is_refused_whichever_table_it_is_in() {
 #[test]
 fn killed_in_the_middle_of_any_table_it_is_completed_by_the_next_run() {
     let (workplace, database) = small();
-    // Rows that a transaction has inserted and not committed: they are invisible, and inserting the
-    // same rows waits.
+    // A transaction has inserted rows without committing them. They are invisible, but inserting
+    // the same rows waits.
     for (block, copied) in [
         ("INSERT INTO OfflineMessage (id, userid, message) VALUES (20, 1, 'x')", [0, 0, 0, 0, 0]),
         ("INSERT INTO GroupUser VALUES (2, 3, 'normal')", [40, 0, 0, 0, 0]),
@@ -168,8 +168,8 @@ fn killed_in_the_middle_of_any_table_it_is_completed_by_the_next_run() {
         wait_for_lock(&running, &database);
         running.kill9();
         blocker.query_drop("ROLLBACK").unwrap();
-        // The database still executes what was sent before the kill; then the lock of the killed
-        // process is free.
+        // The database still executes what was sent before the kill. After that, the lock of the
+        // killed process is free.
         let locks = format!("SELECT IS_FREE_LOCK(CONCAT('raybox ', LEFT(SHA2('{}', 256), 32)))", database.name());
         wait_within(LONG_PATIENCE, "the dead one is gone", || database.count(&locks) == 1);
         let there = rows(&database);
@@ -183,7 +183,7 @@ fn killed_in_the_middle_of_any_table_it_is_completed_by_the_next_run() {
 }
 
 #[test]
-fn killed_in_the_middle_of_a_table_it_goes_on_behind_what_is_there() {
+fn killed_in_the_middle_of_a_table_it_goes_on_after_the_copied_rows() {
     let (workplace, database) = many(3_000, 20_000);
     let mut blocker = database.connect();
     blocker.query_drop("START TRANSACTION").unwrap();
@@ -225,7 +225,7 @@ fn a_source_that_a_server_uses_is_refused() {
     let line = workplace.refused(&["copy", "--from", path.to_str().unwrap(), "--to", "mysql.cnf"]);
     let expected = format!("is in use by another server, process {}; stop that one", server.pid());
     assert!(line.contains(&expected), "{line}");
-    // The folder works as well as the file.
+    // The path may be that of the folder as well as that of the file.
     let line = workplace.refused(&["copy", "--from", server.folder().to_str().unwrap(), "--to", "mysql.cnf"]);
     assert!(line.contains(&expected), "{line}");
     assert_eq!(rows(&database), [0; 5]);
@@ -304,7 +304,7 @@ fn ten_thousand_users_with_a_hundred_thousand_messages_have_equal_checksums() {
     let shown = workplace.succeed(&COPY);
     assert_equal_tables(&shown, [100_000, 0, 0, 0, 10_000]);
     println!("{shown}");
-    // The checksums are of the contents: one changed letter shows.
+    // The checksums cover the contents: one changed letter must show.
     database
         .run("UPDATE OfflineMessage SET message = REPLACE(message, '\"n\":99999', '\"n\":99998') WHERE id = 100000");
     let line = workplace.refused(&COPY);
@@ -332,10 +332,10 @@ fn a_database_that_stops_answering_is_said_and_the_copy_completed_later() {
     assert_equal_tables(&shown, [50_000, 0, 0, 0, 2_000]);
 }
 
-/// Waits until the copy waits for a row that another transaction has inserted.
+/// Waits until the copy is blocked by a row that another transaction has inserted.
 fn wait_for_lock(running: &Running, database: &Database) {
-    // Not from innodb_trx: that shows the same snapshot to all who ask again within a tenth of a
-    // second.
+    // The table innodb_trx will not do: it shows the same snapshot to everyone who asks again
+    // within a tenth of a second.
     let inserting = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND info LIKE 'INSERT%'";
     let waits = |thread: &u64| {
         let status: Vec<(String, String, String)> = database.rows("SHOW ENGINE INNODB STATUS");
@@ -347,7 +347,7 @@ fn wait_for_lock(running: &Running, database: &Database) {
     });
 }
 
-/// Shuts a server down gracefully. Its files stay in the workplace.
+/// Shuts a server down gracefully, and returns its files.
 fn stopped(mut server: TestServer) -> CopySource {
     server.terminate();
     assert!(server.wait_exit(testkit::PATIENCE).success());
@@ -373,7 +373,7 @@ impl CopySource {
     }
 }
 
-/// Five users, two groups, forty messages, and a database with empty tables.
+/// A source with five users, two groups and forty messages, and a database with empty tables.
 fn small() -> (CopySource, Database) {
     let source = source_of(5, 40);
     source
@@ -389,7 +389,7 @@ fn small() -> (CopySource, Database) {
     (source, database)
 }
 
-/// This number of users and messages, and a database with empty tables.
+/// A source with this number of users and messages, and a database with empty tables.
 fn many(users: usize, messages: usize) -> (CopySource, Database) {
     let (source, database) = (source_of(users, messages), Database::create());
     source.write("mysql.cnf", &database.cnf());
@@ -415,8 +415,8 @@ fn source_of(users: usize, messages: usize) -> CopySource {
     source
 }
 
-/// Checks the printed table: the numbers of messages, members, friends, groups and users, equal on
-/// both sides.
+/// Checks the printed table: the numbers of messages, members, friends, groups and users, which
+/// must be equal on both sides.
 fn assert_equal_tables(shown: &str, rows: [u64; 5]) {
     for (table, rows) in ["OfflineMessage", "GroupUser", "Friend", "AllGroup", "User"].iter().zip(rows) {
         let of_table = |line: &&str| line.starts_with(&format!("{table} ")) && line.contains("equal");
@@ -429,7 +429,7 @@ fn assert_equal_tables(shown: &str, rows: [u64; 5]) {
     assert!(!shown.contains("DIFFERENT"), "{shown}");
 }
 
-/// Whether a table is shown with so many rows in both databases, and equal.
+/// Whether the printed table shows this number of rows in both databases, and that they are equal.
 fn has_equal(shown: &str, table: &str, rows: u64) -> bool {
     let rows = rows.to_string();
     shown.lines().any(|line| {
@@ -439,13 +439,13 @@ fn has_equal(shown: &str, table: &str, rows: u64) -> bool {
     })
 }
 
-/// The numbers of messages, members, friends, groups and users.
+/// The numbers of messages, members, friends, groups and users in a database.
 fn rows(database: &Database) -> [usize; 5] {
     ["OfflineMessage", "GroupUser", "Friend", "AllGroup", "User"]
         .map(|table| database.count(&format!("SELECT COUNT(*) FROM {table}")))
 }
 
-/// Everything in a source.
+/// All rows of a source.
 fn dump(source: &Connection) -> Vec<String> {
     let mut all = Vec::new();
     for query in [

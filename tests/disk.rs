@@ -9,7 +9,7 @@ use serde_json::json;
 use testkit::{LONG_PATIENCE, TestClient, TestServer};
 use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
 
-/// Limits the size of the server's files, which has the effect of a full disk.
+/// Limits the size of the server's files, which acts like a full disk.
 fn limit_files(server: &TestServer, bytes: &str) {
     let limit = format!("--fsize={bytes}:unlimited");
     let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
@@ -49,7 +49,7 @@ fn a_full_disk_turns_readyz_red_loses_nothing_and_ends_by_itself() {
     }
     wait_within(LONG_PATIENCE, "it is not ready", || !server.is_ready());
     assert!(!send(&mut ann, n + 1));
-    // The state stays without traffic, and ends without traffic.
+    // `/readyz` stays red without traffic, and recovers without traffic.
     assert!(!server.is_ready());
     limit_files(&server, "unlimited");
     wait_within(LONG_PATIENCE, "it is ready again", || server.is_ready());
@@ -58,7 +58,7 @@ fn a_full_disk_turns_readyz_red_loses_nothing_and_ends_by_itself() {
     assert_eq!(got, accepted);
 }
 
-/// The error of a server that refuses to start in this folder.
+/// The error of a server that does not start in this folder.
 fn refused_in(folder: &Path) -> String {
     let ended = Command::new(env!("CARGO_BIN_EXE_server"))
         .args(["127.0.0.1", "0", "--log-dir", "logs"])
@@ -77,7 +77,7 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
     server.expect_exit();
     let (mut ann, a) = user(&server, "ann");
     let b = offline_user(&server, "bob");
-    // More than the sockets hold: most of it is in the server's memory.
+    // More than the sockets hold, so most of it is in the server's memory.
     let (carol, c) = user(&server, "carol");
     for n in 0..300 {
         ann.send(&numbered_with_text(a, c, n, 50_000));
@@ -112,7 +112,7 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
         client.fetch_all(id).iter().map(number_of).collect()
     };
     assert_eq!(fetched("bob", b), (0..stored).collect::<Vec<_>>());
-    // The first ones are in the sockets of a client that never read.
+    // The first messages are in the sockets of a client that never read, so they are not stored.
     let came_back = fetched("carol", c);
     let first = came_back.first().copied().unwrap_or(300);
     println!("{} of 300 came back from the connection and were saved", came_back.len());
@@ -121,7 +121,7 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
 
 #[test]
 fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
-    // Less than the index of a log. The first start has room, and the later ones have not.
+    // The limit is less than the index of a log. It applies to all starts but the first.
     let limit = "[ ! -e raybox.db ] || ulimit -S -f 30";
     let mut server = TestServer::builder().option("admin", "127.0.0.1:0").after(limit).start();
     let (mut ann, a) = user(&server, "ann");
@@ -131,7 +131,7 @@ fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
     drop(ann);
     server.terminate();
     assert!(server.wait_exit(LONG_PATIENCE).success());
-    // Once after a graceful shutdown, and once with a log left behind.
+    // The first round follows a graceful shutdown; the second one finds a log left behind.
     for round in 1..=2 {
         server.restart();
         let says = || server.logs().matches("what is stored can be read, and nothing can be stored").count() == round;
@@ -154,7 +154,7 @@ fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
 }
 
 #[test]
-fn a_database_that_is_moved_away_before_its_disk_has_room_ends_the_server_and_no_new_one_is_made() {
+fn a_server_whose_database_is_moved_from_a_full_disk_exits_and_makes_no_new_one() {
     let limit = "[ ! -e raybox.db ] || ulimit -S -f 30";
     let mut server = TestServer::builder().after(limit).start();
     let (mut ann, a) = user(&server, "ann");
@@ -170,7 +170,7 @@ fn a_database_that_is_moved_away_before_its_disk_has_room_ends_the_server_and_no
     });
     let (database, moved) = (server.folder().join("raybox.db"), server.folder().join("moved"));
     fs::rename(&database, &moved).expect("move the database");
-    // Where there is room, an attempt would make an empty database.
+    // Now the disk has room, and an attempt to store would make an empty database.
     limit_files(&server, "unlimited");
     assert_eq!(server.wait_exit(LONG_PATIENCE).code(), Some(1));
     assert!(server.logs().contains("raybox.db was moved, replaced or deleted"), "{}", server.logs());

@@ -1,5 +1,5 @@
-//! The documents: every link leads somewhere, every file that they name is there, and so is every
-//! thread of a server.
+//! The documents: every link has a target, every page is in the book, and every file and every
+//! thread of a server is named correctly.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,12 +25,12 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The text without its fenced blocks, in which brackets mean something else.
+/// The text without its fenced blocks, in which brackets have another meaning.
 fn prose(text: &str) -> String {
     text.split("\n```").step_by(2).collect::<Vec<_>>().join("\n")
 }
 
-/// The anchors that a page gives its headings.
+/// The anchors of a page's headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let kept = |c: &char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
@@ -84,8 +84,31 @@ fn every_file_that_a_document_names_is_there() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
-/// Where the files are that documents name by their whole paths.
+#[test]
+fn every_page_is_in_the_book() {
+    let list = fs::read_to_string(root().join("docs/SUMMARY.md")).expect("read the list of pages");
+    let names = documents().into_iter().filter(|page| page.parent() == Some(&root().join("docs")));
+    let names = names.filter_map(|page| Some(page.file_name()?.to_str()?.to_owned()));
+    let missing: Vec<String> =
+        names.filter(|name| name != "SUMMARY.md" && !list.contains(&format!("]({name})"))).collect();
+    assert!(missing.is_empty(), "add them to docs/SUMMARY.md, which scripts/book.sh reads: {missing:#?}");
+}
+
+/// The folders whose files the documents name by their full paths.
 const SOURCES: [&str; 8] = ["src/", "net/", "pool/", "tests/", "testkit/", "benches/", "raybench/", "fuzz/"];
+
+#[test]
+fn the_newest_version_in_the_changelog_is_that_of_the_program() {
+    let text = fs::read_to_string(root().join("CHANGELOG.md")).expect("read the changelog");
+    let heading = text.lines().filter_map(|line| line.strip_prefix("## ")).find(|heading| *heading != "Unreleased");
+    let (version, date) = heading.and_then(|heading| heading.split_once(" — ")).expect("a version and its date");
+    assert_eq!(version, env!("CARGO_PKG_VERSION"));
+    let is_date = date.len() == 10 && date.split('-').all(|part| part.parse::<u32>().is_ok());
+    assert!(is_date, "{date}");
+    let headings: Vec<&str> = text.lines().filter(|line| line.starts_with("## ")).collect();
+    let once = headings.iter().collect::<std::collections::BTreeSet<_>>();
+    assert_eq!(once.len(), headings.len(), "a version has one section: {headings:?}");
+}
 
 #[test]
 fn every_thread_of_a_server_is_in_the_table_of_threads() {
@@ -100,14 +123,14 @@ fn every_thread_of_a_server_is_in_the_table_of_threads() {
     let server = TestServer::start();
     let name =
         |task: fs::DirEntry| fs::read_to_string(task.path().join("comm")).ok().map(|name| name.trim().to_owned());
-    // A thread gives itself its name when it first runs.
+    // A thread sets its own name when it first runs.
     let mut running = BTreeSet::new();
     wait_until("the threads run", || {
         let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
         running = tasks.filter_map(|task| name(task.expect("list a thread"))).collect();
         running.len() > 10
     });
-    // The kernel keeps 15 bytes of a name. The main thread has that of the program.
+    // The kernel keeps 15 bytes of a name. The main thread has the name of the program.
     let is_known = |name: &&String| {
         let first = name.trim_end_matches(|c: char| c.is_ascii_digit());
         let name = if first.ends_with('-') { format!("{first}0") } else { name.to_string() };

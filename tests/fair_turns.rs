@@ -1,6 +1,6 @@
-//! Greedy clients beside a quiet pair on one event loop: the pair is answered while the greedy
-//! ones' input waits, and the loop reports itself alive. The speed of the pair is printed, not
-//! asserted, because it depends on the machine.
+//! Greedy clients beside a quiet pair on one event loop. The pair is answered while input of the
+//! greedy clients waits, and the loop reports itself alive. The speed of the pair is printed but
+//! not asserted, because it depends on the machine.
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -17,10 +17,10 @@ use testkit::{
     wait_until,
 };
 
-/// Messages that the quiet pair exchanges in each direction.
+/// The number of messages that the quiet pair exchanges in each direction.
 const ROUNDS: usize = 50;
 
-/// The longest allowed frame, of the type that costs most.
+/// The longest allowed frame, of the type that is most expensive.
 fn heavy_frame(from: i64) -> String {
     let (pairs, text) = (vec![[1, 2]; 5500], "x".repeat(30_000));
     json!({"msgType": 100, "FROMID": from, "TOID": NOBODY, "pairs": pairs, "msg": text}).to_string()
@@ -37,15 +37,15 @@ fn frames_of_the_greedy(server: &TestServer) -> usize {
     count.map_or(0, |count| count.parse().expect("a number"))
 }
 
-/// Keeps these connections full of this frame and reads replies, until `is_over`. Returns how often
-/// a connection took more bytes.
+/// Keeps these connections full of this frame and reads their replies, until `is_over`. Returns how
+/// often a connection took more bytes.
 fn flood(mut streams: Vec<TcpStream>, frame: &[u8], is_flooding: &Barrier, is_over: &AtomicBool) -> usize {
     let mut begun: Vec<usize> = vec![0; streams.len()];
     let mut taken = 0;
     let mut replies = [0; 4096];
     for stream in &streams {
         stream.set_nonblocking(true).expect("an option");
-        // Enough to be greedy, without taking all the memory of the kernel.
+        // Large enough to be greedy, without taking all the memory of the kernel.
         SockRef::from(stream).set_send_buffer_size(64 * 1024).expect("an option");
     }
     let mut first = true;
@@ -73,8 +73,8 @@ fn flood(mut streams: Vec<TcpStream>, frame: &[u8], is_flooding: &Barrier, is_ov
     taken
 }
 
-/// Lets a pair chat while `streams` are kept full of `frame`, and checks meanwhile that the loop is
-/// alive. `beside` runs at the end.
+/// Lets a pair chat while `streams` are kept full of `frame`, and checks that the loop is alive.
+/// `beside` runs at the end.
 fn chat_beside(server: &TestServer, what: &str, streams: Vec<TcpStream>, frame: &str, beside: impl FnOnce()) {
     const FLOODERS: usize = 4;
     let (mut left, l) = user(server, "quiet left");
@@ -108,11 +108,12 @@ fn chat_beside(server: &TestServer, what: &str, streams: Vec<TcpStream>, frame: 
                 assert!(server.is_alive(), "the loop gave no sign of life beside {what}");
             }
         }
-        // If a turn serves every connection, each greedy one has had several frames in each round.
+        // A turn that served every connection once would handle several frames of each greedy one
+        // in each round.
         let frames = (frames_of_the_greedy(server) - before) / ROUNDS;
         println!("beside {what}: {frames} of their frames in each round");
         assert!(frames < connections * 4, "the pair waited for all of {what}");
-        // A client that sends a request is answered too.
+        // A client that sends a request is answered, too.
         left.barrier();
         beside();
         drop(over);
@@ -129,8 +130,8 @@ fn stands_still(server: &TestServer) -> bool {
     states.all(|status| status.is_ok_and(|status| status.contains("State:\tT")))
 }
 
-/// A frame for thousands of members is delivered to some of them at a time. Frames that other
-/// clients have sent meanwhile are served in between; frames that its sender sent after it are not.
+/// A frame for thousands of members is delivered to some of them at a time. Frames of other clients
+/// are served in between. Later frames of the same sender are not.
 #[test]
 fn a_frame_for_a_large_group_lets_others_pass_and_nothing_of_its_sender() {
     const MEMBERS: usize = 5000;
@@ -148,11 +149,11 @@ fn a_frame_for_a_large_group_lets_others_pass_and_nothing_of_its_sender() {
     assert!(l > 100);
     last.join_group(l, group);
     let message = |nth: i64| json!({"msgType": 9, "FROMID": g, "GROUPID": group, "msg": "x".repeat(2000), "n": nth});
-    // From here on the node knows the members.
+    // This message makes the node load the members.
     greedy.send(&message(0));
     last.expect(&message(0));
     greedy.barrier();
-    // Both frames have arrived when the loop reads, the large one first.
+    // While the server is frozen, both frames arrive, the large one first.
     server.stop();
     wait_until("every thread stands still", || stands_still(&server));
     greedy.send(&message(1));
@@ -175,7 +176,7 @@ fn many_connections_of_one_user_do_not_keep_others_waiting() {
         client.login(id, &password("greedy"));
         client.into_stream()
     });
-    // In another user's name: refused, before the frame is rewritten.
+    // The frames name another user as sender, so the server refuses them before it rewrites them.
     chat_beside(&server, "20 connections of one user", streams.collect(), &heavy_frame(id + 1), || {
         // A new client is accepted.
         TestClient::connect(&server).barrier();

@@ -1,4 +1,4 @@
-//! How frames are found in the stream of bytes, and how replies are separated.
+//! How the server finds frames in the stream of bytes, and how it separates replies.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const FRAME_BYTES_MAX: usize = 64 * 1024;
 
 // Segmentation
 
-/// A whole conversation, from registering to the stored messages.
+/// A whole conversation, from registering to fetching stored messages.
 fn conversation(a: i64, b: i64) -> Vec<String> {
     let pw = password("alice");
     vec![
@@ -36,7 +36,7 @@ fn conversation(a: i64, b: i64) -> Vec<String> {
     ]
 }
 
-/// The replies of [`conversation`] in a fresh server whose first two users are alice and bob.
+/// The replies of [`conversation`] on a new server, whose first two users are alice and bob.
 fn converse(send: impl FnOnce(&mut TestClient, &[String])) -> Vec<String> {
     let server = TestServer::start();
     let a = offline_user(&server, "alice");
@@ -45,7 +45,7 @@ fn converse(send: impl FnOnce(&mut TestClient, &[String])) -> Vec<String> {
     let mut client = TestClient::connect(&server);
     send(&mut client, &frames);
     // Every request but the chat to bob is answered. The order among pushes is guaranteed, but not
-    // their position among the replies, so this test puts them first.
+    // their position among the replies. So the test sorts the pushes to the front.
     let mut replies: Vec<String> = (1..frames.len()).map(|_| client.recv_text()).collect();
     replies.sort_by_key(|reply| !reply.contains("to myself"));
     client.barrier();
@@ -69,7 +69,8 @@ fn any_segmentation_gives_the_same_replies() {
     });
     assert_eq!(byte_by_byte, one_by_one, "each byte its own segment");
     let cut_anywhere = converse(|client, frames| {
-        // Piece sizes that shift against the sizes of the frames.
+        // The sizes of the pieces differ from the sizes of the frames, so the cuts move along the
+        // frames.
         let bytes = frames.concat().into_bytes();
         let mut rest = bytes.as_slice();
         for size in (1..).map(|n| 1 + (n * 37) % 61) {
@@ -108,7 +109,7 @@ fn replies_are_bare_for_a_client_that_sends_no_newline() {
         client.expect_bytes(NO_SUCH_METHOD.as_bytes());
         client.expect_no_bytes();
     }
-    // Whitespace other than a newline makes no difference, wherever it stands.
+    // Whitespace other than a newline does not start line mode, wherever it stands.
     client.send_raw(format!(" \t{GOOD} \t{GOOD}\0").as_bytes());
     client.expect_bytes([NO_SUCH_METHOD, NO_SUCH_METHOD].concat().as_bytes());
     client.send_text(r#"{"msgType":200}"#);
@@ -140,7 +141,7 @@ fn replies_end_with_a_newline_for_a_client_that_sends_lines() {
         client.expect_bytes(format!("{NO_SUCH_METHOD}\n{NO_SUCH_METHOD}\n").as_bytes());
         client.send_raw(format!("{HEARTBEAT}{end}").as_bytes());
         client.expect_bytes(format!("{BAD_REQUEST}\n").as_bytes());
-        // A connection stays in line mode.
+        // A connection in line mode stays in it.
         client.send_text(GOOD);
         client.expect_bytes(format!("{NO_SUCH_METHOD}\n").as_bytes());
         client.half_close();
@@ -161,7 +162,7 @@ fn pushes_end_as_the_recipient_likes_it() {
     let mut carol = TestClient::connect(&server);
     carol.send(&json!({"msgType": 1, "USERID": c, "password": password("carol")}));
     carol.expect_bytes(ACK.as_bytes());
-    // The sender's own mode makes no difference.
+    // The sender's own mode does not matter.
     for end in ["", "\n"] {
         let to_bob = chat(a, b, "hi").to_string();
         let to_carol = chat(a, c, "hi").to_string();
@@ -191,8 +192,8 @@ fn a_first_newline_midway_is_answered_by_one_at_once() {
     client.expect_eof();
     client.expect_no_bytes();
 
-    // The same if the newline arrives with the next frame: a client that reads lines must be able
-    // to tell the replies apart.
+    // The newline may also arrive together with the next frame: a client that reads lines must be
+    // able to tell the replies apart.
     let mut client = TestClient::connect(&server);
     client.send_text(GOOD);
     client.expect_bytes(NO_SUCH_METHOD.as_bytes());
@@ -265,8 +266,8 @@ fn any_first_byte_but_that_of_tls_leaves_the_connection_usable() {
                 continue;
             }
             b'{' => {
-                // This brace opens an object that the next brace makes invalid: the following bytes
-                // belong to it.
+                // This brace opens an object, which the next brace makes invalid. The following
+                // bytes belong to the invalid run.
                 client.expect_text(BAD_REQUEST);
                 client.send_text(GOOD);
             }
@@ -290,7 +291,7 @@ fn a_frame_that_is_never_completed_is_given_up() {
         alice.expect_text(NO_SUCH_METHOD);
         alice.barrier();
     }
-    // Still logged in.
+    // Bob is still logged in.
     bob.send(&chat(b, a, "there?"));
     alice.expect(&chat(b, a, "there?"));
 }
@@ -313,7 +314,7 @@ fn a_trickled_frame_is_given_up_and_harms_nobody() {
         }
     };
     assert_eq!(reply.to_string(), BAD_REQUEST);
-    // A byte that was on its way when the frame was given up is an invalid run of its own.
+    // A byte that was in flight when the server gave the frame up is an invalid run of its own.
     slow.send_raw(format!("\n{GOOD}").as_bytes());
     let mut reply = slow.recv_text();
     if reply == BAD_REQUEST {
@@ -401,7 +402,7 @@ fn a_longer_frame_is_refused_and_ends_the_connection() {
     client.send_text(&padded(r#"{"msgType":99,"pad":""#, FRAME_BYTES_MAX + 1));
     client.expect_refusal(413);
     client.expect_eof();
-    // The server does not wait for the end of a frame that is too long already.
+    // The server does not wait for the end of a frame that is already too long.
     let mut client = TestClient::connect(&server);
     client.try_send_raw(&[br#"{"pad":""#.as_slice(), &[b'x'; FRAME_BYTES_MAX]].concat());
     client.expect_refusal(413);
@@ -447,8 +448,8 @@ fn ten_thousand_brackets_are_just_a_bad_frame() {
     for (open, close) in [("[", "]"), (r#"{"k":"#, "}")] {
         client.send_text(&format!(r#"{{"msgType":99,"x":{}0{}}}"#, open.repeat(10_000), close.repeat(10_000)));
         client.expect_text(BAD_REQUEST);
-        // The frame may arrive in several segments, and an invalid run ends where the received data
-        // ends.
+        // The frame may arrive in several segments. An invalid run ends where the received bytes
+        // end, so there may be several.
         let more = client.recv_until_barrier();
         assert!(more.iter().all(|reply| reply["errno"] == 401), "{more:?}");
         client.barrier();
@@ -484,7 +485,7 @@ fn forwarded_frames_have_no_raw_newline() {
     assert_eq!(serde_json::from_str::<Value>(&stored[0]).expect("JSON"), value(c));
 }
 
-/// `start`, padded inside its last string and closed, `length` bytes in all.
+/// `start`, padded inside its last string and closed, with a total of `length` bytes.
 fn padded(start: &str, length: usize) -> String {
     let end = r#""}"#;
     format!("{start}{}{end}", "p".repeat(length - start.len() - end.len()))

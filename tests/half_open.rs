@@ -1,9 +1,9 @@
-//! Clients that have gone while they still seem online: messages that the server's kernel took and
+//! Clients that have gone but still seem online. The server's kernel took messages for them that
 //! the client's kernel never acknowledged.
 //!
-//! Such a client reads nothing here, so that its kernel's window closes. Bytes that are sent then
-//! stay in the server's kernel, written as far as the server can see, and would be lost with the
-//! connection if the server did not hold a copy.
+//! Such a client reads nothing here, so its kernel's window closes. Bytes sent from then on stay in
+//! the server's kernel. To the server they look written, and they would be lost with the connection
+//! if the server kept no copy.
 
 use std::thread;
 use std::time::Duration;
@@ -14,11 +14,12 @@ use testkit::{
     offline_user, user, wait_until,
 };
 
-/// More than the window of a client that does not read, and less than the server's kernel takes.
+/// More than fits into the window of a client that does not read, and less than the server's kernel
+/// takes.
 const MESSAGES: usize = 200;
 const LENGTH: usize = 4_000;
 
-/// Bob reads nothing of what Alice has sent him; the server has written all of it.
+/// Alice has sent Bob messages, and the server has written all of them, but Bob reads nothing.
 fn with_a_deaf_bob(server: &TestServer) -> (TestClient, i64, TestClient, i64) {
     let (mut alice, a) = user(server, "alice");
     let (bob, b) = user(server, "bob");
@@ -61,7 +62,7 @@ fn messages_that_arrive_are_not_stored() {
 fn a_user_who_comes_back_gets_at_once_what_the_old_connection_holds() {
     let server = TestServer::start();
     let (mut alice, a, _deaf, b) = with_a_deaf_bob(&server);
-    // Long enough for the server to notice that the old connection acknowledges nothing.
+    // Within this time the server notices that the old connection acknowledges nothing.
     thread::sleep(Duration::from_secs(5));
     let mut bob = login(&server, "bob", b);
     let mut got = bob.recv_until_barrier();
@@ -92,7 +93,8 @@ fn a_user_who_comes_back_before_the_old_connection_is_known_to_be_dead_gets_what
     assert_eq!(server.stored(), 0);
 }
 
-/// A connection must not receive a message after one that was sent later, so a fetch returns it.
+/// A connection must not receive a message after a later one, so the messages are stored and come
+/// with a fetch.
 #[test]
 fn messages_of_the_old_connection_are_stored_when_the_new_one_has_got_something() {
     let server = TestServer::start();
@@ -104,8 +106,8 @@ fn messages_of_the_old_connection_are_stored_when_the_new_one_has_got_something(
         got.push(number_of(&bob.recv()));
     }
     if got.len() == 1 {
-        // If nothing were stored, this machine would be so slow that the old connection was given
-        // up before.
+        // If nothing is stored yet, the machine is so slow that the old connection was given up
+        // first.
         wait_until("the old connection is given up", || server.stored_for(b) > 0);
         got.splice(..0, bob.fetch_all(b).iter().map(number_of));
     }
@@ -129,7 +131,8 @@ fn a_user_who_comes_back_on_another_node_gets_at_once_what_the_old_connection_ho
     assert_eq!(cluster.nodes[0].stored_for(b), 0);
 }
 
-/// A connection must not receive a message after one that was sent later, so a fetch returns it.
+/// A connection must not receive a message after a later one, so the messages are stored and come
+/// with a fetch.
 #[test]
 fn messages_of_the_old_connection_are_stored_when_the_new_one_on_another_node_has_got_something() {
     let cluster = Cluster::start(2);
@@ -144,8 +147,8 @@ fn messages_of_the_old_connection_are_stored_when_the_new_one_on_another_node_ha
         got.push(number_of(&bob.recv()));
     }
     if got.len() == 1 {
-        // If nothing were stored, this machine would be so slow that the old connection was given
-        // up before.
+        // If nothing is stored yet, the machine is so slow that the old connection was given up
+        // first.
         wait_until("the old connection is given up", || cluster.nodes[0].stored_for(b) > 0);
         got.clear();
         wait_until("all of it is stored", || {
@@ -161,8 +164,8 @@ fn messages_of_the_old_connection_are_stored_when_the_new_one_on_another_node_ha
     bob.expect(&numbered(a, b, MESSAGES + 1));
 }
 
-/// If a device acknowledges what it was sent after another device logged in, its connection does
-/// not count as lost.
+/// A device whose connection acknowledges everything does not count as lost when another device
+/// logs in.
 #[test]
 fn a_device_that_takes_its_messages_stays_when_another_one_comes() {
     let server = TestServer::start();
@@ -170,15 +173,15 @@ fn a_device_that_takes_its_messages_stays_when_another_one_comes() {
     let mut quick = login(&server, "bob", b);
     let got: Vec<usize> = (0..MESSAGES).map(|_| number_of(&slow.recv())).collect();
     assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());
-    // The server checks after a second. What it took back from a connection would go to the newest
-    // one.
+    // The server checks the old connection after a second. If it took messages back, they would go
+    // to the newest connection.
     assert_eq!(quick.recv_within(Duration::from_secs(2)), None);
     quick.logout(b);
     for n in 0..MESSAGES {
         alice.send(&numbered_with_text(a, b, n, LENGTH));
     }
     alice.barrier();
-    // From now on it may be as slow as any other device.
+    // The check is over, so now the device may be as slow as any other.
     assert_eq!(quick.recv_within(Duration::from_secs(3)), None);
     let got: Vec<usize> = (0..MESSAGES).map(|_| number_of(&slow.recv())).collect();
     assert_eq!(got, (0..MESSAGES).collect::<Vec<_>>());

@@ -1,4 +1,4 @@
-//! History, as every store that has it must keep it.
+//! Tests of history, on every store that has it.
 
 mod history_faults;
 mod history_suite;
@@ -27,7 +27,7 @@ mod sqlite {
             self.store.clone().expect("open until dropped")
         }
 
-        /// A file belongs to one process.
+        /// A file belongs to one process, so there is only one store on it.
         fn second(&self) -> Arc<SqliteStore> {
             self.store()
         }
@@ -73,7 +73,7 @@ mod mysql {
             self.store.clone()
         }
 
-        /// That of another node.
+        /// The store of another node.
         fn second(&self) -> Arc<MysqlStore> {
             self.second.clone()
         }

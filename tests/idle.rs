@@ -1,9 +1,9 @@
-//! Thousands of clients who are logged in and silent: the cost of each, and that all of it is
-//! released.
+//! Thousands of clients are logged in and silent. The test measures the cost of each, and checks
+//! that all of it is released.
 //!
-//! `IDLE_CONNECTIONS` sets the number of connections, `IDLE_USERS` the number of their users. More
-//! than 14,000 use two addresses of the loopback interface, because every connection to one address
-//! needs a port of its own.
+//! `IDLE_CONNECTIONS` sets the number of connections, and `IDLE_USERS` the number of their users.
+//! More than 14,000 connections use two addresses of the loopback interface, because each
+//! connection to one address needs a port of its own.
 
 use std::fs;
 use std::io::{self, Write};
@@ -30,7 +30,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     raise_descriptor_limit(server.pid(), needed);
     let sockets_at_rest = server.sockets();
     let users: Vec<i64> = (0..count_of_users).map(|n| offline_user(&server, &name(n))).collect();
-    // One round first, so that one-time allocations are not counted.
+    // One round comes first, so that one-time allocations are not counted.
     for (n, id) in users.iter().enumerate() {
         connect(&server, n, n, *id);
     }
@@ -44,12 +44,12 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     let per_connection = |before: usize, after: usize| after.saturating_sub(before) / connections.max(1);
     let resident = per_connection(before.resident, after.resident);
     let heap = per_connection(before.heap, after.heap);
-    // Written to stderr directly, so that the numbers are printed although the test passes.
+    // Written to stderr directly, so that the numbers appear although the test passes.
     let line = format!("{connections} idle connections: {resident} bytes resident and {heap} bytes of heap for each");
     writeln!(io::stderr(), "{line}").expect("print the result");
     assert!(resident <= MEMORY_PER_CONNECTION_MAX, "{resident} bytes for each connection");
 
-    // All connections are still open, and the newest one of each user receives.
+    // All connections are still open. A message reaches the newest one of its user.
     let (first, last) = (0, connections - 1);
     let to = users[last % count_of_users];
     clients[first].send(&chat(users[first], to, "awake?"));
@@ -65,7 +65,7 @@ fn idle_connections_are_cheap_and_leave_nothing_behind() {
     });
 }
 
-/// A logged-in connection, number `n` of all.
+/// A logged-in connection with the number `n`.
 fn connect(server: &TestServer, n: usize, user: usize, id: i64) -> TestClient {
     let host = if n < CONNECTIONS_PER_ADDRESS { Ipv4Addr::LOCALHOST } else { Ipv4Addr::new(127, 0, 0, 2) };
     let mut client = TestClient::connect_to(SocketAddr::from((host, server.address().port())));
@@ -102,8 +102,7 @@ impl Memory {
         let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("read /proc/PID/status");
         let resident = kilobytes(&status, "VmRSS:");
         let maps = fs::read_to_string(format!("/proc/{}/smaps", server.pid())).expect("read /proc/PID/smaps");
-        // Private pages that belong to no file: the heap, and stacks, which do not grow with
-        // connections.
+        // Private pages without a file: the heap, and stacks, which do not grow with connections.
         let heap =
             maps.lines().filter(|line| line.starts_with("Anonymous:")).map(|line| kilobytes(line, "Anonymous:")).sum();
         Memory { resident, heap }

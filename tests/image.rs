@@ -1,11 +1,11 @@
-//! The image is built from what `Dockerfile` copies, as far as `.dockerignore` lets it. No engine is
-//! needed to see that all of it is there.
+//! The image's build gets every file that `Dockerfile` copies: `.dockerignore` lets all of them
+//! through. The test needs no container engine.
 
 use std::fs;
 use std::path::Path;
 
 #[test]
-fn the_build_of_the_image_gets_what_it_copies() {
+fn the_build_of_the_image_gets_the_files_that_it_copies() {
     let allowed = allowed();
     let copied = copied();
     assert!(copied.len() > 5, "{copied:?}");
@@ -29,7 +29,7 @@ fn the_build_of_the_image_gets_every_manifest() {
     }
 }
 
-/// What `.dockerignore` lets through; everything else is hidden.
+/// The files that `.dockerignore` lets through; everything else is hidden.
 fn allowed() -> Vec<String> {
     let text = fs::read_to_string(".dockerignore").unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
@@ -37,7 +37,7 @@ fn allowed() -> Vec<String> {
     lines[1..].iter().map(|line| line.strip_prefix('!').expect("an exception").to_owned()).collect()
 }
 
-/// The sources of the `COPY` lines, but for those from another stage.
+/// The sources of the `COPY` lines, except those that copy from another stage.
 fn copied() -> Vec<String> {
     let text = fs::read_to_string("Dockerfile").unwrap();
     let lines = text.lines().filter(|line| line.starts_with("COPY ") && !line.contains("--from="));

@@ -1,4 +1,4 @@
-//! Scarce resources and awkward input: the server waits for a resource or refuses, and other
+//! Scarce resources and awkward input. The server waits for a resource or refuses, and other
 //! clients notice nothing.
 
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ fn a_search_returns_a_bounded_number_of_groups() {
     assert_eq!(found["groups"].as_array().map(Vec::len), Some(5), "{found}");
     let found = alice.ask(&json!({"msgType": 15, "keyword": "of many"}));
     assert_eq!(found["results"].as_array().map(Vec::len), Some(5), "{found}");
-    // A user's own groups are always listed in full.
+    // A search always lists all of a user's own groups.
     let own = alice.ask(&json!({"msgType": 11, "FROMID": a}));
     assert_eq!(own["groups"].as_array().map(Vec::len), Some(12), "{own}");
 }
@@ -113,7 +113,7 @@ fn a_nul_in_a_name_is_kept_or_refused() {
         assert_eq!(reply.to_string(), BAD_REQUEST);
         assert_eq!(listed["groups"], json!([]));
     }
-    // In a password and in a search keyword it is a character like any other.
+    // In a password and in a search keyword, NUL is a character like any other.
     let mut client = TestClient::connect(&server);
     let id = client.register("bob", "pass\0word");
     client.send(&json!({"msgType": 1, "USERID": id, "password": "pass"}));
@@ -126,7 +126,7 @@ fn a_nul_in_a_name_is_kept_or_refused() {
 
 // Numbers
 
-/// The answer to a request with an id of no user.
+/// The answer to a request with an id that belongs to no user.
 enum Answer {
     Text(&'static str),
     Refusal(u64),
@@ -135,7 +135,7 @@ enum Answer {
     Silence,
 }
 
-/// Ids of no user. Some are the id `b` if they are truncated.
+/// Ids that belong to no user. Some of them become the id `b` when they are truncated.
 fn ids_of_nobody(b: i64) -> Vec<String> {
     let wrapped = (1_i128 << 32) + i128::from(b);
     let wrapped_further = (1_i128 << 64) + i128::from(b);
@@ -230,9 +230,9 @@ fn a_refusal_names_the_id_it_was_asked_for() {
 // Logins
 
 #[test]
-fn too_many_logins_at_once_are_told_to_come_later() {
+fn too_many_simultaneous_logins_are_refused_with_a_time_to_retry() {
     let builder = TestServer::builder().option("hashers", "1").option("logins_max", "1");
-    // Expensive enough for all the requests to arrive while the first password is being checked.
+    // A password check takes so long that all the requests arrive during the first one.
     let server = builder.option("argon2", "m=65536,t=2,p=1").start();
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);
@@ -240,7 +240,7 @@ fn too_many_logins_at_once_are_told_to_come_later() {
     let mut clients: Vec<TestClient> = (0..16).map(|_| TestClient::connect(&server)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         client.set_patience(LONG_PATIENCE);
-        // A right password may be remembered and cost nothing; a wrong one is always hashed.
+        // A right password may be remembered and cost nothing. A wrong one is always hashed.
         let tried = if n == 0 { password("alice") } else { format!("wrong {n}") };
         client.send(&json!({"msgType": 1, "USERID": a, "password": tried}));
     }
@@ -258,7 +258,7 @@ fn too_many_logins_at_once_are_told_to_come_later() {
         client.ack_barrier();
     }
     assert!(refused > 0, "with one place in the queue somebody must be refused");
-    // Later there is room again, also on a connection that was refused.
+    // Later there is room again, even for a connection that was refused.
     let last = clients.last_mut().expect("a client");
     last.login(a, &password("alice"));
 }
@@ -285,7 +285,7 @@ fn secrets_and_message_texts_are_never_logged() {
     client.send(&json!({"msgType": 5, "FROMID": a, "TOID": c, "greeting": SECRET}));
     let group = client.create_group(a, "group");
     client.send(&json!({"msgType": 9, "FROMID": a, "GROUPID": group, "msg": SECRET}));
-    // Refused, malformed, unknown, too long.
+    // Requests that are refused, malformed, unknown or too long.
     client.send(&chat(b, c, SECRET));
     client.expect_refusal(403);
     client.send(&json!({"msgType": 4, "FROMID": a, "msg": SECRET}));
@@ -309,7 +309,7 @@ fn secrets_and_message_texts_are_never_logged() {
         let line = text.lines().find(|line| line.contains(SECRET));
         assert_eq!(line, None);
     }
-    // The database does not contain a password as it was sent either.
+    // The database does not contain a plain-text password either.
     let query = "SELECT password FROM User WHERE id = ?1";
     let stored: String = server.database().query_row(query, [a], |row| row.get(0)).expect("a password");
     assert!(stored.starts_with("$argon2id$"), "{stored}");

@@ -1,4 +1,4 @@
-//! More logins than hashers, beside clients that are logged in and chat.
+//! More logins than hashers, beside logged-in clients that chat.
 
 use std::env;
 use std::io::{self, Write};
@@ -11,22 +11,22 @@ use serde_json::json;
 use testkit::{Builder, LONG_PATIENCE, SetOnDrop, TestClient, TestServer, WRONG_PASSWORD};
 use testkit::{numbered, password, raise_descriptor_limit, user, wait_within};
 
-/// A few tenths of a second for each password.
+/// A password takes a few tenths of a second.
 const COST: &str = "m=65536,t=3,p=1";
 
 /// The progress of a storm.
 #[derive(Default)]
 struct Storm {
-    /// Passwords that were hashed.
+    /// The number of passwords that were hashed.
     checked: AtomicUsize,
-    /// Logins that found the queue full.
+    /// The number of logins that found the queue full.
     refused: AtomicUsize,
     is_over: AtomicBool,
 }
 
 impl Storm {
-    /// Lets this number of clients try one password after the other until the storm is over. There
-    /// are more clients than places in the queue, so it is full all the time.
+    /// Makes this number of clients try one password after the other until the storm is over. There
+    /// are more clients than places in the queue, so the queue is always full.
     fn rage(&self, clients: usize, connect: impl Fn() -> TestClient) {
         let mut clients: Vec<TestClient> = (0..clients).map(|_| connect()).collect();
         let guess = |client: &mut TestClient| client.send(&json!({"msgType": 1, "USERID": 1, "password": "wrong"}));
@@ -56,7 +56,7 @@ impl Storm {
         self.checked.load(Ordering::Relaxed)
     }
 
-    /// Waits until another password was hashed and another login was refused.
+    /// Waits until another password is hashed and another login is refused.
     fn wait_on(&self) {
         let (checked, refused) = (self.checked(), self.refused.load(Ordering::Relaxed));
         wait_within(LONG_PATIENCE, "the storm goes on", || {
@@ -83,7 +83,7 @@ impl Pair {
         (0..count).map(pair).collect()
     }
 
-    /// A message and its answer.
+    /// Exchanges a message and its answer.
     fn chat(&mut self) {
         let Pair { left: (left, l), right: (right, r), sent } = self;
         left.send(&numbered(*l, *r, *sent));
@@ -93,7 +93,8 @@ impl Pair {
         *sent += 1;
     }
 
-    /// Like `chat`, and both users have it acknowledged by a request that reads the store.
+    /// Like `chat`; then each user sends a request that reads the store, whose reply acknowledges
+    /// the message.
     fn chat_and_ask(&mut self) {
         self.chat();
         self.left.0.barrier();
@@ -101,8 +102,7 @@ impl Pair {
     }
 }
 
-/// A server with one hasher and without limits for an address, because these tests use a single
-/// one.
+/// A server with one hasher. It has no limits for an address, because these tests use a single one.
 fn server() -> Builder {
     let limits = ["login_failures", "login_failures_per_address"];
     let builder = limits.into_iter().fold(TestServer::builder(), |builder, key| builder.option(key, "off"));
@@ -110,9 +110,9 @@ fn server() -> Builder {
 }
 
 /// If a loop or a worker of the store hashed passwords, at least one would be hashed during each
-/// answer to a client, because one is being hashed at any time and others wait.
+/// answer to a client: one is being hashed at any time, and others wait.
 #[test]
-fn those_who_are_in_chat_on_between_two_passwords() {
+fn logged_in_users_chat_on_between_two_hashes() {
     const PAIRS: usize = 3;
     /// Each step is four answers of the server, one after the other.
     const STEPS: usize = 20;
@@ -133,7 +133,7 @@ fn those_who_are_in_chat_on_between_two_passwords() {
                     wait_within(LONG_PATIENCE, "twenty rounds of chat between two passwords, five times", || {
                         let before = storm.checked();
                         (0..STEPS).for_each(|_| pair.chat_and_ask());
-                        // At most the end of one hash may fall into the step.
+                        // At most one hash may end within the step.
                         times += usize::from(storm.checked() - before <= 1);
                         storm.wait_on();
                         times == TIMES
@@ -150,7 +150,7 @@ fn those_who_are_in_chat_on_between_two_passwords() {
 #[test]
 fn one_address_does_not_keep_others_from_logging_in() {
     let server = server().option("proxy_protocol", "on").option("argon2", "m=1024,t=2,p=1").option("logins_max", "8");
-    // No login succeeds just because its password was right before.
+    // Without the memory, no login succeeds just because its password was right before.
     let server = server.option("password_memory", "0").start();
     let from = |address: &str| {
         let mut client = TestClient::connect(&server);
@@ -171,8 +171,8 @@ fn one_address_does_not_keep_others_from_logging_in() {
     });
 }
 
-/// The cost of a storm for clients that chat. The settings are those that the server ships with,
-/// except for the limits of an address.
+/// Measures what a storm costs clients that chat. The settings are the defaults, except for the
+/// limits of an address.
 #[test]
 #[ignore = "measures, and asserts nothing; see docs/testing.md"]
 fn latency_calm_and_in_a_storm() {
@@ -211,7 +211,8 @@ fn latency_calm_and_in_a_storm() {
     print(&format!("medians of {rounds} rounds: calm {}, in the storm {}", median(&calm), median(&stormy)));
 }
 
-/// The times of a message and its answer for all pairs; each pair rests a little after each.
+/// The round-trip times of a message and its answer, for all pairs. Each pair rests a little after
+/// each.
 fn round_trips(pairs: &mut [Pair]) -> Vec<Duration> {
     const EACH: usize = 1500;
     const REST: Duration = Duration::from_millis(2);
@@ -259,7 +260,7 @@ fn median(rounds: &[Quantiles]) -> Quantiles {
     Quantiles { p50: median(|round| round.p50), p99: median(|round| round.p99) }
 }
 
-/// Writes to stderr directly, so that the numbers are printed although the test passes.
+/// Writes to stderr directly, so that the numbers appear although the test passes.
 fn print(line: &str) {
     writeln!(io::stderr(), "{line}").expect("print the result");
 }

@@ -1,14 +1,14 @@
-//! The log: where it goes, how it looks, what the audit trail says, and what a greedy client may
-//! write into it.
+//! The log: its destination and its form, the content of the audit trail, and the limit on the
+//! lines that a greedy client causes.
 
 use serde_json::{Value, json};
 use testkit::{TestClient, TestServer, wait_until};
 
-/// The events of the audit trail, as programs read them.
+/// The events of the audit trail, parsed from JSON.
 fn events(server: &TestServer) -> Vec<(String, Value)> {
     let objects = |line: &str| serde_json::from_str::<Value>(line).expect("every line is an object");
     let logs = server.logs();
-    // The last line may be half written.
+    // The last line may be only half written.
     let whole = logs.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let events = whole.lines().map(objects).filter(|object| object["part"] == "audit");
     events.map(|object| (object["event"].as_str().unwrap_or("-").to_owned(), object)).collect()
@@ -31,7 +31,7 @@ fn try_wrongly(client: &mut TestClient, user: i64, password: &str) {
 }
 
 #[test]
-fn the_audit_trail_says_who_and_from_where_as_json() {
+fn the_audit_trail_names_users_and_addresses_as_json() {
     let server = TestServer::builder()
         .option("log_format", "json")
         .option("node_name", "chat-7")
@@ -51,7 +51,7 @@ fn the_audit_trail_says_who_and_from_where_as_json() {
         (&json!(a), &json!(format!("user {a} has logged in from 127.0.0.1")))
     );
 
-    // Why can user 17 not log in?
+    // These lines answer the question why a user cannot log in.
     let mut wrong = TestClient::connect_from(9, &server);
     for _ in 0..2 {
         try_wrongly(&mut wrong, a, "guess");
@@ -62,7 +62,7 @@ fn the_audit_trail_says_who_and_from_where_as_json() {
     let waits = event(&server, "must_wait");
     assert_eq!((&waits["user"], &waits["from"]), (&json!(a), &json!("127.0.0.9")));
 
-    // Level 2: by password, with a token that nobody has, and by another password.
+    // Level 2: a login by password, one with an unknown token, and one with a wrong password.
     let mut phone = TestClient::connect_lines(&server);
     phone.send(&json!({"msgType": 1, "level": 2, "USERID": a, "password": "secret", "device": "phone"}));
     let welcome = phone.recv();
@@ -92,12 +92,12 @@ fn an_address_that_fails_without_end_leaves_the_log_to_others() {
     try_wrongly(&mut quiet, a, "slip");
     let logs = server.logs_with(&format!("wrong password for user {a} from 127.0.0.7"));
     let of_greedy = logs.lines().filter(|line| line.ends_with("from 127.0.0.66")).count();
-    // A thousand at once, and one more every 3.6 seconds.
+    // The limit is a thousand lines, and one more every 3.6 seconds.
     assert!((1000..1200).contains(&of_greedy), "{of_greedy} lines");
     let left_out =
         logs.lines().filter(|line| line.contains("more lines like these, the last from 127.0.0.66, were left out"));
     assert!(left_out.count() >= 1, "it is said that there were more");
-    // A client that guesses right at last is seen.
+    // The log shows that a guessing client logs in at last.
     greedy.login(a, "secret");
     server.logs_with(&format!("user {a} has logged in from 127.0.0.66"));
 }

@@ -1,5 +1,5 @@
-//! `server migrate`: the reference server's tables become ours with all their contents, even if
-//! other sessions are in the way.
+//! `server migrate`: it turns the reference server's tables into ours with all their contents, even
+//! if other sessions hold locks.
 
 use std::process;
 
@@ -26,7 +26,7 @@ fn everything_survives_and_the_server_goes_on_with_it() {
     let workplace = Workplace::on(&database);
 
     let shown = workplace.succeed(&["migrate", "--dry-run"]);
-    assert!(shown.contains("5 of 5 migrations are missing") && shown.ends_with("nothing was changed\n"), "{shown}");
+    assert!(shown.contains("6 of 6 migrations are missing") && shown.ends_with("nothing was changed\n"), "{shown}");
     for part in ["1. Messages get ids", "2. Room for hashed", "ALTER TABLE User MODIFY password", "0004_names.sql"] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
@@ -35,7 +35,7 @@ fn everything_survives_and_the_server_goes_on_with_it() {
     let shown = workplace.succeed(&["migrate"]);
     assert!(shown.contains("migration 1 (OfflineMessage: 8 rows) is applied ("), "{shown}");
     assert!(shown.contains("migration 3 (AllGroup: 2 rows, GroupUser: 2 rows) is applied ("), "{shown}");
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
     let users: Vec<(i64, String, String)> = database.rows("SELECT id, name, password FROM User ORDER BY id");
     let expected = [(1, "Ann", "plain-a"), (2, "Jörg", "plain-j"), (7, "小明", "plain-m")];
     assert!(users.iter().map(|(id, name, password)| (*id, name.as_str(), password.as_str())).eq(expected), "{users:?}");
@@ -55,7 +55,7 @@ fn everything_survives_and_the_server_goes_on_with_it() {
     assert!(client.register("new", "secret") > 7);
 
     let shown = workplace.succeed(&["migrate"]);
-    assert!(shown.contains(": nothing to do, all 5 migrations are applied"), "{shown}");
+    assert!(shown.contains(": nothing to do, all 6 migrations are applied"), "{shown}");
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn rows_that_lack_what_they_need_are_named_before_anything_is_changed() {
         assert!(line.contains(part), "{part}: {line}");
     }
     assert_eq!(database.count(&table_count("SchemaMigration")), 0, "nothing was changed");
-    // The statements exactly as the line gives them.
+    // The statements are taken from the line exactly as it gives them.
     let statements = line.split("or run ").skip(1).map(|rest| rest.split("; ").next().expect("a statement"));
     let statements: Vec<&str> = statements.collect();
     assert_eq!(statements.len(), 4, "{line}");
@@ -163,7 +163,7 @@ fn it_is_refused_while_reference_nodes_are_there_unless_forced() {
     assert_eq!(database.count(&table_count("SchemaMigration")), 0);
     let shown = workplace.succeed(&["migrate", "--force"]);
     assert!(shown.contains("warning: 1 node of the reference server"), "{shown}");
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn names_that_would_become_the_same_are_named_before_anything_is_changed() {
     assert_eq!(database.count(&table_count("SchemaMigration")), 0);
     database.run("UPDATE User SET name = CONCAT(name, ' ', id) WHERE id IN (3, 4)");
     workplace.succeed(&["migrate"]);
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn killed_in_the_middle_it_is_finished_by_the_next_run() {
     let database = Database::create_reference();
     database.run("INSERT INTO User (name, password) VALUES ('ann', 'plain')");
     let workplace = Workplace::on(&database);
-    // A transaction that has read a table blocks changes of the table.
+    // A transaction that has read a table blocks changes of its structure.
     let mut reader = database.connect();
     reader.query_drop("START TRANSACTION").unwrap();
     reader.query_drop("SELECT * FROM GroupUser").unwrap();
@@ -199,8 +199,8 @@ fn killed_in_the_middle_it_is_finished_by_the_next_run() {
     assert_eq!(database.count(&column_count("AllGroup", "name_key")), 1, "the half of migration 3");
     reader.query_drop("COMMIT").unwrap();
     let shown = workplace.succeed(&["migrate"]);
-    assert!(shown.contains("3 of 5 migrations are missing") && shown.contains("migration 3 ("), "{shown}");
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert!(shown.contains("4 of 6 migrations are missing") && shown.contains("migration 3 ("), "{shown}");
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
     let server = TestServer::builder().mysql(&database).start();
     TestClient::connect(&server).login(1, "plain");
 }
@@ -220,7 +220,7 @@ fn a_table_that_is_in_use_for_too_long_stops_it_without_harm() {
     assert_eq!(versions(&database), [1]);
     reader.query_drop("COMMIT").unwrap();
     workplace.succeed(&["migrate"]);
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -248,11 +248,11 @@ fn a_database_killed_while_it_rewrites_a_table_loses_nothing() {
     assert_eq!(database.count(&column_count("OfflineMessage", "id")), 0, "it was in the middle");
     workplace.succeed(&["migrate"]);
     assert_eq!(database.rows::<String>(sum), before);
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
-fn of_two_at_once_the_second_waits_and_finds_nothing_to_do() {
+fn the_second_of_two_runs_waits_and_finds_nothing_to_do() {
     let database = Database::create_reference();
     let workplace = Workplace::on(&database);
     let mut reader = database.connect();
@@ -295,7 +295,7 @@ fn it_needs_the_rights_that_its_help_names_and_no_others() {
     }
     grant(&rights.join(", "));
     workplace.succeed(&["migrate"]);
-    assert_eq!(versions(&database), [1, 2, 3, 4, 5]);
+    assert_eq!(versions(&database), [1, 2, 3, 4, 5, 6]);
     database.run(&redo);
 }
 
@@ -321,7 +321,7 @@ fn nodes_of_this_server_go_on_while_their_tables_change() {
     stored(2);
     let group = ann.create_group(a, "Größe");
     let new = TestServer::builder().mysql(&database).redis(&redis).start();
-    // A login there replaces the password by a hash, which the old node accepts.
+    // A login at the new node replaces the password by a hash, which the old node accepts.
     drop(login(&new, "ann", a));
     let hashed = format!("SELECT COUNT(*) FROM User WHERE id = {a} AND password LIKE '$argon2id$%'");
     wait_until("it is hashed", || database.count(&hashed) == 1);

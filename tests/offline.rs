@@ -1,4 +1,4 @@
-//! Messages for offline users: stored whole, in order, returned once.
+//! Messages for offline users: stored unchanged, in order, and returned once.
 
 use std::sync::Mutex;
 use std::thread;
@@ -23,7 +23,7 @@ fn numbers(frames: &[Value]) -> Vec<usize> {
     frames.iter().map(number_of).collect()
 }
 
-/// Waits, because a reply may arrive before the database has deleted the fetched messages.
+/// Waits until nothing is stored: a reply may arrive before the database has deleted its messages.
 fn assert_all_deleted(server: &TestServer) {
     wait_until("what was fetched is deleted", || server.stored() == 0);
 }
@@ -76,7 +76,7 @@ fn messages_of_any_length_are_kept() {
     for length in lengths {
         alice.send(&chat(a, b, &"m".repeat(length)));
     }
-    // Multi-byte characters count by their length in UTF-8.
+    // The length of multi-byte characters is counted in UTF-8.
     let wide = chat(a, b, &"界😀\"\\".repeat(2_000));
     alice.send(&wide);
     alice.barrier();
@@ -134,7 +134,7 @@ fn nothing_is_lost_between_live_and_stored() {
     let total = 3_000;
     let got = thread::scope(|scope| {
         let sending = scope.spawn(|| send_numbered(&mut alice, a, b, total));
-        // The recipient logs in, fetches and logs out all the while; the answer to a logout comes
+        // The recipient logs in, fetches and logs out again and again. The answer to a logout comes
         // after every push.
         let mut got = Vec::new();
         let mut bob = TestClient::connect(&server);
@@ -156,7 +156,7 @@ fn nothing_is_lost_between_live_and_stored() {
         sending.join().expect("the sender");
         got
     });
-    // Live ones may overtake stored ones that are fetched later, but each arrives once.
+    // Live messages may overtake stored ones that are fetched later, but each message arrives once.
     let mut sorted = got;
     sorted.sort_unstable();
     assert_eq!(sorted, (0..total).collect::<Vec<_>>());
@@ -250,8 +250,8 @@ fn one_message_longer_than_a_part_is_returned_alone() {
 
 #[test]
 fn a_connection_that_dies_over_its_reply_deletes_nothing_it_did_not_get() {
-    // More than the kernel holds for both ends of a connection, so that the reply cannot leave the
-    // server.
+    // The reply is more than both kernels hold for a connection, so it cannot leave the server
+    // completely.
     const MESSAGES: usize = 300;
     const LENGTH: usize = 60_000;
     let server = TestServer::builder()
@@ -349,7 +349,7 @@ fn acknowledged_messages_survive_a_kill() {
     let mut server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
-    // Enough messages for the kill to come in the middle of the sending.
+    // So many messages that the kill comes in the middle of the sending.
     let enough = 1_000;
     let mut sent = 0;
     let mut acknowledged = 0;
@@ -357,8 +357,8 @@ fn acknowledged_messages_survive_a_kill() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
             while Instant::now() < deadline {
-                // A reply acknowledges everything sent before it; more is on its way when the
-                // server is killed.
+                // A reply acknowledges everything sent before it. More messages are in flight when
+                // the server is killed.
                 for _ in 0..50 {
                     if !alice.try_send(&numbered(a, b, sent)) {
                         return;
@@ -387,13 +387,13 @@ fn acknowledged_messages_survive_a_kill() {
     assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "in order, none twice, none missing");
 }
 
-/// A user with so many stored messages that no socket buffer takes the reply with all of them.
+/// A user with more stored messages than a socket buffer takes in one reply.
 fn with_a_large_mailbox() -> (TestServer, TestClient, i64, i64, usize) {
     const COUNT: usize = 400;
     let builder =
         TestServer::builder().option("fetch_max", "64m").option("mailbox_max", "256m").option("user_timeout", "600s");
-    // 24 MB, and two replies with all of them. In repeated runs, memory stays at 150 MiB more than
-    // that of a new server.
+    // The messages are 24 MB, and two replies contain all of them. In repeated runs, the server
+    // keeps 150 MiB more than a new one.
     let server = builder.may_keep(128).start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
@@ -406,7 +406,7 @@ fn with_a_large_mailbox() -> (TestServer, TestClient, i64, i64, usize) {
 }
 
 #[test]
-fn a_long_reply_is_no_reason_to_take_its_reader_for_slow() {
+fn a_reader_of_a_long_reply_does_not_count_as_slow() {
     let (server, mut alice, a, b, count) = with_a_large_mailbox();
     let mut bob = login(&server, "bob", b);
     bob.set_patience(LONG_PATIENCE);

@@ -1,6 +1,6 @@
-//! `paced=on`: the usual client takes the bytes of one read for one frame, so two frames that
-//! arrive together are both lost to it. Here frames arrive one at a time, and chat messages close
-//! together arrive as one frame of type 14. `tests/qt.rs` tests what such a client shows.
+//! `paced=on`: the usual client takes the bytes of one read for one frame, so it loses two frames
+//! that arrive together. Here frames arrive one at a time, and chat messages close together arrive
+//! as one frame of type 14. `tests/qt.rs` tests what such a client shows.
 
 use serde_json::{Value, json};
 use testkit::{
@@ -14,7 +14,7 @@ fn paced() -> TestServer {
     TestServer::builder().option("paced", "on").option("pace_ms", "50").start()
 }
 
-/// The chat messages in these frames: each by itself, or inside a frame of type 14.
+/// The chat messages in these frames, whether single or inside a frame of type 14.
 fn unpack(frames: &[Value]) -> Vec<Value> {
     let unpack = |frame: &Value| match frame["msgs"].as_array() {
         Some(texts) => texts.iter().map(|text| serde_json::from_str(text.as_str().expect("a text")).unwrap()).collect(),
@@ -23,7 +23,7 @@ fn unpack(frames: &[Value]) -> Vec<Value> {
     frames.iter().flat_map(unpack).collect()
 }
 
-/// The frames that arrive until all these messages have.
+/// Receives frames until all these messages have arrived.
 fn recv_messages(client: &mut TestClient, messages: usize) -> Vec<Value> {
     let mut frames = Vec::new();
     while unpack(&frames).len() < messages {
@@ -72,7 +72,7 @@ fn a_reply_is_alone() {
     let mut bob = TestClient::connect(&server);
     bob.set_patience(LONG_PATIENCE);
     bob.send(&json!({"msgType": 1, "USERID": b, "password": password("bob")}));
-    // Pushes arrive after the reply to the login, and not together with it.
+    // Pushes must arrive after the reply to the login, not together with it.
     let until_online = (0..).take_while(|n| {
         alice.send(&numbered(a, b, *n));
         alice.barrier();
@@ -106,7 +106,8 @@ fn held_frames_are_not_lost_when_the_client_goes() {
     let burst: String = (0..MESSAGES).map(|n| numbered(a, b, n).to_string()).collect();
     alice.send_raw(burst.as_bytes());
     let mut got = vec![bob.recv()];
-    // The client has taken everything it was sent: closing shows how much that was.
+    // The client takes everything that has arrived. Its close then tells the server how much that
+    // was.
     got.extend(bob.recv_now());
     drop(bob);
     server.wait_state(b, "offline");
@@ -134,7 +135,7 @@ fn held_frames_are_written_before_the_server_stops() {
     assert!(server.wait_exit(PATIENCE).success());
 }
 
-/// The client's socket is full, and the pause after the last frame is long over.
+/// The client's socket is full, and the pause after its last frame ended long ago.
 #[test]
 fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     const LENGTH: usize = 60_000;
@@ -164,8 +165,8 @@ fn a_client_that_does_not_read_holds_up_nobody_when_it_closes() {
     other.read_to_end();
 }
 
-/// Replies to a client that does not read count as pending from 64 KiB on, and then its requests
-/// wait unread. Once it reads, it gets all of them, and the messages that were held for it
+/// From 64 KiB on, unread replies count as pending, and the server stops reading the client's
+/// requests. When the client reads, it gets all replies, and the messages that were held back
 /// meanwhile.
 #[test]
 fn a_client_that_asks_more_than_it_reads_gets_everything_in_the_end() {

@@ -1,6 +1,6 @@
-//! Two forms of a password are right for one account: the usual client (Qt) logs in with the
-//! password's SHA-224 in hexadecimal digits. After a lost connection it logs in automatically with
-//! the password as it was typed.
+//! An account accepts its password in two forms. The usual client (Qt) logs in with the password's
+//! SHA-224 in hexadecimal digits. After a lost connection it logs in automatically with the
+//! password as typed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const DIGITS: &str = "95c7fbca92ac5083afda62a564a3d014fc3b72c9140e3cb99ea6bf12";
 /// The SHA-224 of the empty password.
 const OTHER_DIGITS: &str = "d14a028c2a3a2bc9476102bb288234c415a2b01f828ea62ac5b3e42f";
 
-/// The reply to a login on a connection of its own.
+/// The reply to a login on a new connection.
 fn try_login(server: &TestServer, id: i64, password: &str) -> String {
     let mut client = TestClient::connect(server);
     client.send(&json!({"msgType": 1, "USERID": id, "password": password}));
@@ -27,7 +27,7 @@ fn log_in(server: &TestServer, id: i64, password: &str) {
     TestClient::connect(server).login(id, password);
 }
 
-/// The form in which earlier servers stored passwords: the hash of what they were sent.
+/// The form in which earlier servers stored passwords: a hash of the received form.
 fn older_hash(sent: &str) -> String {
     let cheap = Params::new(64, 1, 1, None).expect("a lawful cost");
     Argon2::new(Algorithm::Argon2id, Version::V0x13, cheap).hash_password(sent.as_bytes()).expect("a hash").to_string()
@@ -43,7 +43,7 @@ fn both_forms_of_a_password_are_right_whichever_the_account_was_made_with() {
     let mut server = TestServer::builder().option("login_failures", "0").option("admin", "0").start();
     let ids = [("by digits", DIGITS), ("in plain", PLAIN)]
         .map(|(name, password)| TestClient::connect(&server).register(name, password));
-    // First from memory, then after a restart from the store.
+    // The first round reads from memory; the second one, after a restart, reads from the store.
     for _ in 0..2 {
         for id in ids {
             for form in [PLAIN, DIGITS, PLAIN, DIGITS] {
@@ -84,7 +84,8 @@ fn a_password_that_is_wrong_in_both_forms_counts_once() {
         begun = Instant::now();
         assert_eq!(try_login(&server, id, "wrong"), WRONG_PASSWORD, "failure {nth}");
     }
-    // One more than are free has to wait for a second; a slow machine has waited already.
+    // One guess more than are free has to wait for a second. On a slow machine the second may have
+    // passed.
     loop {
         let next = Instant::now();
         let reply = try_login(&server, id, "wrong");
@@ -103,7 +104,7 @@ fn older_hashes_are_right_in_both_forms_and_become_like_new_ones() {
     for (then, first, second) in [(DIGITS, DIGITS, PLAIN), (DIGITS, PLAIN, DIGITS), (PLAIN, PLAIN, DIGITS)] {
         let older = older_hash(then);
         server.run_sql(&format!("UPDATE User SET password = '{older}' WHERE id = {id}"));
-        // The restart clears the remembered passwords.
+        // The restart clears the memory of passwords.
         server.restart();
         log_in(&server, id, first);
         wait_until("the hash is upgraded", || stored(&server, id).contains("keyid="));
@@ -141,7 +142,7 @@ fn rows_of_the_reference_server_are_compared_in_both_forms_and_stay_as_they_are(
 #[test]
 fn a_storm_of_registrations_leaves_no_memory_behind() {
     let server = TestServer::builder().option("hashers", "4").option("argon2", "m=19456,t=1,p=1").start();
-    // The first one makes what stays.
+    // The first registration allocates memory that is kept for good.
     TestClient::connect(&server).register("first", PLAIN);
     let before = server.resident_bytes();
     thread::scope(|scope| {
@@ -156,6 +157,6 @@ fn a_storm_of_registrations_leaves_no_memory_behind() {
             });
         }
     });
-    // Less than what one hash needs.
+    // The rest must be less than the memory for one hash.
     wait_until("the memory is given back", || server.resident_bytes() < before + (16 << 20));
 }

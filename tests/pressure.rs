@@ -1,5 +1,5 @@
-//! Resources that all clients share and a single client could use up: descriptors and memory.
-//! Greedy clients connect from 127.0.0.2, quiet ones from other addresses, and the quiet ones
+//! Resources that all clients share and that a single client could use up: descriptors and memory.
+//! Greedy clients connect from 127.0.0.2 and quiet ones from other addresses. The quiet ones must
 //! notice nothing.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,7 +24,7 @@ fn turned_away(server: &TestServer) -> f64 {
     server.metric(r#"raybox_connections_closed_total{reason="turned_away"}"#)
 }
 
-/// A new user registers and logs in from there. Returns how long that took.
+/// Registers a new user from this address and logs it in. Returns how long that took.
 fn come(server: &TestServer, from: u8, name: &str) -> (TestClient, i64, Duration) {
     let begun = Instant::now();
     let mut client = TestClient::connect_from(from, server);
@@ -40,7 +40,7 @@ fn silent_strangers_keep_nobody_out() {
     const DESCRIPTORS: u32 = 256;
     const STRANGERS: usize = 400;
     let server = counting().descriptors_max(DESCRIPTORS).start();
-    // Alice connects from the greedy address and is logged in, so she stays.
+    // Alice connects from the greedy address. She is logged in, so she stays connected.
     let (mut alice, a) = user(&server, "alice");
     let (mut neighbour, _, _) = come(&server, GREEDY, "neighbour");
     let mut strangers: Vec<TestClient> = (0..STRANGERS).map(|_| TestClient::connect_from(GREEDY, &server)).collect();
@@ -51,7 +51,7 @@ fn silent_strangers_keep_nobody_out() {
         longest = longest.max(time);
         quiet.push((client, id));
     }
-    // The same while strangers keep connecting.
+    // The same holds while strangers keep connecting.
     let (done, attempts) = (AtomicBool::new(false), AtomicUsize::new(0));
     thread::scope(|scope| {
         let done_on_drop = SetOnDrop(&done);
@@ -74,8 +74,8 @@ fn silent_strangers_keep_nobody_out() {
         drop(done_on_drop);
     });
     eprintln!("{} strangers; a quiet client is in within {longest:?}", STRANGERS + attempts.into_inner());
-    // No logged-in client was disconnected, and requests that need the database or another
-    // descriptor work.
+    // No logged-in client was disconnected. Requests that need the database or another descriptor
+    // work.
     for (client, id) in &mut quiet {
         client.send(&chat(*id, a, "hello"));
         client.barrier();
@@ -86,7 +86,7 @@ fn silent_strangers_keep_nobody_out() {
     neighbour.barrier();
     assert!(refused(&server, "descriptors") > 0.0 && turned_away(&server) > 0.0, "it is counted");
     assert!(server.descriptors() < DESCRIPTORS as usize, "some are kept for others");
-    // The first of the strangers got a reason before it was closed.
+    // The first of the strangers was told the reason before it was closed.
     strangers[0].expect_refusal(429);
     strangers[0].expect_eof();
 }
@@ -110,7 +110,7 @@ fn one_address_of_users_leaves_descriptors_to_others() {
     let quiet: Vec<_> = (0..10).map(|n| come(&server, QUIET, &format!("quiet {n}"))).collect();
     let longest = quiet.iter().map(|(_, _, time)| *time).max();
     eprintln!("one address has {} connections, another's next ten are in within {longest:?} each", greedy.len());
-    // Logged-in clients stay.
+    // Logged-in clients stay connected.
     for client in &mut greedy {
         client.ack_barrier();
     }
@@ -137,7 +137,7 @@ fn a_server_raises_its_limit_of_descriptors_and_says_so() {
 // Logging in
 
 #[test]
-fn one_that_does_not_log_in_in_time_is_closed_and_users_stay() {
+fn a_connection_without_a_login_in_time_is_closed_and_users_stay() {
     let server = counting().option("login_timeout", "2s").start();
     let (mut alice, a) = user(&server, "alice");
     let mut silent = TestClient::connect(&server);
@@ -149,7 +149,7 @@ fn one_that_does_not_log_in_in_time_is_closed_and_users_stay() {
     }
     assert!((refused(&server, "login_timeout") - 2.0).abs() < 0.1);
     alice.barrier();
-    // The time begins again after a logout.
+    // After a logout, the time to log in begins again.
     alice.logout(a);
     alice.login(a, &password("alice"));
     alice.barrier();
@@ -177,14 +177,14 @@ fn unfinished_frames_take_a_bounded_memory_and_a_user_is_always_understood() {
     let half = half(60_000);
     let mut greedy: Vec<TestClient> = (0..FRAMES)
         .map(|n| {
-            // From many addresses, too: together they count as strangers.
+            // The strangers come from many addresses, but have a common limit.
             let mut client = TestClient::connect_from(10 + (n % 50) as u8, &server);
             client.send_raw(half.as_bytes());
             client
         })
         .collect();
     wait_until("some are refused", || refused(&server, "memory_max") > 100.0);
-    // A user's long frame in two parts is understood.
+    // A user's long frame in two parts is accepted.
     let long = chat(b, a, &"y".repeat(50_000)).to_string();
     let (first, second) = long.split_at(40_000);
     bob.send_raw(first.as_bytes());
@@ -199,7 +199,7 @@ fn unfinished_frames_take_a_bounded_memory_and_a_user_is_always_understood() {
     let grown = server.resident_bytes().saturating_sub(before);
     eprintln!("{FRAMES} unfinished frames of 60 kB: {} KiB more memory", grown / 1024);
     assert!(grown < 16 << 20, "{} KiB", grown / 1024);
-    // A refused client got a reason.
+    // A refused client is told the reason.
     let refusals = greedy.iter_mut().filter_map(TestClient::recv_now).collect::<Vec<Value>>();
     assert!(refusals.len() > 100 && refusals.iter().all(|reply| reply["errno"] == 503), "{:?}", refusals.first());
 }
@@ -210,7 +210,7 @@ fn unfinished_frames_do_not_end_a_server_whose_address_space_is_limited() {
     let server = counting().after("ulimit -v 262144").option("frame_timeout", "1h").start();
     let (mut quiet, _, _) = come(&server, QUIET, "quiet");
     let half = half(60_000);
-    // More than twice the available memory; most clients are closed again.
+    // The frames are more than twice the available memory. Most clients are disconnected.
     let mut greedy = Vec::new();
     for n in 0..FRAMES {
         let mut client = TestClient::connect_from(10 + (n % 50) as u8, &server);
@@ -238,7 +238,7 @@ fn store_for(server: &TestServer, sender: &mut TestClient, from: i64, to: i64, c
 fn replies_that_nobody_reads_take_a_bounded_memory_and_others_fetch_on() {
     const GREEDY_USERS: usize = 24;
     const MESSAGES: usize = 40;
-    // Room for four full replies of 2 MiB, and for a dozen that are being built.
+    // The memory fits four full replies of 2 MiB, and a dozen that are being built.
     let server = counting().option("memory_max", "16m").start();
     let (mut alice, a) = user(&server, "alice");
     let names: Vec<String> = (0..GREEDY_USERS).map(|n| format!("greedy {n}")).collect();
@@ -249,7 +249,7 @@ fn replies_that_nobody_reads_take_a_bounded_memory_and_others_fetch_on() {
     }
     store_for(&server, &mut alice, a, quiet, MESSAGES);
     let before = server.resident_bytes();
-    // The kernels hold little: nearly all of the reply stays in the server.
+    // The kernels hold little, so nearly all of the reply stays in the server.
     let mut greedy: Vec<TestClient> = names
         .iter()
         .zip(&ids)
@@ -264,8 +264,8 @@ fn replies_that_nobody_reads_take_a_bounded_memory_and_others_fetch_on() {
         .collect();
     let first = greedy.first_mut().expect("somebody");
     first.wait_readable();
-    // A user from another address gets everything, page by page, while the greedy ones wait. No
-    // client that reads is refused.
+    // A user from another address gets everything, page by page, while the greedy clients wait. A
+    // client that reads is never refused.
     let begun = Instant::now();
     let mut client = TestClient::connect_from(QUIET, &server);
     client.login(quiet, &password("quiet"));
@@ -275,8 +275,7 @@ fn replies_that_nobody_reads_take_a_bounded_memory_and_others_fetch_on() {
     let grown = server.resident_bytes().saturating_sub(before);
     eprintln!("{GREEDY_USERS} unread fetches of {MESSAGES} messages of 60 kB: {} KiB more memory", grown / 1024);
     assert!(grown < 40 << 20, "{} KiB", grown / 1024);
-    // Replies that are not read make room for those that wait at the same address, and no message
-    // is lost.
+    // Unread replies make room for waiting fetches of the same address, and no message is lost.
     drop(greedy);
     for id in &ids {
         assert_eq!(server.stored_for(*id), MESSAGES, "nothing was deleted that did not arrive");
@@ -306,8 +305,7 @@ fn a_fetch_that_waits_for_memory_gets_it_from_one_that_does_not_read() {
             client
         })
         .collect();
-    // All come from one address, which has room for two pages. The last client reads, and those
-    // before it do not.
+    // All clients come from one address, which has room for two pages. Only the last client reads.
     let mut last = clients.pop().expect("somebody");
     last.set_patience(testkit::LONG_PATIENCE);
     assert_eq!(last.recv_fetched().len(), 8);

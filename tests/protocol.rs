@@ -1,4 +1,4 @@
-//! docs/protocol.md and examples/client.py: the server behaves as they say.
+//! docs/protocol.md and examples/client.py: the server behaves as they describe.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,7 +66,7 @@ impl Cast {
         }
     }
 
-    /// Checks that no user has received anything that the document does not show.
+    /// Checks that no user has received anything else.
     fn end(self) {
         for (name, mut client) in self.clients {
             if !client.has_ended() {
@@ -91,8 +91,8 @@ fn every_example_is_what_the_server_says() {
     errors.into_iter().for_each(play_errors);
 }
 
-/// Plays a block on a server of its own. Some errors say how many seconds to wait, and waiting ends
-/// them: a machine that took a second over the block tries again.
+/// Plays a block on a server of its own. Some errors end after the seconds that they name. So a
+/// block that fails after more than a second is retried.
 fn play_errors(block: &Block) {
     const ATTEMPTS: usize = 5;
     let mut builder = TestServer::builder();
@@ -120,7 +120,7 @@ fn both_languages_have_the_same_examples() {
     assert_eq!(examples(&read("docs/protocol.md")), examples(&read("docs/protocol.zh-CN.md")));
 }
 
-/// The texts of the server's errors, taken from its source.
+/// The error texts of the server, taken from its source.
 fn error_texts() -> Vec<String> {
     let source = read("src/protocol/reply.rs");
     let product = source.split("#[cfg(test)]").next().expect("the part before the tests");
@@ -128,7 +128,7 @@ fn error_texts() -> Vec<String> {
     for opening in ["errmsg\":\"", "errmsg\\\":\\\"", "302,\"msg\":\"", "later(\""] {
         for rest in product.split(opening).skip(1) {
             let text = rest.split(['"', '\\']).next().unwrap_or_default();
-            // The texts that `later` fills in are found where it is called.
+            // The texts for `later` are found at its calls.
             if text != "{errmsg}" {
                 texts.push(text.to_owned());
             }
@@ -149,7 +149,7 @@ fn every_error_is_documented() {
     }
 }
 
-/// The example client as a user runs it: lines are typed in, lines are printed.
+/// The example client as a user runs it, with typed and printed lines.
 struct Example {
     child: Child,
     printed: Arc<Mutex<String>>,
@@ -177,7 +177,7 @@ impl Example {
         writeln!(stdin, "{line}").expect("type a line");
     }
 
-    /// The number of times that it has printed this line.
+    /// How often the client has printed this line.
     fn count(&self, line: &str) -> usize {
         self.printed.lock().expect("what was printed").lines().filter(|printed| *printed == line).count()
     }
@@ -186,7 +186,7 @@ impl Example {
         wait_within(LONG_PATIENCE, line, || self.count(line) >= times);
     }
 
-    /// Ends its input; it must exit with success.
+    /// Closes the client's input; it must exit with success.
     fn finish(&mut self) {
         drop(self.child.stdin.take());
         let status = self.child.wait().expect("wait for the example");

@@ -1,5 +1,5 @@
-//! Behind a proxy that speaks the PROXY protocol: whose address counts, and which clients are
-//! refused.
+//! Behind a proxy that speaks the PROXY protocol: the address that counts, and the connections that
+//! are refused.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use testkit::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, of
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
 const CLIENT: &str = "203.0.113.7:51234";
 
-/// Clients of these tests connect from 127.0.0.1.
+/// A server whose proxies are at 127.0.0.1, from where the clients of these tests connect.
 fn behind_proxy() -> Builder {
     TestServer::builder().option("proxy_protocol", "on").option("log_level", "debug")
 }
@@ -34,7 +34,7 @@ fn the_log_names_the_client_and_not_the_proxy() {
     let mut direct = connect_as_proxy(&server, b"PROXY UNKNOWN\r\n");
     direct.ask(&json!({"msgType": 200}));
     assert_eq!(log_lines(&server, "DEBUG", &["connected", CLIENT]), 0);
-    // The header and the first request in one segment.
+    // The header and the first request come in one segment.
     let mut client = TestClient::connect(&server);
     client.send_raw(&[HEADER, br#"{"msgType":200}"#].concat());
     client.expect_text(ACK);
@@ -106,7 +106,7 @@ fn nginx_that_reads_its_settings_again_keeps_the_connections_there_are() {
     assert!(nginx.workers().intersection(&old).next().is_some(), "an old worker has a connection");
 }
 
-/// As `nc -N` does after its requests.
+/// `nc -N` closes its sending direction like this after its requests.
 #[test]
 fn a_half_closed_client_behind_nginx_gets_its_answers() {
     let server = behind_proxy().option("proxy_from", Nginx::COMES_FROM).start();
@@ -122,7 +122,7 @@ fn a_half_closed_client_behind_nginx_gets_its_answers() {
     }
 }
 
-/// Except for the header and comments, both files are the same.
+/// Except for the header and comments, both settings files are the same.
 #[test]
 fn the_settings_of_nginx_for_a_replacement_differ_in_the_header_alone() {
     let settings = |name: &str| {

@@ -1,5 +1,5 @@
-//! The usual client (Qt) loses nothing at the default settings: the server recognizes it by the
-//! password it sends, and writes to it in the way it can read.
+//! The usual client (Qt) loses nothing with the default settings. The server recognises it by the
+//! form of its password, and writes to it in the way that it can read.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use testkit::{LONG_PATIENCE, QtClient, TestClient, TestServer, number_of, numbered, user, wait_until};
 
 const PASSWORD: &str = "secret";
-/// The SHA-224 of the password, which the client's login sends. Its automatic relogin sends the
-/// password.
+/// The SHA-224 of the password, which the client sends to log in. Its automatic login after a lost
+/// connection sends the plain password.
 const DIGITS: &str = "95c7fbca92ac5083afda62a564a3d014fc3b72c9140e3cb99ea6bf12";
 
-/// A message as the real client composes it; a dozen of them fill a segment.
+/// A message as the real client composes it. A dozen of them fill a segment.
 fn message(from: i64, to: i64, n: usize) -> Value {
     json!({"msgType": 4, "FROMID": from, "TOID": to, "msg": "hello", "n": n, "sendTime": 1_702_556_908_737_i64})
 }
@@ -30,7 +30,7 @@ fn assert_shown(client: &QtClient, total: usize) {
     assert_eq!(numbers, (0..total).collect::<Vec<_>>());
 }
 
-/// Lets another user send these messages, each after a pause, while the client reads.
+/// Makes another user send these messages, each after a pause, while the client reads.
 fn send_while_it_reads(server: &TestServer, qt: &mut QtClient, id: i64, pauses: &[Duration]) {
     let (mut alice, a) = user(server, "alice");
     thread::scope(|scope| {
@@ -55,7 +55,7 @@ fn thirty_messages_a_second_are_shown() {
 }
 
 #[test]
-fn a_burst_is_shown_and_what_comes_soon_after_it() {
+fn a_burst_and_the_messages_soon_after_it_are_shown() {
     let server = TestServer::start();
     let id = qt_user(&server);
     let mut qt = QtClient::login(&server, id, DIGITS);
@@ -65,8 +65,8 @@ fn a_burst_is_shown_and_what_comes_soon_after_it() {
 
 #[test]
 fn a_very_long_burst_is_shown() {
-    // Twice as fast as the real client. Any faster, a busy machine could hold the client up for
-    // longer than the pause between frames.
+    // Twice as fast as the real client. If it were faster, a busy machine could hold the client up
+    // for longer than the pause between frames.
     let server = TestServer::builder().option("pace_ms", "20").start();
     let id = qt_user(&server);
     let mut qt = QtClient::login(&server, id, DIGITS);
@@ -126,7 +126,7 @@ fn a_fetch_that_breaks_off_in_the_middle_loses_nothing() {
 }
 
 #[test]
-fn the_reply_to_a_logout_goes_ahead_of_what_waits() {
+fn the_reply_to_a_logout_overtakes_waiting_messages() {
     for fetches in [false, true] {
         let server = TestServer::start();
         let id = qt_user(&server);
@@ -146,7 +146,7 @@ fn the_reply_to_a_logout_goes_ahead_of_what_waits() {
     }
 }
 
-/// Whether a client is paced: then a burst reaches it in frames of type 14.
+/// Whether the server paces a client: a burst then arrives in frames of type 14.
 fn is_paced(server: &TestServer, client: &mut TestClient, id: i64) -> bool {
     const BURST: usize = 20;
     static SENDERS: AtomicUsize = AtomicUsize::new(0);
@@ -167,7 +167,7 @@ fn is_paced(server: &TestServer, client: &mut TestClient, id: i64) -> bool {
 }
 
 #[test]
-fn it_is_known_by_its_password_and_when_it_comes_back_by_the_account() {
+fn the_client_is_recognised_by_its_password_form_and_later_by_its_account() {
     let mut server = TestServer::start();
     let id = qt_user(&server);
     let plain = TestClient::connect(&server).register("plain", PASSWORD);
@@ -177,7 +177,8 @@ fn it_is_known_by_its_password_and_when_it_comes_back_by_the_account() {
     };
     for _ in 0..2 {
         assert!(paced(&server, TestClient::connect(&server), id, DIGITS));
-        // First from memory, and after the restart from the store.
+        // The first time the server remembers the client. After the restart it reads the fact from
+        // the store.
         server.restart();
         for _ in 0..2 {
             assert!(paced(&server, TestClient::connect(&server), id, PASSWORD));

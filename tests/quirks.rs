@@ -1,8 +1,7 @@
-//! The behaviour of this server where a recording shows a fault of the reference and no better
-//! exchange is recorded.
+//! The behaviour of this server where a recording shows a fault of the reference and contains no
+//! better exchange.
 //!
-//! [`COVERED`] says which test covers which scenario, and a test checks that no scenario is
-//! forgotten.
+//! [`COVERED`] assigns a test to each scenario, and a test checks that no scenario is missing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 use testkit::{ACK, BAD_REQUEST, NO_SUCH_METHOD, NOBODY, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
 use testkit::{assert_no_repeated_member, chat, login, number_of, numbered, offline_user, password, user, wait_until};
 
-/// Every scenario marked `cpp_quirk` without `better_steps` that one node can play, and the test
+/// Every scenario for one node that is marked `cpp_quirk` and has no `better_steps`, and the test
 /// that replaces it.
 const COVERED: &[(&str, fn())] = &[
     ("chat-exact-text", forwarded_text_is_the_value_that_was_sent),
@@ -30,7 +29,7 @@ const COVERED: &[(&str, fn())] = &[
     ("session-newest-closes-first", the_older_connection_receives_when_the_newest_closes),
 ];
 
-/// Scenarios that need two nodes; the cluster's tests cover these.
+/// Scenarios for two nodes; the cluster's tests cover these.
 const NEEDS_TWO_NODES: &[&str] = &["cluster-one-of-two-logins-ends"];
 
 #[test]
@@ -98,8 +97,8 @@ fn a_byte_order_mark_hides_no_request() {
     let server = TestServer::start();
     let mut client = TestClient::connect(&server);
     client.send_raw(b"\xef\xbb\xbf{\"msgType\":99}");
-    // The server may skip the mark or answer 401 for it; either way it answers the request behind
-    // it.
+    // The server may skip the mark or answer it with 401. Either way it must answer the request
+    // that follows.
     let mut text = client.recv_text();
     if text == BAD_REQUEST {
         text = client.recv_text();
@@ -116,7 +115,7 @@ fn a_huge_msgtype_is_unknown() {
         alice.send_text(&format!(r#"{{"msgType":{number}}}"#));
         alice.expect_text(NO_SUCH_METHOD);
     }
-    // The number is not written as an integer: the recording allows 404 as well.
+    // This number is not written as an integer, so the recording also allows 404.
     alice.send_text(r#"{"msgType":1e300}"#);
     let text = alice.recv_text();
     assert!(text == BAD_REQUEST || text == NO_SUCH_METHOD, "{text}");
@@ -281,7 +280,7 @@ fn a_nul_does_not_cut_a_name() {
     } else {
         assert_eq!(reply.to_string(), BAD_REQUEST);
     }
-    // Either way the shorter name is still free.
+    // In both cases the shorter name is still free.
     client.register("nul", "x");
     client.send_text(r#"{"msgType":200}"#);
     client.expect_text(ACK);
@@ -294,9 +293,9 @@ fn the_older_connection_receives_when_the_newest_closes() {
     let newer = login(&server, "alice", a);
     let (mut bob, b) = user(&server, "bob");
     drop(newer);
-    // The server notices the end some time later. What it has written to the broken connection
-    // before that counts as delivered (protocol 4.1); the rest goes to the older connection or the
-    // store.
+    // The server notices the end some time later. Bytes that it has written to the broken
+    // connection before count as delivered (protocol 4.1). The rest goes to the older connection or
+    // into the store.
     let mut sent = 0;
     wait_until("the older connection receives", || {
         bob.send(&numbered(b, a, sent));

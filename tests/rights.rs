@@ -6,7 +6,7 @@ use testkit::{
     assert_no_repeated_member, assert_refusal, chat, login, members, offline_user, password, user, wait_until,
 };
 
-/// Every request that only the victim may send.
+/// Every request that only the victim may make.
 fn forgeries(world: &World) -> Vec<Value> {
     let (v, b, c) = (world.victim, world.bob.1, world.carol.1);
     vec![
@@ -24,7 +24,7 @@ fn forgeries(world: &World) -> Vec<Value> {
     ]
 }
 
-/// Sends every forgery from `attacker`, and checks that each is refused and has no effect.
+/// Sends every forgery from `attacker`, and checks that each is refused and changes nothing.
 fn attack(mut world: World, attacker: &mut TestClient) {
     for forgery in forgeries(&world) {
         attacker.send(&forgery);
@@ -75,7 +75,7 @@ fn a_stranger_may_register_and_log_in() {
     let server = TestServer::start();
     let mut stranger = TestClient::connect(&server);
     let id = stranger.register("new", "secret");
-    // Registering does not log in.
+    // A registration does not log in.
     stranger.send(&json!({"msgType": 11, "FROMID": id}));
     stranger.expect_refusal(403);
     stranger.send(&json!({"msgType": 1, "USERID": id, "password": "wrong"}));
@@ -97,7 +97,8 @@ fn another_user_may_not_act_as_the_victim() {
 fn a_friend_and_fellow_member_may_not_act_as_the_victim() {
     let world = World::new(TestServer::start());
     let mut bob = login(&world.server, "bob", world.bob.1);
-    // From here on pushes to bob arrive on this connection; its replies show that there are none.
+    // From now on pushes to bob would arrive on this connection. Its replies show that there are
+    // none.
     attack(world, &mut bob);
 }
 
@@ -157,7 +158,7 @@ fn any_login_is_enough_where_nobody_is_named() {
         alice.send(&frame);
         bob.expect(&frame);
     }
-    // Another user's name in a member that the request does not use has no effect.
+    // Another user's id in a member that the request does not use has no effect.
     assert_eq!(alice.ask(&json!({"msgType": 15, "FROMID": b, "keyword": "none"}))["errno"], 200);
     assert_eq!(alice.ask(&json!({"msgType": 11, "FROMID": a, "USERID": b, "U1": b}))["errno"], 200);
 }
@@ -201,7 +202,7 @@ fn group_chat_needs_membership() {
     assert_eq!(server.stored_for(away), 1);
 }
 
-/// Checks what a recipient gets of a frame that gives the sender's id twice.
+/// Checks what a recipient gets of a frame that contains the sender's id twice.
 fn assert_forged_twice(text: &str, name: &str, sender: i64, victim: i64) {
     assert_no_repeated_member(text);
     assert!(!text.contains(&victim.to_string()), "{name} must not carry the victim's id: {text}");
@@ -212,7 +213,7 @@ fn assert_forged_twice(text: &str, name: &str, sender: i64, victim: i64) {
 #[test]
 fn a_repeated_fromid_deceives_nobody() {
     let server = TestServer::start();
-    // Ids of at least two digits that occur in no other number of the frames.
+    // The ids need at least two digits and must occur in no other number of the frames.
     let mut maker = TestClient::connect(&server);
     for n in 0..30 {
         maker.register(&format!("filler {n}"), "x");
@@ -238,7 +239,7 @@ fn a_repeated_fromid_deceives_nobody() {
             assert_forged_twice(&text, "a push", e, victim);
         }
         stored += 1;
-        // The last one counts, so these are refused.
+        // The last one counts, so these frames are refused.
         for kind in [4, 5] {
             eve.send_text(&format!(r#"{{"msgType":{kind},"FROMID":{e},"TOID":{b},"msg":"hi","{key}":{victim}}}"#));
             eve.expect_refusal(403);
@@ -297,7 +298,7 @@ fn type_100_is_chat_for_those_logged_in_and_unknown_to_others() {
     alice.send(&frame(a, c));
     alice.barrier();
     assert_eq!(login(&server, "carol", c).fetch(c), [chat(a, c, "hi")]);
-    // As another user, or to no user.
+    // As another user, and to an id of no user.
     alice.send(&frame(c, b));
     alice.expect_refusal(403);
     alice.send(&json!({"msgType": 100, "FROMID": a}));

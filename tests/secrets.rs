@@ -1,4 +1,4 @@
-//! Passwords and the texts of messages are never logged, whatever happens and at any level.
+//! Passwords and the texts of messages are never logged, whatever fails and at any level.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -13,7 +13,7 @@ const PASSWORD: &str = "pw-9f3a71d2";
 const TEXT: &str = "txt-5c1be207";
 
 /// All requests that a client can send, valid and invalid, with recognisable passwords and texts.
-/// `to` is online elsewhere, `away` is offline.
+/// The user `to` is online elsewhere; `away` is offline.
 fn requests(own: i64, to: i64, away: i64, group: i64) -> Vec<Value> {
     let wrong = format!("{PASSWORD} wrong");
     vec![
@@ -47,7 +47,7 @@ fn requests(own: i64, to: i64, away: i64, group: i64) -> Vec<Value> {
     ]
 }
 
-/// Sends all of them from a client, and invalid input as well.
+/// Sends all these requests from a client, and invalid input as well.
 fn send_everything(client: &mut TestClient, own: i64, to: i64, away: i64, group: i64) {
     client.set_patience(LONG_PATIENCE);
     client.send(&json!({"msgType": 77, "msg": TEXT}));
@@ -62,12 +62,12 @@ fn send_everything(client: &mut TestClient, own: i64, to: i64, away: i64, group:
     recv_up_to_no_method(client);
 }
 
-/// Reads up to the reply to the unknown request; the answers before it may be anything.
+/// Reads up to the reply to the unknown request; the replies before it may be anything.
 fn recv_up_to_no_method(client: &mut TestClient) {
     while client.recv()["msgType"] != 404 {}
 }
 
-/// Checks that none of these are in the server's output, logs or metrics.
+/// Checks that none of these texts is in the server's output, logs or metrics.
 fn assert_silent(server: &TestServer, secrets: &[&str]) {
     let written = [server.logs(), server.output(), server.metrics()];
     assert!(written[0].lines().count() > 10, "a trace of all this must leave something");
@@ -95,11 +95,11 @@ fn a_node_of_a_cluster_tells_no_secrets_whatever_fails() {
     let group = ann.create_group(a, "group");
     bob.join_group(b, group);
     send_everything(&mut ann, a, b, c, group);
-    // Too long.
+    // This text is too long.
     let mut long = TestClient::connect(one);
     long.try_send_raw(format!(r#"{{"msgType":4,"msg":"{TEXT}{}"#, "x".repeat(70_000)).as_bytes());
     long.expect_refusal(413);
-    // The database refuses the text, and quotes it in its error.
+    // The database refuses the text, and its error quotes it.
     cluster.database.run("ALTER TABLE OfflineMessage MODIFY message text CHARACTER SET utf8mb3");
     ann.send(&chat(a, c, &format!("\u{1f511}{TEXT}")));
     ann.send(&json!({"msgType": 404}));
@@ -127,7 +127,7 @@ fn the_embedded_server_tells_no_secrets() {
     let group = ann.create_group(a, "group");
     bob.join_group(b, group);
     send_everything(&mut ann, a, b, c, group);
-    // Tables that only the server should need are dropped.
+    // Tables that only the server needs are dropped.
     server.run_sql("DROP TABLE OfflineMessage; DROP TABLE Friend");
     send_everything(&mut ann, a, b, c, group);
     ann.send(&json!({"msgType": 1, "USERID": a}));
@@ -135,7 +135,7 @@ fn the_embedded_server_tells_no_secrets() {
     ann.send(&json!({"msgType": 1, "USERID": c, "password": format!("{PASSWORD} wrong")}));
     ann.expect_text(WRONG_PASSWORD);
     assert_silent(&server, &[]);
-    // No file of the folder contains it except the database, where the messages are.
+    // The secret is in no file of the folder except the database, which contains the messages.
     for entry in fs::read_dir(server.folder()).expect("list the folder") {
         let path = entry.expect("an entry").path();
         let is_database = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("raybox.db"));
@@ -155,7 +155,7 @@ fn files_that_others_could_read_are_warned_of() {
         server.logs().lines().filter(|line| line.contains("WARN") && line.contains(text)).count()
     };
     let readable = "mysql.cnf contains a password and every user of this machine can read it";
-    // The log is complete when the server has exited.
+    // The log is complete after the server has exited.
     let mut warned = |mode| {
         fs::set_permissions(server.folder().join("mysql.cnf"), Permissions::from_mode(mode)).expect("change the mode");
         server.restart();

@@ -1,5 +1,5 @@
-//! Tests the testkit itself: databases, Redis and nginx start, fail and restart as the other suites
-//! expect.
+//! Tests of the testkit itself: databases, Redis and nginx start, fail and restart as the other
+//! suites expect.
 
 use std::env;
 use std::io::{BufRead, BufReader};
@@ -150,7 +150,7 @@ fn the_cost_of_clients_is_beyond_the_margin_until_they_have_gone() {
 
 #[test]
 #[should_panic(expected = "has ended by itself")]
-fn a_server_that_has_ended_by_itself_is_no_server_that_has_not_leaked() {
+fn a_server_that_exited_by_itself_fails_its_test() {
     let mut server = TestServer::start();
     signal(server.pid(), "KILL");
     wait_until("it has ended", || server.has_exited());

@@ -23,7 +23,7 @@ fn the_newest_login_receives_and_its_end_gives_back() {
         for older in &mut connections {
             older.expect_silence_until_barrier();
         }
-        // The logout is acknowledged, so messages sent after it go to the next connection.
+        // The logout is acknowledged, so messages sent from now on go to the next connection.
         newest.logout(a);
     }
     bob.send(&numbered(b, a, n));
@@ -61,8 +61,8 @@ fn the_state_is_online_until_the_last_connection_is_gone() {
     let (mut bob, b) = user(&server, "bob");
     drop(third);
     drop(first);
-    // When the server has answered to the end of a later connection, it knows both earlier ends; so
-    // end one more.
+    // When the server has noticed the end of a later connection, it has noticed the earlier ends,
+    // too. So one more connection ends.
     let (last, c) = user(&server, "carol");
     server.wait_state(c, "online");
     drop(last);
@@ -93,7 +93,7 @@ fn several_users_on_one_connection() {
         shared.expect(&chat(b, *id, "to each"));
         server.wait_state(*id, "online");
     }
-    // One of its users may write to another.
+    // One of the connection's users may write to another one.
     shared.send(&chat(ids[0], ids[1], "inside"));
     shared.expect(&chat(ids[0], ids[1], "inside"));
     shared.logout(ids[1]);
@@ -150,9 +150,9 @@ fn the_login_reply_comes_before_any_push() {
         for _ in 0..40 {
             let mut alice = TestClient::connect(&server);
             alice.send(&json!({"msgType": 1, "USERID": a, "password": password("alice")}));
-            // The real client takes the very next bytes for the reply.
+            // The real client takes the next bytes after a login for the reply.
             alice.expect_text(ACK);
-            // The user is online from then on: pushes follow.
+            // From then on the user is online, and pushes follow.
             assert_eq!(alice.recv()["msgType"], 4);
             connections.push(alice);
         }
@@ -220,7 +220,7 @@ fn messages_sent_before_a_close_are_delivered() {
 
 #[test]
 fn a_client_that_never_reads_is_closed_and_loses_nothing() {
-    // More than the kernel holds for both ends of a connection.
+    // More messages than both kernels hold for a connection.
     const MESSAGES: usize = 400;
     const LENGTH: usize = 60_000;
     let server = TestServer::builder().option("output_max", "64k").option("mailbox_max", "256m").start();
@@ -254,7 +254,8 @@ fn a_client_that_never_reads_is_closed_and_loses_nothing() {
 fn a_client_that_reads_is_never_too_slow_for_a_burst() {
     const SENDERS: usize = 4;
     const EACH: usize = 100;
-    // Each burst is more than may wait for a client, and all together are less than a socket takes.
+    // Each burst is more than may wait for a client. All bursts together are less than a socket
+    // takes.
     let server = TestServer::builder().option("output_max", "64k").start();
     let (mut bob, b) = user(&server, "bob");
     bob.set_patience(LONG_PATIENCE);
@@ -284,7 +285,7 @@ fn a_plain_password_is_accepted_at_once_and_hashed_afterwards() {
     };
     assert_eq!(plain(&server), 0);
     server.run_sql(&format!("UPDATE User SET password = '{}' WHERE id = {b}", password("bob")));
-    // After a restart the server has not verified the password before.
+    // After the restart the server has not verified this password yet.
     server.restart();
     assert_eq!(plain(&server), 1);
     let mut wrong = TestClient::connect(&server);

@@ -1,5 +1,5 @@
-//! A greedy client beside a quiet one: whatever the greedy one uses up, the quiet one is served. No
-//! check depends on the speed of the machine; the printed figures do.
+//! A greedy client beside a quiet one. Whatever the greedy one uses up, the quiet one is served. No
+//! check depends on the speed of the machine; only the printed figures do.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ fn refused(server: &TestServer, limit: &str) -> f64 {
     server.metric(&format!("raybox_refused_total{{limit=\"{limit}\"}}"))
 }
 
-/// Connections that are all logged in as this user.
+/// Connections that are all logged in as one user.
 fn connections(server: &TestServer, name: &str, id: i64, count: usize) -> Vec<TestClient> {
     (0..count).map(|_| login(server, name, id)).collect()
 }
@@ -31,7 +31,7 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
     let (mut quiet, q) = user(&server, "quiet");
     let absent = offline_user(&server, "absent");
     let mut greedy = connections(&server, "greedy", g, GREEDY);
-    // Nothing leaves the lanes while this lock is held.
+    // While this lock is held, no message leaves the lanes.
     let lock = StoreLock::take(&server);
     let text = "x".repeat(30_000);
     for client in &mut greedy {
@@ -40,7 +40,7 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
         }
     }
     wait_until("the greedy one is refused", || refused(&server, "lane_max") > 0.0);
-    // Forwarded like chat, and counted separately.
+    // These are forwarded like chat, and counted separately.
     for n in 0..QUIET {
         quiet.send(&json!({"msgType": 5, "FROMID": q, "TOID": absent, "msg": n.to_string()}));
     }
@@ -48,14 +48,14 @@ fn one_account_with_many_connections_does_not_take_the_room_of_the_lanes_from_ot
         server.metric(r#"raybox_frames_total{type="5"}"#) as usize == QUIET
     });
     drop(lock);
-    // If a message had been refused, the next reply would be the refusal.
+    // If a message had been refused, the next frame would be the refusal.
     quiet.barrier();
     assert_eq!(server.stored_for(absent), QUIET);
     let refused: usize = greedy.iter_mut().map(|client| refusals(&client.recv_until_barrier())).sum();
     println!("of the greedy one's {} messages {refused} are refused, of the quiet one's {QUIET} none", 20 * GREEDY);
     assert_eq!(server.stored_for(victim), 20 * GREEDY - refused, "each is stored or refused");
     assert!(refused > 0);
-    // Room becomes free again.
+    // After that there is room again.
     greedy[0].send(&chat(g, victim, &text));
     greedy[0].barrier();
     quiet.send(&json!({"msgType": 4, "FROMID": q, "TOID": absent, "msg": text}));
@@ -73,7 +73,7 @@ fn a_message_does_not_wait_for_all_that_another_sender_has_in_its_lane() {
     let lanes =
         (0..).take_while(|n| metrics.contains(&format!("raybox_lane_items{{lane=\"lane-{n}\"}}"))).count() as i64;
     assert!(lanes > 0, "{metrics}");
-    // The next ids come into the other lanes.
+    // The users with the next ids belong to the other lanes.
     for n in 1..lanes {
         offline_user(&server, &format!("other {n}"));
     }
@@ -82,7 +82,7 @@ fn a_message_does_not_wait_for_all_that_another_sender_has_in_its_lane() {
     let lane = |what: &str| server.metric(&format!("raybox_lane_{what}{{lane=\"lane-{}\"}}", absent % lanes));
     let mut greedy = connections(&server, "greedy", g, 4);
     let lock = StoreLock::take(&server);
-    // While the lane's thread has this one in hand, all others wait behind it.
+    // While the lane's thread works on this message, all others wait behind it.
     greedy[0].send(&chat(g, victim, "the first"));
     wait_until("the lane waits for the store", || lane("bytes") > 0.0 && lane("items") == 0.0);
     for client in &mut greedy {
@@ -117,7 +117,7 @@ fn a_text_for_many_absent_members_takes_room_once() {
         member.join_group(id, group);
     }
     wait_until("they are gone", || (0..MEMBERS).all(|n| server.state_of(o + 1 + n as i64) == "offline"));
-    // A hundred times the available room, if each member counted.
+    // If each member counted, this would be a hundred times the available room.
     let text = "x".repeat(60_000);
     for _ in 0..2 {
         owner.send(&json!({"msgType": 9, "FROMID": o, "GROUPID": group, "msg": text}));
@@ -125,8 +125,8 @@ fn a_text_for_many_absent_members_takes_room_once() {
     }
     assert_eq!(server.stored(), 2 * MEMBERS);
     assert_eq!(refused(&server, "lane_max"), 0.0);
-    // On disk the text counts once for each batch of the frame's rows. A batch with a single row
-    // holds the text in that row.
+    // On disk the text counts once for each batch of the frame's rows. A batch of a single row has
+    // the text in that row.
     let kept = server.count("SELECT count(*) FROM MessageText")
         + server.count("SELECT count(*) FROM OfflineMessage WHERE octet_length(message) >= 60000");
     assert!(kept <= MEMBERS / 5, "{kept} times for two frames to {MEMBERS} members");
@@ -169,7 +169,8 @@ fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
     assert_eq!(stored + refused_count, 40 * greedy.len());
     assert!(stored * 20_000 <= 3 * MIB / 4 && stored * 20_000 >= MIB / 4, "{stored}");
     assert!(refused(&server, "mailbox_max") > 0.0);
-    // Another sender's messages find room, and so do the greedy one's messages for another user.
+    // There is room for messages of another sender, and for the greedy one's messages to another
+    // user.
     for n in 0..10 {
         quiet.send(&chat(q, victim, &n.to_string()));
     }
@@ -178,7 +179,7 @@ fn one_sender_fills_half_of_a_mailbox_and_others_find_room() {
     greedy[0].send(&chat(g, other, &text));
     greedy[0].barrier();
     assert_eq!((server.stored_for(victim), server.stored_for(other)), (stored + 10, 1));
-    // Fetching makes room.
+    // A fetch makes room.
     let mut victim_client = login(&server, "victim", victim);
     assert_eq!(victim_client.fetch_all(victim).len(), stored + 10);
     victim_client.logout(victim);
@@ -203,12 +204,13 @@ fn a_member_with_a_full_mailbox_is_left_out_and_the_group_goes_on() {
         owner.send(&message);
         reader.0.expect(&message);
     }
-    // Nothing was refused; otherwise the next reply would be the refusal.
+    // No message was refused; otherwise the next frame would be the refusal.
     owner.barrier();
     let stored = server.stored_for(dormant.1);
     assert!((5..=10).contains(&stored), "{stored} messages are half of the mailbox");
     assert_eq!(server.metric(r#"raybox_deliveries_total{path="left_out"}"#) as usize, MESSAGES - stored);
-    // A friend's message finds room, and once the mailbox is empty the group's messages do again.
+    // There is room for a friend's message. Once the mailbox is empty, there is room for the
+    // group's messages again.
     friend.0.send(&chat(friend.1, dormant.1, "hello"));
     friend.0.barrier();
     let mut back = login(&server, "dormant", dormant.1);
@@ -231,7 +233,7 @@ fn a_member_with_a_full_mailbox_is_left_out_and_the_group_goes_on() {
 // Workers
 
 #[test]
-fn searches_of_one_account_do_not_hold_up_what_another_one_asks() {
+fn searches_of_one_account_do_not_hold_up_requests_of_another_one() {
     const GREEDY: usize = 40;
     const SEARCHES: usize = 5;
     const GROUPS: usize = 30_000;
@@ -309,7 +311,7 @@ fn a_stranger_is_refused_until_it_joins_and_a_full_group_takes_nobody() {
         stranger.send(&text(s));
         stranger.expect_refusal(403);
     }
-    // The refusal is forgotten as soon as it is no longer true.
+    // The cached refusal is dropped as soon as the user joins.
     stranger.join_group(s, group);
     stranger.send(&text(s));
     stranger.barrier();

@@ -1,4 +1,4 @@
-//! Shutdown of a server: everything in flight is finished, and no client can delay it for ever.
+//! Shutdown of a server: it finishes everything in flight, and no client can delay it for ever.
 
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use testkit::{assert_covers, login, number_of, numbered, numbered_with_text, off
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// More than the kernel holds for both ends of a connection.
+/// More messages than both kernels hold for a connection.
 const STUFFING: usize = 300;
 const STUFFING_LENGTH: usize = 60_000;
 
@@ -28,7 +28,7 @@ fn an_idle_server_ends_at_once_with_status_0() {
     assert!(TcpStream::connect(server.address()).is_err(), "nobody listens any more");
 }
 
-/// One sender of a pair: counts the messages that were acknowledged.
+/// The sender of a pair; counts the messages that are acknowledged.
 fn send_until_the_end(client: &mut TestClient, from: i64, to: i64, acknowledged: &AtomicUsize) {
     let deadline = Instant::now() + LONG_PATIENCE;
     let mut sent = 0;
@@ -53,7 +53,7 @@ fn send_until_the_end(client: &mut TestClient, from: i64, to: i64, acknowledged:
 #[test]
 fn nothing_acknowledged_is_lost_by_a_shutdown_under_traffic() {
     let mut server = TestServer::builder().option("loops", "2").start();
-    // Three online and three offline recipients, each with its own sender.
+    // Three online and three offline recipients, each with a sender of its own.
     let mut senders: Vec<(TestClient, i64)> = (0..6).map(|n| user(&server, &format!("sender {n}"))).collect();
     let mut there: Vec<(TestClient, i64)> = (0..3).map(|n| user(&server, &format!("recipient {n}"))).collect();
     let mut recipients: Vec<i64> = there.iter().map(|(_, id)| *id).collect();
@@ -84,12 +84,12 @@ fn nothing_acknowledged_is_lost_by_a_shutdown_under_traffic() {
         got.extend(stored.iter().map(number_of));
         let acknowledged = acknowledged[n].load(Ordering::Relaxed);
         assert!(got.len() >= acknowledged, "recipient {n}: {acknowledged} acknowledged, {} arrived", got.len());
-        // A shutdown is not a failure: no message arrives twice.
+        // A shutdown is not a failure, so no message arrives twice.
         assert_eq!(got, (0..got.len()).collect::<Vec<_>>(), "recipient {n}");
     }
 }
 
-/// A server with a recipient who does not read and has more waiting than the socket takes.
+/// A server with a recipient that does not read, and for which more waits than the socket takes.
 fn with_a_client_that_does_not_read(drain_timeout: &str) -> (TestServer, TestClient, i64) {
     let builder = TestServer::builder().option("output_max", "128m").option("user_timeout", "600s");
     let server = builder.option("drain_timeout", drain_timeout).start();
@@ -140,8 +140,8 @@ fn the_drain_timeout_bounds_a_database_that_does_not_answer() {
     for (client, id) in &mut clients {
         client.send(&json!({"msgType": 12, "FROMID": id, "name": "g", "description": ""}));
     }
-    // Another client's request was read, so the loops have read the others' as well or will when
-    // they drain.
+    // Another client's request was answered. So the loops have read the other requests, or will
+    // read them when they drain.
     clients[0].0.send(&json!({"msgType": 200}));
     server.terminate();
     // Each request would wait five seconds for the lock, four at a time.
@@ -161,7 +161,7 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn a_server_starts_again_on_what_the_last_one_left() {
+fn a_server_starts_again_on_the_data_of_the_last_one() {
     let mut server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
@@ -169,7 +169,7 @@ fn a_server_starts_again_on_what_the_last_one_left() {
     alice.ask(&json!({"msgType": 6, "U1": a, "U2": b}));
     let friends = alice.ask(&json!({"msgType": 8, "FROMID": a}));
     for n in 0..3 {
-        // Shutdown by a signal and by a kill leave the same data.
+        // A shutdown by a signal and a kill leave the same data.
         if n == 1 {
             server.kill9();
         } else {
@@ -177,7 +177,7 @@ fn a_server_starts_again_on_what_the_last_one_left() {
             assert_eq!(server.wait_exit(EXIT_PATIENCE).code(), Some(0));
         }
         server.restart();
-        // After a kill the database still says online, though no user is.
+        // After a kill the database still says `online`, although no user is.
         server.wait_state(a, "offline");
         let mut alice = login(&server, "alice", a);
         assert_eq!(alice.ask(&json!({"msgType": 8, "FROMID": a})), friends);
@@ -187,7 +187,7 @@ fn a_server_starts_again_on_what_the_last_one_left() {
 }
 
 #[test]
-fn a_server_that_is_told_to_stop_goes_on_for_the_drain_delay_but_is_not_ready() {
+fn a_stopping_server_serves_for_the_drain_delay_but_is_not_ready() {
     let mut server = TestServer::builder().option("admin", "127.0.0.1:0").option("drain_delay", "6s").start();
     let (mut alice, a) = user(&server, "alice");
     wait_until("it is ready", || server.is_ready());

@@ -1,4 +1,4 @@
-//! Signals: only a request to stop stops the server, and stopping loses nothing.
+//! Signals: the server stops only when it is asked to, and stopping loses nothing.
 
 use std::fs;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn heeding_hup() -> Builder {
 }
 
 #[test]
-fn a_closed_terminal_and_a_rotation_cost_nothing() {
+fn a_closed_terminal_and_a_log_rotation_lose_nothing() {
     let mut server = heeding_hup().start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
@@ -53,7 +53,7 @@ fn sigquit_is_a_graceful_shutdown_that_sigterm_does_not_hurry() {
 fn sighup_opens_the_log_again_and_reads_the_level_again() {
     let server = heeding_hup().file("server.cnf", "log_level=warn\n".to_owned()).start();
     signal(server.pid(), "HUP");
-    // The log line about it is below the level.
+    // The log line about alice is below the level, so it is not written.
     let _ = user(&server, "alice");
     assert!(!server.logs().contains("log_level was read again"));
 
@@ -75,7 +75,8 @@ fn sighup_opens_the_log_again_and_reads_the_level_again() {
     wait_until("the change is named", || server.logs().contains("other settings have changed"));
     fs::write(server.folder().join("server.cnf"), "workers=many\n").expect("write settings");
     signal(server.pid(), "HUP");
-    let refused = "the settings are not read again: server.cnf, line 1: key workers";
+    let refused =
+        "nothing was reloaded: settings and certificates from before stay in effect: server.cnf, line 1: key workers";
     wait_until("the mistake is named", || server.logs().contains(refused));
     let mut carol = user(&server, "carol").0;
     carol.set_patience(LONG_PATIENCE);
@@ -87,7 +88,7 @@ fn sighup_opens_the_log_again_and_reads_the_level_again() {
 fn settings_that_cannot_be_read_do_not_keep_a_server_from_stopping() {
     let mut server = heeding_hup().start();
     let cnf = server.folder().join("server.cnf");
-    // Opening a pipe without a writer blocks, like a file on a disk that does not respond.
+    // Opening a pipe without a writer blocks, like opening a file on a disk that does not respond.
     assert!(Command::new("mkfifo").arg(&cnf).status().expect("coreutils").success());
     signal(server.pid(), "HUP");
     signal(server.pid(), "USR2");
@@ -118,7 +119,8 @@ fn a_changed_password_of_the_database_is_named_after_a_sighup() {
 fn a_sighup_that_is_ignored_from_the_start_stays_ignored() {
     let server = TestServer::builder().after("trap '' HUP").start();
     signal(server.pid(), "HUP");
-    // Pending signals of a process are handled in the order of their numbers; SIGUSR2 comes later.
+    // The kernel delivers pending signals in the order of their numbers, and SIGUSR2 comes after
+    // SIGHUP.
     signal(server.pid(), "USR2");
     wait_until("the other signal is in the log", || server.logs().contains("SIGUSR2"));
     assert!(!server.logs().contains("opened again"));

@@ -1,4 +1,4 @@
-//! While the database is unreachable, messages that must be stored wait in `spool.db`: MariaDB is
+//! While the database is unreachable, messages that must be stored wait in `spool.db`. MariaDB is
 //! killed and frozen, and so is the server.
 
 use std::collections::BTreeSet;
@@ -10,8 +10,8 @@ use serde_json::json;
 use testkit::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
 use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
 
-/// A server on a MariaDB of its own, with a sender, and a recipient who was online before and is
-/// offline.
+/// A server on a MariaDB of its own, a sender, and a recipient who was online before and is offline
+/// now.
 struct Scene {
     // Dropped first: the server exits before its services.
     server: TestServer,
@@ -34,13 +34,13 @@ impl Scene {
         Scene { server, ann, a, b, sent: 0, mariadb }
     }
 
-    /// Ann sends this number of messages to Bob, all of which are acknowledged.
+    /// Sends this number of messages from Ann to Bob, all of which must be acknowledged.
     fn send(&mut self, count: usize) {
         for _ in 0..count {
             self.ann.send(&numbered(self.a, self.b, self.sent));
             self.sent += 1;
         }
-        // The answer to this needs no database, and comes after any refusal.
+        // The answer to this request needs no database, and comes after any refusal.
         self.ann.ack_barrier();
     }
 
@@ -48,7 +48,7 @@ impl Scene {
         self.server.metric("raybox_spool_messages") as usize
     }
 
-    /// Waits without sending the server anything but health checks.
+    /// Waits until the spool is empty, sending the server only health checks.
     fn wait_drained(&self) {
         wait_within(LONG_PATIENCE, "the spool drains", || self.spooled() == 0);
     }
@@ -71,7 +71,7 @@ fn messages_sent_while_the_database_is_dead_come_in_order_when_it_is_back() {
     scene.send(10);
     scene.mariadb.kill();
     scene.send(30);
-    // A user who was online before can log in, and gets no partial result.
+    // A user who was online before can log in, but gets no partial fetch.
     let mut bob = login(&scene.server, "bob", scene.b);
     bob.send(&json!({"msgType": 14, "FROMID": scene.b}));
     bob.expect_refusal(503);
@@ -108,8 +108,8 @@ fn messages_sent_while_the_database_is_frozen_come_in_order_when_it_goes_on() {
     scene.mariadb.cont();
     scene.wait_drained();
     scene.send(10);
-    // A frozen database executes in the end what it was sent: messages in doubt when it froze may
-    // be stored twice.
+    // A frozen database executes everything that it was sent, so messages in doubt at that moment
+    // may be stored twice.
     assert_first_ones_in_order(&scene.fetch(), scene.sent);
 }
 
@@ -123,10 +123,10 @@ fn a_server_that_is_killed_meanwhile_starts_without_its_database_and_drains_with
     scene.server.restart();
     assert!(!scene.server.is_ready(), "it cannot be");
     assert_eq!(scene.spooled(), 50);
-    // The server remembers no user, and cannot look any up.
+    // The new process remembers no user, and cannot look any up.
     let mut bob = TestClient::connect(&scene.server);
     assert!(!bob.try_login(scene.b, "pw-bob"));
-    // Once more, and this time with a graceful shutdown.
+    // Once more, now with a graceful shutdown.
     scene.server.terminate();
     assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(3), "something waits");
     assert!(scene.server.logs().contains("50 messages (") && scene.server.logs().contains("start the server again"));
@@ -143,7 +143,7 @@ fn a_server_that_is_killed_meanwhile_starts_without_its_database_and_drains_with
 fn a_server_that_is_killed_while_it_drains_loses_nothing() {
     const MANY: usize = 6000;
     let mut scene = Scene::new(|builder| builder);
-    // The trigger slows inserts down, so that there is a middle.
+    // The trigger slows inserts down, so that the kill comes in the middle.
     scene.server.run_sql("CREATE TRIGGER slow BEFORE INSERT ON OfflineMessage FOR EACH ROW DO SLEEP(0.001)");
     scene.mariadb.kill();
     for _ in 0..6 {
@@ -173,7 +173,7 @@ fn a_server_with_a_spool_starts_though_the_database_has_no_connection_to_spare()
     scene.server.kill9();
     scene.mariadb.restart();
     database.run(&format!("ALTER USER {}@'%' WITH MAX_USER_CONNECTIONS 1", database.user()));
-    // Connections from before do not count.
+    // Connections from before the limit do not count.
     let _the_one = database.connect();
     scene.server.restart();
     assert_eq!(scene.spooled(), 20);
@@ -185,7 +185,7 @@ fn a_server_with_a_spool_starts_though_the_database_has_no_connection_to_spare()
 
 #[test]
 fn a_full_spool_refuses_and_keeps_what_it_has() {
-    // One sender has half of it.
+    // One sender may use half of the spool.
     let mut scene = Scene::new(|builder| builder.option("spool_max", "32k"));
     scene.mariadb.kill();
     let mut accepted = Vec::new();
@@ -224,7 +224,7 @@ fn a_full_disk_refuses_and_loses_nothing() {
     let mut scene = Scene::new(|builder| builder);
     scene.mariadb.kill();
     scene.send(10);
-    // No file may grow beyond this size, including the spool's log.
+    // No file may grow beyond this size, not even the spool's log.
     limit_files(&scene.server, "200000");
     let mut refused = 0;
     let mut n = 1000;
@@ -256,7 +256,7 @@ fn a_full_disk_does_not_outlive_the_outage() {
     scene.send(50);
     limit_files(&scene.server, "1");
     scene.mariadb.restart();
-    // Messages that are stored now cannot be deleted from the spool.
+    // Now messages are stored, but cannot be deleted from the spool.
     scene.wait_drained();
     scene.send(20);
     assert_eq!(scene.server.metric(r#"raybox_deliveries_total{path="stored"}"#), 20.0);
@@ -287,11 +287,11 @@ fn a_server_that_stops_on_a_full_disk_stores_nothing_again() {
     scene.assert_all_in_order();
 }
 
-/// A small disk of its own, full to the last byte until it is freed. It needs root.
+/// A small disk of its own, which is full to the last byte until it is freed. It needs root.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
-    /// A disk, or the reason why there is none.
+    /// Mounts a disk, or returns the reason why it cannot.
     fn mount() -> Result<SmallDisk, String> {
         let path = std::env::temp_dir().join(format!("raybox-small-disk-{}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder");
@@ -343,7 +343,7 @@ fn a_server_starts_though_the_disk_of_its_spool_is_full() {
     assert_eq!(scene.spooled(), 10);
     assert!(!scene.server.is_ready(), "it cannot be");
     disk.empty();
-    // Without traffic.
+    // The spool drains without traffic.
     scene.wait_drained();
     wait_within(LONG_PATIENCE, "it is ready", || scene.server.is_ready());
     scene.assert_all_in_order();
@@ -351,8 +351,8 @@ fn a_server_starts_though_the_disk_of_its_spool_is_full() {
     assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(0));
 }
 
-/// A client that reads nothing has gone, and the messages that came back from its connection find
-/// the database down and the disk full. Returns the number of these messages.
+/// A client that read nothing has gone, and messages come back from its connection while the
+/// database is down and the disk is full. Returns the number of these messages.
 fn with_messages_that_nothing_can_store(scene: &mut Scene) -> usize {
     const SENT: usize = 300;
     let (carol, c) = user(&scene.server, "carol");
@@ -366,7 +366,7 @@ fn with_messages_that_nothing_can_store(scene: &mut Scene) -> usize {
     drop(carol);
     let unstored = || scene.server.metric("raybox_unstored_messages") as usize;
     let returned = || scene.server.metric("raybox_deliveries_returned_total") as usize;
-    // A closed connection has returned all that it had.
+    // A closed connection has returned all its messages.
     wait_within(LONG_PATIENCE, "carol's connection is closed", || scene.server.open_connections() == 1);
     wait_within(LONG_PATIENCE, "all that came back is counted", || unstored() > 100 && unstored() == returned());
     assert!(!scene.server.is_ready(), "it cannot be");
@@ -379,7 +379,7 @@ fn messages_that_nothing_can_store_are_counted_until_shutdown() {
     let unstored = with_messages_that_nothing_can_store(&mut scene);
     scene.server.terminate();
     assert_eq!(scene.server.wait_exit(LONG_PATIENCE).code(), Some(1));
-    // The log's disk is full too.
+    // The disk of the log is full, too, so this goes to the output.
     let said = scene.server.output();
     assert!(said.contains(&format!("about {unstored} messages could not be stored")), "{unstored}: {said}");
 }
@@ -450,7 +450,7 @@ fn a_server_that_was_never_there_does_not_start_without_its_database() {
     assert!(!workplace.path().join("spool.db").exists());
 }
 
-/// Checks that all messages arrived, in order of their first arrival; some may have arrived twice.
+/// Checks that all messages arrived. The first arrivals must be in order; repeats are allowed.
 fn assert_first_ones_in_order(got: &[usize], count: usize) {
     let mut seen = BTreeSet::new();
     let first: Vec<usize> = got.iter().copied().filter(|number| seen.insert(*number)).collect();

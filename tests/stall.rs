@@ -1,5 +1,5 @@
-//! A database that accepts no writes for a while: requests that do not need it go on, the others
-//! wait or are refused.
+//! A database that accepts no writes for a while. Requests that do not need it are served; the
+//! others wait or are refused.
 
 use std::thread;
 
@@ -15,7 +15,7 @@ fn chat_on_the_node_goes_on() {
     let (mut bob, b) = user(&server, "bob");
     let c = offline_user(&server, "carol");
     let lock = StoreLock::take(&server);
-    // Messages that wait for the lock delay only their recipient's messages, not those to others.
+    // A message that waits for the lock only delays messages to its own recipient.
     alice.send(&chat(a, c, "held up"));
     for n in 0..200 {
         alice.send(&numbered(a, b, n));
@@ -63,7 +63,7 @@ fn users_verified_before_log_in_and_out() {
         bob.expect(&numbered(a, b, n));
         bob.logout(b);
     }
-    // A wrong password is no better because of the stall.
+    // A wrong password is refused during the stall, too.
     let mut eve = TestClient::connect(&server);
     eve.send(&json!({"msgType": 1, "USERID": b, "password": password("alice")}));
     let reply = eve.recv();
@@ -86,7 +86,7 @@ fn a_reply_waits_until_what_was_sent_before_is_stored_or_refused() {
     let lock = StoreLock::take(&server);
     alice.send(&chat(a, c, "for later"));
     alice.send(&json!({"msgType": 200}));
-    // Time passes in which the server could answer.
+    // This gives the server time to answer too early.
     for n in 0..500 {
         bob.send(&numbered(b, d, n));
         dave.expect(&numbered(b, d, n));
@@ -144,8 +144,8 @@ fn messages_sent_meanwhile_are_stored_in_order_or_refused() {
     assert!(got.is_sorted_by(|before, after| before < after), "{got:?}");
 }
 
-/// One table is gone and the others are there: requests that need both do not cause a log line for
-/// each call.
+/// One table is missing and the others are there. Requests that need both must not cause a log line
+/// for each call.
 #[test]
 fn a_kind_of_call_that_fails_beside_one_that_works_writes_one_line() {
     let server = TestServer::start();
@@ -175,8 +175,8 @@ fn a_kind_of_call_that_fails_beside_one_that_works_writes_one_line() {
     assert_eq!((lines("fails: "), lines("works again, ")), (1, 1), "{logs}");
 }
 
-/// The log folder is not writable, so lines go to stderr, a pipe of 64 KiB (pipe(7)) that is not
-/// read.
+/// The log folder is not writable, so lines go to stderr, which is an unread pipe of 64 KiB
+/// (pipe(7)).
 #[test]
 fn nobody_waits_for_a_stderr_that_nobody_reads() {
     let builder = TestServer::builder().option("log_dir", "/proc/nowhere").option("log_level", "debug");
@@ -184,7 +184,7 @@ fn nobody_waits_for_a_stderr_that_nobody_reads() {
     let mut server = builder.after("mkfifo unread; exec 2<>unread").start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");
-    // Each writes two lines of about a hundred bytes.
+    // Each connection writes two lines of about a hundred bytes.
     for _ in 0..1000 {
         TestClient::connect(&server).ack_barrier();
     }

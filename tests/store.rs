@@ -1,4 +1,4 @@
-//! The behaviour that every store must have, checked on each kind of store.
+//! Tests of the behaviour that every store must have, on each kind of store.
 
 mod mysql_store;
 mod store_suite;
@@ -76,8 +76,8 @@ mod mysql {
     store_suite::store_suite!(open);
 }
 
-/// The reference server's tables as they are. Behaviour that the narrow suite leaves out differs
-/// there, and is tested here.
+/// The reference server's tables. They cannot do everything that the full suite tests, so these
+/// tests cover the differences.
 mod mysql_reference {
 
     use raybox::store::{Accounts, AppendOutcome, Database as _, MessageId, Messages, NewMessage, StoreError};
@@ -127,8 +127,7 @@ mod mysql_reference {
         let kept = store.fetch(user, 8).unwrap();
         let ids: Vec<MessageId> = kept.iter().map(|message| message.id).collect();
         assert_eq!(ids.len(), 2);
-        // An equal message that came later stays, also one that comes between the fetch and the
-        // delete.
+        // An equal message that came later stays, even if it came between the fetch and the delete.
         store.append(&[message(user, "SAME")]).unwrap();
         store.delete(user, &ids).unwrap();
         assert_eq!(texts(), ["same", "last", "same ", "SAME"]);
@@ -137,7 +136,7 @@ mod mysql_reference {
         store.delete(user, &all).unwrap();
         assert_eq!(texts(), [""; 0]);
         assert_eq!(store.fetch(other, usize::MAX).unwrap().len(), 1);
-        // A text that only the database's collation takes for equal is another message.
+        // A text that is equal only to the database's collation is another message.
         store.append(&["CASE", "case"].map(|text| message(user, text))).unwrap();
         let kept = store.fetch(user, usize::MAX).unwrap();
         store.delete(user, &[kept[1].id]).unwrap();

@@ -11,16 +11,16 @@ import './ui/login-view.js';
 import './ui/shell.js';
 import { followVersions } from './ui/version.js';
 
-/** What is shown. @type {'rb-login' | 'rb-shell' | undefined} */
+/** The element that is shown. @type {'rb-login' | 'rb-shell' | undefined} */
 let shown;
 /** @type {HTMLElement | undefined} */
 let view;
 
-/** @param {boolean} [again] shows it anew, in another language */
+/** @param {boolean} [again] draws everything anew, for another language */
 function show(again = false) {
   const { state } = box.status;
   if (state === 'starting') return;
-  // A user who is logged in sees what is stored here, also without a connection.
+  // A logged-in user sees the stored conversations even without a connection.
   const wanted = box.account.user !== undefined && state !== 'signedOut' ? 'rb-shell' : 'rb-login';
   if (wanted === shown && !again) return;
   if (wanted === 'rb-login') closeDialogs();
@@ -44,18 +44,21 @@ startNotifications();
 void box.start();
 followVersions();
 
-/** Looks whether the connection still stands. It does not hurry a server that has asked for patience. */
+/**
+ * Checks whether the connection is still alive. A wait that the server has asked for is not cut
+ * short.
+ */
 function look() {
   void box.wake({ isPatient: true });
 }
 
-/** No timer is as late as this in a machine that is awake, in milliseconds. */
+/** A timer that is this late shows that the machine has slept, in milliseconds. */
 const ASLEEP = 100_000;
 
 let lastTick = Date.now();
 setInterval(() => {
   const isWaking = Date.now() - lastTick > ASLEEP;
   lastTick = Date.now();
-  // A machine that has slept does not know yet that its connections are gone.
+  // After a sleep the browser does not know yet that its connections are gone.
   if (isWaking) look();
 }, 10_000);

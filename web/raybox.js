@@ -1,5 +1,6 @@
 /**
- * A client of RayBox servers for browsers and Node, without dependencies. docs/clients.md explains how to use it.
+ * A client of RayBox servers for browsers and Node, without dependencies. docs/clients.md explains
+ * how to use it.
  *
  *     import { RayBox } from './raybox.js';
  *
@@ -14,14 +15,14 @@
  * | event | detail | when |
  * |---|---|---|
  * | `status` | `Status` | the connection comes or goes |
- * | `account` | `Account` | somebody is logged in, or the own name or friends have changed |
- * | `reset` | `undefined` or the name of a conversation | what was shown (of it) is void: read `conversations` and `history` again |
- * | `conversations` | `Conversation[]` | these have changed |
- * | `message` | `Message` | a message is in its place: stored, or about to be |
+ * | `account` | `Account` | a user is logged in, or the user's name or friends have changed |
+ * | `reset` | `undefined` or the name of a conversation | everything that was shown (of it) is void: read `conversations` and `history` again |
+ * | `conversations` | `Conversation[]` | these conversations have changed |
+ * | `message` | `Message` | a new message has its place: it is stored, or about to be |
  * | `altered` | `Message` | a message was edited or recalled |
- * | `outbox` | the name of a conversation | its messages without a number have changed |
- * | `typing` | `{conv, from}` | somebody is typing |
- * | `presence` | `{user, online}` | somebody who is watched came or went |
+ * | `outbox` | the name of a conversation | its unacknowledged messages have changed |
+ * | `typing` | `{conv, from}` | a user is typing |
+ * | `presence` | `{user, online}` | a watched user has come or gone |
  * | `trouble` | a text, or `null` | the browser cannot store anything at the moment; `null`: it can again |
  *
  * @module
@@ -48,12 +49,17 @@ export { groupOf, isChange, isChat, isFriendRequest, partnerOf } from './raybox/
 
 /**
  * @typedef {object} Options
- * @property {string} [url] `wss://host/ws`, or in Node `tcp://host:port` or `tls://host:port`. In a page: the server that it came from
- * @property {Store} [store] in browsers an IndexedDB database, elsewhere memory
- * @property {boolean} [shared] whether the tabs of this browser share one connection; `true` in pages
- * @property {string} [deviceKind] begins the device's name in the list of devices
+ * @property {string} [url] `wss://host/ws`, or in Node `tcp://host:port` or `tls://host:port`.
+ *   Default in a page: the server that the page came from
+ * @property {Store} [store] default: an IndexedDB database in browsers, memory elsewhere
+ * @property {boolean} [shared] whether the tabs of this browser share one connection; default:
+ *   `true` in pages
+ * @property {string} [deviceKind] the beginning of the device's name in the list of devices
  * @property {import('./raybox/transport.js').OpenSocket} [open] opens connections in another way
- * @property {() => number} [random] from 0 to 1, for the waits
+ * @property {import('./raybox/core.js').JwtSource} [jwt] logs in with a token of an identity provider
+ *   (docs/jwt.md) whenever there is no valid login. A function is called for each login and should
+ *   return a fresh one
+ * @property {() => number} [random] a number from 0 to 1, for the random part of waits
  * @property {number} [scale] multiplies all waits; for tests
  */
 
@@ -75,9 +81,9 @@ export class RayBox extends EventTarget {
   account = { device: '' };
   /** @type {Map<string, Conversation>} */
   conversations = new Map();
-  /** Why nothing can be stored at the moment. @type {string | null} */
+  /** The reason why nothing can be stored at the moment. @type {string | null} */
   trouble = null;
-  /** Users that are watched, and whether they are online. @type {Map<number, boolean>} */
+  /** The watched users, and whether they are online. @type {Map<number, boolean>} */
   online = new Map();
   /** @type {Map<string, Pending[]>} */
   #outbox = new Map();
@@ -98,56 +104,80 @@ export class RayBox extends EventTarget {
     this.#hub = shared ? new SharedHub('raybox', settings, events) : new LocalHub(settings, events);
   }
 
-  /** Reads what is stored, and connects if somebody is logged in. Call it once, first. */
+  /** Reads the store, and connects if a user is logged in. Call it once, before anything else. */
   async start() {
     await this.#hub.start();
   }
 
-  /** Whether the connection is this tab's: one of the tabs that share it. A program with one client always has it. */
+  /**
+   * Whether this tab has the connection that the tabs share. A program with one client always has
+   * it.
+   */
   get leads() {
     return this.#hub.leads;
   }
 
-  /** Ends the connection; this object is not used any more. */
+  /** Ends the connection. This object must not be used afterwards. */
   stop() {
     this.#hub.stop();
   }
 
   // ---- Accounts ----
 
-  /** Logs in. A refusal is a `RayBoxError`: 302 is a wrong name or password. @param {{name?: string, user?: number, password?: string, jwt?: string}} proof */
+  /**
+   * Logs in. A refusal throws a `RayBoxError`; its errno 302 means a wrong name or password.
+   * @param {{name?: string, user?: number, password?: string, jwt?: string}} proof
+   */
   login(proof) {
     return this.#call('login', proof);
   }
 
-  /** Makes an account and logs in. A name that is taken or not allowed is a `RayBoxError` with errno 500. @param {{name: string, password: string}} proof */
+  /**
+   * Creates an account and logs in. A name that is taken or not allowed throws a `RayBoxError` with
+   * errno 500.
+   * @param {{name: string, password: string}} proof
+   */
   register(proof) {
     return this.#call('login', { ...proof, register: true });
   }
 
-  /** Logs this device out and deletes what is stored on it, messages that were not sent included. */
+  /**
+   * Logs this device out and deletes all data stored on it, unsent messages included.
+   */
   logout() {
     return this.#call('logout');
   }
 
-  /** All other devices are logged out. @param {string} password @param {string} next */
+  /**
+   * Changes the password; all other devices are logged out.
+   * @param {string | {jwt: string}} password the old one, or a fresh JSON web token
+   * @param {string} next
+   */
   changePassword(password, next) {
     return this.#call('changePassword', password, next);
   }
 
-  /** @param {string} password */
+  /** @param {string | {jwt: string}} password or a fresh JSON web token */
   deleteAccount(password) {
     return this.#call('deleteAccount', password);
   }
 
-  /** The own account, after `changes` are made. @param {{name?: string, receipts?: boolean}} [changes] @returns {Promise<{name: string, receipts: boolean, user: number}>} */
+  /**
+   * Returns the user's own account, after making `changes`.
+   * @param {{name?: string, receipts?: boolean}} [changes]
+   * @returns {Promise<{name: string, receipts: boolean, user: number}>}
+   */
   async profile(changes = {}) {
     const reply = await this.request({ msgType: Type.account, ...changes });
     if (changes.name !== undefined) await this.#call('learnAccount', { name: reply.name });
     return /** @type {any} */ (reply);
   }
 
-  /** The own devices, after `revoke` is logged out. @param {string} [revoke] @returns {Promise<{device: string, online: boolean, seen: number}[]>} */
+  /**
+   * Returns the user's own devices, after logging `revoke` out.
+   * @param {string} [revoke]
+   * @returns {Promise<{device: string, online: boolean, seen: number}[]>}
+   */
   async devices(revoke) {
     return (await this.request({ msgType: Type.devices, revoke })).devices;
   }
@@ -155,15 +185,18 @@ export class RayBox extends EventTarget {
   // ---- Messages ----
 
   /**
-   * Sends a text. Resolves when the message is stored here; from then on it is sent until the server has it.
-   * @param {string} conv @param {string} text @param {{edit?: number}} [more] `edit`: the number of the own message that gets this text
+   * Sends a text. Resolves when the message is stored here; from then on sending is retried until
+   * the server has it.
+   * @param {string} conv
+   * @param {string} text
+   * @param {{edit?: number}} [more] `edit`: the number of the own message that gets this text
    * @returns {Promise<string>} its `cid`
    */
   async send(conv, text, more = {}) {
     return this.sendBody(conv, { ...more, msg: text, sendTime: Date.now() });
   }
 
-  /** Takes an own message back. @param {string} conv @param {number} seq */
+  /** Recalls an own message. @param {string} conv @param {number} seq */
   recall(conv, seq) {
     return this.sendBody(conv, { recall: seq });
   }
@@ -173,46 +206,77 @@ export class RayBox extends EventTarget {
     return this.sendBody(`u${user}`, { msgType: Type.friendRequest, name: this.account.name });
   }
 
-  /** Sends a message with any members. @param {string} conv @param {Frame} body @returns {Promise<string>} its `cid` */
+  /**
+   * Sends a message with any members.
+   * @param {string} conv
+   * @param {Frame} body
+   * @returns {Promise<string>} its `cid`
+   */
   async sendBody(conv, body) {
     const cid = uuid7();
     await this.#call('send', conv, body, cid);
     return cid;
   }
 
-  /** The messages of a conversation that have no number yet, in order. @param {string} conv @returns {Pending[]} */
+  /**
+   * The messages of a conversation that have no number yet, in order.
+   * @param {string} conv
+   * @returns {Pending[]}
+   */
   pending(conv) {
     return this.#outbox.get(conv) ?? [];
   }
 
-  /** Sends a message that has failed once more, as a new one. @param {string} cid */
+  /** Sends a failed message again, as a new one. @param {string} cid */
   retry(cid) {
     return this.#call('retry', cid);
   }
 
-  /** Forgets a message that has failed or was never sent; `false` if it may have been. @param {string} cid @returns {Promise<boolean>} */
+  /**
+   * Discards a message that has failed or was never sent; `false` if it may have been sent.
+   * @param {string} cid
+   * @returns {Promise<boolean>}
+   */
   discard(cid) {
     return this.#call('discard', cid);
   }
 
-  /** A page of a conversation, from the store or from the server. @param {string} conv @param {Where} [where] @returns {Promise<Page>} */
+  /**
+   * Reads a page of a conversation from the store or from the server.
+   * @param {string} conv
+   * @param {Where} [where]
+   * @returns {Promise<Page>}
+   */
   history(conv, where = {}) {
     return this.#call('history', conv, where);
   }
 
-  /** Everything up to `seq` has been read. @param {string} conv @param {number} seq @returns {Promise<void>} */
+  /**
+   * Marks everything up to `seq` as read.
+   * @param {string} conv
+   * @param {number} seq
+   * @returns {Promise<void>}
+   */
   markRead(conv, seq) {
     return this.#call('markRead', conv, seq);
   }
 
-  /** The user is typing; call it as often as you like. @param {string} conv @returns {Promise<void>} */
+  /**
+   * Reports that the user is typing; you may call it at every key.
+   * @param {string} conv
+   * @returns {Promise<void>}
+   */
   typing(conv) {
     return this.#call('typing', conv);
   }
 
   // ---- Friends ----
 
-  /** Friends and groups, and remembers the friends in `account`. @returns {Promise<{friends: {id: number, name: string}[], groups: {id: number, name: string}[]}>} */
+  /**
+   * Reads friends and groups, and stores the friends in `account`.
+   * @returns
+   *   {Promise<{friends: {id: number, name: string}[], groups: {id: number, name: string}[]}>}
+   */
   async contacts() {
     const reply = await this.request({ msgType: Type.contacts, FROMID: this.account.user });
     const some = (/** @type {string} */ isGroup) =>
@@ -223,7 +287,7 @@ export class RayBox extends EventTarget {
     return found;
   }
 
-  /** Makes friends; `false` if the server only asks the other one. @param {number} user */
+  /** Makes friends; `false` if the other user is asked first. @param {number} user */
   async addFriend(user) {
     const reply = await this.request({ msgType: Type.addFriend, U1: this.account.user, U2: user });
     await this.contacts();
@@ -236,7 +300,7 @@ export class RayBox extends EventTarget {
     await this.contacts();
   }
 
-  /** Blocks a user, or allows the user again. @param {number} user @param {boolean} block */
+  /** Blocks or unblocks a user. @param {number} user @param {boolean} block */
   async block(user, block) {
     await this.request({ msgType: Type.block, USERID: user, block });
   }
@@ -246,18 +310,30 @@ export class RayBox extends EventTarget {
     return (await this.request({ msgType: Type.block })).blocked;
   }
 
-  /** Finds users by number or their whole name, groups by number or a part of the name. @param {string} keyword @returns {Promise<{id: number, name: string, isGroup: boolean, desc?: string}[]>} */
+  /**
+   * Finds users by number or full name, and groups by number or part of the name.
+   * @param {string} keyword
+   * @returns {Promise<{id: number, name: string, isGroup: boolean, desc?: string}[]>}
+   */
   async search(keyword) {
     const { results } = await this.request({ msgType: Type.search, keyword, byName: true });
     return results.map((/** @type {Frame} */ found) => ({ ...found, id: Number(found.id), isGroup: found.isGroup === '1' }));
   }
 
-  /** The name of a user, `null` if there is none. @param {number} user @returns {Promise<string | null>} */
+  /**
+   * The name of a user; `null` if the user does not exist.
+   * @param {number} user
+   * @returns {Promise<string | null>}
+   */
   userName(user) {
     return this.#call('userName', user);
   }
 
-  /** Watches whether these users are online, instead of those before; at most 500. @param {number[]} users @returns {Promise<void>} */
+  /**
+   * Watches whether these users are online, at most 500. Each call replaces the list before.
+   * @param {number[]} users
+   * @returns {Promise<void>}
+   */
   watch(users) {
     return this.#call('watch', users);
   }
@@ -277,7 +353,11 @@ export class RayBox extends EventTarget {
     await this.#call('learn', `g${group}`, { name: reply.name });
   }
 
-  /** The members, and remembers them in the conversation. @param {string} conv @returns {Promise<Member[]>} */
+  /**
+   * Reads the members, and stores them in the conversation.
+   * @param {string} conv
+   * @returns {Promise<Member[]>}
+   */
   async members(conv) {
     const { members } = await this.request({ msgType: Type.members, GROUPID: groupOf(conv) });
     await this.#call('learn', conv, { members });
@@ -289,7 +369,12 @@ export class RayBox extends EventTarget {
     await this.request({ msgType: Type.leaveGroup, GROUPID: group });
   }
 
-  /** Removes a member, who cannot join again until `ban: false`; `add: true` adds a user. @param {number} group @param {number} user @param {{ban?: false, add?: true}} [more] */
+  /**
+   * Removes a member, who cannot join again. `ban: false` lifts that ban, `add: true` adds a user.
+   * @param {number} group
+   * @param {number} user
+   * @param {{ban?: false, add?: true}} [more]
+   */
   async removeMember(group, user, more = {}) {
     await this.request({ msgType: Type.removeMember, GROUPID: group, USERID: user, ...more });
   }
@@ -304,21 +389,22 @@ export class RayBox extends EventTarget {
     await this.request({ msgType: Type.dissolveGroup, GROUPID: group });
   }
 
-  /** Forgets a conversation that is no longer one's own. @param {string} conv */
+  /** Forgets a conversation that the user no longer belongs to. @param {string} conv */
   forget(conv) {
     return this.#call('forget', conv);
   }
 
   // ---- The connection ----
 
-  /** Any request that has a reply. @param {Frame} frame without `rid` @returns {Promise<Frame>} */
+  /** Sends any request that has a reply. @param {Frame} frame without `rid` @returns {Promise<Frame>} */
   request(frame) {
     return this.#call('request', frame);
   }
 
   /**
-   * Connects at once instead of waiting, or asks whether the server is still there.
-   * @param {{isPatient?: boolean}} [how] `isPatient`: a wait that the server has asked for is not made shorter
+   * Connects at once instead of waiting, or checks whether the server is still there.
+   * @param {{isPatient?: boolean}} [how] `isPatient`: a wait that the server has asked for is not
+   *   cut short
    * @returns {Promise<void>}
    */
   wake(how = {}) {
@@ -335,7 +421,7 @@ export class RayBox extends EventTarget {
     return this.#hub.call(name, args);
   }
 
-  // ---- What happens ----
+  // ---- Events of the engine ----
 
   /** @param {import('./raybox/tabs.js').Snapshot} snapshot */
   #onSnapshot({ status, account, convs, outbox, online, trouble }) {

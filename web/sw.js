@@ -1,61 +1,63 @@
-// The service worker: the client opens at once, and without a connection. It has all files of one version and serves
-// nothing else, so a page never mixes versions, even while a cluster is upgraded node by node. A new version is taken when
-// all of its files are here; the page decides when (`ui/version.js`).
+// The service worker: with it the client opens at once, even without a connection. It has all files
+// of one version and serves only these, so a page never mixes versions, even while a cluster is
+// upgraded node by node. It takes a new version only after all its files have come; the page
+// decides when (`ui/version.js`).
 //
-// FILES has the beginning of each file's SHA-256. After a change: `npm run stamp` in tests/browser; a test compares them.
+// FILES has the beginning of each file's SHA-256. After a change run `npm run stamp` in
+// tests/browser; a test compares them.
 
 const FILES = {
-  'app.js': '083ea735bf228240',
+  'app.js': 'c810baa299e2f332',
   'icon.svg': '205fa71222c04ca9',
   './': '887c143cd6b7637c',
   'manifest.webmanifest': 'a40b5198e8bb8f26',
-  'raybox.js': 'a22fba854b27deb9',
-  'raybox/conversations.js': 'dddfb8c39bde99dd',
-  'raybox/core.js': '11e039fd636f5328',
-  'raybox/engine.js': '1127ddda121cf59e',
-  'raybox/history.js': '755eece91b45bbd7',
-  'raybox/idb-store.js': '69a4749ae29e2c5f',
-  'raybox/journal.js': '83f4a2516772f53b',
-  'raybox/link.js': '8dbf42fc8634973f',
-  'raybox/marks.js': '80b5546d925a9b35',
-  'raybox/memory-store.js': 'c1d0c73b787cdcaa',
-  'raybox/names.js': '6cae939a49dbf106',
-  'raybox/outbox.js': '37adc93ca23cbc29',
-  'raybox/ranges.js': '2f3de69822deaf56',
-  'raybox/requests.js': '1e9519be11088300',
-  'raybox/tabs.js': '4b02224175f750b7',
-  'raybox/transport.js': '3be68ed1b4467728',
-  'raybox/wire.js': '705dd51a6f9a681d',
-  'styles/base.css': '781ece78d522a8fe',
-  'styles/chat.css': '00d9768ffc88daf9',
-  'styles/dialogs.css': '7aa10a59bdc0ccf5',
-  'styles/layout.css': 'f0538958070dda55',
-  'ui/client.js': '9bb5297fe9c2f3b4',
-  'ui/composer.js': '103ac0b2df844592',
-  'ui/connection-bar.js': 'b37997c3de48f737',
-  'ui/conversation-list.js': 'aee9fcaff3abc99e',
-  'ui/dom.js': 'ef3d1eb9bd2e8b63',
-  'ui/drafts.js': 'd252040ba9bda88b',
-  'ui/forms.js': '3d39b760d7429e35',
-  'ui/group-info.js': '25c93de1b8e672fa',
-  'ui/i18n.js': '6f647f02ac815fca',
-  'ui/links.js': '1d96b967a5937ee6',
-  'ui/login-view.js': '6847bacf379f5a36',
-  'ui/message-actions.js': '460b9ff4e224966c',
-  'ui/message-list.js': '4c9795319c49284e',
-  'ui/message-view.js': 'e91bf4cb8e438f58',
-  'ui/notices.js': '9a224184288f8732',
-  'ui/notifications.js': '48b6f409c905cbfe',
-  'ui/people.js': 'ebe42a2afc9ec795',
-  'ui/saved.js': 'a3aa73820aaf2df9',
-  'ui/settings.js': 'efb54cbf1f975a6f',
-  'ui/shell.js': 'a298cdc2fcd7ae70',
+  'raybox.js': '35888fc41201ed28',
+  'raybox/conversations.js': '30af1da4941a78cc',
+  'raybox/core.js': '46aff4288ee9f5e6',
+  'raybox/engine.js': '0a266a021600b770',
+  'raybox/history.js': 'e20b8b28f287f93b',
+  'raybox/idb-store.js': '848ea792a782e546',
+  'raybox/journal.js': 'd4653db3488814b1',
+  'raybox/link.js': '73349e77b32c27fc',
+  'raybox/marks.js': '93aec902efef5534',
+  'raybox/memory-store.js': '67e61065367f39a1',
+  'raybox/names.js': '881442c3382a2322',
+  'raybox/outbox.js': '561778659c25d89d',
+  'raybox/ranges.js': 'c365ed9af358c7db',
+  'raybox/requests.js': '1083d23bc7665c12',
+  'raybox/tabs.js': '203294e2cd41071a',
+  'raybox/transport.js': '0c1a325e189555d3',
+  'raybox/wire.js': '9ad3c524f391cf9b',
+  'styles/base.css': 'b9729b5efec7b3c9',
+  'styles/chat.css': '9601a53ff1dd14ef',
+  'styles/dialogs.css': '1e0610a804544b7f',
+  'styles/layout.css': 'f907f3fdacbfe6a1',
+  'ui/client.js': 'b0091ad9062cf9e9',
+  'ui/composer.js': 'e805883718926b0a',
+  'ui/connection-bar.js': 'fdf93aeed1a99363',
+  'ui/conversation-list.js': 'd6e8e11cdf774ce2',
+  'ui/dom.js': '05e28120cfaeda93',
+  'ui/drafts.js': 'd4416fefb6ebeed9',
+  'ui/forms.js': 'd0bfa82f1fbae922',
+  'ui/group-info.js': 'deed438a104bfbbb',
+  'ui/i18n.js': 'e8b4c35eaaaba271',
+  'ui/links.js': 'ea038029bd6d48a1',
+  'ui/login-view.js': '781d4b556762a48b',
+  'ui/message-actions.js': '417a65b40b618ba2',
+  'ui/message-list.js': '469e1019cb44af97',
+  'ui/message-view.js': 'c82c3f123dd4c66c',
+  'ui/notices.js': 'e0bd6aa3fd830a9d',
+  'ui/notifications.js': '3cb8150e96f5d956',
+  'ui/people.js': '18fb64dcf9a4b012',
+  'ui/saved.js': 'ee6b896ab04201eb',
+  'ui/settings.js': 'ac2bf7f3a6a8d8a3',
+  'ui/shell.js': 'dc443c342b08db7a',
   'ui/texts-en.js': '68d5bdb1d1099cc1',
-  'ui/texts-zh.js': 'dde5e724e59f3167',
-  'ui/theme.js': '6556fc7712c0882a',
-  'ui/thread.js': 'a0ed1929922af787',
-  'ui/user-info.js': '2c4ae0d8636bac48',
-  'ui/version.js': '68c732c8d547c0bf',
+  'ui/texts-zh.js': 'a763a6d274b9219f',
+  'ui/theme.js': '2a2285b9828af6a1',
+  'ui/thread.js': '4b5415df49ea1ca1',
+  'ui/user-info.js': 'd13b9a64b1a0ea1f',
+  'ui/version.js': '910fe8f1460a6328',
 };
 
 const worker = /** @type {any} */ (globalThis);
@@ -80,7 +82,10 @@ worker.addEventListener('notificationclick', (/** @type {any} */ event) => {
   event.waitUntil(show(event.notification.data));
 });
 
-/** Fetches all files. One that is not of this version, because another node has answered, ends it: it is tried again later. */
+/**
+ * Fetches all files. If a file has another version, because another node has answered, the
+ * installation fails and is retried later.
+ */
 async function install() {
   const cache = await caches.open(await cacheName());
   await Promise.all(Object.entries(FILES).map(async ([name, wanted]) => {
@@ -92,14 +97,14 @@ async function install() {
   }));
 }
 
-/** The files of other versions are of no use any more. */
+/** Deletes the files of other versions. */
 async function activate() {
   const own = await cacheName();
   for (const name of await caches.keys()) if (name.startsWith('raybox-') && name !== own) await caches.delete(name);
   await worker.clients.claim();
 }
 
-/** The name of a file of the client, `undefined` for anything else. @param {Request} request */
+/** The name of the client's file for a request; `undefined` for any other request. @param {Request} request */
 function nameOf(request) {
   const scope = worker.registration.scope;
   if (request.method !== 'GET' || !request.url.startsWith(scope)) return undefined;

@@ -1,4 +1,5 @@
-//! [`App`]: what is on the screen, and what keys do. It reads no socket and no file: [`crate::terminal`] fills it.
+//! [`App`]: the state of the screen, and the effect of keys. It reads no socket and no file:
+//! [`crate::terminal`] fills it.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -16,20 +17,20 @@ pub(crate) struct App {
     pub(crate) me: i64,
     pub(crate) my_name: String,
     pub(crate) state: State,
-    /// Messages that wait in all conversations.
+    /// The number of messages in all conversations that wait to be sent.
     pub(crate) queued: u64,
     pub(crate) conversations: Vec<Conversation>,
-    /// The conversation at which the list stands.
+    /// The index of the selected row in the list.
     pub(crate) selected: usize,
     pub(crate) open: Option<Conv>,
     pub(crate) in_list: bool,
     pub(crate) history: History,
     pub(crate) pending: Vec<Pending>,
-    /// Lines that are below the screen.
+    /// The number of lines below the bottom of the screen.
     pub(crate) scroll: usize,
-    /// The most messages that are shown; grows when the reader goes up.
+    /// The most messages that are shown; grows when the user scrolls up.
     pub(crate) limit: usize,
-    /// The reader wants more than is there. Set by the screen.
+    /// Set by the screen when the user wants to see more than is loaded.
     pub(crate) wants_more: bool,
     pub(crate) input: Input,
     pub(crate) names: HashMap<i64, String>,
@@ -40,7 +41,7 @@ pub(crate) struct App {
     pub(crate) now: Instant,
 }
 
-/// What a key asks for.
+/// The action that a key press asks for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Action {
     Send(Conv, String),
@@ -51,10 +52,10 @@ pub(crate) enum Action {
     Quit,
 }
 
-/// Messages that are shown at first, and how many more each time.
+/// The number of messages shown at first, and how many more each scroll beyond them shows.
 pub(crate) const STEP: usize = 200;
 
-/// How long somebody is shown as typing.
+/// How long the sign of a typing user stays after the last event.
 const TYPING_FOR: Duration = Duration::from_secs(5);
 
 impl App {
@@ -83,7 +84,7 @@ impl App {
         }
     }
 
-    // What is shown
+    // The content of the screen
 
     /// The name of a conversation.
     pub(crate) fn title(&self, conv: Conv) -> String {
@@ -110,7 +111,7 @@ impl App {
         safe::line(&name.unwrap_or_else(|| format!("u{user}")))
     }
 
-    /// The users that are typing in the open conversation.
+    /// A user who is typing in the open conversation.
     pub(crate) fn typist(&self) -> Option<String> {
         let (user, since) = self.typing.get(&self.open?)?;
         (self.now < *since + TYPING_FOR).then(|| self.name(*user))
@@ -121,7 +122,7 @@ impl App {
         let state = match &self.state {
             State::Online => "online".to_owned(),
             State::Connecting => "connecting".to_owned(),
-            // It has not tried yet.
+            // The client has not tried to connect yet.
             State::Waiting { reason, .. } if reason.is_empty() => "connecting".to_owned(),
             State::LoggingIn | State::Synchronising => "synchronising".to_owned(),
             State::Waiting { until, reason } => {
@@ -137,7 +138,7 @@ impl App {
         }
     }
 
-    /// New rows of the list; it goes on standing at the same conversation.
+    /// Replaces the rows of the list; the selected conversation stays selected.
     pub(crate) fn set_conversations(&mut self, conversations: Vec<Conversation>) {
         let at = self.conversations.get(self.selected).map(|row| row.conv);
         self.conversations = conversations;
@@ -167,7 +168,7 @@ impl App {
 
     // Keys
 
-    /// A key was pressed.
+    /// Handles a key press.
     pub(crate) fn on_key(&mut self, key: KeyEvent) -> Option<Action> {
         self.notice = None;
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
@@ -190,7 +191,7 @@ impl App {
         None
     }
 
-    /// A text was pasted.
+    /// Handles pasted text.
     pub(crate) fn on_paste(&mut self, text: &str) {
         self.write(text);
     }
@@ -248,7 +249,7 @@ impl App {
         None
     }
 
-    /// Sends what is written, or does it.
+    /// Sends the typed text, or runs the typed command.
     fn enter(&mut self) -> Option<Action> {
         let typed = self.input.take();
         if typed.trim().is_empty() {
@@ -272,7 +273,8 @@ impl App {
         }
     }
 
-    /// A text that was not sent can be sent again. A slash at its beginning is one of the text.
+    /// Puts a text that was not sent back into the input line. If the text begins with a slash, the
+    /// slash is doubled, so that it is not read as a command.
     pub(crate) fn write_again(&mut self, text: &str) {
         self.input.set(if text.starts_with('/') { format!("/{text}") } else { text.to_owned() });
     }

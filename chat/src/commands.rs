@@ -1,11 +1,11 @@
-//! What begins with a slash.
+//! Commands, which begin with a slash.
 
 /// A command that was typed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Command {
     Open(String),
     Add(String),
-    /// The user of the open conversation, if no name is given.
+    /// Without a name: the user of the open conversation.
     Accept(Option<String>),
     Friends,
     Create(String),
@@ -17,16 +17,16 @@ pub(crate) enum Command {
     Rename(String),
     Block(Option<String>),
     Unblock(Option<String>),
-    /// The last own message of the open conversation.
+    /// Changes the last own message of the open conversation.
     Edit(String),
     Recall,
-    /// Refused messages of the open conversation.
+    /// Discards the refused messages of the open conversation.
     Discard,
     Help,
     Quit,
 }
 
-/// What `/help` shows.
+/// The text of `/help`.
 pub(crate) const HELP: &[&str] = &[
     "Enter sends, Alt-Enter begins a new line",
     "Tab: list of conversations and back",
@@ -53,7 +53,7 @@ pub(crate) const HELP: &[&str] = &[
 /// Reads a command, without its slash.
 ///
 /// # Errors
-/// What to type instead.
+/// The advice to the user: the command to type instead.
 pub(crate) fn parse(typed: &str) -> Result<Command, String> {
     let (word, rest) = typed.split_once(char::is_whitespace).unwrap_or((typed, ""));
     let rest = rest.trim();
@@ -103,7 +103,7 @@ mod tests {
             assert_eq!(parse(typed), expected, "{typed}");
         }
         assert!(parse("dance").is_err_and(|error| error.contains("/help")));
-        // What help names is there.
+        // Every command in the help text must exist.
         let words = HELP.iter().flat_map(|line| line.split([' ', ':'])).filter_map(|word| word.strip_prefix('/'));
         for word in words.filter(|word| !word.is_empty()) {
             let (plain, with_name) = (parse(word), parse(&format!("{word} x")));

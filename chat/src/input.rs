@@ -5,14 +5,14 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::safe;
 
-/// A text and a place in it. The place is always between two graphemes.
+/// A text and a cursor, which is always between two graphemes.
 #[derive(Default, Debug)]
 pub(crate) struct Input {
     text: String,
     at: usize,
 }
 
-/// The longest text that can be written, in bytes; with its frame it is below what a server takes.
+/// The longest text that can be typed, in bytes. Its frame stays below the server's limit.
 pub(crate) const TEXT_MAX: usize = 60_000;
 
 impl Input {
@@ -20,7 +20,7 @@ impl Input {
         &self.text
     }
 
-    /// Takes the whole text.
+    /// Takes the whole text out and leaves the line empty.
     pub(crate) fn take(&mut self) -> String {
         self.at = 0;
         std::mem::take(&mut self.text)
@@ -31,8 +31,8 @@ impl Input {
         self.text = text;
     }
 
-    /// Writes at the place, all of it or nothing: returns whether there is room. Line breaks stay, other control
-    /// characters do not.
+    /// Inserts the text at the cursor, all of it or nothing; returns whether there was room. Line
+    /// breaks stay; other control characters are dropped.
     pub(crate) fn insert(&mut self, text: &str) -> bool {
         let text: String = text.replace("\r\n", "\n").replace('\r', "\n");
         let text: String = text.chars().filter(|c| *c == '\n' || *c == '\t' || !c.is_control()).collect();
@@ -55,7 +55,7 @@ impl Input {
         self.text.replace_range(self.at..to, "");
     }
 
-    /// Removes the word before the place.
+    /// Removes the word before the cursor.
     pub(crate) fn delete_word(&mut self) {
         let kept = self.text[..self.at].trim_end();
         let from =
@@ -88,7 +88,7 @@ impl Input {
         self.text[self.at..].graphemes(true).next().map_or(self.at, |grapheme| self.at + grapheme.len())
     }
 
-    /// The part around the place that fits into this many columns, and the column of the place.
+    /// The part around the cursor that fits into this many columns, and the cursor's column.
     pub(crate) fn shown(&self, width: usize) -> (String, usize) {
         let width = width.max(4);
         let before = shown(&self.text[..self.at]);
@@ -114,7 +114,7 @@ impl Input {
     }
 }
 
-/// One line, in which a line break is a symbol.
+/// The text as one line; each line break becomes a symbol.
 fn shown(text: &str) -> String {
     safe::lines(&text.replace('\n', "\u{21b5}"))
 }

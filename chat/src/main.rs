@@ -1,4 +1,5 @@
-//! `chat`: a terminal client of level 2, and commands for scripts. Everything that lasts is in `raybox-client`.
+//! `chat`: a terminal client of level 2, and commands for scripts. Storage and protocol are in
+//! `raybox-client`.
 
 mod app;
 mod commands;
@@ -19,12 +20,12 @@ use raybox_client::{Client, Error};
 
 use self::options::{Command, Options};
 
-/// Why the program does not do what it was asked for.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What to tell the user.
+    /// The text to show to the user.
     Text(String),
-    /// Nobody reads what it prints.
+    /// The reader of standard output has closed the pipe.
     Pipe,
 }
 

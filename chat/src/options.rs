@@ -1,4 +1,4 @@
-//! What is on the command line and in the environment.
+//! The options of the command line and of the environment.
 
 use std::path::PathBuf;
 use std::{env, fs, io};
@@ -7,12 +7,14 @@ use clap::{Parser, Subcommand};
 
 /// Chat in a terminal, and for scripts.
 ///
-/// Without a command it shows conversations. The first time: `chat register NAME`, or `chat login NAME`. The password
-/// is asked for, or read from RAYBOX_PASSWORD or from a file; it is needed once for each data file.
+/// Without a command it shows conversations. The first time: `chat register NAME`, or `chat login
+/// NAME`. The password is asked for, or read from RAYBOX_PASSWORD or from a file; it is needed once
+/// for each data file.
 #[derive(Parser, Debug)]
 #[command(version)]
 pub(crate) struct Options {
-    /// The server, as HOST:PORT, or tls://HOST:PORT to speak TLS with it
+    /// The server, as HOST:PORT, or tls://HOST:PORT to speak TLS with it; several addresses, with
+    /// commas between them, take turns
     #[arg(long, env = "RAYBOX_SERVER", default_value = "127.0.0.1:6000", global = true)]
     pub(crate) server: String,
     /// Trust the certificates in this PEM file, instead of those of the system
@@ -44,8 +46,8 @@ pub(crate) enum Command {
     Logout,
     /// Send a text, and wait until it is committed
     ///
-    /// Exit code 0: committed. 1: refused. 3: not committed in time; it waits in the data file, and is sent when chat runs
-    /// again.
+    /// Exit code 0: committed. 1: refused. 3: not committed in time; it waits in the data file, and
+    /// is sent when chat runs again.
     Send {
         /// A user or a group, by name or as u9 or g3
         to: String,
@@ -57,8 +59,8 @@ pub(crate) enum Command {
     },
     /// Print new messages of others, and wait for more
     ///
-    /// Goes on where the last one stopped; the first time, with what is not read. If it is killed, the last lines may come
-    /// again; `conv` and `seq` tell.
+    /// Goes on where the last one stopped; the first time, with what is not read. If it is killed,
+    /// the last lines may come again; `conv` and `seq` tell.
     Tail {
         /// Only of this user or group
         name: Option<String>,
@@ -72,7 +74,7 @@ pub(crate) enum Command {
 }
 
 impl Options {
-    /// How the server is reached.
+    /// The options for reaching the server.
     pub(crate) fn client(&self) -> raybox_client::Options {
         let client = raybox_client::Options::new(&self.server);
         match &self.ca {
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn data_are_kept_where_data_belong() {
+    fn data_are_stored_in_the_data_folder() {
         let folder = |xdg: &str, home: &str| data_folder(Some(xdg.into()), Some(home.into()));
         assert_eq!(folder("/x", "/h"), Some("/x/raybox".into()));
         assert_eq!(folder("relative", "/h"), Some("/h/.local/share/raybox".into()));

@@ -1,4 +1,5 @@
-//! Where a password comes from: a file, the environment, or the keyboard. Never the command line, which others can see.
+//! The source of a password: a file, the environment, or the keyboard. It is never the command
+//! line, which other users can see.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::{env, fs};
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::terminal::{disable_raw_mode, enable_raw_mode};
 
-/// The password; it is asked for twice if it is `new`.
+/// Reads the password. A `new` one is asked for twice.
 pub(crate) fn read(file: Option<&Path>, new: bool) -> Result<String, String> {
     if let Some(file) = file {
         let text = fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;

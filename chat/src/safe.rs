@@ -1,10 +1,10 @@
-//! Text of others on this terminal. Nothing in a message or a name acts on the terminal: control characters are shown
-//! as symbols, never written.
+//! Text of other users on this terminal. No message and no name can control the terminal: control
+//! characters are shown as symbols, never written.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-/// The text as it may be written to a terminal, with its line breaks.
+/// The text in a form that is safe to write to a terminal; line breaks stay.
 pub(crate) fn lines(text: &str) -> String {
     text.replace("\r\n", "\n").chars().flat_map(shown).collect()
 }
@@ -14,7 +14,8 @@ pub(crate) fn line(text: &str) -> String {
     lines(text).replace('\n', " ")
 }
 
-/// JSON as it may be written to a terminal. Only strings can hold such characters, and there the escapes mean the same.
+/// JSON in a form that is safe to write to a terminal. Only strings can hold control characters,
+/// and an escape in a string means the same character.
 pub(crate) fn json(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -34,7 +35,7 @@ fn shown(c: char) -> impl Iterator<Item = char> {
     let (c, count) = match c {
         '\n' => ('\n', 1),
         '\t' => (' ', 4),
-        // Unicode has pictures of the old control characters.
+        // Unicode has symbols for the ASCII control characters.
         '\0'..='\x1f' => (char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'), 1),
         '\x7f' => ('\u{2421}', 1),
         _ if c.is_control() || is_invisible(c) => ('\u{fffd}', 1),
@@ -43,12 +44,12 @@ fn shown(c: char) -> impl Iterator<Item = char> {
     std::iter::repeat_n(c, count)
 }
 
-/// Characters that reorder what is around them, and those that end lines for some programs.
+/// Characters that reorder the text around them, and those that end a line for some programs.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// The text in lines of at most this many columns, broken at blanks where there are any.
+/// The text in lines of at most this many columns, broken at blanks where possible.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(2);
     let mut wrapped = Vec::new();
@@ -78,7 +79,8 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     wrapped
 }
 
-/// The beginning of a text that fits into this many columns; what is cut off is shown by an ellipsis.
+/// The beginning of a text that fits into this many columns. If anything is cut off, an ellipsis
+/// shows it.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -102,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_character_acts_on_the_terminal() {
+    fn no_character_controls_the_terminal() {
         let evil = "\x1b]0;title\x07\x1b[2Jred\x1b[31m \u{9b}31m \u{202e}txet\u{2066} \r\x08\x7f\x00 end";
         let safe = lines(evil);
         assert!(!safe.chars().any(|c| c != '\n' && (c.is_control() || is_invisible(c))), "{safe:?}");
@@ -114,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn json_means_the_same_and_does_not_act() {
+    fn escaped_json_means_the_same_and_controls_nothing() {
         let value = serde_json::json!({"text": "\u{9b}31m \u{7f}\u{202e} \u{1b}[2J \u{e0001} fine \u{4f60}"});
         let safe = json(&value.to_string());
         assert!(!safe.chars().any(|c| c.is_control() || is_invisible(c)), "{safe:?}");

@@ -1,5 +1,5 @@
-//! What the screen looks like: the list of conversations beside the open one, or one of them where there is no room for
-//! both.
+//! The layout of the screen: the list of conversations beside the open one. A narrow screen shows
+//! only one of them.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Position, Rect};
@@ -14,7 +14,7 @@ use crate::commands::HELP;
 use crate::script::describe;
 use crate::{safe, time};
 
-/// From this width on, list and conversation are side by side.
+/// The least width at which list and conversation stand side by side.
 const BOTH_FROM: u16 = 60;
 const LIST_WIDTH: u16 = 22;
 
@@ -131,12 +131,12 @@ fn draw_talk(frame: &mut Frame<'_>, app: &mut App, area: Rect) {
     let lines = talk_lines(app, conv, area.width.into());
     let height = usize::from(area.height);
     let above = lines.len().saturating_sub(height);
-    // The reader is at the upper end of what is loaded, or would like to go beyond.
+    // The user has reached the upper end of what is loaded, or wants to go beyond it.
     app.wants_more = app.scroll >= above && !app.in_list;
     app.scroll = app.scroll.min(above);
     let from = above - app.scroll;
     let shown: Vec<Line<'_>> = lines.into_iter().skip(from).take(height).collect();
-    // A short conversation stands at the bottom, where new messages come.
+    // A short conversation stands at the bottom, where new messages appear.
     let top = area.height.saturating_sub(u16::try_from(shown.len()).unwrap_or(area.height));
     let area = Rect { y: area.y + top, height: area.height - top, ..area };
     frame.render_widget(Paragraph::new(shown), area);
@@ -208,7 +208,7 @@ fn body_lines(
     let used = head.width() + name.width() + 2 + mark.width();
     let mut rest = text;
     let mut first = String::new();
-    // The first line has less room; a text that does not begin there begins on the next line.
+    // The first line has less room. If no room is left for the text, it begins on the next line.
     if width > used + 8 {
         first = safe::wrap(text, width - used).into_iter().next().unwrap_or_default();
         rest = text.get(first.len()..).unwrap_or_default();

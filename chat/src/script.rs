@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::options::Options;
 use crate::{Failure, open, password, safe, time};
 
-/// How long a login may take.
+/// The longest wait for a login.
 const ONLINE_WITHIN: Duration = Duration::from_secs(30);
 
 /// The most messages that are read at once.
@@ -75,7 +75,7 @@ pub(crate) fn send(options: &Options, to: &str, text: Option<String>, timeout: u
             Ok(ExitCode::from(3))
         }
         Err(error) => {
-            // A script is told; nobody looks into its outbox.
+            // The script sees the error and nobody looks into its outbox, so the message goes.
             client.discard(ticket.cid())?;
             Err(error.into())
         }
@@ -97,7 +97,7 @@ pub(crate) fn tail(options: &Options, name: Option<&str>, json: bool, once: bool
             }
             match print_new(&client, me, conversation.conv, conversation.read, conversation.held, json) {
                 Ok(()) => {}
-                // The reader has gone, as `head` does.
+                // The reader has closed the pipe, as `head` does.
                 Err(Failure::Pipe) => return Ok(ExitCode::SUCCESS),
                 Err(failure) => return Err(failure),
             }
@@ -109,12 +109,12 @@ pub(crate) fn tail(options: &Options, name: Option<&str>, json: bool, once: bool
             return Err(end.to_string().into());
         }
         client.events().next_within(Duration::from_secs(5));
-        // What is already there is one look, not one for each event.
+        // Events that are already queued need one look, not one each.
         while client.events().next_now().is_some() {}
     }
 }
 
-/// Prints what is behind the place where the last look ended.
+/// Prints the messages after the place where the last call stopped.
 fn print_new(client: &Client, me: i64, conv: Conv, read: u64, held: u64, json: bool) -> Result<(), Failure> {
     let key = format!("tail:{conv}");
     let noted = client.note(&key)?.and_then(|seq| seq.parse::<u64>().ok());
@@ -122,7 +122,7 @@ fn print_new(client: &Client, me: i64, conv: Conv, read: u64, held: u64, json: b
     while at < held {
         let messages = client.after(conv, at, BATCH)?;
         let Some(last) = messages.last().map(|message| message.seq) else {
-            // A hole: what is missing is read from the server, if it can be reached.
+            // There is a gap: read the missing messages from the server, if it can be reached.
             let history = match client.older(conv, None, usize::try_from(held - at).unwrap_or(usize::MAX).min(BACK_MAX))
             {
                 Ok(history) => history,
@@ -130,7 +130,8 @@ fn print_new(client: &Client, me: i64, conv: Conv, read: u64, held: u64, json: b
                 Err(error) => return Err(error.into()),
             };
             if client.after(conv, at, 1)?.is_empty() {
-                // What is left are edits and recalls, or more than is read back, or the server does not keep it.
+                // The rest of the gap is edits and recalls, or is longer than `BACK_MAX`, or the
+                // server no longer stores it.
                 let next = history.messages.iter().map(|message| message.seq).find(|seq| *seq > at);
                 if let Some(next) = next {
                     eprintln!("chat: {} older messages of {conv} are not printed", next - 1 - at);
@@ -201,7 +202,7 @@ pub(crate) fn describe(content: &Content) -> String {
     }
 }
 
-/// The conversation of this name. Names in the data file need no server.
+/// The conversation of this name. A name in the data file is found without the server.
 fn find(options: &Options, client: &Client, name: &str) -> Result<Conv, Failure> {
     let found = match client.find(name) {
         Err(Error::Offline) => {
@@ -213,7 +214,7 @@ fn find(options: &Options, client: &Client, name: &str) -> Result<Conv, Failure>
     found?.ok_or_else(|| unknown(name).into())
 }
 
-/// What to do about a name that nobody has.
+/// The advice for a name that no user has.
 pub(crate) fn unknown(name: &str) -> String {
     format!("nobody you know is called {}: name a user by number, as u9, which `chat login` prints", safe::line(name))
 }

@@ -1,4 +1,4 @@
-//! The terminal: reads keys and events, fills the [`App`], draws it, and does what it asks for.
+//! The terminal: reads keys and events, fills the [`App`], draws it, and carries out its actions.
 
 use std::collections::hash_map::Entry;
 use std::io;
@@ -21,13 +21,13 @@ use crate::options::Options;
 use crate::script::unknown;
 use crate::{Failure, open, safe, screen};
 
-/// How long a look at the keyboard lasts; events of the client are looked at in between.
+/// How long one wait for a key lasts; events of the client are handled in between.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// The most messages on the screen's pages.
+/// The most messages that scrolling loads.
 const LIMIT_MAX: usize = 20_000;
 
-/// What a command has come to, from its thread.
+/// The result of a command, from its thread.
 enum News {
     Notice(String),
     Open(Conv),
@@ -38,12 +38,12 @@ struct Screen {
     app: App,
     news: Receiver<News>,
     tell: Sender<News>,
-    /// The users who are watched now.
+    /// The users whose presence is watched now.
     watched: Vec<i64>,
-    /// The page that was asked for last.
+    /// The page that was requested last.
     asked_below: Option<(Conv, Option<u64>)>,
     is_stale: bool,
-    /// Set by SIGTERM and SIGHUP, so that the terminal is given back.
+    /// Set by SIGTERM and SIGHUP. The program then ends and restores the terminal.
     is_told_to_end: Arc<AtomicBool>,
 }
 
@@ -71,13 +71,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     give_back_paste_on_panic();
     let pasting = execute!(io::stdout(), EnableBracketedPaste);
     let ended = pasting.map_err(|error| error.to_string().into()).and_then(|()| screen.turn(&mut terminal));
-    // The terminal is given back whatever has happened.
+    // Restore the terminal, however the run has ended.
     let _ = execute!(io::stdout(), DisableBracketedPaste);
     ratatui::restore();
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// Does what `ratatui`'s own hook, which gives the rest of the terminal back, leaves out.
+/// Turns off bracketed paste on a panic. The hook of `ratatui` restores the rest of the terminal.
 fn give_back_paste_on_panic() {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -93,7 +93,7 @@ impl Screen {
             self.app.now = Instant::now();
             self.take_events();
             self.take_news()?;
-            // A second at least, for what the clock changes.
+            // Draw at least once a second, because times on the screen change.
             let is_due = self.app.now >= drawn_at + Duration::from_secs(1);
             if self.is_stale || is_due {
                 self.is_stale = false;
@@ -112,13 +112,13 @@ impl Screen {
         }
     }
 
-    // What is new
+    // News
 
     fn take_events(&mut self) {
         while let Some(event) = self.client.events().next_now() {
             self.is_stale = true;
             match event {
-                // A page that did not come is asked for again.
+                // A page may have been lost with the connection: allow it to be requested again.
                 Event::State => self.asked_below = None,
                 Event::Typing { conv, from } => drop(self.app.typing.insert(conv, (from, self.app.now))),
                 Event::Presence { user, online } => drop(self.app.online.insert(user, online)),
@@ -144,7 +144,7 @@ impl Screen {
         Ok(())
     }
 
-    /// Reads what is shown from the store.
+    /// Reads from the store what the screen shows.
     fn refresh(&mut self) -> Result<(), Failure> {
         let client = &self.client;
         self.app.state = client.state();
@@ -184,19 +184,21 @@ impl Screen {
         Ok(())
     }
 
-    /// What is on the screen is read; who is at its upper end sees more.
+    /// Marks the messages on the screen as read. Requests earlier messages when the view is at the
+    /// upper end.
     fn after_drawing(&mut self) -> Result<(), Failure> {
         let Some(conv) = self.app.open else { return Ok(()) };
         let newest = self.app.history.messages.last().map_or(0, |message| message.seq);
         if self.app.sees_newest() && newest > 0 {
             let row = self.app.conversations.iter().find(|row| row.conv == conv);
-            // Edits and recalls have numbers of their own, which are read with what they change.
+            // Edits and recalls have numbers of their own, and are read together with the message
+            // that they change.
             self.client.mark_read(conv, row.map_or(newest, |row| row.held.max(newest)))?;
         }
         if self.app.wants_more && !self.app.history.is_start && self.app.scroll > 0 || self.is_short() {
             if self.app.history.has_gap {
                 let below = self.app.history.messages.first().map(|message| message.seq);
-                // Each page is asked for once, until something has come.
+                // Request each page once.
                 if self.asked_below != Some((conv, below)) {
                     self.asked_below = Some((conv, below));
                     self.client.fetch_older(conv, None)?;
@@ -209,14 +211,14 @@ impl Screen {
         Ok(())
     }
 
-    /// Whether the conversation does not fill the screen, although there is more of it.
+    /// Whether the conversation does not fill the screen although the server has more of it.
     fn is_short(&self) -> bool {
         self.app.wants_more && self.app.history.has_gap
     }
 
     // Input
 
-    /// Returns whether to go on.
+    /// Handles an input; returns whether to go on.
     fn on_input(&mut self, input: Key) -> Result<bool, Failure> {
         self.is_stale = true;
         let action = match input {
@@ -243,7 +245,7 @@ impl Screen {
         Ok(true)
     }
 
-    /// A conversation was opened: the names in it are looked up.
+    /// Looks up the names in the conversation that was just opened.
     fn opened(&mut self) {
         self.asked_below = None;
         let Some(conv) = self.app.open else { return };
@@ -257,19 +259,19 @@ impl Screen {
         }
     }
 
-    /// Asks the server without holding up the screen.
+    /// Sends a request to the server without blocking the screen.
     fn in_background(&self, ask: impl FnOnce(&Client) -> raybox_client::Result<Option<News>> + Send + 'static) {
         let (client, tell) = (self.client.clone(), self.tell.clone());
         let thread = thread::Builder::new().name("ask".to_owned()).spawn(move || {
             let news = match ask(&client) {
                 Ok(news) => news,
-                // A name that cannot be looked up now is looked up the next time.
+                // A name that cannot be looked up now is looked up next time.
                 Err(Error::Offline | Error::Interrupted) => {
                     Some(News::Notice("not connected: try again later".to_owned()))
                 }
                 Err(error) => Some(News::Notice(error.to_string())),
             };
-            // The screen may have gone.
+            // The screen may be gone by now.
             news.map(|news| tell.send(news));
         });
         if let Err(error) = thread {
@@ -329,13 +331,13 @@ impl Screen {
                     self.client.discard(&pending.cid)?;
                 }
             }
-            // The app does these itself.
+            // The app carries these out itself.
             Command::Help | Command::Quit => {}
         }
         Ok(())
     }
 
-    /// Edits the last own text of the open conversation, or takes it back.
+    /// Edits or recalls the last own text of the open conversation.
     fn change_last(&mut self, text: Option<String>) -> Result<(), Failure> {
         let me = self.app.me;
         let is_own =
@@ -350,7 +352,7 @@ impl Screen {
             None => self.client.recall(conv, seq),
         };
         match (done, text) {
-            // Nothing that was written is lost.
+            // The typed text goes back into the input line, so nothing is lost.
             (Err(error @ Error::TooLong { .. }), Some(text)) => {
                 self.app.notice = Some(error.to_string());
                 self.app.input.set(format!("/edit {text}"));

@@ -1,4 +1,4 @@
-//! The program as a user and a script run it, against a real server.
+//! The `chat` program against a real server, as a user and a script run it.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use std::{env, process};
 use serde_json::Value;
 use testkit::{TestServer, wait_until};
 
-/// A folder for data files, which is removed at the end, and a server's address.
+/// A folder for data files, removed at the end, and the address of a server.
 struct Desk {
     folder: PathBuf,
     server: String,
@@ -27,7 +27,7 @@ impl Desk {
         Desk { folder, server: server.address().to_string() }
     }
 
-    /// `chat` as this user.
+    /// A command that runs `chat` as this user.
     fn chat(&self, user: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chat"));
         for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
@@ -42,14 +42,14 @@ impl Desk {
         self.chat(user, arguments).output().expect("it runs")
     }
 
-    /// Runs it; it must succeed. Returns what it printed.
+    /// Runs `chat`, which must succeed. Returns its standard output.
     fn succeed(&self, user: &str, arguments: &[&str]) -> String {
         let output = self.run(user, arguments);
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         text(&output.stdout)
     }
 
-    /// Runs it; it must exit with this code. Returns what it said.
+    /// Runs `chat`, which must exit with this code. Returns its error output.
     fn fail(&self, user: &str, code: i32, arguments: &[&str]) -> String {
         let output = self.run(user, arguments);
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
@@ -89,7 +89,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// The texts in lines of JSON; half a line at the end, of a process that was killed, is none.
+/// The texts in lines of JSON. A process that was killed may leave half a line at the end, which is
+/// ignored.
 fn texts(lines: &str) -> Vec<String> {
     let whole = lines.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let line = |line: &str| serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -130,7 +131,7 @@ fn two_users_write_from_the_shell() {
     let printed = desk.succeed("bob", &["tail", "--once"]);
     assert!(printed.ends_with(" ann: hello bob\n"), "{printed}");
     assert_eq!(desk.succeed("bob", &["tail", "--once"]), "", "it is printed once");
-    // By name, once they know each other, and from standard input.
+    // This send names the user, which works once they know each other, and reads standard input.
     let mut send = desk.chat("bob", &["send", "ann"]).stdin(Stdio::piped()).spawn().expect("it runs");
     send.stdin.take().expect("a pipe").write_all(b"two\nlines \x1b[2J\x7f\n").expect("written");
     assert!(send.wait().expect("it ends").success());
@@ -172,7 +173,7 @@ fn a_send_that_is_killed_is_sent_once_or_never() {
             assert!(send.0.wait().expect("it ends").success());
             committed.push(n);
         } else {
-            // Before and after it has the message in its outbox; which of both does not matter.
+            // The kill comes before or after the message is in the outbox; both must be right.
             thread::sleep(Duration::from_millis(n * 4));
             send.kill9();
         }
@@ -194,7 +195,7 @@ fn a_tail_that_is_killed_goes_on_where_it_stopped() {
     for round in 0..4 {
         let path = desk.folder.join(format!("printed-{round}"));
         let file = File::create(&path).expect("a file");
-        // By name, once there is a conversation of that name.
+        // The first round has no conversation of that name yet.
         let arguments: &[&str] = if round == 0 { &["tail", "--json"] } else { &["tail", "ann", "--json"] };
         let mut tail = Running(desk.chat("bob", arguments).stdout(file).spawn().expect("it runs"));
         for _ in 0..5 {

@@ -24,12 +24,12 @@ def resize(fd, pid, columns, rows):
 
 
 class Terminal:
-    """What a program shows: where it moves to, and what it writes there. Colours are nothing to it."""
+    """The screen of a program: follows cursor moves and text, and ignores colours."""
 
     def __init__(self, command):
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
-            # The program starts when the terminal has its size.
+            # Wait until the terminal has its size.
             sys.stdin.readline()
             os.environ["TERM"] = "xterm-256color"
             os.execv(command[0], command)
@@ -41,7 +41,7 @@ class Terminal:
         self.is_over = False
 
     def read(self, deadline):
-        """Reads a piece; False at the end."""
+        """Reads a piece; returns False at the end."""
         if not select.select([self.fd], [], [], max(0, deadline - time.monotonic()))[0]:
             return False
         try:
@@ -108,9 +108,9 @@ terminal.wait_for("the beginning")
 terminal.type("hello \u4f60\u597d from a terminal\r")
 terminal.wait_for("ann: \u2713 hello \u4f60\u597d")
 resize(terminal.fd, terminal.pid, 100, 30)
-# Everything is drawn again, beside the list.
+# The screen is drawn again, now with the list beside the conversation.
 terminal.wait_for("ann: \u2713 hello \u4f60\u597d from a terminal")
-# What is too long for the server is refused, not the end; and a signal gives the terminal back.
+# The server refuses a text that is too long, and chat goes on. A signal restores the terminal.
 paste = "\x1b[200~%s\x1b[201~"
 terminal.type("/edit " + paste % ("\"" * 40000) + "\r")
 terminal.wait_for("the message has")

@@ -1,4 +1,5 @@
-//! [`Change`]: what a frame changes in the store. The changes of one read are one transaction.
+//! [`Change`]: a change that a frame makes to the store. The changes of one read are one
+//! transaction.
 
 use crate::conv::Conv;
 use crate::frame::{Line, Message, Page, Peer, Read};
@@ -10,24 +11,26 @@ pub(crate) enum Change {
     Account(Account),
     /// A new token of this device.
     Token(String),
-    /// A conversation as a 43 shows it. `adopt`: the store holds no cursor of it, so it begins at the head.
+    /// A conversation as a 43 shows it. `adopt`: the store holds no cursor of it, so it begins at
+    /// the head.
     Line { line: Line, adopt: bool },
-    /// A message in its place: the cursor moves to it. What lies between is a gap.
+    /// A message in its place: the cursor moves to it. The numbers in between are a gap.
     Take { conv: Conv, message: Message },
-    /// An own message is committed. `place`: it is the next one of its conversation, so the cursor moves to it.
+    /// An own message is committed. `place`: it is the next one of its conversation, so the cursor
+    /// moves to it.
     Acked { cid: String, conv: Conv, seq: u64, tag: String, time: i64, place: bool },
     /// An own message is refused for good.
     Refused { cid: String, errno: i64, errmsg: String },
-    /// What the store holds of a conversation is not of the server's history, which ends at `head`.
-    /// `is_counted`: a 43 of this login has counted what is not read of it.
+    /// The messages of a conversation in the store are not of the server's history, which ends at
+    /// `head`. `is_counted`: a 43 of this login has counted the conversation's unread messages.
     Reset { conv: Conv, head: u64, is_counted: bool },
-    /// A conversation is not the user's any more.
+    /// A conversation no longer belongs to the user.
     Closed { conv: Conv, errno: i64 },
-    /// A page; `before` is what was asked for.
+    /// A page; `before` is the number that the request named.
     Page { page: Page, before: Option<u64> },
-    /// Nothing below this number is kept by the server.
+    /// The server keeps no message below this number.
     Floor { conv: Conv, floor: u64 },
-    /// The own mark.
+    /// The user's own read mark.
     Read(Read),
     /// A partner's marks.
     Peer(Peer),

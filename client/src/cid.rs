@@ -1,8 +1,8 @@
-//! Ids of messages: UUIDs of version 7 (RFC 9562), which are unique without asking anybody.
+//! Ids of messages: UUIDs of version 7 (RFC 9562), which are unique without a central authority.
 
 use std::fmt::Write as _;
 
-/// An id from the time and from random bytes: 48 bits of milliseconds, and 74 bits of chance.
+/// An id from the time and random bytes: 48 bits of milliseconds, and 74 random bits.
 pub(crate) fn new(unix_ms: i64, random: [u8; 10]) -> String {
     let mut bytes = [0; 16];
     bytes[..6].copy_from_slice(&unix_ms.to_be_bytes()[2..]);

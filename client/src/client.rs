@@ -12,44 +12,58 @@ use crate::cid;
 use crate::conv::Conv;
 use crate::error::{Error, Result};
 use crate::event::{End, Events, State};
-use crate::machine::Machine;
-use crate::server::Server;
+use crate::machine::{JwtSource, Machine};
+use crate::server::Servers;
 use crate::store::Store;
 use crate::ticket::{Ticket, Tickets};
 use crate::view::{Conversation, History, Message, Pending};
 use crate::worker::{Shared, Wish, Wishes, Worker};
 
-/// How a client is opened.
+/// The options of a client.
 #[derive(Clone)]
 pub struct Options {
     pub(crate) server: String,
     pub(crate) ca: Option<PathBuf>,
     file: Option<PathBuf>,
     password: Option<(String, String)>,
+    jwt: Option<JwtSource>,
 }
 
 impl Options {
-    /// The address of a server, such as `127.0.0.1:6000`, or `tls://chat.example.org:6000` to speak TLS with it. Without
-    /// [`Options::file`], the client keeps everything in memory.
+    /// The address of a server, such as `127.0.0.1:6000`, or `tls://chat.example.org:6000` to speak
+    /// TLS with it. Without [`Options::file`], the client keeps everything in memory.
+    ///
+    /// Several addresses have commas between them: `one.example.org:6000,two.example.org:6000`. The
+    /// client begins with any of them, and takes the next one for each new connection.
     pub fn new(server: impl Into<String>) -> Options {
-        Options { server: server.into(), ca: None, file: None, password: None }
+        Options { server: server.into(), ca: None, file: None, password: None, jwt: None }
     }
 
-    /// Trusts a server of `tls://` by the certificates in this PEM file, in place of those of the system.
+    /// Trusts a server of `tls://` by the certificates in this PEM file, in place of the system's.
     pub fn ca(mut self, path: impl Into<PathBuf>) -> Options {
         self.ca = Some(path.into());
         self
     }
 
-    /// Keeps everything in this SQLite file, which only its owner may read. Only one process may use it.
+    /// Keeps everything in this SQLite file, which only its owner may read. Only one process may
+    /// use it.
     pub fn file(mut self, path: impl Into<PathBuf>) -> Options {
         self.file = Some(path.into());
         self
     }
 
-    /// Logs in with name and password. Afterwards the file holds a token, and the password is not needed again.
+    /// Logs in with name and password. Afterwards the file holds a token, and the password is not
+    /// needed again.
     pub fn password(mut self, name: impl Into<String>, password: impl Into<String>) -> Options {
         self.password = Some((name.into(), password.into()));
+        self
+    }
+
+    /// Logs in with a JSON web token of an identity provider. `fetch` returns a fresh one. The
+    /// client's thread calls it when the file has no token, or one that has expired, because the
+    /// server's token ends with the JSON web token. If it fails, the client tries again later.
+    pub fn jwt(mut self, fetch: impl Fn() -> std::result::Result<String, String> + Send + Sync + 'static) -> Options {
+        self.jwt = Some(JwtSource(Arc::new(fetch)));
         self
     }
 }
@@ -60,11 +74,11 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// One device of one account, with a thread that keeps it connected. Dropping it ends the thread; what waits in the
-/// outbox is sent when the file is opened again.
+/// One device of one account, with a thread that keeps it connected. Dropping it ends the thread;
+/// messages in the outbox are sent when the file is opened again.
 ///
-/// All methods may be called from any thread. Those of the store answer at once; those that ask the server wait for its
-/// answer, at most 20 seconds.
+/// All methods may be called from any thread. Methods that read the store answer at once; methods
+/// that ask the server wait for its answer, at most 20 seconds.
 #[derive(Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -72,24 +86,26 @@ pub struct Client {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How long an answer may take.
+/// The time within which an answer must come.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 impl Client {
     /// Opens a client, which begins to connect.
     ///
     /// # Errors
-    /// [`Error::Tls`] if TLS cannot be spoken as told, [`Error::NoAccount`] if neither the file has a login nor a password is given, [`Error::InUse`] if another process
-    /// has the file, and faults of the file.
+    /// [`Error::Tls`] if these options do not permit TLS, [`Error::NoAccount`] if neither the file
+    /// has a login nor a password or a source of JSON web tokens is given, [`Error::InUse`] if another process has the file, and
+    /// faults of the file.
     pub fn open(options: Options) -> Result<Client> {
-        let server = Server::of(&options.server, options.ca.as_deref())?;
+        let servers = Servers::of(&options.server, options.ca.as_deref())?;
         let store = match &options.file {
             Some(path) => Store::open(path, new_device)?,
             None => Store::in_memory(new_device)?,
         };
         let mut login = store.login()?;
         login.password = options.password;
-        if login.password.is_none() && login.token.is_none() {
+        login.jwt = options.jwt;
+        if login.password.is_none() && login.token.is_none() && login.jwt.is_none() {
             return Err(Error::NoAccount);
         }
         let machine = Machine::new(login, Instant::now());
@@ -100,27 +116,28 @@ impl Client {
             events: Events::default(),
             tickets: Tickets::default(),
         });
-        let (worker, wishes) = Worker::new(shared.clone(), machine, server)?;
+        let (worker, wishes) = Worker::new(shared.clone(), machine, servers)?;
         let thread = thread::Builder::new().name("raybox-client".to_owned()).spawn(|| worker.run())?;
         Ok(Client { shared, wishes, thread: Some(thread) })
     }
 
     // The connection
 
-    /// Where it stands.
+    /// The state of the connection.
     pub fn state(&self) -> State {
         self.shared.state.lock().clone()
     }
 
-    /// What happens.
+    /// The events of this client.
     pub fn events(&self) -> &Events {
         &self.shared.events
     }
 
-    /// Waits until everything that was missed has come.
+    /// Waits until all missed messages have come.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the login does not succeed, and [`Error::Offline`] if the time is over.
+    /// [`Error::Refused`] if the login does not succeed, and [`Error::Offline`] if the time is
+    /// over.
     pub fn wait_online(&self, patience: Duration) -> Result<()> {
         let deadline = Instant::now() + patience;
         let mut state = self.shared.state.lock();
@@ -154,8 +171,8 @@ impl Client {
 
     // Sending
 
-    /// Puts a text into the outbox. When this returns, the message survives everything but the loss of the file, and
-    /// is sent exactly once as soon as the server can be reached.
+    /// Puts a text into the outbox. When this returns, the message survives everything but the loss
+    /// of the file, and is sent exactly once as soon as the server can be reached.
     ///
     /// # Errors
     /// [`Error::TooLong`], and faults of the data file.
@@ -163,15 +180,16 @@ impl Client {
         self.send_with(conv, json!({"msg": text}))
     }
 
-    /// Gives an own message another text.
+    /// Replaces the text of an own message.
     ///
-    /// # Errors
-    /// As of [`Client::send`]. The server may refuse the edit, for example after a day: the ticket says so.
+    /// As of [`Client::send`]. The server may refuse the edit, for example after a day: then
+    /// [`Ticket::wait`] fails.
+    /// says so.
     pub fn edit(&self, conv: Conv, seq: u64, text: &str) -> Result<Ticket> {
         self.send_with(conv, json!({"edit": seq, "msg": text}))
     }
 
-    /// Takes an own message back.
+    /// Recalls an own message.
     ///
     /// # Errors
     /// As of [`Client::edit`].
@@ -188,7 +206,7 @@ impl Client {
         self.enqueue(conv, kind, members)
     }
 
-    /// Asks a user to be a friend, as a message of the conversation.
+    /// Sends a friend request to a user, as a message of the conversation.
     ///
     /// # Errors
     /// As of [`Client::send`].
@@ -221,7 +239,8 @@ impl Client {
         Ok(ticket)
     }
 
-    /// What waits or was refused in a conversation, in the order sent; at most `limit` messages.
+    /// The messages that wait or were refused in a conversation, in the order sent; at most `limit`
+    /// messages.
     ///
     /// # Errors
     /// Faults of the data file.
@@ -279,10 +298,10 @@ impl Client {
         self.store().after(conv, after, limit)
     }
 
-    /// Like [`Client::history`], but what the store lacks is read from the server first.
+    /// Like [`Client::history`], but reads messages that the store lacks from the server first.
     ///
     /// # Errors
-    /// As of [`Client::ask`], if something is to be read from the server.
+    /// As of [`Client::ask`], if messages must be read from the server.
     pub fn older(&self, conv: Conv, before: Option<u64>, limit: usize) -> Result<History> {
         loop {
             let history = self.history(conv, before, limit)?;
@@ -291,7 +310,7 @@ impl Client {
             self.wish(Wish::Page(conv, Some(last + 1), 200, Some(answer)))?;
             match answered.recv_timeout(ANSWER_WITHIN) {
                 Ok(Ok(_)) => {}
-                // All of it is gone; the store knows now.
+                // The server keeps no older messages, and the store knows that now.
                 Ok(Err(Error::Refused { errno: 410, .. })) => {}
                 Ok(Err(error)) => return Err(error),
                 Err(_) => return Err(Error::NoAnswer),
@@ -302,7 +321,8 @@ impl Client {
         }
     }
 
-    /// Asks for the page that [`Client::history`] lacks, without waiting: an event follows when it has come.
+    /// Requests the page that [`Client::history`] lacks, without waiting. An event follows when the
+    /// page has come.
     ///
     /// # Errors
     /// Faults of the data file.
@@ -322,7 +342,7 @@ impl Client {
         self.store().gap_below(conv, before.unwrap_or(1 << 53))
     }
 
-    /// The user has read a conversation up to this number. The mark is kept until the server has it.
+    /// Marks a conversation as read up to this number. The mark is stored until the server has it.
     ///
     /// # Errors
     /// Faults of the data file.
@@ -331,7 +351,7 @@ impl Client {
         if is_news { self.wish(Wish::MarkRead(conv, seq)) } else { Ok(()) }
     }
 
-    /// Shows the others that the user is writing, at most every 3 seconds, if there is a connection.
+    /// Shows the others that the user is typing, at most every 3 seconds, if there is a connection.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -339,7 +359,8 @@ impl Client {
         self.wish(Wish::Typing(conv))
     }
 
-    /// Shows who of these users is online, and every change, until the next call. At most 500; more are cut off.
+    /// Shows which of these users are online, and every change, until the next call. At most 500
+    /// users; more are cut off.
     ///
     /// # Errors
     /// [`Error::Closed`].
@@ -348,7 +369,7 @@ impl Client {
         self.wish(Wish::Watch(users))
     }
 
-    /// The name of a user, if it is known here.
+    /// The name of a user, if this client knows it.
     ///
     /// # Errors
     /// Faults of the data file.
@@ -356,7 +377,7 @@ impl Client {
         self.store().name_of(user)
     }
 
-    /// A text that the application has noted under this key.
+    /// A note of the application under this key.
     ///
     /// # Errors
     /// Faults of the data file.
@@ -364,7 +385,7 @@ impl Client {
         self.store().note(key)
     }
 
-    /// Notes a text for the application, such as how far it has shown something.
+    /// Stores a note for the application, such as the number of the last message that it has shown.
     ///
     /// # Errors
     /// Faults of the data file.
@@ -372,10 +393,11 @@ impl Client {
         self.store().set_note(key, value)
     }
 
-    /// Asks the server, and waits for its reply. `rid` and `FROMID` are added.
+    /// Sends a request to the server, and waits for the reply. `rid` and `FROMID` are added.
     ///
     /// # Errors
-    /// [`Error::Offline`], [`Error::Refused`] with what the server says, [`Error::Interrupted`], [`Error::NoAnswer`].
+    /// [`Error::Offline`], [`Error::Refused`] with the server's reason, [`Error::Interrupted`],
+    /// [`Error::NoAnswer`].
     pub fn ask(&self, request: Value) -> Result<Value> {
         let (answer, answered) = mpsc::sync_channel(1);
         self.wish(Wish::Ask(request, answer))?;
@@ -396,7 +418,7 @@ impl Drop for Client {
         if self.wishes.make(Wish::Close).is_ok()
             && let Some(thread) = self.thread.take()
         {
-            // A thread that has panicked has said so.
+            // A thread that has panicked has reported that already.
             let _ = thread.join();
         }
     }

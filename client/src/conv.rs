@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// A conversation: with a user (`u9`), or of a group (`g3`). One's own id names notes to oneself.
+/// A conversation: with a user (`u9`), or of a group (`g3`). The user's own id names notes to
+/// oneself.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Conv {
     /// The conversation with the user who has this id.
@@ -14,7 +15,7 @@ pub enum Conv {
     Group(i64),
 }
 
-/// A text that names no conversation.
+/// The error for a text that is not the name of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotAConv;
 
@@ -26,7 +27,7 @@ impl Conv {
         }
     }
 
-    /// Whether it is a group.
+    /// Whether the conversation is a group.
     pub fn is_group(self) -> bool {
         matches!(self, Conv::Group(_))
     }
@@ -44,7 +45,7 @@ impl fmt::Display for Conv {
 impl FromStr for Conv {
     type Err = NotAConv;
 
-    /// Reads a name that is written as the server writes it, without a sign and leading zeros.
+    /// Reads a name in the server's form, without a sign and leading zeros.
     fn from_str(text: &str) -> Result<Conv, NotAConv> {
         let (kind, digits) = text.split_at_checked(1).ok_or(NotAConv)?;
         let id: i64 = digits.parse().map_err(|_| NotAConv)?;

@@ -4,11 +4,11 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::server::Server;
+use crate::server::{Server, Servers};
 use crate::tls::{Encrypted, TlsStream};
 use crate::transport::{Tcp, Transport};
 
-/// How long one address may take to answer, and TLS to begin.
+/// The time within which one address must answer, and TLS begin.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// A connection that blocks.
@@ -35,6 +35,18 @@ pub(crate) fn dial(server: &Server) -> io::Result<Dialled> {
     Err(last)
 }
 
+/// Connects to the first of these servers that can be reached. Blocks.
+pub(crate) fn dial_any(servers: &Servers) -> io::Result<Dialled> {
+    let mut last = None;
+    for server in servers.all() {
+        match dial(server) {
+            Ok(dialled) => return Ok(dialled),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
+}
+
 impl Dialled {
     fn socket(&self) -> &TcpStream {
         match self {
@@ -43,7 +55,7 @@ impl Dialled {
         }
     }
 
-    /// How long one read and one write may block.
+    /// Sets the time for which one read and one write may block.
     pub(crate) fn set_patience(&self, patience: Duration) -> io::Result<()> {
         self.socket().set_read_timeout(Some(patience))?;
         self.socket().set_write_timeout(Some(patience))

@@ -1,36 +1,36 @@
-//! [`Error`]: what an application can be told.
+//! [`Error`]: the errors that an application can get.
 
 use std::fmt;
 use std::io;
 
-/// Why something was not done.
+/// Why a call failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// There is no connection now. Messages can be sent all the same: they wait in the outbox.
+    /// There is no connection now. Messages can still be sent: they wait in the outbox.
     Offline,
-    /// The connection ended before the answer came. The server may have done it.
+    /// The connection ended before the answer came. The server may have carried out the request.
     Interrupted,
-    /// No answer came in time. The server may have done it.
+    /// No answer came in time. The server may have carried out the request.
     NoAnswer,
-    /// Too many requests are without an answer.
+    /// Too many requests are unanswered.
     Busy,
-    /// The server refuses it.
+    /// The server refuses the request.
     Refused {
         /// The reason as a number, such as 403.
         errno: i64,
         /// The reason in words.
         message: String,
-        /// When the same may succeed, in seconds.
+        /// The number of seconds after which a retry may succeed.
         retry_after: Option<f64>,
     },
-    /// The server's answer is not what the protocol says.
+    /// The server's answer does not follow the protocol.
     Misunderstood,
     /// The message is longer than the server takes.
     TooLong {
         /// The length of its frame, in bytes.
         bytes: usize,
-        /// The longest one that the server takes.
+        /// The longest frame that the server takes.
         max: usize,
     },
     /// There is no account in the data file yet: log in first.
@@ -41,7 +41,7 @@ pub enum Error {
     NewerFile,
     /// The data file cannot be read or written.
     Store(rusqlite::Error),
-    /// TLS cannot be spoken with this address and these certificates; the text says why.
+    /// These certificates or this address do not permit TLS; the text says why.
     Tls(String),
     /// A file or a socket fails.
     Io(io::Error),

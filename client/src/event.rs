@@ -1,4 +1,4 @@
-//! [`Event`]: what an application is told, and the queue in which it waits.
+//! [`Event`]: the events for an application, and the queue in which they wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,20 +8,22 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::conv::Conv;
 
-/// Something has happened. Events are hints: everything that lasts is in the store, where the application reads it.
+/// A notification of the application. Events are hints: everything that lasts is in the store,
+/// where the application reads it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Event {
     /// The connection is in another state: see [`Client::state`](crate::Client::state).
     State,
-    /// A message is in the store, also an own one that was committed.
+    /// A message is in the store. It may be an own one that was committed.
     Message {
         /// Its conversation.
         conv: Conv,
         /// Its number.
         seq: u64,
     },
-    /// Something else of a conversation has changed: marks, its name, older messages, an edit, what waits to be sent.
+    /// Another part of a conversation has changed: marks, its name, older messages, an edit, or the
+    /// messages that wait to be sent.
     Changed(Conv),
     /// An own message was refused for good. It stays in the outbox, marked as refused.
     Refused {
@@ -34,66 +36,66 @@ pub enum Event {
         /// The reason in words.
         message: String,
     },
-    /// A user is writing.
+    /// A user is typing.
     Typing {
-        /// Where.
+        /// The conversation.
         conv: Conv,
-        /// Who.
+        /// The user.
         from: i64,
     },
-    /// A watched user is online or not.
+    /// A watched user has come online or gone offline.
     Presence {
-        /// Who.
+        /// The user.
         user: i64,
         /// Whether the user is online.
         online: bool,
     },
-    /// The disk does not take what the server sends. The client connects again later.
+    /// The server's frames cannot be written to the disk. The client reconnects later.
     StoreFailed(String),
     /// The queue was full, and events are lost. Read everything again that you show.
     Missed,
 }
 
-/// Where a client stands.
+/// The state of a client's connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum State {
-    /// It waits before it connects again.
+    /// The client waits before it reconnects.
     Waiting {
-        /// When it connects.
+        /// The time at which it connects.
         until: Instant,
-        /// Why it is not connected.
+        /// The reason why it is not connected.
         reason: String,
     },
-    /// It connects.
+    /// The client connects.
     Connecting,
     /// The login is not answered yet.
     LoggingIn,
-    /// What was missed is coming.
+    /// Missed messages are arriving.
     Synchronising,
-    /// Everything has come; what happens is shown at once.
+    /// All missed messages have come, and new ones are shown at once.
     Online,
-    /// It will not connect again by itself.
+    /// The client will not reconnect by itself.
     Ended(End),
 }
 
-/// Why a client does not connect again.
+/// Why a client does not reconnect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum End {
     /// Another login of the same device has taken its place.
     Replaced,
     /// This device was logged out elsewhere, or the account was disabled.
     Revoked,
-    /// It has logged out itself.
+    /// The device has logged out itself.
     LoggedOut,
     /// The password or the token is wrong.
     WrongPassword,
     /// The server does not speak level 2.
     NoLevel2,
-    /// The server does not understand this client, or says that it has made a mistake.
+    /// The server does not understand this client, or reports a mistake of it.
     Refused(String),
     /// The data file belongs to another account.
     OtherAccount(String),
-    /// The application has closed it.
+    /// The application has closed the client.
     Closed,
 }
 
@@ -114,8 +116,9 @@ impl std::fmt::Display for End {
 
 /// The events of one client.
 ///
-/// The queue holds at most 1,024 events. An application that does not take them loses the newest ones and is told so
-/// by one [`Event::Missed`]; nothing grows, and nothing waits for the application.
+/// The queue holds at most 1,024 events. An application that does not take them loses the newest
+/// ones, and gets one [`Event::Missed`] instead. The queue does not grow, and the client does not
+/// wait for the application.
 #[derive(Clone, Default, Debug)]
 pub struct Events(Arc<Shared>);
 
@@ -156,7 +159,7 @@ impl Events {
 
     pub(crate) fn push(&self, event: Event) {
         let mut queue = self.0.queue.lock();
-        // The same hint twice says no more than once.
+        // A repeated hint says no more than one.
         if queue.events.back() == Some(&event) {
             return;
         }

@@ -1,4 +1,5 @@
-//! [`Frame`]: what a server says. A frame is checked when it is read; what does not have its form is no frame.
+//! [`Frame`]: a frame of a server, checked when it is read. Input that does not have its form is
+//! not a frame.
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
@@ -7,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::conv::Conv;
 
-/// A frame of a server.
+/// A frame from a server.
 #[derive(Debug)]
 pub(crate) enum Frame {
     /// 40 with 200.
@@ -24,7 +25,7 @@ pub(crate) enum Frame {
     Push(Push),
     /// 43.
     Overview(Overview),
-    /// 44 with its messages behind it.
+    /// 44 of a run, whose messages follow.
     Run(Run),
     /// 44 with an error.
     RunRefused { conv: Conv, errno: i64 },
@@ -32,7 +33,7 @@ pub(crate) enum Frame {
     Synced { rid: Option<String> },
     /// 48.
     Page { rid: Option<String>, page: Page },
-    /// 49, asked for or not.
+    /// 49, in reply to a request or not.
     Read { rid: Option<String>, read: Read },
     /// 50.
     Peer(Peer),
@@ -48,7 +49,7 @@ pub(crate) enum Frame {
     Farewell { reason: String, refusal: Refusal },
     /// The reply to a request with a `rid`.
     Reply { rid: String, reply: Value },
-    /// An error that belongs to no request, such as one before the server closes.
+    /// An error without a request, such as one before the server closes.
     Unasked(Refusal),
     /// A type that this client does not know, which is ignored.
     Other,
@@ -65,14 +66,14 @@ pub(crate) struct Welcome {
     pub(crate) limits: Limits,
 }
 
-/// What a client must keep to.
+/// Limits that a client must keep to.
 #[derive(Deserialize, Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) frame: usize,
     pub(crate) inflight: usize,
 }
 
-/// Why the server does not do something.
+/// Why the server refuses something.
 #[derive(Deserialize, Clone, PartialEq, Default, Debug)]
 pub(crate) struct Refusal {
     #[serde(default)]
@@ -113,7 +114,7 @@ pub(crate) struct Message {
     pub(crate) time: i64,
     #[serde(deserialize_with = "tag")]
     pub(crate) tag: String,
-    /// The sender's frame; `None` if it was recalled.
+    /// The sender's frame; `None` if the message was recalled.
     #[serde(deserialize_with = "body")]
     pub(crate) m: Option<String>,
     #[serde(default)]
@@ -174,7 +175,7 @@ pub(crate) struct Page {
     pub(crate) msgs: Vec<Message>,
 }
 
-/// The own mark in a conversation.
+/// The user's own read mark in a conversation.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Read {
     pub(crate) conv: Conv,
@@ -238,12 +239,11 @@ struct Reason {
 impl Frame {
     /// Reads a frame.
     ///
-    /// # Errors
-    /// If it does not have the form that its type must have; the text says what is wrong, and holds nothing of the
-    /// frame's content.
+    /// If the frame does not have the form of its type. The text names the fault, and quotes
+    /// nothing of the frame's content.
     pub(crate) fn read(text: &[u8]) -> Result<Frame, String> {
         Frame::parse(text).map_err(|error| {
-            // serde_json names a position and a kind of fault; what it may quote is cut off.
+            // serde_json names a position and a kind of fault. Text that it may quote is left out.
             format!("the server's frame is not understood: {:?} at byte {}", error.classify(), error.column())
         })
     }
@@ -305,7 +305,7 @@ impl Frame {
 }
 
 impl Refusal {
-    /// What a reply says that is an error; `None` if it is none.
+    /// The refusal in a reply; `None` if the reply is not an error.
     pub(crate) fn of(reply: &Value) -> Option<Refusal> {
         let errno = reply["errno"].as_i64().unwrap_or(0);
         if matches!(errno, 200 | 202) {
@@ -315,7 +315,7 @@ impl Refusal {
         Some(Refusal { errno, errmsg: text, retry_after: reply["retryAfter"].as_f64() })
     }
 
-    /// When the same may succeed, in seconds that make sense.
+    /// The number of seconds after which a retry may succeed, within sensible bounds.
     pub(crate) fn wait(&self) -> Option<f64> {
         self.retry_after.map(|seconds| if seconds.is_finite() { seconds.clamp(0.1, 86_400.0) } else { 60.0 })
     }

@@ -1,10 +1,12 @@
-//! A client of level 2: everything that a program needs to take part in conversations, also on a bad network.
+//! A client of level 2: everything that a program needs to take part in conversations, even on a
+//! bad network.
 //!
-//! - A message that was handed over is in the *outbox*, a table of the data file, and is sent exactly once, whatever
-//!   dies meanwhile: the network, the server, this program.
-//! - A message that arrives is stored together with its cursor in one transaction, so each is there once, in order.
-//!   After a pause the server sends exactly what is missing.
-//! - The client connects again by itself, after 1 second, then 2, up to 60.
+//! - A message that the application has sent is in the *outbox*, a table of the data file, and
+//!   reaches the server exactly once, even if the network, the server or this program fails
+//!   meanwhile.
+//! - A message that arrives is stored together with its cursor in one transaction, so each message
+//!   is stored once, in order. After a pause the server sends exactly the missing messages.
+//! - The client reconnects by itself with a backoff of 1 second, then 2, up to 60.
 //!
 //! ```
 //! use std::time::Duration;
@@ -44,17 +46,19 @@
 //! # }
 //! ```
 //!
-//! # What takes memory
+//! # Memory
 //!
-//! Messages are in the file, never all in memory. The queue of [`Events`] holds 1,024; an application that does not take
-//! them finds one [`Event::Missed`] instead of the rest, and reads the store again. One read of the socket is at most
-//! 256 KiB and one transaction, and what is not read waits in the kernel. Of the outbox, at most 16 frames at a time are
-//! read, when there is room to write them.
+//! Messages are in the file, never all in memory. The queue of [`Events`] holds 1,024; an
+//! application that does not take them finds one [`Event::Missed`] instead of the rest, and reads
+//! the store again. One read of the socket is at most 256 KiB and one transaction; unread bytes
+//! wait in the kernel. At most 16 frames of the outbox are read at a time, when there is room to
+//! write them.
 //!
-//! # How it is made
+//! # Structure
 //!
-//! `machine` is the protocol without sockets, files and clocks; `store` is the SQLite file; `worker` is the thread that
-//! joins them. [`Client`] reads the store itself, so a list of messages needs no question to the thread.
+//! `machine` is the protocol without sockets, files and clocks; `store` is the SQLite file;
+//! `worker` is the thread that joins them. [`Client`] reads the store itself, so a list of messages
+//! needs no request to the thread.
 
 mod body;
 mod change;

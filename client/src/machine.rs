@@ -1,8 +1,8 @@
 //! [`Machine`]: the protocol, without sockets, files and clocks.
 //!
-//! Bytes, instants and wishes of the application go in. Bytes, changes of the store, events and answers come out
-//! ([`Done`]). The worker applies the changes in one transaction before it passes on events and answers, so nobody
-//! hears of what is not stored.
+//! The inputs are bytes, instants and requests of the application. The outputs are bytes, changes
+//! of the store, events and answers ([`Done`]). The worker applies the changes in one transaction
+//! before it passes on events and answers, so the application learns only of stored changes.
 
 mod asks;
 mod lanes;
@@ -13,6 +13,7 @@ mod receive;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -42,58 +43,70 @@ pub(crate) struct Machine {
     pace: Pace,
     user: i64,
     frame_max: usize,
-    /// When the server was heard last, and whether it was asked since.
+    /// The time at which the server was last heard, and whether it was pinged since.
     heard: Instant,
     has_pinged: bool,
-    /// What is to be reported with 47, and when that may be done.
+    /// The report to send with 47, and the time from which it may be sent.
     stored: BTreeMap<Conv, u64>,
     report_at: Instant,
     /// Read marks to be sent.
     marks: BTreeMap<Conv, u64>,
-    /// Whether a 46 may be sent.
+    /// The time from which a 46 may be sent.
     sync_at: Instant,
     watched: Vec<i64>,
-    /// When typing was shown last.
+    /// The time at which typing was last shown.
     typed: HashMap<Conv, Instant>,
     out: Vec<u8>,
     done: Done,
 }
 
-/// How a client logs in.
+/// A login: its device, its proof, and the owner of the data file.
 #[derive(Clone, Default)]
 pub(crate) struct Login {
     pub(crate) device: String,
     pub(crate) token: Option<String>,
-    /// Name and password, until the first login succeeds. They count more than the token.
+    /// Name and password, until the first login succeeds. They take precedence over the token.
     pub(crate) password: Option<(String, String)>,
-    /// The user whose data file it is, if there is one.
+    /// Fetches a JSON web token, for a login without password and token.
+    pub(crate) jwt: Option<JwtSource>,
+    /// The user who owns the data file, if it has an owner.
     pub(crate) owner: Option<(i64, String)>,
-    /// The longest frame that the server takes, as far as is known.
+    /// The longest frame that the server takes, as far as known.
     pub(crate) frame_max: usize,
 }
 
-/// What has come of the inputs.
+/// The source of JSON web tokens, or the reason why there is none now.
+#[derive(Clone)]
+pub(crate) struct JwtSource(pub(crate) Arc<dyn Fn() -> Result<String, String> + Send + Sync>);
+
+impl std::fmt::Debug for JwtSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("JwtSource")
+    }
+}
+
+/// The results of the inputs.
 #[derive(Default, Debug)]
 pub(crate) struct Done {
-    /// In one transaction.
+    /// Changes for one transaction.
     pub(crate) changes: Vec<Change>,
-    /// After the transaction.
+    /// Events for the time after the transaction.
     pub(crate) events: Vec<Event>,
     pub(crate) answers: Vec<(u64, Result<Value, Error>)>,
     /// Own messages that are committed or refused for good.
     pub(crate) outcomes: Vec<Outcome>,
-    /// The connection is of no use any more.
+    /// Whether the connection must be closed.
     pub(crate) close: bool,
 }
 
-/// What became of an own message.
+/// The outcome of an own message.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Outcome {
     pub(crate) cid: String,
     pub(crate) result: Result<(Conv, u64), Refusal>,
 }
 
-/// What the store holds when a connection begins.
+/// The content of the store when a connection begins.
 #[derive(Default, Debug)]
 pub(crate) struct Known {
     /// The most recently active conversation first.
@@ -114,17 +127,17 @@ enum Stage {
     Ended(End),
 }
 
-/// Seconds of silence after which either side asks.
+/// The time of silence after which either side sends a ping.
 const PING: Duration = Duration::from_secs(30);
 
-/// How long an answer to a ping, and to a login, may take.
+/// The time within which a ping, and a login, must be answered.
 const PONG_WITHIN: Duration = Duration::from_secs(20);
 const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 
-/// Reports (47) and questions for holes (46) come at most this often.
+/// The least time between two reports (47), and between two requests for holes (46).
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Typing is shown at most this often.
+/// The least time between two shows of typing.
 const TYPING_EVERY: Duration = Duration::from_secs(3);
 
 /// The most bytes that wait to be written before more messages are sent.
@@ -143,7 +156,7 @@ impl std::fmt::Debug for Login {
 }
 
 impl Machine {
-    /// A client that is to connect at once.
+    /// A client that connects at once.
     pub(crate) fn new(login: Login, now: Instant) -> Machine {
         let user = login.owner.as_ref().map_or(0, |(user, _)| *user);
         let frame_max = login.frame_max;
@@ -170,9 +183,9 @@ impl Machine {
         }
     }
 
-    // What is shown
+    // The state that is shown
 
-    /// Where it stands.
+    /// The state of the connection.
     pub(crate) fn state(&self) -> State {
         match &self.stage {
             Stage::Waiting { until, reason } => State::Waiting { until: *until, reason: reason.clone() },
@@ -184,17 +197,17 @@ impl Machine {
         }
     }
 
-    /// What has come of the inputs since it was asked last.
+    /// The results of the inputs since the last call.
     pub(crate) fn done(&mut self) -> Done {
         std::mem::take(&mut self.done)
     }
 
-    /// Bytes to be written. The worker takes away what it has written.
+    /// Bytes to be written. The worker removes the written ones.
     pub(crate) fn out(&mut self) -> &mut Vec<u8> {
         &mut self.out
     }
 
-    /// When [`Machine::tick`] is to be called at the latest.
+    /// The latest time for the next [`Machine::tick`].
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         match &self.stage {
             Stage::Waiting { until, .. } => Some(*until),
@@ -220,15 +233,15 @@ impl Machine {
         is_due
     }
 
-    /// Does not wait any longer.
+    /// Ends the wait before the next attempt to connect.
     pub(crate) fn hurry(&mut self, now: Instant) {
         if let Stage::Waiting { until, .. } = &mut self.stage {
             *until = now;
         }
     }
 
-    /// A connection is there: logs in.
-    pub(crate) fn connected(&mut self, known: Known, now: Instant) {
+    /// Logs in on a new connection.
+    pub(crate) fn connected(&mut self, known: Known, now: Instant, chance: f64) {
         self.lines = Lines::default();
         self.out.clear();
         self.heard = now;
@@ -240,29 +253,33 @@ impl Machine {
         let have = self.places.begin(known.cursors, HAVE_MAX.min(self.frame_max / 2));
         let mut frame =
             json!({"msgType": 1, "level": 2, "device": self.login.device, "ping": PING.as_secs(), "have": have});
-        match (&self.login.password, &self.login.token) {
-            (Some((name, password)), _) => {
+        match (&self.login.password, &self.login.token, &self.login.jwt) {
+            (Some((name, password)), ..) => {
                 frame["name"] = json!(name);
                 frame["password"] = json!(password);
             }
-            (None, Some(token)) => frame["token"] = json!(token),
-            (None, None) => return self.end(End::WrongPassword),
+            (None, Some(token), _) => frame["token"] = json!(token),
+            (None, None, Some(source)) => match (source.0)() {
+                Ok(jwt) => frame["jwt"] = json!(jwt),
+                Err(why) => return self.wait(&why, None, now, chance),
+            },
+            (None, None, None) => return self.end(End::WrongPassword),
         }
         self.write(&frame);
         self.enter(Stage::LoggingIn { since: now });
     }
 
-    /// The connection has ended, or was not made.
+    /// Handles a connection that has ended, or could not be made.
     pub(crate) fn lost(&mut self, why: &str, now: Instant, chance: f64) {
         self.wait(why, None, now, chance);
     }
 
-    /// The application closes the client.
+    /// Closes the client.
     pub(crate) fn close(&mut self) {
         self.end(End::Closed);
     }
 
-    /// Connects again after a pause, unless it has ended.
+    /// Reconnects after a backoff, unless the client has ended.
     fn wait(&mut self, why: &str, retry_after: Option<f64>, now: Instant, chance: f64) {
         self.forget_connection();
         if !matches!(self.stage, Stage::Ended(_) | Stage::Waiting { .. }) {
@@ -299,7 +316,7 @@ impl Machine {
 
     // Time
 
-    /// Time has passed.
+    /// Handles the passing of time.
     pub(crate) fn tick(&mut self, now: Instant, chance: f64) {
         match &self.stage {
             Stage::LoggingIn { since } if now >= *since + LOGIN_WITHIN => {
@@ -352,14 +369,14 @@ impl Machine {
         }
     }
 
-    // Wishes of the application
+    // Requests of the application
 
-    /// There is a new message in the outbox.
+    /// Notes a new message in the outbox.
     pub(crate) fn outbox_has_grown(&mut self, conv: Conv) {
         self.lanes.grown(conv);
     }
 
-    /// What is to be read from the outbox now, so that [`Machine::send`] sends it.
+    /// The messages to read from the outbox now, for [`Machine::send`].
     pub(crate) fn wanted(&mut self, now: Instant) -> Option<Wanted> {
         if !self.is_live() || self.out.len() > OUT_MAX {
             return None;
@@ -383,12 +400,12 @@ impl Machine {
         }
     }
 
-    /// Asks something; the answer has this number.
+    /// Sends a request; its answer has this number.
     pub(crate) fn ask(&mut self, ask: u64, request: Value) {
         self.ask_for(Asked::Application(ask), ask, request);
     }
 
-    /// Asks for a page of history below a number, or for the newest.
+    /// Requests a page of history below a number, or the newest one.
     pub(crate) fn ask_for_page(&mut self, ask: u64, conv: Conv, before: Option<u64>, limit: u64) {
         let mut request = json!({"msgType": 48, "conv": conv.to_string(), "limit": limit.clamp(1, 200)});
         if let Some(before) = before {
@@ -401,7 +418,7 @@ impl Machine {
         if !self.is_live() {
             return self.done.answers.push((ask, Err(Error::Offline)));
         }
-        // Requests of level 1 say who asks; others ignore it.
+        // Requests of level 1 name their sender; others ignore it.
         request["FROMID"] = json!(self.user);
         let bytes = request.to_string().len() + 32;
         if bytes > self.frame_max {
@@ -417,7 +434,7 @@ impl Machine {
         }
     }
 
-    /// The user has read up to a number. The mark is in the store already.
+    /// Marks messages as read up to a number. The mark is in the store already.
     pub(crate) fn mark_read(&mut self, conv: Conv, read: u64) {
         let mark = self.marks.entry(conv).or_default();
         *mark = (*mark).max(read);
@@ -426,7 +443,7 @@ impl Machine {
         }
     }
 
-    /// The user is writing.
+    /// Shows that the user is typing.
     pub(crate) fn typing(&mut self, conv: Conv, now: Instant) {
         let is_due = self.typed.get(&conv).is_none_or(|last| now >= *last + TYPING_EVERY);
         if self.stage == Stage::Online && is_due && self.out.len() < OUT_MAX {
@@ -435,7 +452,7 @@ impl Machine {
         }
     }
 
-    /// Shows who of these users is online, and every change.
+    /// Shows which of these users are online, and every change.
     pub(crate) fn watch(&mut self, users: Vec<i64>) {
         self.watched = users;
         if self.stage == Stage::Online {

@@ -7,17 +7,17 @@ use serde_json::{Value, json};
 
 use crate::client::{Client, Options};
 use crate::conv::Conv;
-use crate::dial::dial;
+use crate::dial::dial_any;
 use crate::error::{Error, Result};
 use crate::frame::Refusal;
-use crate::server::Server;
+use crate::server::Servers;
 
 /// A user or a group by id and name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Named {
-    /// Its id.
+    /// The id of the user or group.
     pub id: i64,
-    /// Its name.
+    /// The name of the user or group.
     pub name: String,
 }
 
@@ -32,7 +32,7 @@ pub struct Member {
     pub is_creator: bool,
 }
 
-/// What a search finds, also the lists of friends and groups.
+/// Users and groups: the result of a search, and the lists of friends and groups.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Found {
     /// Users.
@@ -44,30 +44,31 @@ pub struct Found {
 /// A device of the account.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Device {
-    /// Its name.
+    /// The name of the device.
     pub device: String,
-    /// When it was seen last, in milliseconds since 1970.
+    /// The time at which the device was last seen, in milliseconds since 1970.
     pub seen: i64,
-    /// Whether it is connected.
+    /// Whether the device is connected.
     pub online: bool,
 }
 
-/// What a request to make friends has led to.
+/// The result of a request to make friends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Friendship {
     /// Both are friends now.
     Made,
-    /// The other user is asked.
+    /// The other user was asked.
     Asked,
 }
 
 /// The longest reply to a registration.
 const REPLY_MAX: u64 = 64 * 1024;
 
-/// Makes an account, and returns its id. Needs no client: it has a connection of its own.
+/// Creates an account, and returns its id. Needs no client, because it opens a connection of its
+/// own.
 ///
 /// # Errors
-/// [`Error::Refused`] with what the server says, for example because the name is taken.
+/// [`Error::Refused`] with the server's reason, for example that the name is taken.
 pub fn register(server: &str, name: &str, password: &str) -> Result<i64> {
     Options::new(server).register(name, password)
 }
@@ -76,9 +77,9 @@ impl Options {
     /// [`register`] with the server and the certificates of these options.
     ///
     /// # Errors
-    /// As of [`register`], and [`Error::Tls`] if TLS cannot be spoken as told.
+    /// As of [`register`], and [`Error::Tls`] if these options do not permit TLS.
     pub fn register(&self, name: &str, password: &str) -> Result<i64> {
-        let mut connection = dial(&Server::of(&self.server, self.ca.as_deref())?)?;
+        let mut connection = dial_any(&Servers::of(&self.server, self.ca.as_deref())?)?;
         connection.set_patience(Duration::from_secs(20))?;
         let request = json!({"msgType": 2, "name": name, "password": password});
         connection.write_all(format!("{request}\n").as_bytes())?;
@@ -88,7 +89,7 @@ impl Options {
         let reply: Value = serde_json::from_str(&line).map_err(|_| Error::Misunderstood)?;
         match Refusal::of(&reply) {
             None => reply["USERID"].as_i64().ok_or(Error::Misunderstood),
-            // The one error that the server has for a name that is taken, empty or too long.
+            // The server has one error for a name that is taken, empty or too long.
             Some(Refusal { errno: 500, .. }) => Err(Error::Refused {
                 errno: 500,
                 message: "the name is taken, or name or password is too long: try another name".to_owned(),
@@ -121,8 +122,8 @@ impl Client {
         self.remember(found(&reply["results"]))
     }
 
-    /// The conversation of this name, or of a text such as `u9` or `g3`: a conversation of the store, a friend, or a
-    /// user or a group that the server knows. `None` if there is none.
+    /// The conversation of this name, or of a text such as `u9` or `g3`: a conversation of the
+    /// store, a friend, or a user or a group that the server knows. `None` if there is none.
     ///
     /// # Errors
     /// As of [`Client::ask`], if the store does not know the name.
@@ -150,7 +151,7 @@ impl Client {
         }
     }
 
-    /// Makes friends with a user, or asks for it where the server wants both to agree.
+    /// Makes friends with a user, or sends a friend request where the server wants both to agree.
     ///
     /// # Errors
     /// As of [`Client::ask`].
@@ -163,7 +164,7 @@ impl Client {
         Ok(if reply["errno"] == 202 { Friendship::Asked } else { Friendship::Made })
     }
 
-    /// Removes a user from the own list of friends.
+    /// Removes a user from the user's own list of friends.
     ///
     /// # Errors
     /// As of [`Client::ask`].
@@ -261,7 +262,7 @@ impl Client {
         Ok(found(&self.ask(json!({"msgType": 66}))?["blocked"]).users)
     }
 
-    /// Changes the own name.
+    /// Changes the user's own name.
     ///
     /// # Errors
     /// As of [`Client::ask`].
@@ -269,7 +270,8 @@ impl Client {
         self.ask(json!({"msgType": 67, "name": name})).map(drop)
     }
 
-    /// Shows partners how far the user has read, and the user how far they have, or not.
+    /// Turns read receipts on or off: whether partners see how far the user has read, and the user
+    /// how far they have.
     ///
     /// # Errors
     /// As of [`Client::ask`].
@@ -337,7 +339,7 @@ impl Client {
     }
 }
 
-/// Lists of level 1 have ids as texts and say in `isGroup` what they are of.
+/// Reads a list of level 1, which has ids as texts and says in `isGroup` what they belong to.
 fn found(list: &Value) -> Found {
     let mut found = Found::default();
     for entry in list.as_array().into_iter().flatten() {

@@ -1,9 +1,9 @@
-//! [`Store`]: what one device holds, in one SQLite file: the account, conversations with their cursors, messages,
-//! gaps, and the outbox.
+//! [`Store`]: the state of one device, in one SQLite file: the account, conversations with their
+//! cursors, messages, gaps, and the outbox.
 //!
-//! All changes that come of one read of the socket are one transaction ([`Store::apply`]), so a message and its cursor
-//! are stored together or not at all. What a client has of a conversation is everything from `floor` + 1 to `cursor`
-//! except the numbers in `gaps`.
+//! All changes from one read of the socket are one transaction ([`Store::apply`]), so a message and
+//! its cursor are stored together or not at all. The store has all messages of a conversation from
+//! `floor` + 1 to `cursor`, except the numbers in `gaps`.
 
 mod messages;
 mod outbox;
@@ -27,7 +27,7 @@ use crate::view::Conversation;
 #[derive(Debug)]
 pub(crate) struct Store {
     connection: Connection,
-    /// The user's id, once somebody has logged in.
+    /// The user's id; 0 before the first login.
     me: i64,
     _lock: Option<File>,
 }
@@ -39,7 +39,7 @@ impl Store {
         Store::on(connection, Some(lock), device)
     }
 
-    /// Keeps nothing after it is dropped.
+    /// Opens a store in memory, which keeps nothing after it is dropped.
     pub(crate) fn in_memory(device: impl FnOnce() -> Result<String>) -> Result<Store> {
         Store::on(schema::in_memory()?, None, device)
     }
@@ -55,7 +55,7 @@ impl Store {
 
     // The account
 
-    /// How this device logs in.
+    /// The login of this device.
     pub(crate) fn login(&self) -> Result<Login> {
         let query = "SELECT device, user, name, token, frame_max FROM account";
         Ok(self.connection.query_row(query, [], |row| {
@@ -65,6 +65,7 @@ impl Store {
                 device: row.get(0)?,
                 token: row.get(3)?,
                 password: None,
+                jwt: None,
                 owner: user.zip(name),
                 frame_max: usize::try_from(frame_max).unwrap_or(0).max(1024),
             })
@@ -76,7 +77,7 @@ impl Store {
         self.me
     }
 
-    /// The device has logged out: its token is of no use.
+    /// Removes the token of a device that has logged out.
     pub(crate) fn forget_token(&self) -> Result<()> {
         self.connection.execute("UPDATE account SET token = NULL, token_expires = NULL", [])?;
         Ok(())
@@ -96,7 +97,7 @@ impl Store {
 
     // Changes
 
-    /// What a new connection begins with.
+    /// The state with which a new connection begins.
     pub(crate) fn known(&self) -> Result<Known> {
         let query = "SELECT conv, cursor, tag FROM convs WHERE tag IS NOT NULL AND closed IS NULL ORDER BY time DESC";
         let cursor = |row: &Row<'_>| Ok((conv(row)?, Cursor { seq: number(row, 1)?, tag: row.get(2)? }));
@@ -122,7 +123,7 @@ impl Store {
             Ok(done)
         });
         if result.is_err() && !self.connection.is_autocommit() {
-            // What made it fail is what the caller must hear of.
+            // The caller must get the first error, not an error of the rollback.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
         result
@@ -150,8 +151,10 @@ impl Store {
             Change::Floor { conv, floor } => self.raise_floor(*conv, *floor),
             Change::Read(read) => {
                 self.touch(read.conv)?;
-                // A mark that is older than what has come says nothing of it.
-                let update = "UPDATE convs SET read = max(read, ?2), head = max(head, ?4),
+                // A mark from before the newest message says nothing about that message. Other
+                // marks fall only after a reset.
+                let update = "UPDATE convs SET read = CASE WHEN ?4 >= head THEN ?2 ELSE max(read, ?2) END,
+                    head = max(head, ?4),
                     unread = CASE WHEN ?4 >= head THEN ?3 ELSE unread END,
                     wanted = CASE WHEN wanted > ?2 THEN wanted END WHERE conv = ?1";
                 let Read { conv, head, read, unread } = read;
@@ -168,7 +171,8 @@ impl Store {
         }
     }
 
-    /// A conversation of a 43. If the store holds no cursor of it, it begins at its head, and what lies below is a gap.
+    /// Stores a conversation of a 43. If the store holds no cursor of the conversation, it begins
+    /// at its head, and all numbers below are a gap.
     fn set_line(&mut self, line: &Line, adopt: bool) -> Result<()> {
         let conv = line.conv;
         self.touch(conv)?;
@@ -201,7 +205,7 @@ impl Store {
         self.add_gap(conv, line.floor + 1, if last.is_some() { line.head.saturating_sub(1) } else { line.head })
     }
 
-    /// Nothing is held any more, and marks are not above the head.
+    /// Drops the messages of a conversation, and limits its marks to the head.
     fn reset(&mut self, conv: Conv, head: u64, is_counted: bool) -> Result<()> {
         let name = conv.to_string();
         self.connection.execute("DELETE FROM messages WHERE conv = ?1", [&name])?;
@@ -210,20 +214,22 @@ impl Store {
             peer_recv = min(peer_recv, ?2), wanted = CASE WHEN wanted <= ?2 THEN wanted END WHERE conv = ?1";
         self.connection.execute(update, params![name, int(head)])?;
         if !is_counted {
-            // What follows is counted from the beginning.
-            self.connection.execute("UPDATE convs SET head = 0, unread = 0 WHERE conv = ?1", [&name])?;
+            // The messages that follow are counted from the beginning, and a 49 and a 50 set the
+            // marks.
+            let update = "UPDATE convs SET head = 0, unread = 0, peer_read = 0, peer_recv = 0 WHERE conv = ?1";
+            self.connection.execute(update, [&name])?;
         }
         Ok(())
     }
 
-    /// There is a row of this conversation.
+    /// Makes sure that the conversation has a row.
     fn touch(&self, conv: Conv) -> Result<()> {
         let insert = "INSERT INTO convs (conv) VALUES (?1) ON CONFLICT DO NOTHING";
         self.connection.prepare_cached(insert)?.execute([conv.to_string()])?;
         Ok(())
     }
 
-    // What an application reads and writes
+    // Reads and writes of an application
 
     /// The conversations, the most recently active first.
     pub(crate) fn conversations(&self) -> Result<Vec<Conversation>> {
@@ -263,7 +269,8 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// The user has read up to a number; kept until the server confirms it. Returns whether that is news.
+    /// Marks messages as read up to a number; the mark is stored until the server confirms it.
+    /// Returns whether the mark is new.
     pub(crate) fn mark_read(&self, conv: Conv, seq: u64) -> Result<bool> {
         self.touch(conv)?;
         let update = "UPDATE convs SET wanted = ?2, unread = CASE WHEN ?2 >= max(head, cursor) THEN 0 ELSE unread END
@@ -271,7 +278,7 @@ impl Store {
         Ok(self.connection.execute(update, params![conv.to_string(), int(seq)])? > 0)
     }
 
-    /// Remembers the names of users.
+    /// Stores the names of users.
     pub(crate) fn remember_names(&mut self, names: &[(i64, String)]) -> Result<()> {
         let insert = "INSERT INTO users (id, name) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET name = ?2";
         self.in_transaction(|store| {
@@ -290,12 +297,12 @@ impl Store {
         Ok(self.connection.query_row(query, [user], |row| row.get(0))?)
     }
 
-    /// What the application has noted under a key.
+    /// The application's note under a key.
     pub(crate) fn note(&self, key: &str) -> Result<Option<String>> {
         Ok(self.connection.query_row("SELECT value FROM notes WHERE key = ?1", [key], |row| row.get(0)).optional()?)
     }
 
-    /// Notes something for the application.
+    /// Stores a note for the application.
     pub(crate) fn set_note(&self, key: &str, value: &str) -> Result<()> {
         let insert = "INSERT INTO notes (key, value) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET value = ?2";
         self.connection.execute(insert, [key, value])?;
@@ -315,13 +322,13 @@ fn conv(row: &Row<'_>) -> rusqlite::Result<Conv> {
     })
 }
 
-/// A number of a message; what is negative was never written.
+/// A number of a message. Negative numbers were never written.
 fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     let number: i64 = row.get(column)?;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 
-/// A number as SQLite has it; frames with larger ones are refused.
+/// A number in SQLite's type; frames with larger numbers are refused.
 fn int(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

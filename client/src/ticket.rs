@@ -1,4 +1,4 @@
-//! [`Ticket`]: what became of one message.
+//! [`Ticket`]: the fate of one message.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::frame::Refusal;
 use crate::machine::Outcome;
 
-/// A message that was put into the outbox. Dropping the ticket changes nothing: the message is sent all the same.
+/// A message in the outbox. Dropping the ticket changes nothing: the message is still sent.
 #[derive(Debug)]
 pub struct Ticket {
     cid: String,
@@ -39,8 +39,8 @@ impl Ticket {
     /// Waits until the message is committed, and returns its number.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the server refuses it for good, and [`Error::NoAnswer`] if it still waits in the outbox
-    /// after this time. It is sent later then.
+    /// [`Error::Refused`] if the server refuses the message for good, and [`Error::NoAnswer`] if it
+    /// still waits in the outbox after this time. In that case it is sent later.
     pub fn wait(&self, patience: Duration) -> Result<u64> {
         let deadline = Instant::now() + patience;
         let mut answer = self.place.answer.lock();
@@ -64,7 +64,8 @@ impl Tickets {
     pub(crate) fn issue(&self, cid: String) -> Ticket {
         let place = Arc::new(Place::default());
         let mut tickets = self.0.lock();
-        // Those whose holders have gone are removed now and then, so the table does not grow with the outbox.
+        // Tickets without a holder are removed now and then, so the table does not grow with the
+        // outbox.
         if tickets.len() >= SWEEP_AT && tickets.len().is_power_of_two() {
             tickets.retain(|_, place| place.strong_count() > 0);
         }
@@ -72,7 +73,7 @@ impl Tickets {
         Ticket { cid, place }
     }
 
-    /// A message is answered for good.
+    /// Handles the final answer to a message.
     pub(crate) fn answer(&self, outcome: Outcome) {
         let place = self.0.lock().remove(&outcome.cid);
         if let Some(place) = place.and_then(|place| place.upgrade()) {

@@ -1,4 +1,4 @@
-//! [`Tls`]: which servers are trusted, and connections that speak TLS with one.
+//! [`Tls`]: the trusted certificates, and connections that speak TLS.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ use crate::transport::Transport;
 /// A connection with TLS that blocks.
 pub(crate) type TlsStream = StreamOwned<ClientConnection, TcpStream>;
 
-/// The name of a server, and the certificates that it is trusted by.
+/// The name of a server, and the certificates that prove it.
 #[derive(Clone)]
 pub(crate) struct Tls {
     name: ServerName<'static>,
@@ -26,7 +26,8 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// For the server of this name. Trusts the certificates in the file `ca`, otherwise those of the system.
+    /// TLS for the server of this name. Trusts the certificates in the file `ca`, otherwise those
+    /// of the system.
     pub(crate) fn new(host: &str, ca: Option<&Path>) -> Result<Tls> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| Error::Tls(format!("{host:?} is not the name of a server: write tls://HOST:PORT")))?;
@@ -42,7 +43,7 @@ impl Tls {
         Ok(Tls { name, config: Arc::new(config) })
     }
 
-    /// Begins TLS. It fails if the server has not done its part by this time.
+    /// Begins TLS. Fails if the handshake is not finished at this time.
     pub(crate) fn begin(&self, mut socket: TcpStream, deadline: Instant) -> io::Result<TlsStream> {
         let mut tls = ClientConnection::new(self.config.clone(), self.name.clone()).map_err(io::Error::other)?;
         loop {
@@ -66,7 +67,7 @@ impl Tls {
                 Err(error) => return Err(error),
             }
             if let Err(error) = tls.process_new_packets() {
-                // The server is told why, if it can be.
+                // Sends the server the reason, if that is possible.
                 let _ = tls.write_tls(&mut socket);
                 return Err(io::Error::new(io::ErrorKind::InvalidData, why(&error)));
             }
@@ -102,7 +103,7 @@ fn roots_of_system() -> Result<RootCertStore> {
     }
 }
 
-/// Why TLS does not begin, in words that a user understands.
+/// The reason why TLS does not begin, in words that a user understands.
 fn why(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidCertificate(error) => format!("the server's certificate is not trusted: {error}"),
@@ -132,13 +133,14 @@ impl Transport for Encrypted {
 
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
-            // What was decrypted comes first: no event of the socket tells of it.
+            // Decrypted bytes come first, because no event of the socket reports them.
             match self.tls.reader().read(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
             if self.tls.read_tls(&mut self.socket)? == 0 {
-                // A server that was killed ends no stream in order. Frames and cursors show what is missing.
+                // A server that was killed ends no stream in order. Frames and cursors show which
+                // messages are missing.
                 return Ok(0);
             }
             self.tls.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, why(&error)))?;
@@ -146,7 +148,7 @@ impl Transport for Encrypted {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // One record is held back at most.
+        // At most one record is held back.
         self.flush()?;
         let count = self.tls.writer().write(&bytes[..bytes.len().min(RECORD_MAX)])?;
         match self.flush() {
@@ -169,7 +171,7 @@ impl Transport for Encrypted {
 }
 
 impl Drop for Encrypted {
-    /// Tells the server that nothing follows, if the socket has room.
+    /// Sends the server the end of the stream, if the socket has room.
     fn drop(&mut self) {
         self.tls.send_close_notify();
         let _ = Transport::flush(self);

@@ -1,4 +1,4 @@
-//! [`Transport`]: what carries the bytes.
+//! [`Transport`]: carries the bytes of a connection.
 
 use std::io::{self, Read, Write};
 
@@ -6,7 +6,7 @@ use mio::event::Source;
 
 /// A connection that never blocks: reads and writes give `WouldBlock` instead.
 pub(crate) trait Transport: Send {
-    /// What is polled.
+    /// The socket to be polled.
     fn source(&mut self) -> &mut dyn Source;
 
     /// Reads bytes; 0 at the end.
@@ -15,7 +15,7 @@ pub(crate) trait Transport: Send {
     /// Writes some of these bytes. Some of them may be held back until [`Transport::flush`].
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// Writes what is held back. It would block until all of it is written.
+    /// Writes the bytes that are held back. Would block until all of them are written.
     fn flush(&mut self) -> io::Result<()>;
 }
 

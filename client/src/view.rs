@@ -1,4 +1,4 @@
-//! What an application sees of the store: [`Conversation`], [`Message`], [`Pending`], [`History`].
+//! An application's view of the store: [`Conversation`], [`Message`], [`Pending`], [`History`].
 
 use serde_json::Value;
 
@@ -7,11 +7,11 @@ use crate::conv::Conv;
 /// A conversation as the list of conversations shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Conversation {
-    /// Which one.
+    /// The conversation.
     pub conv: Conv,
     /// The name of the partner or of the group, if it is known.
     pub name: Option<String>,
-    /// Messages of others that are not read.
+    /// The number of unread messages of others.
     pub unread: u64,
     /// The number up to which the user has read.
     pub read: u64,
@@ -19,64 +19,65 @@ pub struct Conversation {
     pub head: u64,
     /// The last number that has come to the store.
     pub held: u64,
-    /// What the partner has read.
+    /// The last number that the partner has read.
     pub peer_read: u64,
-    /// What some device of the partner has stored.
+    /// The last number that some device of the partner has stored.
     pub peer_recv: u64,
-    /// Messages that wait in the outbox.
+    /// The number of messages that wait in the outbox.
     pub pending: u64,
-    /// Why it is not the user's any more: 403 or 404.
+    /// The reason why the conversation no longer belongs to the user: 403 or 404.
     pub closed: Option<i64>,
-    /// When something was written last, in milliseconds since 1970.
+    /// The time of the last message, in milliseconds since 1970.
     pub time: i64,
 }
 
 /// A message in the store, with its edits applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Message {
-    /// Its conversation.
+    /// The conversation of the message.
     pub conv: Conv,
-    /// Its number, which is the same for everybody.
+    /// The number of the message, the same for everybody.
     pub seq: u64,
-    /// The sender, by the server's word.
+    /// The sender, as the server vouches.
     pub from: i64,
-    /// When it was committed, in milliseconds since 1970.
+    /// The time of the commit, in milliseconds since 1970.
     pub time: i64,
-    /// The sender's frame as JSON; `None` if it was recalled. Everything in it is what the sender claims.
+    /// The sender's frame as JSON; `None` if the message was recalled. The server vouches for
+    /// nothing in it.
     pub frame: Option<String>,
-    /// The number of its newest edit.
+    /// The number of the newest edit.
     pub edited: Option<u64>,
-    /// The number with which it was recalled.
+    /// The number of the recall.
     pub recalled: Option<u64>,
 }
 
-/// What a message is.
+/// The content of a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Content {
     /// A text. It may hold any character, also control characters.
     Text(String),
-    /// Its sender asks to be a friend.
+    /// The sender asks the user to be a friend.
     FriendRequest,
-    /// Its sender has made the user a friend, or asks for it.
+    /// The sender has made the user a friend, or asks for it.
     MadeFriends,
-    /// An event of the group, such as `joined`: what has happened, the user whom it concerns, and a name.
+    /// An event of the group, such as `joined`: the kind, the user whom it concerns, and a name.
     GroupEvent {
         /// `created`, `joined`, `left`, `removed`, `creator`, `renamed` or `dissolved`.
         event: String,
-        /// Whom it concerns.
+        /// The user whom the event concerns.
         user: i64,
         /// The user's name; after `renamed` the group's.
         name: String,
     },
-    /// It was recalled.
+    /// The message was recalled.
     Recalled,
-    /// Something else: the frame says what.
+    /// Another content: see the frame.
     Other,
 }
 
 impl Message {
-    /// What it is.
+    /// The content.
     pub fn content(&self) -> Content {
         let Some(frame) = &self.frame else { return Content::Recalled };
         let frame: Value = serde_json::from_str(frame).unwrap_or(Value::Null);
@@ -107,7 +108,7 @@ pub struct Pending {
     pub cid: String,
     /// The whole frame.
     pub frame: String,
-    /// Why the server refuses it for good: the reason as a number and in words. `None` while it waits.
+    /// The reason for the final refusal, as a number and in words. `None` while the message waits.
     pub refused: Option<(i64, String)>,
 }
 
@@ -124,8 +125,8 @@ impl Pending {
 pub struct History {
     /// In ascending order.
     pub messages: Vec<Message>,
-    /// Whether nothing older is kept.
+    /// Whether no older message is kept.
     pub is_start: bool,
-    /// Whether older messages are not in the store yet; the server has them.
+    /// Whether older messages are not in the store yet. The server has them.
     pub has_gap: bool,
 }

@@ -1,16 +1,16 @@
-//! [`Lines`]: cuts what a server sends into frames. A client that ends its requests with a newline is answered with
-//! one JSON object in each line, and no object has a newline inside.
+//! [`Lines`]: cuts the bytes from a server into frames. The server answers a client that ends its
+//! requests with a newline with one JSON object in each line, and no object has a newline inside.
 
 /// Frames of a server are shorter than this.
 const FRAME_MAX: usize = 512 * 1024;
 
-/// Bytes that have come and are not taken.
+/// Bytes that have arrived and were not taken.
 #[derive(Default, Debug)]
 pub(crate) struct Lines {
     bytes: Vec<u8>,
-    /// Where the first frame begins that is not taken.
+    /// The beginning of the first frame that is not taken.
     begin: usize,
-    /// How far no newline was found.
+    /// The end of the bytes that were searched and have no newline.
     searched: usize,
 }
 
@@ -19,7 +19,7 @@ pub(crate) struct Lines {
 pub(crate) struct TooLong;
 
 impl Lines {
-    /// Bytes arrive.
+    /// Appends bytes that have arrived.
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.drain(..self.begin);
         self.searched -= self.begin;
@@ -47,7 +47,8 @@ impl Lines {
         }
     }
 
-    /// What is left when the connection ends. A server that has heard nothing yet writes no newlines.
+    /// The bytes that are left when the connection ends. A server that has received nothing yet
+    /// writes no newlines.
     pub(crate) fn rest(&mut self) -> Vec<u8> {
         let rest = self.bytes[self.begin..].trim_ascii().to_vec();
         *self = Lines::default();

@@ -1,4 +1,5 @@
-//! The thread of a client: a socket, a clock and a store around the [`Machine`]. It decides nothing itself.
+//! The thread of a client: a socket, a clock and a store around the [`Machine`], which makes all
+//! decisions.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,12 +17,12 @@ use crate::dial::{Dialled, dial};
 use crate::error::{Error, Result};
 use crate::event::{End, Event, Events, State};
 use crate::machine::{Done, Machine};
-use crate::server::Server;
+use crate::server::Servers;
 use crate::store::Store;
 use crate::ticket::Tickets;
 use crate::transport::Transport;
 
-/// What a client and its thread share.
+/// The state that a client and its thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) store: Mutex<Store>,
@@ -35,7 +36,7 @@ pub(crate) struct Shared {
 pub(crate) enum Wish {
     OutboxHasGrown(Conv),
     Ask(Value, SyncSender<Result<Value>>),
-    /// A page below a number. Nobody may wait for it.
+    /// A page below a number. Its answer may have no recipient.
     Page(Conv, Option<u64>, u64, Option<SyncSender<Result<Value>>>),
     MarkRead(Conv, u64),
     Typing(Conv),
@@ -44,7 +45,8 @@ pub(crate) enum Wish {
     Close,
 }
 
-/// How the application reaches the thread. The queue is bounded: a thread that is busy makes the application wait.
+/// The queue from the application to the thread. It is bounded, so a busy thread makes the
+/// application wait.
 pub(crate) struct Wishes {
     queue: SyncSender<Wish>,
     waker: Arc<Waker>,
@@ -53,7 +55,7 @@ pub(crate) struct Wishes {
 pub(crate) struct Worker {
     shared: Arc<Shared>,
     machine: Machine,
-    server: Server,
+    servers: Servers,
     wishes: Receiver<Wish>,
     poll: Poll,
     waker: Arc<Waker>,
@@ -73,7 +75,8 @@ const WAKER: Token = Token(1);
 /// Wishes that wait.
 const WISHES_MAX: usize = 256;
 
-/// The most bytes that one transaction stores. More wait in the kernel, so a fast server cannot fill the memory.
+/// The most bytes that one transaction stores. More bytes wait in the kernel, so a fast server
+/// cannot fill the memory.
 const TURN: usize = 256 * 1024;
 
 impl Wishes {
@@ -84,14 +87,15 @@ impl Wishes {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, machine: Machine, server: Server) -> Result<(Worker, Wishes)> {
+    pub(crate) fn new(shared: Arc<Shared>, machine: Machine, mut servers: Servers) -> Result<(Worker, Wishes)> {
+        servers.begin_anywhere(chance());
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let (queue, wishes) = mpsc::sync_channel(WISHES_MAX);
         let worker = Worker {
             shared,
             machine,
-            server,
+            servers,
             wishes,
             poll,
             waker: waker.clone(),
@@ -114,7 +118,8 @@ impl Worker {
             self.take_wishes();
             self.take_connection();
             self.read(&mut bytes);
-            // One instant for the rest of the turn: what is due now is done now, and the wait ends with what is due next.
+            // One instant for the rest of the turn: everything due now is done now, and the wait
+            // ends with the next deadline.
             let now = Instant::now();
             self.machine.tick(now, chance());
             self.settle();
@@ -135,7 +140,7 @@ impl Worker {
         if let Err(error) = self.poll.poll(events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
         {
-            // The descriptor of the poll itself is broken: nothing works any more.
+            // The descriptor of the poll itself is broken, so the client cannot go on.
             self.machine.close();
             self.settle();
             self.is_closing = true;
@@ -154,7 +159,7 @@ impl Worker {
                 Err(TryRecvError::Disconnected) => return self.take_wish(Wish::Close),
             }
         }
-        // There may be more; the wait must not be long.
+        // More bytes may be there, so the wait must not be long.
         let _ = self.waker.wake();
     }
 
@@ -191,13 +196,14 @@ impl Worker {
 
     // The connection
 
-    /// Begins to connect, in a thread of its own because looking up a name blocks.
+    /// Begins to connect to the next address, in a thread of its own because looking up a name
+    /// blocks.
     fn connect(&mut self, now: Instant) {
         if !self.machine.wants_connection(now) {
             return;
         }
         let (dialled, connection) = mpsc::sync_channel(1);
-        let (server, waker) = (self.server.clone(), self.waker.clone());
+        let (server, waker) = (self.servers.take_turn().clone(), self.waker.clone());
         let dialler = thread::Builder::new().name("dial".to_owned()).spawn(move || {
             // A client that was closed meanwhile needs no connection.
             let _ = dialled.send(dial(&server).and_then(Dialled::into_transport));
@@ -225,7 +231,7 @@ impl Worker {
                     Ok(()) => {
                         self.transport = Some(transport);
                         (self.readable, self.writable) = (true, true);
-                        self.machine.connected(known, now);
+                        self.machine.connected(known, now, chance());
                     }
                     Err(error) => self.machine.lost(&error.to_string(), now, chance()),
                 }
@@ -281,7 +287,8 @@ impl Worker {
         let out = self.machine.out();
         let mut written = 0;
         let failed = loop {
-            // The transport may still hold back what it has taken, or have something to say itself.
+            // The transport may still hold back bytes that it has taken, or have bytes of its own
+            // to send.
             let is_all = written == out.len();
             let step = if is_all { transport.flush().map(|()| 0) } else { transport.write(&out[written..]) };
             match step {
@@ -298,7 +305,7 @@ impl Worker {
         };
         out.drain(..written);
         match failed {
-            // What the server has said before it closed is still to be read.
+            // The last frames of a server that has closed must still be read.
             Some(_) => (self.readable, self.writable) = (true, false),
             // There is room for more of the outbox.
             None if written > 0 && self.writable => drop(self.waker.wake()),
@@ -306,16 +313,16 @@ impl Worker {
         }
     }
 
-    // What comes of it
+    // The results
 
-    /// Stores changes, then tells what has happened.
+    /// Stores changes, then passes on events and answers.
     fn settle(&mut self) {
         let done = self.machine.done();
         let stored = self.shared.store.lock().apply(&done.changes);
         match stored {
             Ok(()) => self.tell(done),
             Err(error) => {
-                // Nothing of this counts: the next connection begins with what is stored.
+                // These results are dropped: the next connection begins with the stored state.
                 self.fail(&error);
                 let mut lost = self.machine.done();
                 lost.answers.extend(done.answers.into_iter().map(|(ask, _)| (ask, Err(Error::Interrupted))));
@@ -347,7 +354,7 @@ impl Worker {
         let mut shown = self.shared.state.lock();
         if *shown != state {
             if matches!(state, State::Ended(End::WrongPassword | End::Revoked | End::LoggedOut)) {
-                // If this fails, the next login is refused as well, and says so.
+                // If this fails, the next login is refused as well, and reports it.
                 let _ = self.shared.store.lock().forget_token();
             }
             *shown = state;
@@ -373,10 +380,10 @@ fn why(error: &io::Error) -> String {
     }
 }
 
-/// A number from 0 to 1, to spread clients that reconnect.
+/// A random number from 0 to 1, to spread clients that reconnect.
 fn chance() -> f64 {
     let mut bytes = [0; 4];
-    // Without chance, clients come back at the same moment: a pity, no fault.
+    // Without random bytes, clients reconnect at the same moment, which is tolerable.
     let _ = getrandom::fill(&mut bytes);
     f64::from(u32::from_ne_bytes(bytes)) / f64::from(u32::MAX)
 }

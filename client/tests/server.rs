@@ -3,11 +3,14 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
 use raybox_client::{Client, Content, Conv, End, Error, Event, Friendship, Options, State, register};
+use serde_json::json;
+use testkit::jwt::{JwtIssuer, in_seconds};
 use testkit::{PATIENCE, TestServer, wait_until};
 
 /// A folder for data files, which is removed at the end.
@@ -152,6 +155,33 @@ fn a_wrong_password_ends_a_client_and_a_name_is_taken_once() {
 }
 
 #[test]
+fn a_fresh_jwt_is_fetched_when_the_token_has_expired() {
+    let issuer = JwtIssuer::es256();
+    let builder = TestServer::builder().file("key.pem", issuer.pem()).option("jwt_key", "key.pem");
+    let mut server = builder.option("jwt_algorithm", "ES256").option("jwt_register", "on").fixed_port().start();
+    let (folder, fetched) = (Folder::new(), Arc::new(AtomicU64::new(0)));
+    let count = fetched.clone();
+    let fetch = move || match count.fetch_add(1, Ordering::Relaxed) {
+        0 => Err("the provider is away".to_owned()),
+        // It has expired, but within the leeway. So the token of the server has expired as well.
+        _ => Ok(issuer.sign(&json!({"sub": "ann", "exp": in_seconds(-5)}))),
+    };
+    let options = Options::new(server.address().to_string()).file(folder.file("ann.db")).jwt(fetch);
+    let ann = online(options.clone());
+    assert_eq!(ann.user().expect("a user").map(|(_, name)| name).as_deref(), Some("ann"));
+    assert_eq!(fetched.load(Ordering::Relaxed), 2, "it was tried again");
+    server.kill9();
+    wait_until("it is offline", || ann.state() != State::Online);
+    server.restart();
+    wait_until("it is back", || ann.state() == State::Online);
+    assert_eq!(fetched.load(Ordering::Relaxed), 3, "the token was refused first");
+    drop(ann);
+    let wrong = Options::new(server.address().to_string()).jwt(|| Ok("x".to_owned()));
+    let client = Client::open(wrong).expect("opened");
+    assert!(matches!(client.wait_online(PATIENCE), Err(Error::Refused { errno: 302, .. })));
+}
+
+#[test]
 fn a_file_is_all_that_a_device_needs() {
     let (server, folder) = (TestServer::start(), Folder::new());
     let (ann, ann_id) = user(&server, "ann");
@@ -162,7 +192,8 @@ fn a_file_is_all_that_a_device_needs() {
         ann.send(Conv::User(bob_id), &text).expect("queued");
     }
     wait_until("all are committed", || ann.pending_count().expect("a count") == 0);
-    // No password: the file has a token. More was missed than comes by itself, so the rest is read in pages.
+    // No password: the file has a token. More was missed than comes by itself, so the rest is read
+    // in pages.
     let again = Options::new(server.address().to_string()).file(&file);
     let bob = online(again.clone());
     let row = bob.conversation(Conv::User(ann_id)).expect("a conversation").expect("it is there");
@@ -276,7 +307,7 @@ fn a_greedy_conversation_does_not_hold_up_a_quiet_one_and_events_stay_bounded() 
         assert!(greedy.join().expect("it sends") > 20);
     });
     wait_until("all are committed", || ann.pending_count().expect("a count") == 0);
-    assert_eq!(cat.conversations().expect("conversations").len(), 1);
+    wait_until("cat has heard of it", || cat.conversations().expect("conversations").len() == 1);
     // Nobody has taken bob's events.
     let mut events = 0;
     while bob.events().next_now().is_some() {
@@ -285,7 +316,8 @@ fn a_greedy_conversation_does_not_hold_up_a_quiet_one_and_events_stay_bounded() 
     assert!(events <= 1025, "{events}");
 }
 
-/// The client that is killed: this test binary, started again with a file and a recipient in its environment.
+/// The client that is killed: this test binary, started again with a file and a recipient in its
+/// environment.
 #[test]
 fn a_client_that_is_killed_while_it_sends() {
     if let Ok(task) = env::var("RAYBOX_CLIENT_VICTIM") {
@@ -304,7 +336,7 @@ fn a_client_that_is_killed_while_it_sends() {
         victim.0.kill().expect("killed");
         victim.0.wait().expect("it ends");
     }
-    // What it had put into its outbox is sent by the next one.
+    // The messages in its outbox are sent by the next one.
     let ann = online(Options::new(server.address().to_string()).file(&file));
     wait_until("all are committed", || ann.pending_count().expect("a count") == 0);
     let sent = texts(&ann, Conv::User(bob_id));

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Starts the server in /var/lib/raybox. The servers of a cluster (there is a mysql.cnf) start in a subfolder
-# named after their host, and so do their logs, so that all of them can share the volumes.
+# Starts the server in /var/lib/raybox. The servers of a cluster (there is a mysql.cnf) start in a
+# subfolder named after their host, and so do their logs, so that all of them can share the volumes.
 #
-# *.cnf in /etc/raybox are its settings. Passwords come from the environment instead: MYSQL_PASSWORD and
-# REDIS_PASSWORD are added to the copies of mysql.cnf and redis.cnf that the server reads.
+# *.cnf in /etc/raybox are its settings. Passwords come from the environment instead: MYSQL_PASSWORD
+# and REDIS_PASSWORD are added to the copies of mysql.cnf and redis.cnf that the server reads.
 set -eu
 settings=/etc/raybox
 work=/var/lib/raybox
@@ -34,4 +34,4 @@ unset MYSQL_PASSWORD REDIS_PASSWORD
 export RAYBOX_LOG_DIR="${RAYBOX_LOG_DIR-$log}"
 # No other server has its log there.
 export RAYBOX_LOG_SIZE="${RAYBOX_LOG_SIZE-1024m}"
-exec server "$@"
+exec raybox-server "$@"

@@ -24,7 +24,7 @@ pub struct Acceptor {
 /// Stops an [`Acceptor`] from any thread.
 #[derive(Clone, Debug)]
 pub struct Stopper {
-    /// When to stop, once that is known.
+    /// The time at which to stop, once known.
     shared: Arc<(OnceLock<Instant>, Arc<Waker>)>,
 }
 
@@ -49,7 +49,7 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// Those of the kernel, for example that the address is in use.
+    /// The kernel's, for example that the address is in use.
     pub fn bind(address: SocketAddr, settings: ListenSettings) -> io::Result<Acceptor> {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -71,11 +71,11 @@ impl Acceptor {
         Ok(Acceptor { poll, listener, stopper, gate: AcceptGate::new(waker) })
     }
 
-    /// The address it listens on, with the port that the system chose if 0 was requested.
+    /// The address of the listening socket, with the port that the system chose if 0 was requested.
     ///
     /// # Errors
     ///
-    /// Those of the kernel.
+    /// The kernel's.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
@@ -85,8 +85,8 @@ impl Acceptor {
         self.stopper.clone()
     }
 
-    /// Limits the number of sockets open at the same time, counted until they are closed: the other
-    /// descriptors are for the rest of the process.
+    /// Limits the number of accepted sockets that are open at the same time. The other descriptors
+    /// are left for the rest of the process.
     pub fn set_sockets_max(&mut self, max: usize) {
         self.gate.set_max(max);
     }
@@ -94,9 +94,9 @@ impl Acceptor {
     /// Accepts and gives each connection to `assign`, until stopped; then the listening socket is
     /// closed.
     ///
-    /// Without free places, descriptors or memory it pauses: new connections wait in the backlog,
-    /// existing ones are served, and it tries again when a place becomes free, or after a moment.
-    /// That is logged once a minute.
+    /// Pauses while places, descriptors or memory are used up: new connections wait in the backlog,
+    /// existing ones are served. Tries again when a place becomes free, or after a moment. The
+    /// pause is logged once a minute.
     ///
     /// # Panics
     ///
@@ -140,7 +140,7 @@ impl Acceptor {
 }
 
 impl Stopper {
-    /// Stops accepting. A stop before the beginning is not lost.
+    /// Stops accepting. A stop before [`Acceptor::run`] is not lost.
     pub fn stop(&self) {
         self.stop_after(Duration::ZERO);
     }
@@ -157,7 +157,7 @@ impl Stopper {
         self.left() == Some(Duration::ZERO)
     }
 
-    /// The time until it stops, if that is known.
+    /// The time left until the stop, if a stop is set.
     fn left(&self) -> Option<Duration> {
         self.shared.0.get().map(|at| at.saturating_duration_since(Instant::now()))
     }
@@ -175,13 +175,14 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 }
 
 /// The bytes that a socket accepts beyond the peer's window (tcp(7)): enough for a burst. More
-/// would only fill the kernel, for a slow consumer with megabytes, and are held here as well until
+/// would cost a slow consumer's megabytes twice: in the kernel, and here, where they are held until
 /// they are acknowledged.
 const UNSENT_BYTES_MAX: u32 = 1024 * 1024;
 const LISTENER: Token = Token(0);
-/// The token of the stopper, and of a socket that was closed while there was no place for another.
+/// The token of the stopper, which also wakes the acceptor when a socket was closed and frees a
+/// place.
 const WAKE: Token = Token(1);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// A peer that has vanished is noticed after this time and three probes.
+/// The idle time before keepalive probes begin. A vanished peer is noticed after three probes.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);

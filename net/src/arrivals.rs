@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use crate::complaints::Complaints;
-use crate::opening::{Look, Manner, Opening, Step};
+use crate::opening::{Look, Manner, Opening, OpeningStep};
 use crate::proxy_header::HEADER_BYTES_MAX;
 use crate::slots::Slots;
 use crate::socket::Socket;
@@ -21,7 +21,8 @@ use crate::tokens::ArrivalId;
 #[derive(Debug)]
 pub(crate) struct Arrivals<A> {
     waiting: Slots<Arrival<A>>,
-    /// In the order of arrival, because all have the same time.
+    /// In the order of arrival, which is the order of the deadlines because all have the same
+    /// timeout.
     due: VecDeque<(Instant, ArrivalId)>,
     complaints: Complaints,
 }
@@ -31,9 +32,9 @@ pub(crate) struct Arrival<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
     pub(crate) opening: Opening,
-    /// The client's address, if a proxy has told it.
+    /// The client's address, if a proxy has named it.
     pub(crate) client: Option<Box<SocketAddr>>,
-    /// Taken out only while the application is asked.
+    /// `None` only while the application is asked.
     pub(crate) app: Option<A>,
 }
 
@@ -42,8 +43,8 @@ impl<A> Arrivals<A> {
         Arrivals { waiting: Slots::new(), due: VecDeque::new(), complaints: Complaints::default() }
     }
 
-    /// Inserts the connection that `make` builds for its own id, until `due`, which is not before
-    /// that of any other.
+    /// Inserts the connection that `make` builds for its own id. Its deadline is `due`, which must
+    /// not be before the deadline of any other.
     pub(crate) fn insert_with(
         &mut self,
         due: Instant,
@@ -64,8 +65,8 @@ impl<A> Arrivals<A> {
 
     pub(crate) fn remove(&mut self, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.waiting.remove(id.0);
-        // Otherwise one that waits for long would keep the entries of all that come and go
-        // meanwhile behind it.
+        // Otherwise one arrival that waits for long would keep the entries of all later ones behind
+        // it in the queue.
         if self.due.len() > 2 * self.waiting.len() + SWEEP_MIN {
             self.due.retain(|(_, id)| self.waiting.get_mut(id.0).is_some());
         }
@@ -80,7 +81,7 @@ impl<A> Arrivals<A> {
         *self = Arrivals::new();
     }
 
-    /// An arrival whose time is over.
+    /// An arrival whose deadline has passed.
     pub(crate) fn overdue(&self, now: Instant) -> Option<ArrivalId> {
         self.due.front().filter(|(due, _)| *due <= now).map(|&(_, id)| id)
     }
@@ -103,34 +104,35 @@ impl<A> Arrivals<A> {
 }
 
 impl<A> Arrival<A> {
-    /// Has its opening look at what has arrived, takes out what that is done with, and writes the
-    /// answer. `over` says that no more is waited for.
-    pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> Step {
-        // All that has arrived is the connection's, even if it is only the end of the stream.
+    /// Has its opening look at the bytes that have arrived, removes those that the opening
+    /// consumed, and writes the answer. `over`: no more bytes are waited for.
+    pub(crate) fn look(&mut self, scratch: &mut [u8], over: bool) -> OpeningStep {
+        // Everything that has arrived belongs to the connection, even if that is only the end of
+        // the stream.
         if let Opening::Nothing = self.opening {
-            return Step::Open(Manner::plain());
+            return OpeningStep::Open(Manner::plain());
         }
         for _ in 0..LOOKS_MAX {
             let Look { consumed, answer, step } = match self.peek(scratch) {
                 Ok(bytes) => self.opening.look(bytes, over),
-                Err(_) => return Step::Gone,
+                Err(_) => return OpeningStep::Gone,
             };
             // The peeked bytes are there, so one read returns all of them.
             if consumed > 0 && self.socket.read(&mut scratch[..consumed]).ok() != Some(consumed) {
-                return Step::Gone;
+                return OpeningStep::Gone;
             }
             if !answer.is_empty() && self.socket.write(&answer).ok() != Some(answer.len()) {
-                return Step::Gone;
+                return OpeningStep::Gone;
             }
-            // There may have been more than was looked at, of which no event would tell.
-            if consumed == 0 || !matches!(step, Step::Wait) {
+            // More bytes may be there than were looked at, and no further event would report them.
+            if consumed == 0 || !matches!(step, OpeningStep::Wait) {
                 return step;
             }
         }
-        Step::Gone
+        OpeningStep::Gone
     }
 
-    /// The bytes that have arrived and were not consumed, as much as an opening looks at. The end
+    /// The bytes that have arrived and were not consumed, as many as an opening looks at. The end
     /// of the stream is an error.
     fn peek<'b>(&self, scratch: &'b mut [u8]) -> io::Result<&'b [u8]> {
         let scratch = &mut scratch[..HEADER_BYTES_MAX];
@@ -143,7 +145,8 @@ impl<A> Arrival<A> {
     }
 }
 
-/// Looks of one opening in a row. One that consumes for ever and comes to nothing is given up.
+/// The most looks of one opening in a row. An opening that consumes without coming to an end is
+/// given up.
 const LOOKS_MAX: usize = 16;
 /// Fewer entries are not worth a sweep.
 const SWEEP_MIN: usize = 1000;

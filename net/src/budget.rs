@@ -1,4 +1,4 @@
-//! [`Budget`]: how much work a step of a turn may still do, and how much of it for one share.
+//! [`Budget`]: the work that a step of a turn may still do, in all and for one share.
 //!
 //! Work is counted in bytes of frames, because that costs nothing. The cost per byte varies, so the
 //! clock is read now and then, and time counts as the work that usually takes as long: one limit
@@ -20,7 +20,8 @@ pub(crate) struct Budget {
     served: Option<Served>,
     /// The work and the time when the clock was last read.
     looked: (usize, Instant),
-    /// Only loops have one. A simulation must do the same work on a fast and on a slow machine.
+    /// The clock, which only loops have: a simulation must do the same work on a fast and a slow
+    /// machine.
     clock: Option<fn() -> Instant>,
     spenders: Spenders,
 }
@@ -28,7 +29,7 @@ pub(crate) struct Budget {
 #[derive(Clone, Copy, Debug)]
 struct Served {
     share: u64,
-    /// The work at its beginning, and at the end of the share's part of this turn.
+    /// The work at the beginning, and at the end of the share's part of this turn.
     from: usize,
     end: usize,
 }
@@ -124,9 +125,9 @@ impl Budget {
     }
 }
 
-/// The work of shares in this turn. Each has one entry, which a share with more work takes from one
-/// with less. A share without an entry has done little, or is not charged this time, and is never
-/// charged for the work of another.
+/// The work of shares in this turn. Each place holds one share; a share with more work takes the
+/// place of one with less. A share without a place has done little or is not charged this time, and
+/// is never charged for the work of another.
 #[derive(Debug)]
 struct Spenders {
     turn: u32,
@@ -182,15 +183,15 @@ const WORK_PER_MICROSECOND: usize = 512;
 const SHARE_WORK_MAX: usize = 256 * 1024;
 /// Work at the beginning of a turn that is not tracked: most turns are shorter.
 const UNTRACKED_WORK: usize = 32 * 1024;
-/// The most work of a step other than serving connections: more than one share, so that what others
-/// have waiting in that step is looked at in the same turn.
+/// The most work of a step other than serving connections: more than one share's, so that the
+/// waiting work of other shares is looked at in the same turn.
 const STEP_WORK_MAX: usize = 2 * SHARE_WORK_MAX;
 /// The most work for all shares together in a turn. The more frames a turn takes from clients with
 /// few requests each, the fewer system calls a frame costs.
 const SERVING_WORK_MAX: usize = 2 * 1024 * 1024;
-/// A few tens of microseconds.
+/// The work between two readings of the clock: a few tens of microseconds.
 const WORK_BETWEEN_LOOKS: usize = 32 * 1024;
-/// Entries for shares: many more than can use up their part of one turn.
+/// The number of places for shares: far more than can use up their part of one turn.
 const SPENDERS: usize = 64;
 
 #[cfg(test)]
@@ -200,8 +201,8 @@ mod tests {
 
     use super::*;
 
-    /// Serves a share until it or the step is over, in frames of this much work; returns the work
-    /// done.
+    /// Serves a share in frames of this much work, until its budget or the step's is spent. Returns
+    /// the work done.
     fn serve(budget: &mut Budget, share: u64, frame: usize, frames: usize) -> usize {
         budget.begin_serving(share);
         let mut work = 0;
@@ -222,7 +223,7 @@ mod tests {
         assert!(serve(&mut budget, 1, 1000, usize::MAX).abs_diff(SHARE_WORK_MAX) <= 1000);
         assert!(!budget.has_left(1) && budget.has_left(2));
         assert!(!budget.is_spent(), "the step goes on for the others");
-        // In two visits the same as in one.
+        // Two visits do the same as one.
         assert_eq!(serve(&mut budget, 2, 1000, 200), 200_000);
         assert!(budget.has_left(2));
         assert!((200_000 + serve(&mut budget, 2, 1000, usize::MAX)).abs_diff(SHARE_WORK_MAX) <= 1000);

@@ -2,9 +2,10 @@
 
 use crate::output::Output;
 
-/// Empty outputs that still have their memory, for one thread.
+/// Empty outputs of one thread that still have their memory.
 ///
-/// They are boxed because a link has room for a pointer only: most links have nothing to write.
+/// The outputs are boxed because a link has room for a pointer only: most links have nothing to
+/// write.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box)]
 pub(crate) struct BufferPool {

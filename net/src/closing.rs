@@ -31,7 +31,7 @@ pub(crate) struct Closing<'a, H: Handler> {
 pub(crate) type Conn<H> = Connection<<H as Handler>::Conn, <H as Handler>::Message>;
 
 impl<H: Handler> Closing<'_, H> {
-    /// Shows no more of the connection; what was sent to it is still written.
+    /// Shows no more of the connection. Output that was sent to it is still written.
     pub(crate) fn close(&mut self, conn: &mut Conn<H>, reason: CloseReason) {
         match std::mem::replace(&mut conn.phase, ConnectionPhase::Dead) {
             ConnectionPhase::Open(app) => {
@@ -55,19 +55,19 @@ impl<H: Handler> Closing<'_, H> {
 
     /// Continues with a connection that is draining.
     pub(crate) fn drain_on(&mut self, conn: &mut Conn<H>) {
-        // A client whose handshake is not finished cannot be told anything.
+        // A client whose handshake is not finished cannot be sent anything.
         if conn.link.is_sealed() || conn.link.is_handshaking() {
             self.kill(conn);
             return;
         }
-        // The frames that the replies here confirm are written first.
+        // Earlier frames that these replies confirm are written first.
         self.turn.flush();
-        // Another loop may have been writing at the same time as this one, and then no event would
-        // report room.
+        // Another loop may have been writing at the same time, and then no event would report that
+        // the socket has room.
         conn.link.flush(self.turn);
         if !conn.link.is_flushed() {
-            // Held bytes are written at that time; bytes that the socket does not take, when an
-            // event reports room.
+            // Held bytes are written at `at`. Bytes that the socket does not take are written when
+            // an event reports room.
             if let Some(at) = conn.link.held_until(self.turn.now())
                 && !std::mem::replace(&mut conn.write_timer_set, true)
             {
@@ -86,8 +86,8 @@ impl<H: Handler> Closing<'_, H> {
         }
     }
 
-    /// Everything is written: shuts the sending side down, and waits for the peer's end unless it
-    /// has come.
+    /// Shuts the sending side down, because everything is written, and waits for the peer's end
+    /// unless it has come.
     fn finish(&mut self, conn: &mut Conn<H>) {
         conn.link.finish(self.turn);
         if conn.input == InputState::Ended && conn.ends.is_of_client() {
@@ -95,7 +95,7 @@ impl<H: Handler> Closing<'_, H> {
             return;
         }
         conn.phase = ConnectionPhase::Lingering;
-        // There may be unread bytes, even after the known end of the input.
+        // Unread bytes may be there, even after the known end of the input.
         conn.input = InputState::Flowing { to_end: false };
         conn.queue(self.ready, self.turn.now());
         self.timers.set(self.turn.now() + LINGER, conn.link.id, Deadline::Close);
@@ -105,7 +105,7 @@ impl<H: Handler> Closing<'_, H> {
     pub(crate) fn discard(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
         let mut budget = READ_BYTES;
         while conn.input.flows() {
-            // Not every read brings payload, so what all of them cost is a limit as well.
+            // Not every read brings payload, so the cost of all reads is limited as well.
             if budget == 0 || self.turn.is_spent() {
                 conn.queue(self.ready, self.turn.now());
                 return;
@@ -120,14 +120,14 @@ impl<H: Handler> Closing<'_, H> {
     }
 
     /// Closes a connection whose descriptor is needed: writes what the socket takes immediately,
-    /// and waits for nothing.
+    /// and does not wait.
     pub(crate) fn turn_away(&mut self, conn: &mut Conn<H>, scratch: &mut [u8]) {
         self.close(conn, CloseReason::TurnedAway);
         conn.link.socket.take_out(scratch);
         self.kill(conn);
     }
 
-    /// Ends it, whatever is left to write.
+    /// Ends the connection, whatever is left to write.
     pub(crate) fn kill(&mut self, conn: &mut Conn<H>) {
         conn.link.seal();
         match std::mem::replace(&mut conn.phase, ConnectionPhase::Dead) {
@@ -139,7 +139,7 @@ impl<H: Handler> Closing<'_, H> {
     }
 }
 
-/// The code that a WebSocket ends with if neither its framing nor the application has said one.
+/// The close code of a WebSocket if neither its framing nor the application has set one.
 fn code_of(reason: CloseReason) -> u16 {
     match reason {
         CloseReason::Ended | CloseReason::Broken => 1000,
@@ -150,5 +150,5 @@ fn code_of(reason: CloseReason) -> u16 {
     }
 }
 
-/// How long a connection whose sending side is shut down waits for the peer's end.
+/// The time for which a connection waits for the peer's end after its sending side was shut down.
 const LINGER: Duration = Duration::from_secs(1);

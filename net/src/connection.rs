@@ -12,9 +12,9 @@ use crate::slots::ConnId;
 use crate::tls;
 use crate::transport::{Got, read_plain};
 use crate::turn::Listed;
-use crate::waiting::Waiting;
+use crate::waiting::WaitReason;
 
-/// One connection of a loop. `A` is the application's data of it.
+/// One connection of a loop. `A` is the application's data of the connection.
 pub(crate) struct Connection<A, M> {
     pub(crate) link: Arc<Link<M>>,
     pub(crate) phase: ConnectionPhase<A>,
@@ -24,19 +24,19 @@ pub(crate) struct Connection<A, M> {
     /// Received bytes that were not consumed, if any. Behind a pointer, because an idle connection
     /// has none.
     kept: Option<Box<HeldInput>>,
-    /// Bytes of memory for input that its transport holds.
+    /// The memory in bytes for input that the transport holds.
     held: usize,
-    /// Skipped bytes that were not shown yet.
+    /// The number of skipped bytes that were not shown yet.
     pub(crate) blanks: usize,
-    /// Why an event of its socket does not lead to serving it.
-    pub(crate) waiting: Waiting,
-    /// Why its input ends, once it does.
+    /// The reason why an event of the socket does not lead to serving the connection.
+    pub(crate) waiting: WaitReason,
+    /// The reason why the input ends, once it does.
     pub(crate) ends: CloseReason,
     /// Whether the application was notified that nothing sent will arrive.
     pub(crate) hung_up: bool,
-    /// When bytes last arrived.
+    /// The time at which bytes last arrived.
     pub(crate) heard: Instant,
-    /// No bytes have arrived yet.
+    /// Whether no bytes have arrived yet.
     pub(crate) is_new: bool,
     pub(crate) frame_timer_set: bool,
     pub(crate) write_timer_set: bool,
@@ -47,30 +47,30 @@ pub(crate) struct HeldInput {
     bytes: Vec<u8>,
     /// The number of consumed bytes at the front; never all.
     consumed: usize,
-    /// When the incomplete frame at the front was begun, if there is one.
+    /// The time at which the incomplete frame at the front began, if there is one.
     begun: Option<Instant>,
 }
 
-/// How its socket is read.
+/// How the socket is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Way {
-    /// Without the lock of the link: no transport has to look at the bytes.
+    /// Without the lock of the link, because no transport has to look at the bytes.
     Plain,
     /// Through the transport.
     Transport,
-    /// Nothing was read yet. The first byte tells whether the client speaks TLS.
+    /// Nothing was read yet. The first byte shows whether the client speaks TLS.
     Undecided {
-        /// Whether it may do without.
+        /// Whether the client may do without TLS.
         may_be_plain: bool,
     },
-    /// It speaks TLS, which has not begun.
+    /// The client begins with TLS, and the handshake has not started.
     Hello {
-        /// All of its first message is there, and waits for its turn.
+        /// Whether the whole first message is there and waits for its turn.
         is_queued: bool,
     },
-    /// Not any more: it does not speak TLS, as it must.
+    /// Not read any more: the client does not speak TLS, though it must.
     Refused {
-        /// Its first bytes look like HTTP.
+        /// Whether the first bytes look like HTTP.
         http: bool,
     },
 }
@@ -80,12 +80,12 @@ pub(crate) enum Way {
 pub(crate) enum ConnectionPhase<A> {
     /// Frames go to the application.
     Open(A),
-    /// No more is shown to the application; what was sent to the client is being written. Until
-    /// that is done the application's data stays, so that what it is sent meanwhile is written too.
+    /// No more is shown to the application, and the output is being written. Until the output is
+    /// written the application's data stays, so that anything sent meanwhile is written too.
     Draining(Option<(A, CloseReason)>),
-    /// All is written and the sending side is shut down. What the peer still sends is dropped until
-    /// it closes too, because closing a socket with unread bytes makes the kernel discard bytes
-    /// that the peer has not received (RFC 2525, 2.17).
+    /// Everything is written and the sending side is shut down. Bytes that the peer still sends are
+    /// dropped until it closes too, because closing a socket with unread bytes makes the kernel
+    /// discard bytes that the peer has not received (RFC 2525, 2.17).
     Lingering,
     /// To be removed at the end of the turn.
     Dead,
@@ -94,18 +94,18 @@ pub(crate) enum ConnectionPhase<A> {
 /// The state of a socket's input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum InputState {
-    /// All was read; an event will report more.
+    /// Everything was read; an event will report more.
     Dry,
     /// There may be more. `to_end`: the peer is known to have closed, or to have sent an urgent
-    /// byte, before which a read ends; so a short read does not mean that all was read.
+    /// byte. A read ends before either, so a short read does not mean that everything was read.
     Flowing { to_end: bool },
-    /// Only what had arrived at some moment, at most this number of bytes, is still read.
+    /// Only bytes that had arrived at some moment are still read, at most this number.
     Rest { bytes_max: usize },
     /// No more will come.
     Ended,
 }
 
-/// Where the bytes are after one read.
+/// The place of the bytes after one read.
 pub(crate) enum Read1 {
     /// This number of bytes in the scratch buffer; none were kept before.
     Fresh(usize),
@@ -124,7 +124,7 @@ impl<A, M> Connection<A, M> {
             kept: None,
             held: 0,
             blanks: 0,
-            waiting: Waiting::Nothing,
+            waiting: WaitReason::Nothing,
             ends: CloseReason::Ended,
             hung_up: false,
             heard: now,
@@ -134,8 +134,8 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// Reads once. If the connection keeps no bytes, the new ones stay in `scratch`, so that most
-    /// frames are never copied.
+    /// Reads once. If the connection keeps no bytes, the new ones stay in `scratch`, so most frames
+    /// are never copied.
     pub(crate) fn read(&mut self, scratch: &mut [u8], turn: &mut Turn<M>) -> Read1 {
         let got = match self.way {
             Way::Plain => read_plain(&self.link.socket, scratch),
@@ -194,7 +194,7 @@ impl<A, M> Connection<A, M> {
         got
     }
 
-    /// Looks for the first time, and finds out by the first byte whether the client speaks TLS.
+    /// Reads for the first time: the first byte shows whether the client speaks TLS.
     fn look_first(&mut self, may_be_plain: bool, scratch: &mut [u8], turn: &mut Turn<M>) -> io::Result<Got> {
         let is_tls = self.link.socket.peek(&mut scratch[..1])? == 1 && tls::is_first_byte(scratch[0]);
         if is_tls && let ConnectionPhase::Open(_) = self.phase {
@@ -213,8 +213,8 @@ impl<A, M> Connection<A, M> {
         Ok(if self.way == Way::Plain { got } else { Got::END })
     }
 
-    /// Waits until the first message of TLS has arrived, which stays in the kernel until its turn
-    /// among those of other connections.
+    /// Waits until the first message of TLS has arrived. The message stays in the kernel until its
+    /// turn among those of other connections.
     fn await_hello(&mut self, scratch: &mut [u8], turn: &mut Turn<M>) -> io::Result<Got> {
         let count = self.link.socket.peek(&mut scratch[..tls::HELLO_BYTES_MAX])?;
         if !tls::is_whole_record(&scratch[..count]) {
@@ -226,7 +226,7 @@ impl<A, M> Connection<A, M> {
         Err(io::ErrorKind::WouldBlock.into())
     }
 
-    /// It is this connection's turn to begin TLS. Returns whether it can.
+    /// Begins TLS, in the connection's turn. Returns whether that is possible.
     pub(crate) fn begin_tls(&mut self) -> bool {
         let ConnectionPhase::Open(_) = self.phase else { return false };
         if self.way != (Way::Hello { is_queued: true }) || !self.link.begin_tls() {
@@ -239,8 +239,8 @@ impl<A, M> Connection<A, M> {
         true
     }
 
-    /// Queues it to be served when its turn comes, in the next turn of the loop at the earliest if
-    /// this one has used up its budget.
+    /// Queues the connection to be served when its turn comes. If this turn of the loop has used up
+    /// its budget, that is the next turn at the earliest.
     pub(crate) fn queue(&mut self, rounds: &mut Rounds<ConnId>, now: Instant) {
         if self.waiting.await_turn() {
             rounds.push(self.link.share(), self.link.id, self.is_quiet(now));
@@ -252,7 +252,7 @@ impl<A, M> Connection<A, M> {
         self.is_new || now.saturating_duration_since(self.heard) >= QUIET_AFTER
     }
 
-    /// Reads no more than what has arrived until now, which fits into the kernel's buffer: so a
+    /// Reads no more than what has arrived until now, which fits into the kernel's buffer. So a
     /// peer that never stops sending is not read for ever.
     pub(crate) fn end_input(&mut self, reason: CloseReason) {
         self.ends = reason;
@@ -262,12 +262,13 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// Whether something is to be shown without reading: bytes, garbage in their place, or the end.
+    /// Whether something is to be shown without reading: bytes, the garbage of a given-up frame, or
+    /// the end.
     pub(crate) fn owes(&self) -> bool {
         self.kept.is_some() || self.reader.has_shown() || self.input == InputState::Ended
     }
 
-    /// Keeps the rest of a fresh read, which is not empty.
+    /// Keeps the rest of a fresh read. The rest must not be empty.
     pub(crate) fn keep(&mut self, rest: &[u8]) {
         debug_assert!(self.kept.is_none() && !rest.is_empty());
         self.kept = Some(Box::new(HeldInput { bytes: rest.to_vec(), consumed: 0, begun: None }));
@@ -278,7 +279,7 @@ impl<A, M> Connection<A, M> {
         self.kept.take()
     }
 
-    /// Puts taken bytes back, of which `consumed` more are consumed now. An idle connection holds
+    /// Puts taken bytes back, `consumed` more of which are consumed now. An idle connection holds
     /// no buffer, and consumed bytes are removed soon.
     pub(crate) fn put_back(&mut self, mut kept: Box<HeldInput>, consumed: usize) {
         if consumed > 0 && !self.reader.goes_on() {
@@ -297,7 +298,7 @@ impl<A, M> Connection<A, M> {
         self.kept = Some(kept);
     }
 
-    /// Drops the received bytes, which will not be read or completed.
+    /// Drops the received bytes: they will not be read or completed.
     pub(crate) fn forget_kept(&mut self) {
         self.kept = None;
         self.waiting.forget_application();
@@ -318,12 +319,12 @@ impl<A, M> Connection<A, M> {
         }
     }
 
-    /// When the incomplete frame was begun, if there is one.
+    /// The time at which the incomplete frame began, if there is one.
     pub(crate) fn frame_begun(&self) -> Option<Instant> {
         self.kept.as_ref()?.begun
     }
 
-    /// Notes whether a frame is incomplete; true if a deadline for it must be set.
+    /// Notes whether a frame is incomplete. Returns true if a deadline for it must be set.
     pub(crate) fn watch_frame(&mut self, now: Instant) -> bool {
         let Some(kept) = &mut self.kept else { return false };
         if self.waiting.is_for_application() || !self.reader.is_inside() {
@@ -334,7 +335,7 @@ impl<A, M> Connection<A, M> {
         !std::mem::replace(&mut self.frame_timer_set, true)
     }
 
-    /// Gives up on the frame that was begun; garbage is at the front now.
+    /// Gives up on the incomplete frame; garbage is at the front now.
     pub(crate) fn give_up_frame(&mut self) {
         self.reader.give_up();
         self.blanks += self.kept.as_ref().map_or(0, |kept| kept.rest().len());
@@ -349,14 +350,14 @@ impl HeldInput {
         &self.bytes[self.consumed..]
     }
 
-    /// The same, writable for the reader that finds the frames in it.
+    /// The bytes that were not consumed, writable for the reader that finds the frames in them.
     pub(crate) fn rest_mut(&mut self) -> &mut [u8] {
         &mut self.bytes[self.consumed..]
     }
 }
 
 impl InputState {
-    /// Whether there may be something to read.
+    /// Whether the socket may have something to read.
     pub(crate) fn flows(self) -> bool {
         matches!(self, InputState::Flowing { .. } | InputState::Rest { .. })
     }

@@ -7,13 +7,13 @@ use mio::{Interest, Registry};
 
 use crate::arrivals::{Arrival, Arrivals};
 use crate::handler::Handler;
-use crate::opening::{Manner, Opening, Preface, Step};
+use crate::opening::{Manner, Opening, OpeningStep, Preface};
 use crate::rounds::Rounds;
 use crate::service::{NewConnection, Service};
 use crate::socket::Socket;
 use crate::tokens::{self, ArrivalId};
 
-/// The sockets that wait to become connections. `A` is the application's data of one.
+/// The sockets that wait to become connections. `A` is the application's data of an arrival.
 pub(crate) struct Door<A> {
     arrivals: Arrivals<A>,
     newcomers: Rounds<Newcomer>,
@@ -22,9 +22,9 @@ pub(crate) struct Door<A> {
 
 /// A socket that may become a connection.
 enum Newcomer {
-    /// It was accepted.
+    /// The socket was accepted.
     Accepted(Socket, SocketAddr, Preface),
-    /// It has sent bytes; the flag says that no more is waited for.
+    /// The arrival has sent bytes. The flag: no more are waited for.
     Spoke(ArrivalId, bool),
 }
 
@@ -33,12 +33,13 @@ impl<A> Door<A> {
         Door { arrivals: Arrivals::new(), newcomers: Rounds::new(), is_shut: false }
     }
 
-    /// Whether none waits for its turn.
+    /// Whether no newcomer waits for its turn.
     pub(crate) fn is_clear(&self) -> bool {
         self.newcomers.is_empty()
     }
 
-    /// The number that are not open yet, apart from those that wait for their first turn.
+    /// The number of arrivals that are not open yet, apart from newcomers that wait for their first
+    /// turn.
     pub(crate) fn len(&self) -> usize {
         self.arrivals.len()
     }
@@ -59,7 +60,7 @@ impl<A> Door<A> {
         }
     }
 
-    /// Handles those whose turn it is.
+    /// Handles the newcomers whose turn it is.
     pub(crate) fn serve<H: Handler<Arrival = A>>(&mut self, service: &mut Service<H>, registry: &Registry) {
         if self.newcomers.is_empty() {
             return;
@@ -76,7 +77,7 @@ impl<A> Door<A> {
         }
     }
 
-    /// Decides about those whose time is over.
+    /// Decides about the arrivals whose time is over.
     pub(crate) fn serve_overdue<H: Handler<Arrival = A>>(&mut self, service: &mut Service<H>, registry: &Registry) {
         while !service.turn.is_spent()
             && let Some(id) = self.arrivals.overdue(service.turn.now())
@@ -86,8 +87,9 @@ impl<A> Door<A> {
         }
     }
 
-    /// Accepts no more sockets. Those accepted before become connections, which are told to end
-    /// like all others; from those that wait nothing was read, so nothing was promised.
+    /// Accepts no more sockets. Sockets accepted before become connections, which are closed in
+    /// order like all others. Arrivals are dropped: nothing was read from them, so nothing was
+    /// promised.
     pub(crate) fn shut<H: Handler<Arrival = A>>(&mut self, service: &mut Service<H>, registry: &Registry) {
         while let Some(newcomer) = self.newcomers.next(|_| true) {
             if let Newcomer::Accepted(socket, peer, preface) = newcomer {
@@ -128,8 +130,8 @@ impl<A> Door<A> {
         }
     }
 
-    /// Has the openings of an arrival look at what has arrived, until more is needed or nothing is
-    /// left to be found out; if `over`, that is decided now.
+    /// Has the openings of an arrival look at the bytes that have arrived, until more are needed or
+    /// the last opening is done. `over`: the decision is made now.
     fn look<H: Handler<Arrival = A>>(
         &mut self,
         service: &mut Service<H>,
@@ -140,23 +142,23 @@ impl<A> Door<A> {
         for _ in 0..STEPS_MAX {
             let Some(arrival) = self.arrivals.get_mut(id) else { return };
             match arrival.look(&mut service.scratch, over) {
-                Step::Wait if !over => return,
-                Step::Wait | Step::Gone => break,
-                Step::Introduced(client) => {
+                OpeningStep::Wait if !over => return,
+                OpeningStep::Wait | OpeningStep::Gone => break,
+                OpeningStep::Introduced(client) => {
                     if !self.introduce(service, registry, id, client) {
                         return;
                     }
                 }
                 #[cfg(feature = "simulation")]
-                Step::Next(opening) => arrival.opening = opening,
-                Step::Open(manner) => {
+                OpeningStep::Next(opening) => arrival.opening = opening,
+                OpeningStep::Open(manner) => {
                     if let Some(Arrival { socket, peer, client, app: Some(app), .. }) = self.remove(registry, id) {
                         let client = client.map(|client| *client);
                         service.open(registry, NewConnection { socket, peer, client, manner, app });
                     }
                     return;
                 }
-                Step::Refuse(reason) => {
+                OpeningStep::Refuse(reason) => {
                     if let Some(arrival) = self.remove(registry, id) {
                         self.arrivals.complain(arrival.peer, reason, service.turn.now());
                     }
@@ -167,7 +169,7 @@ impl<A> Door<A> {
         self.remove(registry, id);
     }
 
-    /// A proxy has told who the client is; whether the application lets it in.
+    /// Handles the client that a proxy has named: asks the application whether to admit it.
     fn introduce<H: Handler<Arrival = A>>(
         &mut self,
         service: &mut Service<H>,
@@ -192,8 +194,8 @@ impl<A> Door<A> {
         }
     }
 
-    /// Takes an arrival out. Registered again, its socket is reported at once if more has arrived
-    /// than was consumed.
+    /// Removes an arrival. When its socket is registered again, bytes that have arrived and were
+    /// not consumed are reported at once.
     fn remove(&mut self, registry: &Registry, id: ArrivalId) -> Option<Arrival<A>> {
         let arrival = self.arrivals.remove(id)?;
         if let Err(error) = arrival.socket.deregister(registry) {
@@ -203,9 +205,9 @@ impl<A> Door<A> {
     }
 }
 
-/// Sends a client the reason why it is refused. Bytes that it has already sent are read, because
-/// closing a socket with unread bytes makes the kernel discard bytes that the peer has not received
-/// (RFC 2525, 2.17). This does not wait for the client to stop sending.
+/// Sends a client the reason for its refusal. Bytes that the client has already sent are read,
+/// because closing a socket with unread bytes makes the kernel discard bytes that the peer has not
+/// received (RFC 2525, 2.17). Does not wait for the client to stop sending.
 fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
     if let Err(error) = socket.write(text).and_then(|_| socket.shutdown(Shutdown::Write)) {
         log::debug!("cannot tell a client that it may not come in: {error}");
@@ -213,8 +215,8 @@ fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
     socket.take_out(scratch);
 }
 
-/// The address that a newcomer counts as: an IPv4 address, or the first half of an IPv6 one, whose
-/// other half one host may choose.
+/// The network whose share a newcomer uses: an IPv4 address, or the first half of an IPv6 address,
+/// because one host may choose the other half.
 fn network_of(ip: IpAddr) -> u64 {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.to_bits().into(),
@@ -222,7 +224,7 @@ fn network_of(ip: IpAddr) -> u64 {
     }
 }
 
-/// Openings of one arrival in a row. There are fewer.
+/// The most openings of one arrival in a row: more than any chain has.
 const STEPS_MAX: usize = 16;
 /// The cost of opening a connection, or of checking one that is not open: several system calls.
 const NEWCOMER_WORK: usize = 4096;

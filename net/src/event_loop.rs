@@ -14,7 +14,7 @@ use crate::service::Service;
 use crate::stats::LoopWatch;
 use crate::stopping::Stop;
 use crate::timer::earlier;
-use crate::tokens::{Named, WAKE};
+use crate::tokens::{TokenOwner, WAKE};
 
 pub(crate) struct EventLoop<H: Handler> {
     poll: Poll,
@@ -41,7 +41,7 @@ impl<H: Handler> EventLoop<H> {
         LoopWatch::new(self.handle(), self.service.stats.clone())
     }
 
-    /// Turns until it was told to drain and has done so.
+    /// Runs turns until the loop was told to drain and has done so.
     ///
     /// # Panics
     ///
@@ -67,8 +67,8 @@ impl<H: Handler> EventLoop<H> {
         self.stop.has_begun() && self.service.len() == 0
     }
 
-    /// One turn, which begins at `now`, with the poller's events. Each step has a budget, and what
-    /// it leaves waits for the next turn, which follows without sleep.
+    /// Runs one turn, which begins at `now`, with the poller's events. Each step has a budget; work
+    /// beyond it waits for the next turn, which follows without sleep.
     pub(crate) fn turn(&mut self, now: Instant, events: impl Iterator<Item = Readiness>) {
         self.service.turn.begin(now);
         self.hear(events);
@@ -82,7 +82,7 @@ impl<H: Handler> EventLoop<H> {
     }
 
     pub(crate) fn end(mut self) {
-        // The last closings may have made the application post messages, which go to on_stray.
+        // The last closings may have made the application post messages, which go to `on_stray`.
         loop {
             self.open_letters();
             if self.letters.is_empty() {
@@ -93,7 +93,7 @@ impl<H: Handler> EventLoop<H> {
         self.service.stats.on_end();
     }
 
-    /// The turn is over at `now`: sleeps until there is something to do.
+    /// Ends the turn at `now`: sleeps until there is something to do.
     fn poll(&mut self, events: &mut Events, now: Instant) {
         let took = now.saturating_duration_since(self.service.turn.now());
         self.service.stats.on_turn(took, self.service.len() + self.door.len());
@@ -118,10 +118,10 @@ impl<H: Handler> EventLoop<H> {
     /// Handles the events of sockets.
     fn hear(&mut self, events: impl Iterator<Item = Readiness>) {
         for event in events {
-            match Named::by(event.token) {
-                Named::Waker => {}
-                Named::Arrival(id) => self.door.hear(id, event.read_closed || event.error),
-                Named::Connection(id) => self.service.hear(id, event),
+            match TokenOwner::by(event.token) {
+                TokenOwner::Waker => {}
+                TokenOwner::Arrival(id) => self.door.hear(id, event.read_closed || event.error),
+                TokenOwner::Connection(id) => self.service.hear(id, event),
             }
         }
     }
@@ -134,7 +134,7 @@ impl<H: Handler> EventLoop<H> {
             return;
         }
         self.service.turn.budget.next_step();
-        // Many newcomers at the same time wait in rounds of their own, and let other letters pass.
+        // A flood of newcomers waits in rounds of its own, so that other letters pass.
         let is_flood = self.letters.len() > LETTERS_FEW || !self.door.is_clear();
         while let Some(letter) = self.letters.pop_front() {
             self.open_letter(letter, is_flood);
@@ -160,8 +160,8 @@ impl<H: Handler> EventLoop<H> {
         }
     }
 
-    /// Takes the letters from the inbox, behind those left from before. A requested heartbeat does
-    /// not wait for those.
+    /// Takes the letters from the inbox and puts them behind those left from before. A requested
+    /// heartbeat does not wait for those.
     fn take_letters(&mut self) {
         if self.letters.is_empty() {
             let mut letters = Vec::from(std::mem::take(&mut self.letters));
@@ -199,7 +199,8 @@ impl<H: Handler> EventLoop<H> {
         self.tell_to_stop();
     }
 
-    /// Shows connections, when it is their turn, what has arrived until now, and then their end.
+    /// Shows connections, each in its turn, the input that has arrived until now, and then their
+    /// end.
     fn tell_to_stop(&mut self) {
         while let Some(id) = self.stop.next(self.service.turn.now()) {
             if self.service.stop(id) {
@@ -213,6 +214,6 @@ impl<H: Handler> EventLoop<H> {
 const EVENTS_PER_TURN: usize = 1024;
 /// A number of letters that costs hardly anything.
 const LETTERS_FEW: usize = 64;
-/// The cost of opening one letter, besides what it causes: in bytes of a frame, as all work of a
-/// turn is counted.
+/// The cost of opening one letter, besides its effects, in bytes of a frame like all work of a
+/// turn.
 const LETTER_WORK: usize = 256;

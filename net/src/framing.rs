@@ -39,7 +39,7 @@ pub use foreign::Foreign;
 pub(crate) use foreign::looks_like_http;
 pub use found::HttpPart;
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
-pub use found::{Ending, FoundItem, HttpItem, Notice, Piece, Wrapping};
+pub use found::{FoundItem, FramingEnd, HttpItem, Notice, Piece, Wrapping};
 pub use http::HEAD_BYTES_MAX;
 pub use json_prefix::NESTING_MAX;
 
@@ -72,28 +72,28 @@ pub(crate) enum FrameWriter {
 }
 
 impl FrameReader {
-    /// For the beginning of a connection, which may speak another protocol. Frames have at most
-    /// `frame_bytes_max` bytes.
+    /// The reader at the beginning of a connection, which may speak another protocol. Frames have
+    /// at most `frame_bytes_max` bytes.
     pub(crate) fn json(frame_bytes_max: usize) -> FrameReader {
         FrameReader::Json(JsonReader::new(frame_bytes_max))
     }
 
-    /// The connection begins with HTTP.
+    /// Changes the protocol: the connection begins with HTTP.
     pub(crate) fn become_http(&mut self) {
         if let FrameReader::Json(reader) = self {
             *self = FrameReader::Http(HttpReader::new(reader.frame_bytes_max()));
         }
     }
 
-    /// The connection has become a WebSocket.
+    /// Changes the protocol: the connection has become a WebSocket.
     pub(crate) fn become_websocket(&mut self) {
         if let FrameReader::Http(reader) = self {
             *self = FrameReader::WebSocket(WebSocketReader::new(reader.message_bytes_max));
         }
     }
 
-    /// Whether it finds nothing before more bytes arrive, if those received so far were taken. False
-    /// if it would have to look.
+    /// Whether no item can be found before more bytes arrive, provided that all items received so
+    /// far were taken. Returns false if the reader would have to look.
     #[inline]
     pub(crate) fn awaits_bytes(&self) -> bool {
         match self {
@@ -105,7 +105,7 @@ impl FrameReader {
         }
     }
 
-    /// Whether bytes that were skipped belong to a frame that has not ended.
+    /// Whether skipped bytes belong to a frame that has not ended.
     pub(crate) fn goes_on(&self) -> bool {
         matches!(self, FrameReader::WebSocket(reader) if reader.goes_on())
     }
@@ -114,7 +114,7 @@ impl FrameReader {
         matches!(self, FrameReader::WebSocket(_))
     }
 
-    /// The head of the request was taken, and a body of this length follows.
+    /// Notes that the head of the request was taken, and that a body of this length follows.
     pub(crate) fn expect_body(&mut self, len: usize) {
         if let FrameReader::Http(reader) = self {
             reader.expect_body(len);
@@ -136,8 +136,8 @@ impl FrameReader {
         }
     }
 
-    /// The item was taken, a `frame` or garbage. Its bytes are gone from the front at the next
-    /// call.
+    /// Notes that the item was taken: a `frame`, or garbage. Its bytes are gone from the front at
+    /// the next call.
     #[inline]
     pub(crate) fn taken(&mut self, frame: Option<Piece>) {
         match self {
@@ -149,7 +149,7 @@ impl FrameReader {
         }
     }
 
-    /// Takes the message to the writer, which precedes the found item.
+    /// Takes the notice for the writer. It must be handled before the found item.
     #[inline]
     pub(crate) fn notice(&mut self) -> Option<Notice> {
         match self {
@@ -161,7 +161,7 @@ impl FrameReader {
         }
     }
 
-    /// Whether an item was found that must be shown to the application, and was not taken.
+    /// Whether an item for the application was found and is not taken yet.
     #[inline]
     pub(crate) fn has_shown(&self) -> bool {
         match self {
@@ -185,8 +185,8 @@ impl FrameReader {
         }
     }
 
-    /// Gives up on a frame that has begun: the caller drops its bytes, and the next item says so:
-    /// garbage, the end, or a late request.
+    /// Gives up on a frame that has begun. The caller drops the bytes, and the next item reports
+    /// the loss: garbage, the end, or a late request.
     pub(crate) fn give_up(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.give_up(),
@@ -197,7 +197,7 @@ impl FrameReader {
         }
     }
 
-    /// All received bytes are dropped, and no more will come.
+    /// Notes that all received bytes are dropped, and that no more will come.
     pub(crate) fn forget(&mut self) {
         match self {
             FrameReader::Json(reader) => reader.forget(),
@@ -218,8 +218,7 @@ impl FrameWriter {
         FrameWriter::WebSocket(WebSocketWriter::default())
     }
 
-    /// Notes the code that the connection ends with, if its framing tells the client one. The first
-    /// one counts.
+    /// Notes the close code of the connection, if its framing has one. The first code counts.
     pub(crate) fn ends_with(&mut self, code: u16) {
         if let FrameWriter::WebSocket(writer) = self {
             writer.ends_with(code);
@@ -245,8 +244,8 @@ impl FrameWriter {
         }
     }
 
-    /// Whether the client, as far as is known, recognizes a frame's end only by the end of a write,
-    /// because nothing separates two frames. Then each frame needs a write of its own, and a pace
+    /// Whether the client, as far as is known, recognizes the end of a frame only by the end of a
+    /// write, because nothing separates two frames. Then each frame needs its own write, and a pace
     /// may hold it.
     #[inline]
     pub(crate) fn is_bare(&self) -> bool {
@@ -258,8 +257,8 @@ impl FrameWriter {
         }
     }
 
-    /// Handles its reader's message. Returns whether an empty frame must be sent now, so that what
-    /// was sent before is terminated.
+    /// Switches to lines, as the reader has asked. Returns whether an empty frame must be sent now,
+    /// which terminates what was sent before.
     pub(crate) fn use_lines(&mut self) -> bool {
         match self {
             FrameWriter::Json(writer) => writer.use_lines(),
@@ -277,7 +276,7 @@ mod tests {
     #[test]
     fn a_connection_costs_the_same_memory_whatever_it_speaks() {
         assert_eq!(size_of::<FrameReader>(), size_of::<JsonReader>().next_multiple_of(8));
-        // In a test there is a variant more, with a pointer to an object.
+        // A test build has one variant more, with a pointer to an object.
         assert!(size_of::<FrameWriter>() <= 24, "{}", size_of::<FrameWriter>());
     }
 }

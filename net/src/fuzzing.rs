@@ -1,34 +1,35 @@
-//! Properties for any bytes from outside, of code that is private here: see `src/fuzzing.rs` of the
-//! server.
+//! Properties that hold for any bytes from outside, for code that is private here: see
+//! `src/fuzzing.rs` of the server.
 
 mod port;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use self::port::{opening, websocket};
-use crate::proxy_header::{Beginning, HEADER_BYTES_MAX, look, resembles_header};
+use crate::proxy_header::{DetectedProxyHeader, HEADER_BYTES_MAX, look, resembles_header};
 
-/// The bytes come from a proxy. A header is recognized as soon as it is complete and not before,
-/// whatever follows, and it means what `proxy-protocol.txt` says.
+/// Checks bytes from a proxy. A header is recognized as soon as it is complete and not before,
+/// whatever follows, and has the meaning given by `proxy-protocol.txt`.
 pub fn proxy_header(data: &[u8]) {
     let whole = look(data);
-    let first = (0..=data.len()).map(|end| look(&data[..end])).find(|beginning| *beginning != Beginning::Incomplete);
-    // Long ones are given up at some length; the decision by then stays.
-    assert_eq!(first.unwrap_or(Beginning::Incomplete), whole);
+    let first =
+        (0..=data.len()).map(|end| look(&data[..end])).find(|beginning| *beginning != DetectedProxyHeader::Incomplete);
+    // Long headers are given up at some length; a decision before that stays.
+    assert_eq!(first.unwrap_or(DetectedProxyHeader::Incomplete), whole);
     let resembles = resembles_header(data);
     match whole {
-        Beginning::Header { len, client } => {
+        DetectedProxyHeader::Header { len, client } => {
             assert!(len <= data.len() && len <= HEADER_BYTES_MAX);
             assert_eq!(look(&data[..len]), whole);
-            assert_eq!(look(&data[..len - 1]), Beginning::Incomplete);
+            assert_eq!(look(&data[..len - 1]), DetectedProxyHeader::Incomplete);
             assert_eq!(resembles, Some(true));
             let header = &data[..len];
             let expected = if header.starts_with(b"PROXY") { client_of_line(header) } else { client_of_binary(header) };
             assert_eq!(client, expected, "{}", header.escape_ascii());
             assert!(client.is_none_or(|client| client.ip() == client.ip().to_canonical()));
         }
-        Beginning::Incomplete => assert!(data.len() < HEADER_BYTES_MAX && resembles != Some(false)),
-        Beginning::Other => assert!(resembles.is_some(), "too few bytes to tell"),
+        DetectedProxyHeader::Incomplete => assert!(data.len() < HEADER_BYTES_MAX && resembles != Some(false)),
+        DetectedProxyHeader::Other => assert!(resembles.is_some(), "too few bytes to tell"),
     }
 }
 

@@ -27,13 +27,13 @@ pub trait Handler {
     /// Messages that other threads post to a connection, see [`Link::post`].
     type Message: Send + 'static;
 
-    /// The loop begins, on its own thread. A process that goes on without one of its loops leaves
-    /// that loop's connections alone, so the application may note that a panic on this thread is to
-    /// end the process.
+    /// The loop begins, on its own thread. If a loop's thread panics and the process continues,
+    /// nobody serves that loop's connections. So the application may note here that a panic on this
+    /// thread is to end the process.
     fn on_start(&mut self) {}
 
-    /// The TLS of this port, if it has any. Asked once, before the loop begins. A connection that then
-    /// begins with TLS speaks it; what is shown of it is what it encrypts.
+    /// The TLS of this port, if it has any. Asked once, before the loop begins. A connection that
+    /// begins with TLS then speaks it, and its decrypted input is shown.
     fn tls(&self) -> Option<Arc<Tls>> {
         None
     }
@@ -45,14 +45,14 @@ pub trait Handler {
         true
     }
 
-    /// A connection was accepted. The peer is the client, unless it is a proxy
+    /// Handles an accepted connection. The peer is the client, unless it is a proxy
     /// ([`Preface::ProxyHeader`]): then [`Handler::on_introduced`] follows when its header has
     /// arrived. Finally [`Handler::on_open`] follows, unless the kernel refuses to watch the
     /// connection.
     ///
     /// # Errors
     ///
-    /// The text for a client that is refused: it is sent as far as a fresh socket takes it, and the
+    /// The text for a refused client. The text is sent as far as a fresh socket takes it, and the
     /// connection is closed immediately, without further calls.
     fn on_arrival(
         &mut self,
@@ -61,11 +61,11 @@ pub trait Handler {
         preface: Preface,
     ) -> Result<Self::Arrival, &'static [u8]>;
 
-    /// A proxy has named its client.
+    /// Handles a connection whose proxy has named its client.
     ///
     /// # Errors
     ///
-    /// The text for a client that is refused, as in [`Handler::on_arrival`].
+    /// The text for a refused client, as in [`Handler::on_arrival`].
     fn on_introduced(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -96,9 +96,9 @@ pub trait Handler {
         incoming: Incoming<'_>,
     ) -> Flow;
 
-    /// A part of an HTTP request has arrived; the connection began with one. What is sent now is
-    /// sent as it is. A part that is answered with [`HttpFlow::Later`] is shown again as in
-    /// [`Handler::on_incoming`]. The end of the input is shown there, too.
+    /// A part of an HTTP request has arrived; the connection began with one. Bytes that are sent
+    /// now are written as they are. A part that is answered with [`HttpFlow::Later`] is shown again
+    /// as in [`Handler::on_incoming`]. The end of the input is shown there, too.
     fn on_http(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -123,16 +123,17 @@ pub trait Handler {
         let _ = (turn, link, conn, label);
     }
 
-    /// The bytes of memory that hold input which was not taken: the beginning of a frame, or an
-    /// item answered with [`Flow::Later`]. Called each time the connection is served, so it should
-    /// cost nothing if nothing has changed; a closed connection holds nothing. `false` means that
-    /// it is too much: it is dropped, nothing more is read, and [`Incoming::Crowded`] is shown.
+    /// Reports the bytes of memory that hold input which was not taken: the beginning of a frame,
+    /// or an item answered with [`Flow::Later`]. Called each time the connection is served, so it
+    /// should cost nothing if nothing has changed; a closed connection holds nothing. `false` means
+    /// that the input is too much: it is dropped, nothing more is read, and [`Incoming::Crowded`]
+    /// is shown.
     fn on_kept(&mut self, conn: &mut Self::Conn, bytes: usize) -> bool {
         let _ = (conn, bytes);
         true
     }
 
-    /// Another thread has posted this message.
+    /// Handles a message that another thread has posted.
     fn on_message(
         &mut self,
         turn: &mut Turn<Self::Message>,
@@ -143,7 +144,7 @@ pub trait Handler {
         let _ = (turn, link, conn, message);
     }
 
-    /// The time of a [`Turn::remind`] is over.
+    /// Handles the end of the time of a [`Turn::remind`].
     fn on_reminder(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn) {
         let _ = (turn, link, conn);
     }
@@ -173,7 +174,7 @@ pub trait Handler {
         let _ = (turn, label, frame);
     }
 
-    /// A message for a connection that is closing or closed.
+    /// Handles a message for a connection that is closing or closed.
     fn on_stray(&mut self, turn: &mut Turn<Self::Message>, message: Self::Message) {
         let _ = (turn, message);
     }
@@ -191,17 +192,16 @@ pub enum Incoming<'a> {
         len: usize,
     },
     /// Bytes that need no answer: blanks between frames, line ends, garbage that continues. They
-    /// are shown when there are many, so that frames with a few between them cost no additional
-    /// calls.
+    /// are shown only when there are many, so a few between frames cost no additional calls.
     Blanks {
         /// The number of bytes.
         len: usize,
     },
-    /// The client speaks another protocol: the connection begins with this, and its input is not
-    /// shown. When this is taken, the connection is closed after what was sent has been written.
+    /// The connection begins with another protocol, and its input is not shown. When this is taken,
+    /// the connection is closed after its output was written.
     Foreign(Foreign),
-    /// A frame that is too long. When this is taken, the connection is closed after what was sent
-    /// has been written.
+    /// A frame that is too long. When this is taken, the connection is closed after its output was
+    /// written.
     Oversize,
     /// The client has closed its side, has gone or was idle for too long. When this is taken, the
     /// connection is closed likewise.
@@ -216,12 +216,12 @@ pub enum Incoming<'a> {
 /// The application's answer to an item.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flow {
-    /// It was processed: show the next one.
+    /// The item was processed: show the next one.
     Taken,
-    /// Not now: show it again after the next call for this connection, see
+    /// Not now: show the item again after the next call for this connection, see
     /// [`Handler::on_incoming`].
     Later,
-    /// It was processed, and it is the last: the connection is closed after what was sent has been
+    /// The item was processed, and it is the last: the connection is closed after its output was
     /// written.
     Last,
 }
@@ -231,15 +231,15 @@ pub enum Flow {
 pub enum HttpFlow {
     /// The request was answered, and another one may follow.
     Next,
-    /// Its body follows, of this length.
+    /// The body of the request follows, of this length.
     Body(usize),
-    /// Not now: show it again after the next call for this connection.
+    /// Not now: show the part again after the next call for this connection.
     Later,
-    /// It was answered with the upgrade to a WebSocket. Each message is a frame from now on, in both
-    /// directions.
+    /// The request was answered with the upgrade to a WebSocket. From now on each message is a
+    /// frame, in both directions.
     WebSocket,
-    /// It was answered, and it is the last: the connection is closed after what was sent has been
-    /// written. What the client still sends is dropped.
+    /// The request was answered, and is the last: the connection is closed after its output was
+    /// written. Bytes that the client still sends are dropped.
     Last,
 }
 
@@ -248,30 +248,29 @@ pub enum HttpFlow {
 pub enum CloseReason {
     /// The client has closed its side.
     Ended,
-    /// It broke, or was hung up.
+    /// The connection broke, or was hung up.
     Broken,
-    /// It sent a frame that is too long.
+    /// The client sent a frame that is too long.
     Oversize,
-    /// It spoke a protocol that is not spoken here.
+    /// The client spoke an unsupported protocol.
     Foreign,
-    /// It spoke HTTP, and was answered ([`HttpFlow::Last`]).
+    /// The client spoke HTTP, and was answered ([`HttpFlow::Last`]).
     Answered,
-    /// It broke the rules of its WebSocket.
+    /// The client broke the rules of its WebSocket.
     Violation,
-    /// Nothing has arrived from it for the idle timeout.
+    /// Nothing has arrived from the client for the idle timeout.
     Idle,
     /// The server shuts down.
     Stopped,
-    /// The application has closed it ([`Flow::Last`]).
+    /// The application has closed the connection ([`Flow::Last`]).
     Excess,
-    /// It had to make room for another connection ([`Turn::turn_away`]), or there was no memory for
-    /// its input ([`Incoming::Crowded`]).
+    /// The connection had to make room for another one ([`Turn::turn_away`]), or there was no
+    /// memory for its input ([`Incoming::Crowded`]).
     TurnedAway,
 }
 
 impl CloseReason {
-    /// Whether the client has ended the input. Otherwise there may be more of it, which is not
-    /// looked at.
+    /// Whether the client has ended the input. Otherwise more input may exist, which is not read.
     pub(crate) fn is_of_client(self) -> bool {
         !matches!(self, CloseReason::Stopped | CloseReason::TurnedAway | CloseReason::Foreign)
     }
@@ -296,13 +295,13 @@ impl CloseReason {
 pub struct Settings {
     /// The longest frame in bytes, braces included.
     pub frame_bytes_max: usize,
-    /// How long a started frame may take to complete, and a [`Preface`] to arrive.
+    /// The time within which a started frame must complete, and a [`Preface`] arrive.
     pub frame_timeout: Duration,
-    /// How long a client may send nothing.
+    /// The time for which a client may send nothing.
     pub idle_timeout: Duration,
     /// The high-water mark: a client with more bytes than this waiting for it is a slow consumer.
     pub output_bytes_max: usize,
-    /// How long a closing connection may take to write its output.
+    /// The time within which a closing connection must write its output.
     pub drain_timeout: Duration,
     /// The pace for clients that do not read lines, if any.
     pub pace: Option<Pace>,

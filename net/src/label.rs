@@ -7,7 +7,7 @@
 pub struct Label {
     /// The application's name for the frame.
     pub id: u64,
-    /// The user for whom the frame is; a connection may have several.
+    /// The user whom the frame is for; a connection may have several users.
     pub user: u32,
     /// Whether the user has left the connection since the frame was sent.
     pub user_has_left: bool,

@@ -77,8 +77,8 @@
 //!    on: that is the backpressure;
 //! 3. **inbox**: opens the letters of other threads: messages, hang-ups, new connections. All are
 //!    taken together; what they cause waits for the next turn;
-//! 4. **newcomers**: opens connections, or checks whether their preface has arrived; begins TLS with
-//!    those that have said so;
+//! 4. **newcomers**: opens connections, or checks whether their preface has arrived; begins TLS
+//!    with those that have said so;
 //! 5. **timers**: second looks, idle connections, incomplete frames, closings that take too long;
 //! 6. **flush**: removes dead connections, then writes once to every connection that was sent
 //!    something in this turn.
@@ -120,10 +120,10 @@
 //!   socket ── openings: PROXY header ──▶ transport: plain, TLS ──▶ framing: JSON objects ──▶ Handler
 //!   socket ◀──────────────────────────── records ◀──────────────── head, payload, tail ◀──── Link
 //! ```
-//! The openings end before the application is shown anything; the last one says which transport and
-//! which framing the connection has. A connection of JSON that begins with HTTP is shown as that,
-//! and may become a WebSocket ([`HttpFlow::WebSocket`]). Both have a half that the loop reads with and a half that any
-//! thread writes with.
+//! The openings end before the application is shown anything; the last one selects the transport
+//! and the framing of the connection. A JSON connection that begins with HTTP is shown as HTTP, and
+//! may become a WebSocket ([`HttpFlow::WebSocket`]). Transport and framing have a half that the
+//! loop reads with, and a half that any thread writes with.
 //!
 //! # Why any thread writes
 //!
@@ -135,7 +135,7 @@
 //! # Which file may use which
 //!
 //! Each file may use those above it and, in its own line, those to its left; `tests/order.rs`
-//! checks this. A folder counts as one unit: it may use what the file of its name may.
+//! checks this. A folder counts as one unit: it may use what the file of the same name may use.
 //!
 //! ```text
 //! the ground                      label slots timer budget rounds complaints readiness waiting stopping proxy_header framing tls

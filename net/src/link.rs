@@ -1,25 +1,26 @@
 //! [`Link`]: how any thread reaches one connection.
 //!
-//! The loop that owns a connection reads it. Its output is shared, under a leaf lock, so that a
-//! loop which has read a frame for this connection writes it itself at the end of its turn. No
-//! thread has to be woken for it, and the sender immediately knows whether the connection still
-//! accepts frames. Only the rest that the socket does not take is written by the owning loop, which
+//! The loop that owns a connection reads it. Its output is shared, under a leaf lock: a loop which
+//! has read a frame for this connection writes the frame itself at the end of its turn. So no
+//! thread has to be woken, and the sender immediately knows whether the connection still accepts
+//! frames. The owning loop writes only the rest that the socket does not take, because that loop
 //! alone is notified when the socket has room again.
 //!
 //! # Acknowledgements
 //!
 //! A frame that the socket took may still be lost: the peer has gone, and only a timeout will show
-//! it. So frames with [`Fate::Return`] are held until the peer's kernel has acknowledged them. The
-//! unacknowledged bytes are queried by `SIOCOUTQ` (tcp(7)): when much was written since the last
-//! query, when the connection ends, and in an *errand* of the thread that wrote, a second after it
-//! did. An errand is a second look at one link at a certain time, see [`Turn::run_errands`].
+//! that. So frames with [`Fate::Return`] are held until the peer's kernel has acknowledged them.
+//! `SIOCOUTQ` (tcp(7)) gives the number of unacknowledged bytes. It is queried when much was
+//! written since the last query, when the connection ends, and in an *errand* of the thread that
+//! wrote, a second after the write. An errand is a second look at one link at a certain time, see
+//! [`Turn::run_errands`].
 //!
 //! # Connections in doubt
 //!
-//! A client that has lost its connection and comes back on another one leaves the first behind,
-//! which looks alive until the system gives it up. Such a link is put in doubt ([`Link::doubt`]):
-//! if its peer then acknowledges nothing for a second, though there is something to acknowledge, it
-//! is hung up. A peer that has acknowledged everything ends the doubt.
+//! A client that has lost its connection and comes back on another one leaves the first behind. The
+//! first looks alive until the system gives it up, so it is put in doubt ([`Link::doubt`]): if its
+//! peer acknowledges nothing for a second, though there is something to acknowledge, the link is
+//! hung up. A peer that has acknowledged everything ends the doubt.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -51,15 +52,15 @@ pub struct Link<M> {
     /// The client's address, if a proxy has named it. Behind a pointer, because most have none.
     client: Option<Box<SocketAddr>>,
     owner: LoopHandle<M>,
-    /// The share of the loop's turns that it uses.
+    /// The share of the loop's turns that the connection uses.
     share: AtomicU64,
     side: Mutex<Side>,
 }
 
-/// The work of one thread for connections in one turn of its loop, see [`turn::Turn`].
-pub type Turn<M> = turn::Turn<Link<M>>;
+/// The work of one thread for connections in one turn of its loop, see [`turn::TurnOf`].
+pub type Turn<M> = turn::TurnOf<Link<M>>;
 
-/// Why a link does not accept a frame. Nothing of it was accepted.
+/// Why a link has refused a frame. No part of the frame was accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refused {
     /// The connection is closed.
@@ -84,13 +85,13 @@ impl<M> Link<M> {
         Link { id, socket, client, owner, share, side: Mutex::new(side) }
     }
 
-    /// The socket that its side writes to, and the settings for it.
+    /// The socket that the link's side writes to, and the settings for it.
     fn reach(&self) -> Reach<'_> {
         Reach { socket: &self.socket, pace: self.owner.pace(), output_bytes_max: self.owner.output_bytes_max() }
     }
 
-    /// The client's address: the one that a proxy has named, otherwise the socket's, which is
-    /// `None` if the kernel has dropped it; that may be long before or after the close.
+    /// The client's address: the one that a proxy has named, otherwise the socket's. The kernel may
+    /// drop the socket's address long before or after the close; then this is `None`.
     pub fn peer(&self) -> Option<SocketAddr> {
         match &self.client {
             Some(client) => Some(**client),
@@ -103,19 +104,19 @@ impl<M> Link<M> {
         self.client.is_some()
     }
 
-    /// Makes it use this share of its loop's time from now on; shares take turns, however many
-    /// connections each has. Before the call it has a share of its own.
+    /// Makes the connection use this share of its loop's time from now on. Shares take turns,
+    /// however many connections each has. Before the call the connection has a share of its own.
     pub fn set_share(&self, share: u64) {
         self.share.store(share, Relaxed);
     }
 
-    /// Accepts a frame, to be written at the end of this turn or when the socket has room.
+    /// Takes a frame, to be written at the end of this turn or when the socket has room.
     ///
     /// # Errors
     ///
-    /// [`Refused::Closed`], or [`Refused::Full`] for a frame with [`Fate::Return`] if such frames
-    /// beyond the high-water mark wait and the socket takes no more. Replies are never refused: a
-    /// client that does not read them is not read either.
+    /// [`Refused::Closed`], or [`Refused::Full`] for a frame with [`Fate::Return`] if more such
+    /// frames than the high-water mark wait and the socket takes no more. Replies are never
+    /// refused: a client that does not read its replies is not read either.
     pub fn send(self: &Arc<Link<M>>, turn: &mut Turn<M>, frame: &[u8], fate: Fate) -> Result<(), Refused> {
         let mut guard = self.side.lock();
         let answered = !matches!(fate, Fate::Return(_));
@@ -134,10 +135,10 @@ impl<M> Link<M> {
             SideState::Open | SideState::PeerEnded
                 if matches!(fate, Fate::Return(_)) && side.returnable() >= self.output_bytes_max() =>
             {
-                // Nothing may have been written yet, because much was sent in this turn.
+                // The output may not have been written yet, because much was sent in this turn.
                 written = if side.blocked { Written::Blocked } else { side.write(self.reach(), self, turn) };
-                // A paced client may have as much held for it as another one may leave unread, and
-                // no more.
+                // The limit for frames held for a paced client is the limit for frames that another
+                // client leaves unread.
                 let is_held = side.is_paced() && side.returnable() >= self.output_bytes_max();
                 if written != Written::All || is_held {
                     drop(guard);
@@ -145,8 +146,8 @@ impl<M> Link<M> {
                     return Err(Refused::Full);
                 }
             }
-            // Nothing is written any more: frames that are not returned are useless, and would only
-            // stay here until the close.
+            // Nothing is written any more. Frames that are not returned would only stay here,
+            // useless, until the close.
             SideState::Sealed | SideState::Finished if answered => {
                 drop(guard);
                 self.report(turn, written);
@@ -160,23 +161,23 @@ impl<M> Link<M> {
         Ok(())
     }
 
-    /// Handles a message of the reader of its frames.
+    /// Handles a notice of the reader of this connection.
     pub(crate) fn heed(self: &Arc<Link<M>>, turn: &mut Turn<M>, notice: Notice) {
         self.side.lock().heed(self, turn, notice);
     }
 
-    /// From now on writes at the loop's pace, if there is one and as long as its frames are bare.
-    /// Any thread may call it.
+    /// From now on writes at the loop's pace, if the loop has one and as long as the frames are
+    /// bare. Any thread may call it.
     pub fn use_pace(&self) {
         self.side.lock().paced = self.owner.pace().is_some();
     }
 
-    /// Whether it writes at the loop's pace. Any thread may call it.
+    /// Whether the link writes at the loop's pace. Any thread may call it.
     pub fn is_paced(&self) -> bool {
         self.side.lock().is_paced()
     }
 
-    /// Writes what is pending, now. Any thread may call it.
+    /// Writes the pending output now. Any thread may call it.
     pub fn flush(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         self.flush_side(self.side.lock(), turn);
     }
@@ -188,33 +189,34 @@ impl<M> Link<M> {
         self.report(turn, written);
     }
 
-    /// Returns the reports that are due now, for the owner, to whom they would otherwise be posted.
+    /// Returns the reports that are due now. Only the owner calls it; otherwise the reports are
+    /// posted to the owner.
     pub(crate) fn take_reports(&self, turn: &mut Turn<M>) -> Vec<u32> {
         self.side.lock().ask_for_reports(self.reach(), turn);
         std::mem::take(&mut turn.reports)
     }
 
     /// Puts the connection in doubt: its client has come back on another one, and may have lost
-    /// this one. It is hung up once its peer has acknowledged nothing for a while though there is
-    /// something to acknowledge. Returns whether that is so already; then the caller must hang it
-    /// up. Any thread may call it.
+    /// this one. The connection is hung up once its peer has acknowledged nothing for a while
+    /// though there is something to acknowledge. Returns whether that is so already; then the
+    /// caller must hang it up. Any thread may call it.
     pub fn doubt(self: &Arc<Link<M>>, turn: &mut Turn<M>) -> bool {
         let stalled = self.side.lock().doubt(self.reach(), self, turn);
         self.report(turn, Written::All);
         stalled
     }
 
-    /// The number of frames with [`Fate::Return`] that it was sent, modulo 2³². Any thread may call
-    /// it.
+    /// The number of frames with [`Fate::Return`] sent to this link, modulo 2³². Any thread may
+    /// call it.
     pub fn pushes(&self) -> u32 {
         self.side.lock().pushes
     }
 
     /// Reports the results of a write to the owner, in order: frames written before the connection
-    /// broke are still reported. Not under the lock.
+    /// broke are still reported. Must not be called under the lock.
     #[inline]
     fn report(&self, turn: &mut Turn<M>, written: Written) {
-        // Nearly always there is nothing that the owner has to hear.
+        // Nearly always there is nothing to report to the owner.
         if turn.reports.is_empty() && written != Written::Broken {
             return;
         }
@@ -226,7 +228,7 @@ impl<M> Link<M> {
         }
     }
 
-    /// The socket has room again. Only the owner is notified of that.
+    /// Handles room in the socket, of which only the owner is notified.
     pub(crate) fn on_writable(self: &Arc<Link<M>>, turn: &mut Turn<M>) {
         let was_blocked = std::mem::take(&mut self.side.lock().blocked);
         if was_blocked {
@@ -237,9 +239,10 @@ impl<M> Link<M> {
     }
 
     /// Removes and returns, in order, the frames that were sent with [`Fate::Return`] and a wanted
-    /// label and that the connection will not bring to its client: while it is open, those that
-    /// were not begun to be written; once it is hung up or the peer has closed, all that the peer's
-    /// kernel has not acknowledged. Any thread may call it; `wanted` is called under a lock.
+    /// label and that the connection will not bring to its client. While the connection is open,
+    /// these are the frames whose writing has not begun. Once it is hung up or the peer has closed,
+    /// these are all frames that the peer's kernel has not acknowledged. Any thread may call it;
+    /// `wanted` is called under a lock.
     pub fn take_back(&self, wanted: impl Fn(&Label) -> bool) -> Vec<(Label, Box<[u8]>)> {
         self.side.lock().take_back(self.reach(), wanted)
     }
@@ -252,14 +255,13 @@ impl<M> Link<M> {
         }
     }
 
-    /// Writes no more from now on, and makes the owner close the connection. Any thread may call
-    /// it.
+    /// Stops writing, and makes the owner close the connection. Any thread may call it.
     pub fn hang_up(&self) {
         self.seal();
         self.owner.post(Letter::HangUp(self.id));
     }
 
-    /// Writes no more from now on.
+    /// Stops writing.
     pub(crate) fn seal(&self) {
         let mut side = self.side.lock();
         if side.state.writes() {
@@ -267,13 +269,14 @@ impl<M> Link<M> {
         }
     }
 
-    /// Whether it is closed, or about to be: it accepts no more. Any thread may call it.
+    /// Whether the connection is closed, or about to be: it accepts no more. Any thread may call
+    /// it.
     pub fn is_sealed(&self) -> bool {
         !self.side.lock().state.writes()
     }
 
-    /// The peer has closed its side: it has not read what it has not acknowledged now, and will
-    /// hardly read what is written from now on.
+    /// Notes that the peer has closed its side. The peer has not read the bytes that are
+    /// unacknowledged now, and will hardly read bytes that are written from now on.
     pub(crate) fn on_peer_ended(&self) {
         let mut side = self.side.lock();
         if side.state == SideState::Open {
@@ -292,12 +295,13 @@ impl<M> Link<M> {
         side.pending().saturating_add(side.unacknowledged(self.reach()))
     }
 
-    /// So much is pending that the client should not be read, because it would be answered.
+    /// Whether so much is pending that the client should not be read, because its requests would
+    /// add replies.
     pub(crate) fn is_congested(&self) -> bool {
         self.side.lock().is_congested(self.output_bytes_max())
     }
 
-    /// Until when the pending output is held, if it is.
+    /// The time until which the pending output is held, if any is held.
     pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
         self.side.lock().output.as_ref().and_then(|output| output.held_until(now))
     }
@@ -311,20 +315,21 @@ impl<M> Link<M> {
         self.side.lock().pending() == 0
     }
 
-    /// From now on frames are messages of a WebSocket. What was sent before is written as it is.
+    /// Sends frames as messages of a WebSocket from now on. Bytes that were sent before are written
+    /// as they are.
     pub(crate) fn speak_websocket(&self) {
         self.side.lock().writer = FrameWriter::websocket();
     }
 
-    /// Notes the code that a WebSocket ends with, the first one for good; other connections tell
-    /// none. Any thread may call it.
+    /// Notes the close code of a WebSocket. The first code counts; other connections send none. Any
+    /// thread may call it.
     pub fn ends_with(&self, code: u16) {
         self.side.lock().writer.ends_with(code);
     }
 
-    /// Says the last word of the framing, and shuts the sending side down. Frames sent from now on
-    /// are returned in the end: writing them would break the connection before the peer has read the
-    /// rest.
+    /// Sends the last bytes of the framing, and shuts the sending side down. Frames sent from now
+    /// on are returned in the end: writing them would break the connection before the peer has read
+    /// the rest.
     pub(crate) fn finish(&self, turn: &mut Turn<M>) {
         let mut side = self.side.lock();
         side.say_goodbye(self.reach(), turn);
@@ -338,8 +343,8 @@ impl<M> Link<M> {
         }
     }
 
-    /// Closes it: returns the frames that are to be returned, were not taken back, and have not
-    /// arrived. Refusing and returning are one step, or a frame accepted between them would be
+    /// Closes the link. Returns the frames that are to be returned, were not taken back, and have
+    /// not arrived. Refusing and returning are one step, or a frame accepted between them would be
     /// lost.
     pub(crate) fn close(&self) -> Vec<(Label, Box<[u8]>)> {
         let mut side = self.side.lock();
@@ -425,7 +430,7 @@ mod tests {
     use super::*;
     use crate::simulation::{CustomTransport, SimulatedSocket};
 
-    /// Takes everything; this number of bytes is not acknowledged.
+    /// A socket that takes everything, and leaves this number of bytes unacknowledged.
     #[derive(Default, Debug)]
     struct Taker {
         taken: AtomicUsize,
@@ -459,7 +464,7 @@ mod tests {
         fn deregister(&self) {}
     }
 
-    /// Every byte three times, and a byte before each record.
+    /// A transport that sends every byte three times, and a byte before each record.
     #[derive(Debug)]
     struct Tripling;
 

@@ -64,13 +64,14 @@ impl<M: Send + 'static> LoopGroup<M> {
         self.next = (self.next + 1) % self.loops.len();
     }
 
-    /// Makes the loops close their connections, at most `per_second` in all: each connection is
-    /// shown what has arrived, and its output is written. What is not finished `timeout` after the
-    /// last one's turn is broken off. Returns when all loops have stopped.
+    /// Makes the loops close their connections, at most `per_second` in all. Each connection is
+    /// shown the input that has arrived, and its output is written. A connection that is not
+    /// finished `timeout` after the last one's turn is broken off. Returns when all loops have
+    /// stopped.
     ///
     /// # Panics
     ///
-    /// If the rate is zero, because it would never end.
+    /// If the rate is zero, because the drain would never end.
     pub fn drain(self, per_second: u32, timeout: Duration) {
         assert!(per_second > 0, "some connections are closed a second");
         let pause = Duration::from_secs(1) * self.loops.len() as u32 / per_second;

@@ -29,7 +29,7 @@ pub(crate) enum Letter<M> {
     /// Close the connections one after the other, with this pause between two, then finish within
     /// this time and stop.
     Drain { pause: Duration, timeout: Duration },
-    /// Prove that the loop turns.
+    /// Prove that the loop still runs turns.
     Beat,
 }
 

@@ -1,18 +1,16 @@
-//! [`Opening`]: a stage of the beginning of a connection, before the application is shown anything
-//! of it.
+//! [`Opening`]: a stage at the beginning of a connection. The application sees the connection only
+//! after its last opening.
 //!
-//! A connection goes through a chain of openings. Each looks at the first bytes that were not
-//! consumed, may wait for more, may answer, and hands over to the next in the end; what it did not
-//! consume is the next one's. The last one says what the connection speaks from then on: its
-//! framing and its transport.
+//! A connection goes through a chain of openings. Each looks at the bytes that no earlier one has
+//! consumed. It may wait for more bytes and may answer; in the end it hands the rest over to the
+//! next opening. The last opening selects the framing and the transport of the connection.
 //!
 //! ```text
-//!   Preface ──▶ PROXY header ──▶ nothing more ──▶ the connection is open
+//!   Preface ──▶ PROXY header ──▶ no further opening ──▶ the connection is open
 //! ```
 //!
-//! Today the PROXY header is the only opening. That a connection speaks HTTP or TLS is found by the
-//! framing, because one that begins with frames must not wait. TLS, and a protocol inside of it,
-//! will be openings.
+//! Today the PROXY header is the only opening. The framing recognises HTTP and the transport
+//! recognises TLS, because a connection that begins with frames must not wait.
 
 use std::net::SocketAddr;
 
@@ -23,32 +21,34 @@ mod custom;
 pub use custom::{Chain, CustomOpening, CustomStep, Speech};
 
 use crate::framing::{FrameReader, FrameWriter};
-use crate::proxy_header::{self, Beginning};
+use crate::proxy_header::{self, DetectedProxyHeader};
 use crate::transport::Transport;
 
 /// The required beginning of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Preface {
-    /// Nothing: the first byte is the client's.
+    /// Nothing is required: the first byte comes from the client.
     None,
-    /// The header of the PROXY protocol: the peer is a trusted proxy. It is refused without.
+    /// The header of the PROXY protocol, because the peer is a trusted proxy. A connection without
+    /// a header is refused.
     ProxyHeader,
-    /// Like `None`, but a PROXY header is refused. The peer is not trusted to name a client's
-    /// address; a header from it most likely means a proxy that is missing among the trusted ones.
+    /// Like `None`, but a PROXY header is refused, because the peer is not trusted to name a
+    /// client's address. A header from it most likely means that the list of trusted proxies lacks
+    /// one.
     NoProxyHeader,
     /// Openings of a test's own.
     #[cfg(feature = "simulation")]
     Custom(Chain),
 }
 
-/// A stage of the beginning.
+/// See the [module](self).
 #[derive(Debug)]
 pub(crate) enum Opening {
-    /// Nothing is left to be found out.
+    /// No further stage: the connection is opened.
     Nothing,
     /// The header of the PROXY protocol must come.
     ProxyHeader,
-    /// It must not.
+    /// The header of the PROXY protocol must not come.
     NoProxyHeader,
     #[cfg(feature = "simulation")]
     Custom(Box<dyn CustomOpening>),
@@ -57,37 +57,37 @@ pub(crate) enum Opening {
 /// The outcome of an opening's look at the bytes.
 #[derive(Debug)]
 pub(crate) struct Look {
-    /// How many of them, at the front, are done with. The others are looked at again.
+    /// The number of bytes at the front that are consumed. The next look begins after them.
     pub(crate) consumed: usize,
-    /// The bytes to write to the peer. A fresh socket takes them at once; one that does not is
-    /// given up.
+    /// The bytes to write to the peer. A fresh socket takes them at once; if it does not, the
+    /// connection is given up.
     pub(crate) answer: Vec<u8>,
-    pub(crate) step: Step,
+    pub(crate) step: OpeningStep,
 }
 
 /// The next step for a connection after a look.
 #[derive(Debug)]
-pub(crate) enum Step {
+pub(crate) enum OpeningStep {
     /// More bytes are needed.
     Wait,
-    /// A proxy has told who its client is, or that it is the client itself. The next opening
+    /// A proxy has named its client, or `None` because it is the client itself. The next opening
     /// follows.
     Introduced(Option<SocketAddr>),
     /// The next opening follows.
     #[cfg(feature = "simulation")]
     Next(Opening),
-    /// The connection is opened, and goes on like this.
+    /// The connection is opened, with this framing and transport.
     Open(Manner),
-    /// It is closed, and the operator should know why.
+    /// The connection is closed, and the reason is logged for the operator.
     Refuse(&'static str),
-    /// It is over before it began.
+    /// The connection ended before it was opened.
     Gone,
 }
 
-/// How a connection goes on after its beginning.
+/// The framing and the transport of a connection after its last opening.
 #[derive(Debug)]
 pub(crate) struct Manner {
-    /// JSON objects, if nothing else.
+    /// The framing; `None` for JSON objects.
     pub(crate) framing: Option<(FrameReader, FrameWriter)>,
     pub(crate) transport: Transport,
     /// Bytes that the last opening has consumed and that belong to the connection.
@@ -102,7 +102,7 @@ impl Manner {
 }
 
 impl Opening {
-    /// The first opening of a connection that begins like this.
+    /// The first opening of a connection with this preface.
     pub(crate) fn first(preface: Preface) -> Opening {
         match preface {
             Preface::None => Opening::Nothing,
@@ -113,11 +113,11 @@ impl Opening {
         }
     }
 
-    /// Looks at all bytes that have arrived and were not consumed. `over` says that no more is
+    /// Looks at all bytes that have arrived and are not consumed. With `over`, no more bytes may be
     /// waited for.
     pub(crate) fn look(&mut self, bytes: &[u8], over: bool) -> Look {
         let (step, consumed) = match self {
-            Opening::Nothing => (Step::Open(Manner::plain()), 0),
+            Opening::Nothing => (OpeningStep::Open(Manner::plain()), 0),
             Opening::ProxyHeader => look_for_header(bytes, over),
             Opening::NoProxyHeader => (look_for_no_header(bytes, over), 0),
             #[cfg(feature = "simulation")]
@@ -131,10 +131,10 @@ impl Opening {
 impl From<CustomStep> for Look {
     fn from(step: CustomStep) -> Look {
         let (consumed, answer, step) = match step {
-            CustomStep::Wait(consumed, answer) => (consumed, answer, Step::Wait),
-            CustomStep::Next(consumed, answer, next) => (consumed, answer, Step::Next(Opening::Custom(next))),
-            CustomStep::Open(consumed, answer, speech) => (consumed, answer, Step::Open(speech.into())),
-            CustomStep::Refuse(reason) => (0, Vec::new(), Step::Refuse(reason)),
+            CustomStep::Wait(consumed, answer) => (consumed, answer, OpeningStep::Wait),
+            CustomStep::Next(consumed, answer, next) => (consumed, answer, OpeningStep::Next(Opening::Custom(next))),
+            CustomStep::Open(consumed, answer, speech) => (consumed, answer, OpeningStep::Open(speech.into())),
+            CustomStep::Refuse(reason) => (0, Vec::new(), OpeningStep::Refuse(reason)),
         };
         Look { consumed, answer, step }
     }
@@ -148,21 +148,21 @@ impl From<Speech> for Manner {
     }
 }
 
-fn look_for_header(bytes: &[u8], over: bool) -> (Step, usize) {
+fn look_for_header(bytes: &[u8], over: bool) -> (OpeningStep, usize) {
     match proxy_header::look(bytes) {
-        Beginning::Header { len, client } => (Step::Introduced(client), len),
-        Beginning::Incomplete if over => (Step::Refuse(HEADER_LATE), 0),
-        Beginning::Incomplete => (Step::Wait, 0),
-        Beginning::Other => (Step::Refuse(HEADER_MISSING), 0),
+        DetectedProxyHeader::Header { len, client } => (OpeningStep::Introduced(client), len),
+        DetectedProxyHeader::Incomplete if over => (OpeningStep::Refuse(HEADER_LATE), 0),
+        DetectedProxyHeader::Incomplete => (OpeningStep::Wait, 0),
+        DetectedProxyHeader::Other => (OpeningStep::Refuse(HEADER_MISSING), 0),
     }
 }
 
-fn look_for_no_header(bytes: &[u8], over: bool) -> Step {
+fn look_for_no_header(bytes: &[u8], over: bool) -> OpeningStep {
     match proxy_header::resembles_header(bytes) {
-        Some(true) => Step::Refuse(HEADER_UNTRUSTED),
-        // A client that says nothing yet is a client like any other.
-        None if !over => Step::Wait,
-        Some(false) | None => Step::Open(Manner::plain()),
+        Some(true) => OpeningStep::Refuse(HEADER_UNTRUSTED),
+        // A client that has sent too little to tell is admitted only when the wait is over.
+        None if !over => OpeningStep::Wait,
+        Some(false) | None => OpeningStep::Open(Manner::plain()),
     }
 }
 
@@ -184,20 +184,20 @@ mod tests {
         let look = |bytes, over| look_for_header(bytes, over);
         let client = "203.0.113.7:51234".parse().ok();
         assert!(
-            matches!(look(HEADER, false), (Step::Introduced(found), len) if found == client && len == HEADER.len())
+            matches!(look(HEADER, false), (OpeningStep::Introduced(found), len) if found == client && len == HEADER.len())
         );
-        assert!(matches!(look(&HEADER[..9], false), (Step::Wait, 0)));
-        assert!(matches!(look(b"", false), (Step::Wait, 0)));
-        assert!(matches!(look(&HEADER[..9], true), (Step::Refuse(HEADER_LATE), 0)));
-        assert!(matches!(look(b"{}", false), (Step::Refuse(HEADER_MISSING), 0)));
+        assert!(matches!(look(&HEADER[..9], false), (OpeningStep::Wait, 0)));
+        assert!(matches!(look(b"", false), (OpeningStep::Wait, 0)));
+        assert!(matches!(look(&HEADER[..9], true), (OpeningStep::Refuse(HEADER_LATE), 0)));
+        assert!(matches!(look(b"{}", false), (OpeningStep::Refuse(HEADER_MISSING), 0)));
     }
 
     #[test]
-    fn others_must_not() {
-        assert!(matches!(look_for_no_header(HEADER, false), Step::Refuse(HEADER_UNTRUSTED)));
-        assert!(matches!(look_for_no_header(&HEADER[..3], false), Step::Wait));
-        assert!(matches!(look_for_no_header(&HEADER[..3], true), Step::Open(_)));
-        assert!(matches!(look_for_no_header(b"", true), Step::Open(_)));
-        assert!(matches!(look_for_no_header(b"{}", false), Step::Open(_)));
+    fn other_clients_must_not_send_a_header() {
+        assert!(matches!(look_for_no_header(HEADER, false), OpeningStep::Refuse(HEADER_UNTRUSTED)));
+        assert!(matches!(look_for_no_header(&HEADER[..3], false), OpeningStep::Wait));
+        assert!(matches!(look_for_no_header(&HEADER[..3], true), OpeningStep::Open(_)));
+        assert!(matches!(look_for_no_header(b"", true), OpeningStep::Open(_)));
+        assert!(matches!(look_for_no_header(b"{}", false), OpeningStep::Open(_)));
     }
 }

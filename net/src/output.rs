@@ -9,10 +9,10 @@
 //!
 //! Frame boundaries are remembered until the peer's kernel has acknowledged the frames, so that
 //! frames that a dying connection did not bring to its client can be returned to their senders.
-//! Frames that are never returned are dropped as soon as they are written, unless they follow one
-//! that may be. A connection with nothing to write and nothing unacknowledged holds no buffer:
-//! buffers come from and return to a [`BufferPool`](crate::buffer_pool::BufferPool) of the thread
-//! that writes.
+//! Frames that are never returned are dropped as soon as they are written, unless they follow a
+//! frame that may be returned. A connection with nothing to write and nothing unacknowledged holds
+//! no buffer. Buffers come from and return to a [`BufferPool`](crate::buffer_pool::BufferPool) of
+//! the writing thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,34 +28,35 @@ pub use pace::{JOINED_BYTES_MAX, JOINED_MAX, Pace};
 /// The fate of a frame that the connection does not bring to its client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// It is dropped, because it is useless without this connection: a reply.
+    /// The frame is dropped, because it is useless without this connection: a reply.
     Drop,
-    /// It is returned with this label, see [`Link::take_back`](crate::Link::take_back) and
+    /// The frame is returned with this label, see [`Link::take_back`](crate::Link::take_back) and
     /// [`Handler::on_unsent`](crate::Handler::on_unsent).
     Return(Label),
-    /// It is dropped; but when the peer's kernel has acknowledged all of it,
+    /// The frame is dropped; but when the peer's kernel has acknowledged all of it,
     /// [`Handler::on_sent`](crate::Handler::on_sent) is called with this label.
     Report(u32),
 }
 
-/// Which frames are returned.
+/// The frames that are returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Back {
-    /// Those that were not begun: the connection lives, and brings the others to its client.
+    /// Frames whose writing has not begun: the connection lives, and brings the others to its
+    /// client.
     Unwritten,
-    /// Those that the peer's kernel has not acknowledged: the connection brings nothing to its
+    /// Frames that the peer's kernel has not acknowledged: the connection brings nothing to its
     /// client any more.
     Unacknowledged,
 }
 
-/// How much one call writes.
+/// The limit of one call that writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Writing {
     /// Everything, in as few writes as possible: the client reads lines.
     Together,
     /// Everything, each frame in a write of its own.
     OneByOne,
-    /// The first frame.
+    /// The first frame only.
     First,
 }
 
@@ -70,33 +71,34 @@ pub(crate) struct Output {
     marks: VecDeque<Mark>,
     /// The number of marks at the front that are completely written.
     sent: usize,
-    /// The number of those whose acknowledgement is to be reported.
+    /// The number of these marks whose acknowledgement is to be reported.
     sent_reports: usize,
     /// The written bytes of the first mark that is not completely written.
     written_of_first: usize,
-    /// Bytes of the returnable frames that are not completely written; the first counts in full.
+    /// The bytes of the returnable frames that are not completely written; the first counts in
+    /// full.
     returnable: usize,
     /// All bytes that the socket took of this output, and how many of them were acknowledged at the
     /// last query: negative while the kernel still holds bytes from before this output existed.
     written_total: i64,
     acknowledged_total: i64,
-    /// Since when the peer's kernel owes an acknowledgement and has given none.
+    /// The time since which the peer's kernel has owed an acknowledgement and given none.
     waits_since: Option<Instant>,
     /// The kernel is not asked (SIOCOUTQ) while fewer written bytes than this are kept.
     ask_at: usize,
-    /// When the link's next look after it is due.
+    /// The time of the link's next errand.
     pub(crate) errand: Option<Instant>,
-    /// The pause between two looks for an acknowledgement that is to be reported.
+    /// The pause between two queries for an acknowledgement that is to be reported.
     pub(crate) report_pause: Duration,
-    /// Until when nothing more is written, if writes are paced.
+    /// The time until which nothing more is written, if writes are paced.
     pub(crate) pause: Option<Instant>,
-    /// Since when the first reply waits, if writes are paced.
+    /// The time at which the first pending reply began to wait, if writes are paced.
     reply_since: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Mark {
-    /// Of all its bytes in the buffer.
+    /// The length of the frame in the buffer, head and tail included.
     len: u32,
     /// The bytes around the frame itself.
     wrapping: Wrapping,
@@ -174,7 +176,7 @@ impl Output {
         self.marks.is_empty()
     }
 
-    /// The bytes that were not written.
+    /// The number of bytes that were not written.
     pub(crate) fn pending(&self) -> usize {
         self.bytes.len() - self.written
     }
@@ -194,9 +196,9 @@ impl Output {
         self.sent_reports > 0
     }
 
-    /// Whether nothing new need be planned: what was written awaits only an acknowledgement, no
-    /// report is due, and a look is planned already. That look is a second ahead at most, because
-    /// this output has no pauses.
+    /// Whether nothing new need be planned: the written bytes await only an acknowledgement, no
+    /// report is due, and an errand is planned already. That errand is a second ahead at most,
+    /// because this output has no pauses.
     pub(crate) fn only_awaits_errand(&self, now: Instant) -> bool {
         self.sent > 0
             && self.sent_reports == 0
@@ -209,7 +211,7 @@ impl Output {
         self.written - self.kept > self.ask_at.max(SENT_BYTES_STEP)
     }
 
-    /// Since when the peer's kernel owes an acknowledgement, as of the last query.
+    /// The time since which the peer's kernel owes an acknowledgement, as of the last query.
     pub(crate) fn waits_since(&self) -> Option<Instant> {
         self.waits_since
     }
@@ -223,7 +225,7 @@ impl Output {
         self.marks.push_back(mark);
     }
 
-    /// Has these bytes written as they are.
+    /// Queues these bytes to be written as they are.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
         self.marks.push_back(Mark::new(bytes.len(), Wrapping::default(), Content::Frame(Fate::Drop)));
@@ -261,8 +263,8 @@ impl Output {
         }
     }
 
-    /// The peer's kernel has acknowledged all written bytes but the last `unacknowledged` ones.
-    /// `reports` gets the labels of the frames that asked for a report.
+    /// Notes that the peer's kernel has acknowledged all written bytes except the last
+    /// `unacknowledged`. `reports` gets the labels of the frames that asked for a report.
     pub(crate) fn acknowledge(&mut self, unacknowledged: usize, reports: &mut Vec<u32>) {
         let acknowledged = self.written.saturating_sub(unacknowledged);
         while self.sent > 0
@@ -279,8 +281,9 @@ impl Output {
         self.ask_at = self.written - self.kept + SENT_BYTES_STEP;
     }
 
-    /// Notes since when the peer's kernel owes an acknowledgement, which is known only from one
-    /// query to the next. Returns whether it has acknowledged something since the last query.
+    /// Notes the time since which the peer's kernel has owed an acknowledgement; the time is known
+    /// only from one query to the next. Returns whether something was acknowledged since the last
+    /// query.
     pub(crate) fn note_progress(&mut self, unacknowledged: usize, now: Instant) -> bool {
         let total = self.written_total.saturating_sub(i64::try_from(unacknowledged).unwrap_or(i64::MAX));
         let has_progressed = total > self.acknowledged_total;
@@ -302,9 +305,9 @@ impl Output {
         }
     }
 
-    /// Drops what is written and precedes everything that may be returned or reported; and its
-    /// bytes once they are most of the buffer, so that a slow reader's buffer does not contain
-    /// bytes written long ago.
+    /// Drops the written frames that precede everything that may be returned or reported. Removes
+    /// their bytes once they are most of the buffer, so that a slow reader's buffer does not
+    /// contain bytes written long ago.
     #[inline]
     fn forget_worthless(&mut self) {
         // Most often the first mark is needed, and its frame is near the front of the buffer.
@@ -315,7 +318,7 @@ impl Output {
         self.check_invariants();
     }
 
-    /// Whether bytes that nobody needs any more are most of the buffer.
+    /// Whether most of the buffer is bytes that are no longer needed.
     fn is_mostly_kept(&self) -> bool {
         self.kept > self.bytes.len() / 2
     }
@@ -336,10 +339,10 @@ impl Output {
     }
 
     /// Removes the frames with fate [`Fate::Return`] and a wanted label, in order, as they were
-    /// sent to the link. A frame that was begun continues to be written if anything is: otherwise
-    /// the stream would be garbled.
+    /// sent to the link. A frame whose writing has begun stays in the output as long as anything is
+    /// written, because otherwise the stream would be garbled.
     pub(crate) fn take_back(&mut self, wanted: impl Fn(&Label) -> bool, back: Back) -> Vec<(Label, Box<[u8]>)> {
-        // A connection may be many users, most of whom have nothing here.
+        // A connection may have many users, most of whom have nothing here.
         if !self.marks.iter().any(|mark| mark.has(&wanted)) {
             return Vec::new();
         }
@@ -391,18 +394,18 @@ impl Output {
         }
     }
 
-    /// Resets it, but keeps its memory. Nothing may be pending or awaited.
+    /// Resets the output, but keeps its memory. Nothing may be pending or awaited.
     pub(crate) fn clear(&mut self) {
         let Output { bytes, marks, .. } = std::mem::take(self);
         *self = Output { bytes, marks, ..Output::default() };
     }
 
-    /// The bytes of memory that it holds.
+    /// The bytes of memory that the output holds.
     pub(crate) fn memory(&self) -> usize {
         self.bytes.capacity()
     }
 
-    /// This visits all marks; if they are many, it runs only now and then.
+    /// Visits all marks; if there are many, it runs only now and then.
     fn check_invariants(&self) {
         if cfg!(debug_assertions) && (self.marks.len() < 64 || self.written_total % 64 == 0) {
             assert!(self.kept <= self.written && self.written <= self.bytes.len());
@@ -418,8 +421,8 @@ impl Output {
     }
 }
 
-/// The written bytes after which the kernel is asked again: rarely enough to cost nothing, often
-/// enough for the copies to stay small.
+/// The number of written bytes after which the kernel is asked again: rarely enough to cost
+/// nothing, often enough to keep the copies small.
 const SENT_BYTES_STEP: usize = 8 * 1024;
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! [`ConnectionPlaces`]: limits the number of accepted sockets that are open, so that a flood of clients
-//! leaves descriptors for the rest of the process.
+//! [`ConnectionPlaces`]: limits the number of accepted sockets that are open, so that a flood of
+//! clients leaves descriptors for the rest of the process.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use mio::Waker;
 use mio::net::TcpStream;
 
-/// Shared by the acceptor and every accepted socket.
+/// The state shared by the acceptor and every accepted socket.
 struct ConnectionPlaces {
     open: AtomicUsize,
     /// Whether the acceptor waits for a socket to be closed.
@@ -34,8 +34,8 @@ pub struct Accepted {
 struct SocketPermit(Arc<ConnectionPlaces>);
 
 impl AcceptGate {
-    /// Without a limit until [`AcceptGate::set_max`]. `waker` wakes the acceptor when a socket is closed
-    /// while it waits for that.
+    /// A gate without a limit until [`AcceptGate::set_max`]. If the acceptor waits when a socket is
+    /// closed, `waker` wakes it.
     pub(crate) fn new(waker: Arc<Waker>) -> AcceptGate {
         let places = ConnectionPlaces { open: AtomicUsize::new(0), is_awaited: AtomicBool::new(false), waker };
         AcceptGate { places: Arc::new(places), max: usize::MAX }
@@ -45,14 +45,14 @@ impl AcceptGate {
         self.max = max;
     }
 
-    /// Whether another socket may be accepted. If not, closing one wakes the waker.
+    /// Whether another socket may be accepted. If not, the next close wakes the acceptor.
     pub(crate) fn is_open(&self) -> bool {
         let has_room = || self.places.open.load(Ordering::SeqCst) < self.max;
         if has_room() {
             return true;
         }
         self.places.is_awaited.store(true, Ordering::SeqCst);
-        // One may have been closed in between.
+        // A socket may have been closed in between.
         has_room()
     }
 
@@ -70,7 +70,7 @@ impl Drop for SocketPermit {
             && is_awaited.swap(false, Ordering::SeqCst)
             && let Err(error) = waker.wake()
         {
-            // The acceptor also looks by itself after a while.
+            // The acceptor also tries again by itself after a while.
             log::debug!("cannot wake the acceptor: {error}");
         }
     }
@@ -131,7 +131,7 @@ pub(crate) mod tests {
         assert!(!gate.is_open());
         drop(first);
         assert!(woken(Duration::from_secs(20)) && gate.is_open());
-        // Nobody waits now.
+        // The acceptor does not wait now.
         drop(second);
         assert!(!woken(Duration::ZERO));
         assert_eq!(gate.places.open.load(Ordering::SeqCst), 0);

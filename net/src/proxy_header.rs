@@ -1,5 +1,5 @@
 //! The header with which a proxy names the client of a connection: the PROXY protocol, versions 1
-//! and 2 (`proxy-protocol.txt` of HAProxy). It occurs once, before everything else:
+//! and 2 (`proxy-protocol.txt` of HAProxy). The header comes once, before everything else:
 //!
 //! ```text
 //!   PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n{"msgType":1,…
@@ -15,9 +15,9 @@ use ppp::{v1, v2};
 
 /// The beginning of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Beginning {
+pub(crate) enum DetectedProxyHeader {
     /// A complete header of this length. It names no client if the proxy speaks for itself (a
-    /// health check) or does not know; then the address of the socket is the right one.
+    /// health check) or does not know the client; then the address of the socket counts.
     Header { len: usize, client: Option<SocketAddr> },
     /// Possibly a header; more must arrive.
     Incomplete,
@@ -26,40 +26,39 @@ pub(crate) enum Beginning {
 }
 
 /// Inspects all received bytes of a connection.
-pub(crate) fn look(bytes: &[u8]) -> Beginning {
+pub(crate) fn look(bytes: &[u8]) -> DetectedProxyHeader {
     match resembles_header(bytes) {
-        None => Beginning::Incomplete,
-        Some(false) => Beginning::Other,
+        None => DetectedProxyHeader::Incomplete,
+        Some(false) => DetectedProxyHeader::Other,
         Some(true) if bytes.starts_with(V1_PREFIX) => look_at_text(bytes),
         Some(true) => look_at_binary(bytes),
     }
 }
 
-/// The line is parsed when it is complete: the parser rejects some beginnings of valid lines.
-fn look_at_text(bytes: &[u8]) -> Beginning {
+/// Parses the line when it is complete, because the parser rejects some beginnings of valid lines.
+fn look_at_text(bytes: &[u8]) -> DetectedProxyHeader {
     match memchr::memchr(b'\n', &bytes[..bytes.len().min(V1_BYTES_MAX)]) {
-        None if bytes.len() < V1_BYTES_MAX => Beginning::Incomplete,
-        None => Beginning::Other,
-        // For UNKNOWN the parser would accept a line that ends with a blank instead.
-        Some(end) if !bytes[..end].ends_with(b"\r") => Beginning::Other,
-        Some(end) => v1::Header::try_from(&bytes[..=end]).map_or(Beginning::Other, |header| Beginning::Header {
-            len: end + 1,
-            client: client_of_text(&header.addresses),
+        None if bytes.len() < V1_BYTES_MAX => DetectedProxyHeader::Incomplete,
+        None => DetectedProxyHeader::Other,
+        // For UNKNOWN, the parser would accept a line that ends with a blank instead of `\r`.
+        Some(end) if !bytes[..end].ends_with(b"\r") => DetectedProxyHeader::Other,
+        Some(end) => v1::Header::try_from(&bytes[..=end]).map_or(DetectedProxyHeader::Other, |header| {
+            DetectedProxyHeader::Header { len: end + 1, client: client_of_text(&header.addresses) }
         }),
     }
 }
 
-fn look_at_binary(bytes: &[u8]) -> Beginning {
+fn look_at_binary(bytes: &[u8]) -> DetectedProxyHeader {
     match v2::Header::try_from(bytes) {
-        Ok(header) if header.len() > HEADER_BYTES_MAX => Beginning::Other,
-        Ok(header) => Beginning::Header { len: header.len(), client: client_of_binary(&header) },
-        Err(v2::ParseError::Partial(_, rest)) if rest > HEADER_BYTES_MAX - V2_FIXED_BYTES => Beginning::Other,
-        Err(v2::ParseError::Partial(..) | v2::ParseError::Incomplete(_)) => Beginning::Incomplete,
-        Err(_) => Beginning::Other,
+        Ok(header) if header.len() > HEADER_BYTES_MAX => DetectedProxyHeader::Other,
+        Ok(header) => DetectedProxyHeader::Header { len: header.len(), client: client_of_binary(&header) },
+        Err(v2::ParseError::Partial(_, rest)) if rest > HEADER_BYTES_MAX - V2_FIXED_BYTES => DetectedProxyHeader::Other,
+        Err(v2::ParseError::Partial(..) | v2::ParseError::Incomplete(_)) => DetectedProxyHeader::Incomplete,
+        Err(_) => DetectedProxyHeader::Other,
     }
 }
 
-/// Whether bytes begin like a header, valid or not; `None` if there are too few to tell.
+/// Whether the bytes begin like a header, valid or not; `None` if there are too few to tell.
 pub(crate) fn resembles_header(bytes: &[u8]) -> Option<bool> {
     let prefixes = [V1_PREFIX, v2::PROTOCOL_PREFIX];
     if prefixes.iter().any(|prefix| bytes.starts_with(prefix)) {
@@ -86,13 +85,14 @@ fn client_of_binary(header: &v2::Header<'_>) -> Option<SocketAddr> {
     }
 }
 
-/// A proxy that listens for both families calls an IPv4 client ::ffff:203.0.113.7.
+/// The client's address. A proxy that listens for both families calls an IPv4 client
+/// ::ffff:203.0.113.7.
 fn client(ip: IpAddr, port: u16) -> SocketAddr {
     SocketAddr::new(ip.to_canonical(), port)
 }
 
-/// The longest header that is read. Addresses need 232 bytes at most; the rest is for additions of
-/// a proxy (TLVs).
+/// The longest header that is read. Addresses need 232 bytes at most; the rest is for a proxy's
+/// additions (TLVs).
 pub(crate) const HEADER_BYTES_MAX: usize = 4096;
 /// The longest line of version 1, including its end.
 const V1_BYTES_MAX: usize = 107;
@@ -113,11 +113,11 @@ mod tests {
 
     fn whole(bytes: &[u8], client: Option<&str>) {
         let client = client.map(|text| text.parse().expect("an address"));
-        assert_eq!(look(bytes), Beginning::Header { len: bytes.len(), client });
+        assert_eq!(look(bytes), DetectedProxyHeader::Header { len: bytes.len(), client });
         let more = [bytes, b"{\"msgType\":1}\r\n"].concat();
-        assert_eq!(look(&more), Beginning::Header { len: bytes.len(), client }, "whatever follows");
+        assert_eq!(look(&more), DetectedProxyHeader::Header { len: bytes.len(), client }, "whatever follows");
         for end in 0..bytes.len() {
-            assert_eq!(look(&bytes[..end]), Beginning::Incomplete, "{end} bytes");
+            assert_eq!(look(&bytes[..end]), DetectedProxyHeader::Incomplete, "{end} bytes");
         }
     }
 
@@ -159,13 +159,17 @@ mod tests {
             "PROXY TCP4 1.2.3.4 1.2.3.4 1 65536\r\n",
             "\r\n\r\n{}",
         ] {
-            assert_eq!(look(text.as_bytes()), Beginning::Other, "{text}");
+            assert_eq!(look(text.as_bytes()), DetectedProxyHeader::Other, "{text}");
         }
-        assert_eq!(look(&[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat()), Beginning::Other, "too long");
-        assert_eq!(look(&v2_header(1, 0x11, &[0; 5])), Beginning::Other, "too short for its addresses");
-        assert_eq!(look(&v2_header(1, 0x11, &[0; HEADER_BYTES_MAX])[..20]), Beginning::Other, "would be too long");
+        assert_eq!(look(&[b"PROXY TCP4 ".as_slice(), &[b'1'; 200]].concat()), DetectedProxyHeader::Other, "too long");
+        assert_eq!(look(&v2_header(1, 0x11, &[0; 5])), DetectedProxyHeader::Other, "too short for its addresses");
+        assert_eq!(
+            look(&v2_header(1, 0x11, &[0; HEADER_BYTES_MAX])[..20]),
+            DetectedProxyHeader::Other,
+            "would be too long"
+        );
         let longest = v2_header(1, 0x11, &[0; HEADER_BYTES_MAX - V2_FIXED_BYTES]);
-        assert!(matches!(look(&longest), Beginning::Header { len: HEADER_BYTES_MAX, .. }));
+        assert!(matches!(look(&longest), DetectedProxyHeader::Header { len: HEADER_BYTES_MAX, .. }));
     }
 
     #[test]
@@ -187,11 +191,11 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let bytes = [start, rest].concat();
-            if let Beginning::Header { len, .. } = look(&bytes) {
+            if let DetectedProxyHeader::Header { len, .. } = look(&bytes) {
                 prop_assert!(len <= bytes.len());
                 prop_assert_eq!(resembles_header(&bytes), Some(true));
                 for end in 0..len {
-                    prop_assert_eq!(look(&bytes[..end]), Beginning::Incomplete, "{} bytes", end);
+                    prop_assert_eq!(look(&bytes[..end]), DetectedProxyHeader::Incomplete, "{} bytes", end);
                 }
             }
         }

@@ -1,7 +1,7 @@
-//! [`Readiness`]: what a poller reports about one socket.
+//! [`Readiness`]: a poller's report about one socket.
 
-/// Something can now be done with a socket that was impossible before. Edges: each is reported
-/// once.
+/// Changes of one socket: operations that were impossible before are possible now. Edges: each is
+/// reported once.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Readiness {
@@ -15,9 +15,10 @@ pub struct Readiness {
     pub writable: bool,
     /// The peer takes nothing more.
     pub write_closed: bool,
-    /// It is broken.
+    /// The socket is broken.
     pub error: bool,
-    /// An urgent byte has arrived (tcp(7)): a read stops before it, though there is more behind it.
+    /// An urgent byte has arrived (tcp(7)). A read stops before the urgent byte, even if more bytes
+    /// follow.
     pub urgent: bool,
 }
 

@@ -1,8 +1,8 @@
-//! [`Rounds`]: the order of service when not all can be served in one turn.
+//! [`Rounds`]: the order of service when not every item can be served in one turn.
 //!
 //! Each waiting item belongs to a *share*, for example an account or an address. Shares are served
-//! in turn, one item each, however many items they have; and a share that begins to wait goes
-//! before those that have been served since they began. So a client with few requests waits for the
+//! in turn, one item each, however many items they have. A share that begins to wait goes before
+//! shares that have been served since they began. So a client with few requests waits for the
 //! current item, and for shares that began to wait at the same time, not for all that keep the loop
 //! busy. Within a share, *urgent* items take turns with the others: input from a client that was
 //! quiet before does not wait behind all input of the greedy clients of its address. Between shares
@@ -19,8 +19,8 @@ pub(crate) struct Rounds<T> {
     waiting: HashMap<u64, Share<T>>,
     /// Shares that were not served since they began to wait.
     fresh: VecDeque<u64>,
-    /// The others. A share without items stays for a round, so that it cannot be fresh again in
-    /// each.
+    /// The other shares. A share without items stays for a round, so that it cannot be fresh again
+    /// in each round.
     served: VecDeque<u64>,
     len: usize,
 }
@@ -30,7 +30,7 @@ pub(crate) struct Rounds<T> {
 struct Share<T> {
     urgent: VecDeque<T>,
     rest: VecDeque<T>,
-    /// Whether the last served item was urgent: the next one is another.
+    /// Whether the last turn preferred urgent items: the next one prefers the others.
     was_urgent: bool,
 }
 
@@ -72,8 +72,8 @@ impl<T> Rounds<T> {
         }
     }
 
-    /// Removes and returns the item whose turn it is, of the shares that may be served now. The
-    /// others keep their places.
+    /// Removes and returns the next item of the shares that may be served now. The others keep
+    /// their places.
     pub(crate) fn next(&mut self, may_be_served: impl Fn(u64) -> bool) -> Option<T> {
         let (mut passed_fresh, mut passed_served) = (Vec::new(), Vec::new());
         let mut found = None;
@@ -100,7 +100,7 @@ impl<T> Rounds<T> {
         }
         passed_fresh.into_iter().rev().for_each(|share| self.fresh.push_front(share));
         passed_served.into_iter().rev().for_each(|share| self.served.push_front(share));
-        // Nothing waits: all shares may be fresh again.
+        // Nothing waits, so all shares may be fresh again.
         if found.is_none() && self.len == 0 && !self.waiting.is_empty() {
             *self = Rounds::new();
         }
@@ -141,7 +141,7 @@ mod tests {
         }
         rounds.push(1000, "quiet", false);
         assert_eq!(rounds.next(|_| true), Some("quiet"));
-        // Not again in the same round.
+        // The share is not served again in the same round.
         rounds.push(1000, "again", false);
         assert_eq!(rounds.next(|_| true), Some("greedy"));
         assert_eq!(all(&mut rounds).last(), Some(&"again"));

@@ -16,7 +16,7 @@ use crate::loop_handle::LoopHandle;
 use crate::opening::Manner;
 use crate::readiness::Readiness;
 use crate::rounds::Rounds;
-use crate::showing::{READ_BYTES, Shown, read_and_show, tell_hang_up, tell_reports};
+use crate::showing::{READ_BYTES, ShowOutcome, read_and_show, tell_hang_up, tell_reports};
 use crate::slots::{ConnId, Slots};
 use crate::socket::Socket;
 use crate::stats::LoopStats;
@@ -31,7 +31,7 @@ pub(crate) struct Service<H: Handler> {
     pub(crate) settings: Settings,
     pub(crate) handle: LoopHandle<H::Message>,
     pub(crate) turn: Turn<H::Message>,
-    /// The buffer for one read.
+    /// The buffer that one read fills.
     pub(crate) scratch: Vec<u8>,
     pub(crate) stats: Arc<LoopStats>,
     connections: Slots<Connection<H::Conn, H::Message>>,
@@ -43,7 +43,7 @@ pub(crate) struct Service<H: Handler> {
     dead: Vec<ConnId>,
 }
 
-/// The data of a new connection.
+/// The parts of a new connection.
 pub(crate) struct NewConnection<A> {
     pub(crate) socket: Socket,
     pub(crate) peer: SocketAddr,
@@ -121,7 +121,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// The last opening has read these bytes, and they are the connection's.
+    /// Shows bytes that the last opening has read and that belong to the connection.
     fn show_left(&mut self, id: ConnId, left: &[u8]) {
         if !left.is_empty()
             && let Some(conn) = self.connections.get_mut(id)
@@ -131,8 +131,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Notes what a socket has told. While nobody waits and there is time, its connection is served
-    /// at once.
+    /// Handles an event of a socket. If no connection waits and time is left, the socket's
+    /// connection is served at once.
     pub(crate) fn hear(&mut self, id: ConnId, event: Readiness) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let to_end = event.read_closed || event.error || event.urgent;
@@ -150,7 +150,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Serves the connections whose turn it is.
+    /// Serves the waiting connections, in turn.
     pub(crate) fn serve_those_who_wait(&mut self) {
         if self.ready.is_empty() {
             return;
@@ -167,8 +167,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Begins TLS with those whose turn it is. They have rounds and a step of their own, so a storm of
-    /// handshakes delays no connection that is open.
+    /// Begins TLS with waiting connections, in turn. They have rounds and a step of their own, so a
+    /// storm of handshakes delays no open connection.
     pub(crate) fn serve_hellos(&mut self) {
         for id in self.turn.hellos.drain(..) {
             if let Some(conn) = self.connections.get_mut(id) {
@@ -203,7 +203,7 @@ impl<H: Handler> Service<H> {
         self.serve_unless_waiting(id);
     }
 
-    /// Another thread has posted this for a connection.
+    /// Passes a message that another thread has posted to its connection.
     pub(crate) fn deliver(&mut self, id: ConnId, message: H::Message) {
         let conn = self.connections.get_mut(id);
         let Some(Connection { phase: ConnectionPhase::Open(app), link, .. }) = conn else {
@@ -216,7 +216,7 @@ impl<H: Handler> Service<H> {
         self.show_again(id);
     }
 
-    /// The frame with this label has arrived.
+    /// Reports that the frame with this label has arrived.
     pub(crate) fn report(&mut self, id: ConnId, label: u32) {
         let Some(conn) = self.connections.get_mut(id) else { return };
         let ConnectionPhase::Open(app) = &mut conn.phase else { return };
@@ -224,8 +224,9 @@ impl<H: Handler> Service<H> {
         self.show_again(id);
     }
 
-    /// An event of the socket does not repeat an item that the application answered with "later",
-    /// and a connection that has used up its budget is served in the next turn.
+    /// Serves the connection, unless it waits: an event of the socket does not repeat an item that
+    /// the application answered with "later", and a connection that has used up its budget is
+    /// served in the next turn.
     fn serve_unless_waiting(&mut self, id: ConnId) {
         let is_over =
             |service: &mut Service<H>| service.connections.get_mut(id).is_some_and(|conn| conn.waiting.is_over());
@@ -238,8 +239,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// If a client sends something while the application holds earlier input, it has acknowledged
-    /// what it has read.
+    /// Asks for acknowledgements while the application holds earlier input: a client that sends
+    /// something has acknowledged what it has read.
     fn hear_reports(&mut self, id: ConnId) {
         let Service { handler, turn, connections, .. } = self;
         let Some(conn) = connections.get_mut(id).filter(|conn| conn.waiting.is_for_application()) else { return };
@@ -248,8 +249,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// The application was called for this connection: repeats the item that it answered with
-    /// "later", if there is one.
+    /// Shows the application again the item that it answered with "later", if there is one, because
+    /// it was called for this connection.
     fn show_again(&mut self, id: ConnId) {
         let held = self.connections.get_mut(id).filter(|conn| conn.waiting.is_for_application());
         let Some(conn) = held else { return };
@@ -292,7 +293,7 @@ impl<H: Handler> Service<H> {
         Some((conn, Closing { handler, turn, settings, timers, ready, dead, stats }))
     }
 
-    /// The connection can no longer be written to: shows its earlier input, and its end.
+    /// Ends a connection that can no longer be written to: shows its earlier input, and its end.
     pub(crate) fn hang_up(&mut self, id: ConnId) {
         let Some((conn, mut closing)) = self.closing(id) else { return };
         match conn.phase {
@@ -302,13 +303,13 @@ impl<H: Handler> Service<H> {
                 self.serve(id);
             }
             ConnectionPhase::Draining(_) => closing.kill(conn),
-            // A lingering connection is read up to its end and then ends by itself.
+            // A lingering connection is read up to its end, and then ends by itself.
             ConnectionPhase::Open(_) | ConnectionPhase::Lingering | ConnectionPhase::Dead => {}
         }
     }
 
-    /// The server shuts down: shows what has arrived until now, and then the end. Returns whether
-    /// the connection was open.
+    /// Ends a connection because the server shuts down: shows the input that has arrived until now,
+    /// and then the end. Returns whether the connection was open.
     pub(crate) fn stop(&mut self, id: ConnId) -> bool {
         let Some(conn) = self.connections.get_mut(id) else { return false };
         let ConnectionPhase::Open(_) = conn.phase else { return false };
@@ -344,11 +345,11 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Nothing had arrived for some time when that was last checked.
+    /// Handles an idle deadline: nothing had arrived for some time at the last check.
     fn on_idle(&mut self, id: ConnId) {
         let now = self.turn.now();
         let Some(conn) = self.connections.get_mut(id) else { return };
-        // A client that is not read may well have sent something since.
+        // A client that is not read may have sent something since.
         let is_unread = conn.waiting.is_for_application() || conn.waiting.is_for_client();
         let heard = if is_unread { now } else { conn.heard };
         match heard + self.settings.idle_timeout {
@@ -360,7 +361,7 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// A frame was incomplete some time ago.
+    /// Handles a frame deadline: a frame was incomplete some time ago.
     fn on_frame_late(&mut self, id: ConnId) {
         let now = self.turn.now();
         let Some(conn) = self.connections.get_mut(id) else { return };
@@ -368,7 +369,7 @@ impl<H: Handler> Service<H> {
         let Some(begun) = conn.frame_begun() else { return };
         let mut due = begun + self.settings.frame_timeout;
         if due <= now && conn.waiting.is_for_turn() {
-            // The rest may have been read and not processed yet.
+            // The rest may have been read without having been processed yet.
             due = now + LOOK_AGAIN;
         }
         if due > now {
@@ -386,7 +387,7 @@ impl<H: Handler> Service<H> {
             (Deadline::Close, _) => closing.kill(conn),
             (Deadline::Write, phase) => {
                 conn.write_timer_set = false;
-                // It may have progressed meanwhile.
+                // The output may have progressed meanwhile.
                 if let ConnectionPhase::Draining(_) = phase {
                     closing.drain_on(conn);
                 }
@@ -396,8 +397,8 @@ impl<H: Handler> Service<H> {
         }
     }
 
-    /// Removes dead connections, returns frames that they did not take, and sets the reminders that
-    /// the application asked for.
+    /// Removes dead connections, returns the frames that they did not take, and sets the reminders
+    /// that the application asked for.
     pub(crate) fn bury(&mut self, registry: &Registry) {
         if self.dead.is_empty() && self.turn.turned_away.is_empty() && self.turn.reminders.is_empty() {
             return;
@@ -426,21 +427,21 @@ impl<H: Handler> Service<H> {
     }
 }
 
-/// Shows the application the received input, and notes what the connection then waits for.
+/// Shows the application the received input, and notes the reason why the connection then waits.
 fn read<H: Handler>(closing: &mut Closing<'_, H>, conn: &mut Conn<H>, scratch: &mut [u8]) {
     let now = closing.turn.now();
     let shown = read_and_show(closing.handler, closing.turn, conn, scratch);
     match shown {
-        Shown::All | Shown::Over(_) => conn.waiting.end(),
-        Shown::Held => conn.waiting.await_application(),
-        Shown::Congested => conn.waiting.await_client(),
-        Shown::Costly | Shown::More => conn.queue(closing.ready, now),
+        ShowOutcome::All | ShowOutcome::Over(_) => conn.waiting.end(),
+        ShowOutcome::Held => conn.waiting.await_application(),
+        ShowOutcome::Congested => conn.waiting.await_client(),
+        ShowOutcome::Costly | ShowOutcome::More => conn.queue(closing.ready, now),
     }
     match shown {
         // A held item was not shown because there was nothing new, so it must still be shown.
-        Shown::Costly if conn.waiting.is_for_application() => conn.waiting.show_again(),
-        Shown::Costly | Shown::More => conn.waiting.end(),
-        Shown::All | Shown::Over(_) | Shown::Held | Shown::Congested => {}
+        ShowOutcome::Costly if conn.waiting.is_for_application() => conn.waiting.show_again(),
+        ShowOutcome::Costly | ShowOutcome::More => conn.waiting.end(),
+        ShowOutcome::All | ShowOutcome::Over(_) | ShowOutcome::Held | ShowOutcome::Congested => {}
     }
     let kept = conn.kept_bytes();
     if let ConnectionPhase::Open(app) = &mut conn.phase
@@ -452,7 +453,7 @@ fn read<H: Handler>(closing: &mut Closing<'_, H>, conn: &mut Conn<H>, scratch: &
     if conn.watch_frame(now) {
         closing.timers.set(now + closing.settings.frame_timeout, conn.link.id, Deadline::Frame);
     }
-    if let Shown::Over(reason) = shown {
+    if let ShowOutcome::Over(reason) = shown {
         closing.close(conn, reason);
     }
 }

@@ -3,23 +3,23 @@
 use std::ops::Range;
 
 use crate::connection::{Connection, ConnectionPhase, InputState, Read1, Way};
-use crate::framing::{Ending, Foreign, FoundItem, HttpItem, Notice, Piece};
+use crate::framing::{Foreign, FoundItem, FramingEnd, HttpItem, Notice, Piece};
 use crate::handler::{CloseReason, Flow, Handler, HttpFlow, Incoming};
 use crate::link::Turn;
 
 /// The result of showing the received bytes to the application.
-pub(crate) enum Shown {
+pub(crate) enum ShowOutcome {
     /// All complete items were taken.
     All,
-    /// It has used up the budget of this turn: continue in the next.
+    /// The budget of this turn is used up: continue in the next turn.
     Costly,
-    /// One connection's limit of a read was reached, and there may be more.
+    /// One connection's limit of reading was reached, and there may be more.
     More,
-    /// So much waits for the client that it is not read on.
+    /// So much output waits for the client that it is not read further.
     Congested,
     /// The application wants the rest later.
     Held,
-    /// It is over.
+    /// The connection is closing.
     Over(CloseReason),
 }
 
@@ -52,21 +52,21 @@ pub(crate) fn tell_reports<H: Handler>(
     !reports.is_empty()
 }
 
-/// Reads what is available, within a budget, and shows it to the application.
+/// Reads the available input, within a budget, and shows it to the application.
 pub(crate) fn read_and_show<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
     scratch: &mut [u8],
-) -> Shown {
+) -> ShowOutcome {
     let mut budget = READ_BYTES;
     let mut shown = match conn.waiting.is_for_application() || conn.owes() {
         true => show_received(handler, turn, conn),
-        false => Shown::All,
+        false => ShowOutcome::All,
     };
-    while matches!(shown, Shown::All) && conn.input.flows() {
+    while matches!(shown, ShowOutcome::All) && conn.input.flows() {
         if budget == 0 {
-            return Shown::More;
+            return ShowOutcome::More;
         }
         let read = conn.read(scratch, turn);
         if conn.input == InputState::Ended && conn.link.is_sealed() {
@@ -89,7 +89,8 @@ pub(crate) fn read_and_show<H: Handler>(
     shown
 }
 
-/// Bytes that are never shown (blanks, or a frame without an end) cost reading and scanning.
+/// Charges for bytes that are never shown (blanks, or a frame without an end): they cost reading
+/// and scanning.
 pub(crate) fn spend_on_unshown<M>(turn: &mut Turn<M>, bytes: usize) {
     turn.budget.spend(bytes / DISCARDED_PER_WORK);
 }
@@ -99,7 +100,7 @@ fn show_received<H: Handler>(
     handler: &mut H,
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
-) -> Shown {
+) -> ShowOutcome {
     let Some(mut kept) = conn.take_kept() else { return show(handler, turn, conn, &mut []).1 };
     let (consumed, shown) = show(handler, turn, conn, kept.rest_mut());
     conn.put_back(kept, consumed);
@@ -108,18 +109,18 @@ fn show_received<H: Handler>(
 
 /// The item at the front of a connection's bytes, and the step for it.
 enum Front {
-    /// Nothing before more arrives.
+    /// No item before more bytes arrive.
     Nothing,
     /// Skip this number of bytes.
     Passed(usize),
-    /// Many bytes were skipped, which the application is shown.
+    /// Many bytes were skipped, and the application is shown their number.
     Blanks,
     Frame(Piece),
     /// This number of bytes of garbage, in addition to the skipped ones.
     Garbage(usize),
     /// The last item, and why the connection then closes.
     Last(Incoming<'static>, CloseReason),
-    /// This number of bytes was answered by the framing; skip them.
+    /// The framing has answered this number of bytes; skip them.
     Answered(usize),
     Http(HttpItem),
 }
@@ -130,7 +131,7 @@ fn show<H: Handler>(
     turn: &mut Turn<H::Message>,
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &mut [u8],
-) -> (usize, Shown) {
+) -> (usize, ShowOutcome) {
     // The first check is immediate: an application that holds often may be shown one item at a
     // time.
     let (mut consumed, mut taken) = (0, FRAMES_BETWEEN_LOOKS);
@@ -141,7 +142,7 @@ fn show<H: Handler>(
         let rest = &mut bytes[consumed..];
         let front = find_front(turn, conn, rest);
         let incoming = match front {
-            Front::Nothing => return (consumed, Shown::All),
+            Front::Nothing => return (consumed, ShowOutcome::All),
             Front::Passed(len) => {
                 conn.blanks += len;
                 consumed += len;
@@ -162,25 +163,25 @@ fn show<H: Handler>(
                     (consumed, taken) = (consumed + len, taken + 1);
                     continue;
                 }
-                Err(Shown::Held) => return (consumed, Shown::Held),
+                Err(ShowOutcome::Held) => return (consumed, ShowOutcome::Held),
                 Err(shown) => return (bytes.len(), shown),
             },
         };
         let ConnectionPhase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
         match handler.on_incoming(turn, &conn.link, app, incoming) {
             Flow::Taken => {}
-            Flow::Later => return (consumed, Shown::Held),
-            Flow::Last => return (bytes.len(), Shown::Over(CloseReason::Excess)),
+            Flow::Later => return (consumed, ShowOutcome::Held),
+            Flow::Last => return (bytes.len(), ShowOutcome::Over(CloseReason::Excess)),
         }
         taken += 1;
         match take(turn, conn, front) {
             Ok(len) => consumed += len,
-            Err(reason) => return (bytes.len(), Shown::Over(reason)),
+            Err(reason) => return (bytes.len(), ShowOutcome::Over(reason)),
         }
     }
 }
 
-/// Ends an item that was taken. Returns the number of bytes to pass over, or why the connection
+/// Completes an item that was taken. Returns the number of bytes to skip, or why the connection
 /// closes now.
 fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> Result<usize, CloseReason> {
     let (work, len) = match front {
@@ -205,7 +206,7 @@ fn take<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, front: Front) -> 
     Ok(len)
 }
 
-/// Shows a part of an HTTP request; returns the number of bytes to pass over.
+/// Shows a part of an HTTP request. Returns the number of bytes to skip.
 #[cold]
 fn show_http<H: Handler>(
     handler: &mut H,
@@ -213,59 +214,59 @@ fn show_http<H: Handler>(
     conn: &mut Connection<H::Conn, H::Message>,
     bytes: &[u8],
     item: HttpItem,
-) -> Result<usize, Shown> {
+) -> Result<usize, ShowOutcome> {
     let ConnectionPhase::Open(app) = &mut conn.phase else { unreachable!("shown only while open") };
     turn.budget.spend(item.len() + ITEM_WORK);
     match handler.on_http(turn, &conn.link, app, item.part(bytes)) {
         HttpFlow::Next => conn.reader.taken(None),
         HttpFlow::Body(len) => conn.reader.expect_body(len),
-        HttpFlow::Later => return Err(Shown::Held),
+        HttpFlow::Later => return Err(ShowOutcome::Held),
         HttpFlow::WebSocket => {
             conn.reader.become_websocket();
             conn.link.speak_websocket();
         }
-        HttpFlow::Last => return Err(Shown::Over(CloseReason::Answered)),
+        HttpFlow::Last => return Err(ShowOutcome::Over(CloseReason::Answered)),
     }
     Ok(item.len())
 }
 
-/// Whether too much waits for the client to be read on, also after another write.
+/// Whether too much output waits for the client to be read further, even after another write.
 fn is_congested<A, M>(turn: &mut Turn<M>, conn: &Connection<A, M>) -> bool {
     if !conn.link.is_congested() {
         return false;
     }
-    // Everything sent is written, because the replies here may confirm it.
+    // Everything sent in this turn is written, because the replies here may confirm it.
     turn.flush();
     conn.link.flush(turn);
     conn.link.is_congested()
 }
 
-/// Whether to stop before the rest, which is at this place, is looked at. `taken`: items since the last
-/// look at the output.
+/// Whether to stop before `rest`, the bytes not yet looked at. `taken`: items since the last look
+/// at the output.
 #[inline]
 fn why_to_stop<A, M>(
     turn: &mut Turn<M>,
     conn: &Connection<A, M>,
     rest: Range<usize>,
     taken: &mut usize,
-) -> Option<Shown> {
+) -> Option<ShowOutcome> {
     if turn.is_spent() {
-        return Some(Shown::Costly);
+        return Some(ShowOutcome::Costly);
     }
     if rest.is_empty() {
         // The end is shown in any case, because it needs no answer.
-        return (rest.start > 0 && awaits_bytes(conn)).then_some(Shown::All);
+        return (rest.start > 0 && awaits_bytes(conn)).then_some(ShowOutcome::All);
     }
     if *taken == FRAMES_BETWEEN_LOOKS {
         *taken = 0;
         if is_congested(turn, conn) {
-            return Some(Shown::Congested);
+            return Some(ShowOutcome::Congested);
         }
     }
     None
 }
 
-/// Whether nothing more is found in no bytes at all, and the end of the input is not to be shown.
+/// Whether an empty rest yields no item, and the end of the input is not to be shown.
 fn awaits_bytes<A, M>(conn: &Connection<A, M>) -> bool {
     conn.reader.awaits_bytes() && conn.input != InputState::Ended && conn.blanks < BLANKS_UNSHOWN_MAX
 }
@@ -296,12 +297,12 @@ fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut
         FoundItem::Foreign(foreign) => Front::Last(Incoming::Foreign(foreign), CloseReason::Foreign),
         FoundItem::Http(item) => Front::Http(item),
         FoundItem::Ended(ending) => match ending {
-            Ending::Peer => {
+            FramingEnd::Peer => {
                 conn.link.on_peer_ended();
                 Front::Last(Incoming::End, CloseReason::Ended)
             }
-            Ending::Violation => Front::Last(Incoming::End, CloseReason::Violation),
-            Ending::TooLong => Front::Last(Incoming::End, CloseReason::Oversize),
+            FramingEnd::Violation => Front::Last(Incoming::End, CloseReason::Violation),
+            FramingEnd::TooLong => Front::Last(Incoming::End, CloseReason::Oversize),
         },
         FoundItem::Incomplete if conn.input != InputState::Ended => Front::Nothing,
         FoundItem::Incomplete if conn.reader.is_inside() => {
@@ -312,7 +313,7 @@ fn find_front<A, M>(turn: &mut Turn<M>, conn: &mut Connection<A, M>, bytes: &mut
     }
 }
 
-/// The item that is shown when the input has ended.
+/// The last item that is shown when the input has ended.
 fn last_word<A, M>(conn: &Connection<A, M>) -> Incoming<'static> {
     match conn.ends {
         CloseReason::Stopped => Incoming::Stop,
@@ -329,11 +330,11 @@ fn last_word<A, M>(conn: &Connection<A, M>) -> Incoming<'static> {
 
 /// The size of one read: the usual longest frame.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
-/// Bytes that are read and dropped cost this many times less than processed ones.
+/// The factor by which bytes that are read and dropped cost less than processed ones.
 const DISCARDED_PER_WORK: usize = 4;
 /// Items that are shown between two checks of the output.
 const FRAMES_BETWEEN_LOOKS: usize = 64;
 /// The cost of an item in addition to its bytes.
 const ITEM_WORK: usize = 512;
-/// Bytes without an answer that may accumulate before they are shown.
+/// The number of bytes without an answer that may accumulate before they are shown.
 const BLANKS_UNSHOWN_MAX: usize = 4096;

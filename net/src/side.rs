@@ -1,5 +1,5 @@
-//! [`Side`]: the writing side of a connection, which any thread has to itself while it holds the
-//! lock of the link.
+//! [`Side`]: the writing side of a connection. Only the thread that holds the lock of the link can
+//! use it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,33 +9,34 @@ use crate::label::Label;
 use crate::output::{Back, Fate, Output, Pace, Writing, Written};
 use crate::socket::Socket;
 use crate::transport::Transport;
-use crate::turn::{Listed, Turn, TurnId};
+use crate::turn::{Listed, TurnId, TurnOf};
 
 /// The writing side of a connection.
 #[derive(Debug)]
 pub(crate) struct Side {
     pub(crate) state: SideState,
-    /// Makes frames of what is sent.
+    /// Turns payloads into frames.
     pub(crate) writer: FrameWriter,
-    /// Brings bytes to the socket.
+    /// Writes bytes to the socket.
     pub(crate) transport: Transport,
-    /// Frames are written at the loop's pace, as long as they are bare.
+    /// Whether bare frames are written at the loop's pace.
     pub(crate) paced: bool,
-    /// The last turn that listed this link, and on which of its lists. Every turn that sends
-    /// something lists the link, because each turn writes what it has sent before it ends.
+    /// The last turn that listed this link, and which of its lists has the link. Every turn that
+    /// sends frames lists the link, because each turn writes its own frames before it ends.
     scheduled: Option<Scheduled>,
-    /// The socket took no more; the owner will hear when it does.
+    /// Whether the socket was full at the last write. The owner is notified when it has room.
     pub(crate) blocked: bool,
-    /// The client may have come back on another connection, and has not acknowledged all that it
-    /// was sent since.
+    /// Whether the connection is in doubt: the client may have come back on another one, and has
+    /// not acknowledged everything sent here since then.
     in_doubt: bool,
-    /// How many frames that are given back were sent so far. It wraps around.
+    /// The number of frames sent so far that are returned if the connection fails. It wraps around.
     pub(crate) pushes: u32,
-    /// Nothing pending and nothing to be acknowledged: no memory.
+    /// `None`, and no memory, while nothing is pending and nothing awaits an acknowledgement.
     pub(crate) output: Option<Box<Output>>,
 }
 
-/// On a list of a turn: the one that is written last if it was sent a reply in that turn.
+/// An entry on a list of a turn. With `answered` it is on the list that is written last, because
+/// the turn has sent the link a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Scheduled {
     turn: TurnId,
@@ -46,13 +47,13 @@ struct Scheduled {
 pub(crate) enum SideState {
     /// Takes frames and writes them.
     Open,
-    /// The same, but the peer has closed its side: most likely nobody reads.
+    /// Like `Open`, but the peer has closed its side, so most likely it does not read any more.
     PeerEnded,
-    /// Writes no more; takes frames for as long as its owner needs to give them back.
+    /// Writes no more, but takes frames until its owner has returned them.
     Sealed,
-    /// The same, and the peer was told that nothing follows.
+    /// Like `Sealed`, and the end of the stream was sent to the peer.
     Finished,
-    /// Gone.
+    /// Refuses everything.
     Closed,
 }
 
@@ -60,7 +61,7 @@ pub(crate) enum SideState {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach<'a> {
     pub(crate) socket: &'a Socket,
-    /// How clients that do not read lines are written to, if not at once.
+    /// The pace of writes to clients that do not read lines; `None` if they are written at once.
     pub(crate) pace: Option<&'a Pace>,
     /// The high-water mark.
     pub(crate) output_bytes_max: usize,
@@ -91,7 +92,7 @@ impl Side {
         self.paced && self.writer.is_bare()
     }
 
-    /// Bytes that wait to be written.
+    /// The number of bytes that wait to be written.
     pub(crate) fn pending(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.pending()) + self.transport.ahead()
     }
@@ -100,28 +101,28 @@ impl Side {
         self.output.as_ref().map_or(0, |output| output.returnable())
     }
 
-    /// Bytes that were written and that the peer's kernel has not acknowledged. If that cannot be
-    /// known, all of them.
+    /// The number of written bytes that the peer's kernel has not acknowledged; the number of all
+    /// written bytes if that is unknown.
     pub(crate) fn unacknowledged(&mut self, reach: Reach<'_>) -> usize {
         self.transport.unacknowledged(reach.socket, self.state == SideState::Finished)
     }
 
-    /// Whether too much output is pending to read the client further: its requests would add
-    /// replies.
+    /// Whether so much output is pending that the client must not be read further, because its
+    /// requests would add replies.
     pub(crate) fn is_congested(&self, output_bytes_max: usize) -> bool {
         let Some(output) = self.output.as_ref().filter(|_| self.state.writes()) else { return false };
         let max = output_bytes_max / 2;
         match self.is_paced() {
-            // Frames from others wait longer for a paced client, which may send requests meanwhile,
-            // so only replies count. From this length on, replies are written without a pause, and
-            // the owner hears when the socket has room.
+            // Only replies count here. Frames from other clients wait longer for a paced client,
+            // which may send requests meanwhile. From this length on, replies are written without
+            // a pause, and the owner is notified when the socket has room.
             true => output.pending_replies() >= max,
             false => output.pending_replies() >= max.min(REPLIES_BYTES_MAX) || output.pending() >= max,
         }
     }
 
-    /// Takes a frame, and has it written at the end of the turn.
-    pub(crate) fn enqueue<L: Listed>(&mut self, link: &Arc<L>, turn: &mut Turn<L>, frame: &[u8], fate: Fate) {
+    /// Takes a frame, which is written at the end of the turn.
+    pub(crate) fn enqueue<L: Listed>(&mut self, link: &Arc<L>, turn: &mut TurnOf<L>, frame: &[u8], fate: Fate) {
         self.pushes = self.pushes.wrapping_add(u32::from(matches!(fate, Fate::Return(_))));
         let output = self.output.get_or_insert_with(|| turn.pool.get());
         match self.paced && self.writer.is_bare() {
@@ -131,10 +132,11 @@ impl Side {
         self.list(link, turn, frame.len(), !matches!(fate, Fate::Return(_)));
     }
 
-    /// Lists this link to be written at the end of the turn, unless this turn has listed it
-    /// already, its socket is full, or it writes no longer. `answered`: the frame is a reply.
+    /// Lists this link, so that it is written at the end of the turn. Does nothing if this turn has
+    /// listed it already, if its socket is full, or if it writes no more. `answered`: the frame is
+    /// a reply.
     #[inline]
-    fn list<L: Listed>(&mut self, link: &Arc<L>, turn: &mut Turn<L>, len: usize, answered: bool) {
+    fn list<L: Listed>(&mut self, link: &Arc<L>, turn: &mut TurnOf<L>, len: usize, answered: bool) {
         turn.note_sent(len);
         if self.blocked || !self.state.writes() {
             return;
@@ -150,42 +152,42 @@ impl Side {
         turn.list(link.clone(), answered);
     }
 
-    /// No turn has it on its list any more, as far as this one knows.
+    /// Notes that no turn that this one knows of lists this link any more.
     pub(crate) fn unlist(&mut self) {
         self.scheduled = None;
     }
 
-    /// Whether this turn has sent it a reply that is not written.
-    pub(crate) fn is_answered<L: Listed>(&self, turn: &Turn<L>) -> bool {
+    /// Whether this turn has sent the link a reply that is not written yet.
+    pub(crate) fn is_answered<L: Listed>(&self, turn: &TurnOf<L>) -> bool {
         self.scheduled == Some(Scheduled { turn: turn.id(), answered: true })
     }
 
-    /// Whether the turn must write its lists before this link takes a frame. A reply
-    /// confirms all earlier frames of its client, so those must be written first.
+    /// Whether the turn must write its lists before this link takes a frame. A reply confirms all
+    /// earlier frames of its client, so those must be written first.
     pub(crate) fn must_wait_for_others<L: Listed>(
         &self,
         answered: bool,
         output_bytes_max: usize,
-        turn: &Turn<L>,
+        turn: &TurnOf<L>,
     ) -> bool {
         match answered {
-            // Links are written in the order of their first reply. A link further back may hold a
-            // frame that this new reply confirms.
+            // Links are written in the order of their first reply. A later link may hold a frame
+            // that this new reply confirms.
             true => self.is_answered(turn) && turn.is_mixed,
-            // This link is full and would be written now, with the replies in its output.
+            // This link is full, so it would be written now, together with its replies.
             false => self.is_answered(turn) && self.returnable() >= output_bytes_max,
         }
     }
 
-    /// Whether pending output must be written before the link takes a reply. With a reply, the link
-    /// is written after the links that were sent a reply earlier in this turn, and those replies
-    /// may confirm what is pending here.
-    pub(crate) fn is_behind_others<L: Listed>(&self, turn: &Turn<L>) -> bool {
+    /// Whether pending output must be written before the link takes a reply. A link with a reply is
+    /// written after those that were sent a reply earlier in this turn, and those replies may
+    /// confirm frames that are pending here.
+    pub(crate) fn is_behind_others<L: Listed>(&self, turn: &TurnOf<L>) -> bool {
         !self.is_answered(turn) && !self.blocked && turn.has_answered() && self.pending() > 0
     }
 
-    /// Does what the reader of its frames says.
-    pub(crate) fn heed<L: Listed>(&mut self, link: &Arc<L>, turn: &mut Turn<L>, notice: Notice) {
+    /// Handles a notice of the reader of this connection.
+    pub(crate) fn heed<L: Listed>(&mut self, link: &Arc<L>, turn: &mut TurnOf<L>, notice: Notice) {
         match notice {
             Notice::Lines => {
                 if self.writer.use_lines() && self.state.writes() {
@@ -202,9 +204,9 @@ impl Side {
         }
     }
 
-    /// Writes the last bytes that the framing has. All else is written. If the socket does not take
-    /// them, the end of the stream must do.
-    pub(crate) fn say_goodbye<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut Turn<L>) {
+    /// Writes the last bytes of the framing, after all other output. If the socket does not take
+    /// them, the client sees only the end of the stream.
+    pub(crate) fn say_goodbye<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut TurnOf<L>) {
         if self.state.writes()
             && let Some(bytes) = self.writer.goodbye()
         {
@@ -213,8 +215,8 @@ impl Side {
         }
     }
 
-    /// Writes what is pending, as far as the socket and the pace let it.
-    pub(crate) fn write<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) -> Written {
+    /// Writes pending output as far as the socket and the pace allow.
+    pub(crate) fn write<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut TurnOf<L>) -> Written {
         if !self.state.writes() {
             return Written::All;
         }
@@ -224,7 +226,7 @@ impl Side {
         };
         self.blocked = written == Written::Blocked;
         match written {
-            // Most often the next look is planned already, and is soon enough.
+            // Usually an errand is already planned soon enough.
             Written::All | Written::Blocked if self.needs_no_look(turn.now()) => {}
             Written::All | Written::Blocked => self.look_after(reach, link, turn),
             Written::Broken => self.state = SideState::Sealed,
@@ -232,14 +234,14 @@ impl Side {
         written
     }
 
-    /// Whether nothing need be asked about what was written, and nothing new be planned.
+    /// Whether it is needless to ask the kernel about the written bytes and to plan a new errand.
     #[inline]
     fn needs_no_look(&self, now: Instant) -> bool {
         let Some(output) = &self.output else { return true };
         output.only_awaits_errand(now) && !output.is_much_sent() && !self.in_doubt
     }
 
-    /// Writes what the transport keeps ahead.
+    /// Writes the bytes that the transport has buffered ahead of the output.
     #[inline]
     fn write_ahead(&mut self, reach: Reach<'_>) -> Written {
         match self.transport.flush(reach.socket) {
@@ -265,9 +267,9 @@ impl Side {
         }
     }
 
-    /// Asks the kernel what has arrived, if that is worthwhile, and plans a second look for what
-    /// has not.
-    fn look_after<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) {
+    /// Asks the kernel for acknowledgements if that is worthwhile, and plans an errand if bytes are
+    /// unacknowledged.
+    fn look_after<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut TurnOf<L>) {
         let Some(output) = &self.output else { return };
         if output.awaits_report() || output.is_much_sent() || self.in_doubt {
             self.ask(reach, turn);
@@ -290,21 +292,21 @@ impl Side {
                 [look, stalled_at, pauses_until].into_iter().flatten().min()
             }
         };
-        // Otherwise the owner hears when the socket has room.
+        // Without an errand, the owner is notified when the socket has room.
         let Some(due) = due else { return };
-        // One that is long overdue was of a thread that has ended.
+        // An errand that is long overdue belonged to a thread that has ended.
         if output.errand.is_none_or(|errand| errand > due || errand + LOOK_AFTER < turn.now()) {
             output.errand = Some(due);
             turn.look_again(due, link);
         }
     }
 
-    /// An errand's time has come.
+    /// Handles an errand whose time has come.
     pub(crate) fn on_errand<L: Listed>(
         &mut self,
         reach: Reach<'_>,
         link: &Arc<L>,
-        turn: &mut Turn<L>,
+        turn: &mut TurnOf<L>,
         due: Instant,
     ) -> Written {
         let Some(output) = self.output.as_mut().filter(|output| output.errand == Some(due)) else {
@@ -335,9 +337,9 @@ impl Side {
         self.write(reach, link, turn)
     }
 
-    /// Asks the kernel what the peer's kernel has acknowledged; that it is all, and more than at
-    /// the last look, ends the doubt.
-    fn ask<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut Turn<L>) {
+    /// Asks the kernel for acknowledgements. If everything is acknowledged, and more than at the
+    /// last query, the doubt ends.
+    fn ask<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut TurnOf<L>) {
         let unacknowledged = self.unacknowledged(reach);
         let Some(output) = &mut self.output else { return };
         output.acknowledge(unacknowledged, &mut turn.reports);
@@ -345,8 +347,8 @@ impl Side {
         self.in_doubt &= !(has_progressed && unacknowledged == 0);
     }
 
-    /// Looks now whether a report is due, if one is awaited.
-    pub(crate) fn ask_for_reports<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut Turn<L>) {
+    /// Asks the kernel now if a report is awaited.
+    pub(crate) fn ask_for_reports<L: Listed>(&mut self, reach: Reach<'_>, turn: &mut TurnOf<L>) {
         if self.output.as_ref().is_some_and(|output| output.awaits_report()) {
             self.ask(reach, turn);
         }
@@ -354,11 +356,11 @@ impl Side {
 
     /// Puts the connection in doubt. Returns whether its peer has already acknowledged nothing for
     /// a while.
-    pub(crate) fn doubt<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut Turn<L>) -> bool {
+    pub(crate) fn doubt<L: Listed>(&mut self, reach: Reach<'_>, link: &Arc<L>, turn: &mut TurnOf<L>) -> bool {
         if !self.state.writes() {
             return false;
         }
-        // Earlier acknowledgements are no sign of life.
+        // Take acknowledgements from before the doubt first: they are no sign of life.
         self.ask(reach, turn);
         let stalled = self.output.as_ref().is_some_and(|output| has_stalled(output, turn.now()));
         self.in_doubt = true;
@@ -368,8 +370,8 @@ impl Side {
         stalled
     }
 
-    /// Removes the frames with [`Fate::Return`] and a wanted label that the connection will not
-    /// bring to its client.
+    /// Removes the frames with [`Fate::Return`] and a wanted label that will not reach the client
+    /// on this connection.
     pub(crate) fn take_back(&mut self, reach: Reach<'_>, wanted: impl Fn(&Label) -> bool) -> Vec<(Label, Box<[u8]>)> {
         if self.output.is_none() {
             return Vec::new();
@@ -381,7 +383,7 @@ impl Side {
         };
         let Some(output) = &mut self.output else { return Vec::new() };
         if let Some(unacknowledged) = unacknowledged {
-            // Those that wait for a report have heard of the end.
+            // The reports are dropped: the end of the connection takes their place.
             output.acknowledge(unacknowledged, &mut Vec::new());
         }
         let back = output.take_back(wanted, back);
@@ -392,11 +394,11 @@ impl Side {
     }
 }
 
-/// Writes as much as a client is to get at once. A separate function, because few are paced.
+/// Writes as much at once as the pace allows. It is a separate function, because few clients are
+/// paced.
 #[inline(never)]
 fn write_paced(output: &mut Output, transport: &mut Transport, reach: Reach<'_>, pace: &Pace, now: Instant) -> Written {
-    // The turn may have begun a while ago, and what is written now is what the client is busy with
-    // from now on.
+    // The turn may have begun a while ago, but the client gets this write only now.
     let now = now.max(Instant::now());
     output.write_paced(|bytes| transport.write(reach.socket, bytes), pace, now, reach.output_bytes_max / 2)
 }
@@ -405,15 +407,15 @@ fn has_stalled(output: &Output, now: Instant) -> bool {
     output.waits_since().is_some_and(|since| now.saturating_duration_since(since) >= STALLED_AFTER)
 }
 
-/// Replies that wait for a client before it is read no further: enough to keep its socket busy, and
-/// little where thousands ask and do not read.
+/// The bytes of pending replies beyond which the client is not read further. This is enough to keep
+/// its socket busy, and little for thousands of clients that send requests and do not read.
 const REPLIES_BYTES_MAX: usize = 64 * 1024;
-/// When the kernel is asked what has become of frames after which nothing was written.
+/// The time without a write after which the kernel is asked about written frames.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
-/// The same when somebody waits for the answer: at first soon, for most peers are near, then less
-/// often.
+/// The same time if the acknowledgement is to be reported: short at first, because most peers are
+/// near, then longer.
 const REPORT_PAUSE_MIN: Duration = Duration::from_millis(2);
 const REPORT_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// A peer that owes an acknowledgement for this long counts as dead if its user has a newer
-/// connection. Several times any round trip.
+/// connection. This is several times any round trip.
 const STALLED_AFTER: Duration = Duration::from_secs(1);

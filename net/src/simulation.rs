@@ -20,7 +20,7 @@ use crate::socket::Socket;
 use crate::stats::LoopWatch;
 use crate::transport::Transport;
 
-pub use crate::framing::{CustomReader, CustomWriter, Ending, FoundItem, HttpItem, Notice, Piece, Wrapping};
+pub use crate::framing::{CustomReader, CustomWriter, FoundItem, FramingEnd, HttpItem, Notice, Piece, Wrapping};
 pub use crate::opening::{Chain, CustomOpening, CustomStep, Speech};
 pub use crate::readiness::Readiness;
 pub use crate::socket::SimulatedSocket;
@@ -95,28 +95,28 @@ impl<H: Handler> ManualLoop<H> {
         Ok(ManualLoop { inner, handle })
     }
 
-    /// A handle for watching it.
+    /// A handle for watching the loop.
     pub fn watch(&self) -> LoopWatch<H::Message> {
         self.inner.watch()
     }
 
-    /// Hands it a new connection.
+    /// Hands the loop a new connection.
     pub fn assign(&self, socket: Arc<dyn SimulatedSocket>, peer: SocketAddr, preface: Preface) {
         self.handle.post(Letter::Accepted(Socket::Simulated(socket), peer, preface));
     }
 
-    /// Makes it close its connections with a pause between two, finish everything within a time
-    /// after the last, and stop.
+    /// Makes the loop close its connections with a pause between two, finish everything within a
+    /// time after the last, and stop.
     pub fn drain(&self, pause: Duration, timeout: Duration) {
         self.handle.post(Letter::Drain { pause, timeout });
     }
 
-    /// How long it would sleep if nothing woke it; `None` means without limit.
+    /// The time that the loop would sleep if nothing woke it; `None` means without limit.
     pub fn sleep(&self, now: Instant) -> Option<Duration> {
         if self.handle.letters() > 0 { Some(Duration::ZERO) } else { self.inner.sleep(now) }
     }
 
-    /// One turn, with the events that the poller would have reported.
+    /// Runs one turn, with the events that the poller would have reported.
     pub fn turn(&mut self, now: Instant, events: &[Readiness]) {
         self.inner.turn(now, events.iter().copied());
     }
@@ -126,7 +126,7 @@ impl<H: Handler> ManualLoop<H> {
         self.inner.is_over()
     }
 
-    /// Ends it.
+    /// Ends the loop.
     pub fn end(self) {
         self.inner.end();
     }

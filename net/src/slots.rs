@@ -30,7 +30,7 @@ impl<T> Slots<T> {
         self.slots.len() - self.free.len()
     }
 
-    /// Inserts what `make` builds for its own id; nothing if that fails.
+    /// Inserts the value that `make` builds for its own id. If that fails, inserts nothing.
     pub(crate) fn insert_with<E>(&mut self, make: impl FnOnce(ConnId) -> Result<T, E>) -> Result<ConnId, E> {
         let index = match self.free.last() {
             Some(&index) => index as usize,

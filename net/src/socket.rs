@@ -43,7 +43,7 @@ impl Socket {
         }
     }
 
-    /// Reads without removing the bytes.
+    /// Reads without removing the bytes from the kernel.
     pub(crate) fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => stream.peek(buffer),
@@ -52,7 +52,7 @@ impl Socket {
         }
     }
 
-    /// Reads what has arrived, as much as fits, and drops it.
+    /// Reads and drops the bytes that have arrived, as many as fit into `scratch`.
     pub(crate) fn take_out(&self, scratch: &mut [u8]) {
         let _ = self.read(scratch);
     }
@@ -73,8 +73,8 @@ impl Socket {
         }
     }
 
-    /// The bytes that the kernel accepts before the peer has to wait: no more can have arrived
-    /// unread.
+    /// The number of bytes that the kernel accepts before the peer has to wait: no more can have
+    /// arrived unread.
     pub(crate) fn receive_buffer_bytes(&self) -> io::Result<usize> {
         match self {
             Socket::Tcp(stream) => SockRef::from(&**stream).recv_buffer_size(),
@@ -87,7 +87,7 @@ impl Socket {
     /// For a broken connection the kernel still reports the final number.
     ///
     /// `is_shut`: our side was shut down. The kernel counts the end of the stream as one byte until
-    /// it is acknowledged, after all others; it is not counted here.
+    /// that is acknowledged, after all others; the end is not counted here.
     pub(crate) fn unacknowledged(&self, is_shut: bool) -> io::Result<usize> {
         let count = match self {
             Socket::Tcp(stream) => output_queue(stream)?,
@@ -97,7 +97,7 @@ impl Socket {
         Ok(count.saturating_sub(usize::from(is_shut)))
     }
 
-    /// Makes the poller report its events to the loop.
+    /// Makes the poller report the socket's events to the loop.
     pub(crate) fn register(&self, registry: &Registry, token: Token, interest: Interest) -> io::Result<()> {
         match self {
             Socket::Tcp(stream) => registry.register(&mut SourceFd(&stream.as_raw_fd()), token, interest),
@@ -168,7 +168,8 @@ mod tests {
     /// Fills both kernels' buffers; returns the number of bytes that the socket took.
     fn fill(socket: &Socket) -> usize {
         let mut taken = 0;
-        // Acknowledgements of the peer's kernel make room again, until its buffer is full too.
+        // Acknowledgements of the peer's kernel make room again, until the peer's buffer is full
+        // too.
         for _ in 0..20 {
             while let Ok(count) = socket.write(&[7; 65536]) {
                 taken += count;
@@ -211,7 +212,7 @@ mod tests {
     fn a_broken_connection_still_tells_what_was_not_acknowledged() {
         let (socket, client) = pair();
         fill(&socket);
-        // Closed with unread bytes, it is reset.
+        // A socket closed with unread bytes is reset.
         drop(client);
         wait_until(|| socket.write(b"x").is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock));
         assert!(socket.unacknowledged(false).expect("still a socket") > 0);

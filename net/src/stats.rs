@@ -47,18 +47,18 @@ pub struct LoopWatch<M> {
     stats: Arc<LoopStats>,
 }
 
-/// Whether a loop owes a heartbeat.
+/// The state of a loop's heartbeat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Heartbeat {
     Given,
-    /// It was requested at this time.
+    /// The heartbeat was requested at this time.
     Asked(Instant),
     /// The loop has ended.
     Ended,
 }
 
 impl Tally {
-    /// Adds to it. If two threads do so at the same time, some is lost.
+    /// Adds to the number. If two threads do so at the same time, one addition may be lost.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Ordering::Relaxed) + n, Ordering::Relaxed);
     }
@@ -90,7 +90,7 @@ impl LoopStats {
         self.accepted.value()
     }
 
-    /// Its open connections, including those that are closing or wait for their preface.
+    /// The loop's open connections, including those that are closing or wait for their preface.
     pub fn open(&self) -> u64 {
         self.open.value()
     }
@@ -100,7 +100,7 @@ impl LoopStats {
         self.closed[reason as usize].value()
     }
 
-    /// How long its turns took.
+    /// The durations of the loop's turns.
     pub fn turn_times(&self) -> TurnTimes {
         let turns = std::array::from_fn(|n| self.turns[n].value());
         TurnTimes { turns, total: Duration::from_nanos(self.turn_nanos.value()) }
@@ -114,7 +114,7 @@ impl LoopStats {
         self.closed[reason as usize].add(1);
     }
 
-    /// A turn is over; `open` connections are left.
+    /// Counts a finished turn; `open` connections are left.
     pub(crate) fn on_turn(&self, took: Duration, open: usize) {
         let place = TURN_BOUNDS.iter().position(|bound| took <= *bound).unwrap_or(TURN_BOUNDS.len());
         self.turns[place].add(1);
@@ -138,12 +138,12 @@ impl<M> LoopWatch<M> {
         LoopWatch { handle, stats }
     }
 
-    /// Its numbers.
+    /// The numbers of the loop.
     pub fn stats(&self) -> &LoopStats {
         &self.stats
     }
 
-    /// The number of letters in its inbox.
+    /// The number of letters in the loop's inbox.
     pub fn letters(&self) -> usize {
         self.handle.letters()
     }
@@ -159,7 +159,7 @@ impl<M> LoopWatch<M> {
         }
     }
 
-    /// Since when the loop owes a heartbeat. One that has ended owes nothing.
+    /// The time since which the loop has owed a heartbeat. A loop that has ended owes nothing.
     pub fn owes_since(&self) -> Option<Instant> {
         match *self.stats.heartbeat.lock() {
             Heartbeat::Asked(at) => Some(at),
@@ -168,7 +168,7 @@ impl<M> LoopWatch<M> {
     }
 }
 
-/// The upper bounds for the durations of turns.
+/// The upper bounds of the ranges in which turns are counted.
 pub const TURN_BOUNDS: [Duration; 10] = [
     Duration::from_micros(25),
     Duration::from_micros(100),

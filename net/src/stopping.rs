@@ -16,13 +16,13 @@ pub(crate) enum Stop {
         pause: Duration,
         timeout: Duration,
     },
-    /// All were told: everything ends at this time.
+    /// All connections were told to end: everything is broken off at this time.
     By(Instant),
 }
 
 impl Stop {
-    /// These connections are told to end, the first one immediately; `timeout` after the last one
-    /// everything ends.
+    /// Begins to tell these connections to end, the first one immediately. `timeout` after the last
+    /// one, everything ends.
     pub(crate) fn begin(ids: Vec<ConnId>, now: Instant, pause: Duration, timeout: Duration) -> Stop {
         Stop::Telling { left: ids.into_iter(), next: now, pause, timeout }
     }
@@ -38,7 +38,7 @@ impl Stop {
         }
     }
 
-    /// A connection to tell now, if there is one. [`Stop::pause`] follows if it was open.
+    /// The connection to tell now, if there is one. If it was open, call [`Stop::pause`].
     pub(crate) fn next(&mut self, now: Instant) -> Option<ConnId> {
         let Stop::Telling { left, next, timeout, .. } = self else { return None };
         if *next > now {
@@ -51,7 +51,7 @@ impl Stop {
         id
     }
 
-    /// The next one is told a while later.
+    /// Makes the next connection wait for the pause.
     pub(crate) fn pause(&mut self) {
         if let Stop::Telling { next, pause, .. } = self {
             *next += *pause;

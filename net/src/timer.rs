@@ -1,8 +1,8 @@
 //! [`Timers`]: the deadlines of one loop.
 //!
-//! A deadline is not moved when its connection is active, which would cost every frame; instead the
-//! loop checks, when one has passed, whether it still holds, and sets another one if not. So a
-//! connection has at most one entry of each kind.
+//! A deadline is not moved when its connection is active, because moving would cost every frame.
+//! Instead the loop checks, when a deadline has passed, whether it still holds, and sets another
+//! one if not. So a connection has at most one entry of each kind.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,11 +13,11 @@ use crate::slots::ConnId;
 /// The purpose of a deadline.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Deadline {
-    /// Nothing was received for too long.
+    /// Nothing was received for the idle timeout.
     Idle,
-    /// A started frame does not complete.
+    /// A started frame did not complete in time.
     Frame,
-    /// A closing connection takes too long.
+    /// A closing connection took too long.
     Close,
     /// A held output may be written.
     Write,
@@ -55,8 +55,8 @@ impl Timers {
     }
 
     /// Drops the deadlines of closed connections if those are the majority: `alive` is the number
-    /// of the living, which `is_alive` recognizes. Otherwise connections that come and go would
-    /// fill the memory for as long as the idle timeout.
+    /// of open ones, which `is_alive` recognizes. Otherwise connections that come and go would fill
+    /// the memory for as long as the idle timeout.
     pub(crate) fn sweep(&mut self, alive: usize, mut is_alive: impl FnMut(ConnId) -> bool) {
         if self.heap.len() > 2 * ENTRIES_MAX * alive + SWEEP_MIN {
             self.heap.retain(|Reverse((_, id, _))| is_alive(*id));
@@ -72,7 +72,7 @@ impl Timers {
 /// The usual entries of one connection: idle, frame, close when draining, close when lingering,
 /// write, a reminder.
 const ENTRIES_MAX: usize = 6;
-/// Fewer are not worth a sweep.
+/// The number of entries below which a sweep is not worth it.
 const SWEEP_MIN: usize = 1000;
 
 #[cfg(test)]

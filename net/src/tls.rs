@@ -1,13 +1,13 @@
-//! [`Tls`]: what a port needs to speak TLS, and the sessions that it begins.
+//! [`Tls`]: the certificates and sessions of a port that speaks TLS.
 //!
-//! This file alone knows rustls. A [`TlsSession`] is bytes in, bytes out: it has no socket, and does
-//! not know which bytes have arrived. rustls 0.23 has one half for both directions, so the loop
-//! decrypts under the lock of the link; the version after it has two halves, and then only the half
-//! that writes belongs under the lock.
+//! This file alone knows rustls. A [`TlsSession`] turns bytes into bytes: it has no socket, and
+//! does not know which bytes have arrived. rustls 0.23 has one half for both directions, so the
+//! loop decrypts under the lock of the link. The next version has two halves, and then only the
+//! writing half belongs under the lock.
 //!
-//! New certificates are for new connections; those that are open keep theirs. Resumption is by
-//! tickets, which only this process can read: a client that comes to another node makes a whole
-//! handshake there.
+//! New certificates are for new connections; open connections keep theirs. Resumption uses tickets
+//! that only this process can read: a client that comes to another node makes a whole handshake
+//! there.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -34,7 +34,7 @@ pub struct Tls {
 #[derive(Clone, Debug)]
 pub struct Certificate(Arc<CertifiedKey>);
 
-/// Why TLS cannot be spoken with these files.
+/// Why these files cannot be used for TLS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TlsError {
     /// The first file has no certificate.
@@ -43,7 +43,7 @@ pub enum TlsError {
     BadCertificate(String),
     /// The second file has no private key that can be read.
     NoKey,
-    /// The private key is of another certificate.
+    /// The private key belongs to another certificate.
     OtherKey,
     /// The private key is of a kind that is not supported.
     BadKey(String),
@@ -53,14 +53,14 @@ pub enum TlsError {
     Random,
 }
 
-/// How many handshakes there were, and how many connections speak TLS now.
+/// Counts of the handshakes, and of the connections that speak TLS now.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Handshakes {
-    /// Handshakes that have ended well.
+    /// Handshakes that have succeeded.
     pub finished: u64,
-    /// Those of `finished` that resumed an earlier session.
+    /// The part of `finished` that resumed an earlier session.
     pub resumed: u64,
-    /// Connections that have begun with TLS and have ended before the end of the handshake.
+    /// Connections that began with TLS and ended before the end of the handshake.
     pub failed: u64,
     /// Open connections whose handshake is finished.
     pub open: u64,
@@ -75,24 +75,24 @@ struct Tallies {
 }
 
 impl Tls {
-    /// For these certificates. A client is shown the first one that has the name it asks for and a
-    /// key of a kind that it knows. A client that asks for no name, or for another one, is shown the
-    /// first one with such a key.
+    /// Speaks TLS with these certificates. A client is shown the first one that has the requested
+    /// name and a key of a kind that the client knows. If no certificate has the name, or the
+    /// client requests none, it is shown the first one with such a key.
     ///
     /// # Errors
     ///
-    /// If there are none, or the system gives no random bytes.
+    /// If there are no certificates, or the system gives no random bytes.
     pub fn new(certificates: Vec<Certificate>) -> Result<Tls, TlsError> {
         let tickets = ring::Ticketer::new().map_err(|_| TlsError::Random)?;
         let config = RwLock::new(config(certificates, tickets.clone())?);
         Ok(Tls { config, tickets, tallies: Arc::default() })
     }
 
-    /// From now on new connections are shown these certificates. On an error nothing changes.
+    /// Shows new connections these certificates from now on. On an error nothing changes.
     ///
     /// # Errors
     ///
-    /// If there are none.
+    /// If there are no certificates.
     pub fn renew(&self, certificates: Vec<Certificate>) -> Result<(), TlsError> {
         *self.config.write() = config(certificates, self.tickets.clone())?;
         Ok(())
@@ -123,8 +123,8 @@ impl Tls {
 }
 
 impl Certificate {
-    /// From PEM text: the certificate with those of its issuers behind it, and its private key,
-    /// which may be in the same text.
+    /// Reads PEM text: the certificate followed by those of its issuers, and its private key, which
+    /// may be in the same text.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl Certificate {
             rustls::Error::InvalidCertificate(error) => TlsError::BadCertificate(format!("{error:?}")),
             error => TlsError::BadKey(error.to_string()),
         })?;
-        // The chooser reads its names.
+        // The chooser reads the names of the certificate.
         ParsedCertificate::try_from(&certified.cert[0]).map_err(|error| TlsError::BadCertificate(error.to_string()))?;
         Ok(Certificate(Arc::new(certified)))
     }
@@ -172,7 +172,7 @@ fn config(certificates: Vec<Certificate>, tickets: Arc<dyn ProducesTickets>) -> 
     Ok(Arc::new(config))
 }
 
-/// Which certificate a client is shown.
+/// Chooses the certificate for a client.
 #[derive(Debug)]
 struct Chooser(Vec<Certificate>);
 
@@ -185,20 +185,20 @@ impl ResolvesServerCert for Chooser {
     }
 }
 
-/// TLS of one connection.
+/// The TLS session of one connection.
 pub(crate) struct TlsSession {
     connection: ServerConnection,
     tallies: Arc<Tallies>,
-    /// The handshake is finished, which is counted.
+    /// Whether the handshake is finished and counted as such.
     is_open: bool,
 }
 
-/// What there is to read.
+/// The outcome of reading decrypted bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Plain {
-    /// This number of bytes.
+    /// This number of payload bytes.
     Bytes(usize),
-    /// Nothing before more of the wire arrives.
+    /// No payload before more bytes of the wire arrive.
     Nothing,
     /// The peer has ended its stream.
     End,
@@ -209,12 +209,12 @@ impl TlsSession {
         self.connection.is_handshaking()
     }
 
-    /// Processes the bytes at the front of `wire`, [`FEED_BYTES`] at most; how many. What they
-    /// contain for the application is read before the next call.
+    /// Processes the bytes at the front of `wire`, [`FEED_BYTES`] at most, and returns their
+    /// number. The caller must read their payload before the next call.
     ///
     /// # Errors
     ///
-    /// If they break the protocol. The alert that tells the peer is ready to be sent.
+    /// If the bytes break the protocol. The alert for the peer is ready to be sent.
     pub(crate) fn feed(&mut self, wire: &[u8]) -> io::Result<usize> {
         let count = self.connection.read_tls(&mut &wire[..wire.len().min(FEED_BYTES)])?;
         let processed = self.connection.process_new_packets();
@@ -235,33 +235,33 @@ impl TlsSession {
         }
     }
 
-    /// Reads what the peer has sent.
+    /// Reads the decrypted payload.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> Plain {
         match self.connection.reader().read(buffer) {
             Ok(0) if !buffer.is_empty() => Plain::End,
             Ok(count) => Plain::Bytes(count),
-            // The end of the socket is known to the caller.
+            // The caller knows about the end of the socket.
             Err(_) => Plain::Nothing,
         }
     }
 
-    /// Makes one record with the front of `payload`, [`RECORD_BYTES_MAX`] at most; how many bytes.
-    /// Not during the handshake.
+    /// Makes one record of the front of `payload`, [`RECORD_BYTES_MAX`] at most, and returns the
+    /// number of bytes. Not during the handshake.
     pub(crate) fn seal(&mut self, payload: &[u8]) -> io::Result<usize> {
         self.connection.writer().write(&payload[..payload.len().min(RECORD_BYTES_MAX)])
     }
 
-    /// Tells the peer that nothing follows.
+    /// Sends the peer the end of the stream.
     pub(crate) fn end(&mut self) {
         self.connection.send_close_notify();
     }
 
-    /// Whether there is something for the wire.
+    /// Whether bytes wait to be moved to the wire.
     pub(crate) fn has_wire(&self) -> bool {
         self.connection.wants_write()
     }
 
-    /// Moves everything for the wire to `sink`, which takes all of it.
+    /// Moves all bytes for the wire to `sink`, which takes all of them.
     pub(crate) fn take_wire(&mut self, sink: &mut dyn Write) -> io::Result<()> {
         while self.connection.wants_write() {
             if self.connection.write_tls(sink)? == 0 {
@@ -312,14 +312,14 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// Whether a client whose input begins with this byte speaks TLS: it is that of a record of the
-/// handshake (RFC 8446, 5.1), and of no text.
+/// Whether a client whose input begins with this byte speaks TLS. The byte is the type of a
+/// handshake record (RFC 8446, 5.1), and no text begins with it.
 pub(crate) fn is_first_byte(byte: u8) -> bool {
     byte == HANDSHAKE
 }
 
-/// Whether the record at the front is complete, or is so long that none will do: type (1), version
-/// (2), length (2), content.
+/// Whether the record at the front is complete, or too long to be accepted anyway: type (1),
+/// version (2), length (2), content.
 pub(crate) fn is_whole_record(bytes: &[u8]) -> bool {
     match bytes {
         [_, _, _, high, low, content @ ..] => {
@@ -332,9 +332,9 @@ pub(crate) fn is_whole_record(bytes: &[u8]) -> bool {
 
 const HANDSHAKE: u8 = 0x16;
 const RECORD_HEAD_BYTES: usize = 5;
-/// Most bytes of a client's part of a handshake; usual ones have 200 to 2,000.
+/// The most bytes of a client's part of a handshake; usual ones have 200 to 2,000.
 pub(crate) const HELLO_BYTES_MAX: usize = 16 * 1024;
-/// Most bytes of the wire that are processed at once: rustls takes no more.
+/// The most bytes of the wire that are processed at once: rustls takes no more.
 pub(crate) const FEED_BYTES: usize = 4096;
-/// Most payload of one record (RFC 8446, 5.1).
+/// The most payload of one record (RFC 8446, 5.1).
 pub(crate) const RECORD_BYTES_MAX: usize = 16 * 1024;

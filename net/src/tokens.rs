@@ -1,4 +1,4 @@
-//! Tokens: the poller's names for what the loop watches.
+//! Tokens: the poller's names for the things that the loop watches.
 
 use mio::Token;
 
@@ -10,20 +10,20 @@ pub(crate) struct ArrivalId(pub(crate) ConnId);
 
 /// The owner of a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Named {
+pub(crate) enum TokenOwner {
     /// The waker's: letters wait.
     Waker,
     Arrival(ArrivalId),
     Connection(ConnId),
 }
 
-impl Named {
-    pub(crate) fn by(token: usize) -> Named {
+impl TokenOwner {
+    pub(crate) fn by(token: usize) -> TokenOwner {
         let id = |token| ConnId { index: token as u32, generation: (token >> 32) as u32 };
         match token {
-            token if token == WAKE.0 => Named::Waker,
-            token if token & ARRIVAL != 0 => Named::Arrival(ArrivalId(id(token & !ARRIVAL))),
-            token => Named::Connection(id(token)),
+            token if token == WAKE.0 => TokenOwner::Waker,
+            token if token & ARRIVAL != 0 => TokenOwner::Arrival(ArrivalId(id(token & !ARRIVAL))),
+            token => TokenOwner::Connection(id(token)),
         }
     }
 }
@@ -36,7 +36,7 @@ pub(crate) fn of_arrival(ArrivalId(id): ArrivalId) -> Token {
     Token(of_connection(id).0 | ARRIVAL)
 }
 
-/// Not the token of a connection: there are never 2³² − 1 of them.
+/// The waker's token. No connection has it, because there are never 2³² − 1 of them.
 pub(crate) const WAKE: Token = Token(usize::MAX);
 /// Marks the token of an arrival: the highest bit of an index, which needs fewer bits.
 const ARRIVAL: usize = 1 << 31;
@@ -49,9 +49,9 @@ mod tests {
     fn every_token_names_what_it_was_made_for() {
         for (index, generation) in [(0, 0), (7, u32::MAX), (ARRIVAL as u32 - 1, 3)] {
             let id = ConnId { index, generation };
-            assert_eq!(Named::by(of_connection(id).0), Named::Connection(id));
-            assert_eq!(Named::by(of_arrival(ArrivalId(id)).0), Named::Arrival(ArrivalId(id)));
+            assert_eq!(TokenOwner::by(of_connection(id).0), TokenOwner::Connection(id));
+            assert_eq!(TokenOwner::by(of_arrival(ArrivalId(id)).0), TokenOwner::Arrival(ArrivalId(id)));
         }
-        assert_eq!(Named::by(WAKE.0), Named::Waker);
+        assert_eq!(TokenOwner::by(WAKE.0), TokenOwner::Waker);
     }
 }

@@ -1,10 +1,10 @@
-//! [`Transport`]: what lies between the frames of a connection and its socket.
+//! [`Transport`]: the layer between the frames of a connection and its socket.
 //!
-//! For most connections that is nothing: bytes go to the socket as they are. A transport that encodes
-//! them, TLS, makes *records*, whose length on the wire differs from that of their payload. The kernel
-//! counts bytes on the wire, but frames that a dead connection returns are counted in payload. A
-//! [`Ledger`](ledger::Ledger) converts one to the other. Tickets and alerts of TLS are records without
-//! payload.
+//! Most connections have no such layer: bytes go to the socket as they are. A transport that
+//! encodes them, TLS, makes *records*, whose length on the wire differs from that of their payload.
+//! The kernel counts bytes on the wire, but frames that a dead connection returns are counted in
+//! payload. A [`Ledger`](ledger::Ledger) converts one to the other. Tickets and alerts of TLS are
+//! records without payload.
 //!
 //! ```text
 //!   payload    │  record  │   record   │ record │ not taken yet
@@ -14,19 +14,19 @@
 //!
 //! A transport belongs to the locked side of a link, because any thread writes. Payload counts as
 //! written as soon as it is in a record, like a frame of which the socket has taken a part. At most
-//! one record is kept ahead. A record counts as arrived only when all of it has arrived: a frame
-//! that comes twice does less harm than a lost one.
+//! one record is kept ahead. A record counts as arrived only when all of it has arrived: a
+//! duplicate frame does less harm than a lost one.
 //!
 //! For a plain socket the ledger is the identity. It is not kept, nothing is compared, and the loop
 //! reads without the lock.
 //!
 //! # How a connection comes to speak TLS
 //!
-//! The first byte decides, when it arrives. The connection is open by then: it has its place among
-//! those that are not logged in, with their limits and times, and is turned away like them, so a
-//! silent handshake needs no rules of its own. The first message of the handshake stays in the kernel
-//! until it is complete and its turn comes, among those of all connections of the loop. Payload that
-//! is sent during the handshake waits, as for a socket that is full.
+//! The first byte decides, when it arrives. The connection is open by then. It counts as one that
+//! is not logged in, with the limits and timeouts of those, and is turned away like them, so a
+//! silent handshake needs no rules of its own. The first message of the handshake stays in the
+//! kernel until it is complete and its turn comes, among those of all connections of the loop.
+//! Payload that is sent during the handshake waits, as for a full socket.
 
 use std::io;
 
@@ -74,7 +74,7 @@ impl Transport {
         matches!(self, Transport::Plain)
     }
 
-    /// Writes payload; how many bytes of it were taken.
+    /// Writes payload, and returns the number of bytes taken.
     #[inline]
     pub(crate) fn write(&mut self, socket: &Socket, payload: &[u8]) -> io::Result<usize> {
         match self {
@@ -85,7 +85,7 @@ impl Transport {
         }
     }
 
-    /// Writes what is kept ahead. It would block until all of it is written.
+    /// Writes the bytes that are kept ahead. Would block until all of them are written.
     #[inline]
     pub(crate) fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         match self {
@@ -99,7 +99,7 @@ impl Transport {
         }
     }
 
-    /// Bytes that are kept ahead: their payload was taken, and the socket has not taken them.
+    /// The number of bytes kept ahead: their payload was taken, and the socket has not taken them.
     #[inline]
     pub(crate) fn ahead(&self) -> usize {
         match self {
@@ -110,9 +110,8 @@ impl Transport {
         }
     }
 
-    /// Bytes of payload that were taken and that the peer's kernel has not acknowledged, as far as
-    /// is known: `usize::MAX` if nothing is. `is_shut` says that our side of the socket was shut
-    /// down.
+    /// The number of payload bytes that were taken and that the peer's kernel has not acknowledged;
+    /// `usize::MAX` if nothing is known. `is_shut`: our side of the socket was shut down.
     pub(crate) fn unacknowledged(&mut self, socket: &Socket, is_shut: bool) -> usize {
         match self {
             Transport::Plain => socket.unacknowledged(is_shut).unwrap_or(usize::MAX),
@@ -137,17 +136,17 @@ impl Transport {
         matches!(self, Transport::Encrypted(tls) if tls.is_handshaking())
     }
 
-    /// Takes the work for the loop since the last call, besides that for the payload.
+    /// Takes the work for the loop since the last call, apart from that of the payload.
     pub(crate) fn take_work(&mut self) -> usize {
         if let Transport::Encrypted(tls) = self { tls.take_work() } else { 0 }
     }
 
-    /// Bytes of memory for input that is no payload yet.
+    /// The bytes of memory for input that is not payload yet.
     pub(crate) fn held(&self) -> usize {
         if let Transport::Encrypted(tls) = self { tls.held() } else { 0 }
     }
 
-    /// Tells the peer that nothing follows, as far as the socket has room.
+    /// Sends the peer the end of the stream, as far as the socket has room.
     pub(crate) fn end(&mut self, socket: &Socket) {
         if let Transport::Encrypted(tls) = self {
             tls.end(socket);

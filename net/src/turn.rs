@@ -1,4 +1,5 @@
-//! [`Turn`]: the work of one thread for connections in one turn of its loop.
+//! [`TurnOf`]: the work of one thread for connections in one turn of its loop. Outside of this
+//! package, where the links are [`Link`](crate::link::Link)s, the type is called `Turn`.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -11,49 +12,50 @@ use crate::buffer_pool::BufferPool;
 use crate::slots::ConnId;
 
 /// The work of one thread for connections in one turn of its loop: the links to be written, memory
-/// for their output, and the rest of the turn's budget. A thread without a loop makes a turn for
-/// itself and calls [`Turn::flush`].
+/// for their output, and the rest of the turn's budget. A thread without a loop creates a turn and
+/// calls [`TurnOf::flush`].
 #[derive(Debug)]
 #[expect(private_bounds, reason = "the links of this package alone are listed")]
-pub struct Turn<L: Listed> {
+pub struct TurnOf<L: Listed> {
     id: TurnId,
     now: Instant,
-    /// Links that were sent something from another client, and those that were sent a reply.
+    /// The links that were sent something from another client, and those that were sent a reply.
     pushed: Vec<Arc<L>>,
     answered: Vec<Arc<L>>,
-    /// Whether a link that was sent a reply was sent something from another client after that,
-    /// since the last flush.
+    /// Whether, since the last flush, a link was sent a reply and after that something from another
+    /// client.
     pub(crate) is_mixed: bool,
-    /// The bytes sent since the last flush.
+    /// The number of bytes sent since the last flush.
     sent_bytes: usize,
     pub(crate) budget: Budget,
     pub(crate) reminders: Vec<(Instant, ConnId)>,
-    /// Connections whose descriptors are needed.
+    /// Connections to be closed because their descriptors are needed.
     pub(crate) turned_away: Vec<ConnId>,
     /// Connections that wait to begin TLS.
     pub(crate) hellos: Vec<ConnId>,
     errands: BinaryHeap<Errand<L>>,
     pub(crate) pool: BufferPool,
-    /// Labels of frames that have arrived, for the link being looked at.
+    /// Labels of frames that have arrived, for the link that is being processed.
     pub(crate) reports: Vec<u32>,
 }
 
-/// The part of a link that a turn needs, so that this file does not depend on links, which depend
-/// on turns.
+/// The part of a link that a turn needs. It keeps this file independent of links, which depend on
+/// turns.
 pub(crate) trait Listed: Sized {
     fn id(&self) -> ConnId;
 
-    /// The share of the loop's turns that it uses.
+    /// The share of the loop's turns that the connection uses.
     fn share(&self) -> u64;
 
-    /// Writes what is pending, now.
-    fn flush(self: &Arc<Self>, turn: &mut Turn<Self>);
+    /// Writes the pending output now.
+    fn flush(self: &Arc<Self>, turn: &mut TurnOf<Self>);
 
-    /// The same, unless there is a reply in it: then it is written later in the same flush.
-    fn flush_unless_answered(self: &Arc<Self>, turn: &mut Turn<Self>);
+    /// Writes the pending output now, unless a reply is in it: such a link is written later in the
+    /// same flush.
+    fn flush_unless_answered(self: &Arc<Self>, turn: &mut TurnOf<Self>);
 
-    /// An errand's time has come.
-    fn on_errand(self: &Arc<Self>, turn: &mut Turn<Self>, due: Instant);
+    /// Handles an errand whose time has come.
+    fn on_errand(self: &Arc<Self>, turn: &mut TurnOf<Self>, due: Instant);
 }
 
 /// Distinguishes the turns of different threads.
@@ -69,16 +71,16 @@ struct Errand<L> {
 }
 
 #[expect(private_bounds, reason = "see there")]
-impl<L: Listed> Turn<L> {
+impl<L: Listed> TurnOf<L> {
     /// A turn with nothing to do yet.
-    pub fn new() -> Turn<L> {
-        Turn::at(Instant::now())
+    pub fn new() -> TurnOf<L> {
+        TurnOf::at(Instant::now())
     }
 
     /// A turn that began at `now`.
-    pub fn at(now: Instant) -> Turn<L> {
+    pub fn at(now: Instant) -> TurnOf<L> {
         static TURNS: AtomicU64 = AtomicU64::new(0);
-        Turn {
+        TurnOf {
             id: TurnId(TURNS.fetch_add(1, atomic::Ordering::Relaxed)),
             now,
             pushed: Vec::new(),
@@ -95,12 +97,12 @@ impl<L: Listed> Turn<L> {
         }
     }
 
-    /// When this turn began.
+    /// The time at which this turn began.
     pub fn now(&self) -> Instant {
         self.now
     }
 
-    /// A thread without a loop calls this whenever it wakes.
+    /// Begins a turn. A thread without a loop calls this whenever it wakes.
     pub fn begin(&mut self, now: Instant) {
         self.now = now;
         self.budget.begin(now);
@@ -115,8 +117,8 @@ impl<L: Listed> Turn<L> {
     /// Whether the share of this connection has some of its part of this turn left. If not, work
     /// that can wait should be posted to the connection again.
     ///
-    /// A handler that has much to do for one client does it in pieces, and others are served in
-    /// between:
+    /// A handler that has much to do for one client does it in pieces, and other clients are served
+    /// in between:
     ///
     /// ```
     /// # use std::{error::Error, io::{BufRead, BufReader, Write}, net::{SocketAddr, TcpStream}};
@@ -208,12 +210,12 @@ impl<L: Listed> Turn<L> {
         !self.answered.is_empty()
     }
 
-    /// Schedules another look at the link at this time.
+    /// Plans an errand at this time for the link.
     pub(crate) fn look_again(&mut self, due: Instant, link: &Arc<L>) {
         self.errands.push(Errand { due, link: Arc::downgrade(link) });
     }
 
-    /// When the next errand for a link that this thread has written to is due, if there is one.
+    /// The time of the next errand for a link that this thread has written to, if there is one.
     pub fn next_errand(&self) -> Option<Instant> {
         self.errands.peek().map(|errand| errand.due)
     }
@@ -248,8 +250,8 @@ impl<L: Listed> Turn<L> {
         self.turned_away.push(link.id());
     }
 
-    /// Writes now if much was sent already: a frame for thousands of clients must not be in memory
-    /// thousands of times.
+    /// Writes now if much was sent already. Otherwise a frame for thousands of clients would be in
+    /// memory thousands of times.
     pub fn relieve(&mut self) {
         if self.sent_bytes >= SENT_BYTES_MAX {
             self.flush();
@@ -257,11 +259,11 @@ impl<L: Listed> Turn<L> {
     }
 
     /// Writes to every connection that was sent something. Those that were sent a reply come last,
-    /// in the order of their first replies, so that a frame leaves before a later reply to its
-    /// sender confirms it: a process that is killed between two writes loses nothing that it has
-    /// confirmed. [`Link::send`](crate::Link::send) writes earlier what this order would write too
-    /// late. One gap is left: a second thread that sends to one of the links at the same moment
-    /// writes all it finds there, and may write a reply of this turn early.
+    /// in the order of their first replies. So a frame leaves before a later reply to its sender
+    /// confirms it, and a process that is killed between two writes loses nothing that it has
+    /// confirmed. Where this order would write a frame too late, [`Link::send`](crate::Link::send)
+    /// writes it earlier. One gap is left: a second thread that sends to one of the links at the
+    /// same moment writes all output of that link, perhaps including a reply of this turn.
     pub fn flush(&mut self) {
         self.sent_bytes = 0;
         self.is_mixed = false;
@@ -269,7 +271,11 @@ impl<L: Listed> Turn<L> {
         self.flush_list(|turn| &mut turn.answered, L::flush);
     }
 
-    fn flush_list(&mut self, list: impl Fn(&mut Turn<L>) -> &mut Vec<Arc<L>>, flush: impl Fn(&Arc<L>, &mut Turn<L>)) {
+    fn flush_list(
+        &mut self,
+        list: impl Fn(&mut TurnOf<L>) -> &mut Vec<Arc<L>>,
+        flush: impl Fn(&Arc<L>, &mut TurnOf<L>),
+    ) {
         if list(self).is_empty() {
             return;
         }
@@ -277,22 +283,22 @@ impl<L: Listed> Turn<L> {
         for link in links.drain(..) {
             flush(&link, self);
         }
-        // Empty again: its memory is used for the next turn.
+        // The list is empty again, and its memory is used for the next turn.
         *list(self) = links;
     }
 }
 
-/// A link that is listed in one turn is not listed by another: so a turn that ends early, for
-/// example by a panic, would silence it for ever.
-impl<L: Listed> Drop for Turn<L> {
+/// A link that is listed in one turn is not listed by another. Without this, a turn that ends
+/// early, for example by a panic, would silence the link for ever.
+impl<L: Listed> Drop for TurnOf<L> {
     fn drop(&mut self) {
         self.flush();
     }
 }
 
-impl<L: Listed> Default for Turn<L> {
-    fn default() -> Turn<L> {
-        Turn::new()
+impl<L: Listed> Default for TurnOf<L> {
+    fn default() -> TurnOf<L> {
+        TurnOf::new()
     }
 }
 
@@ -340,7 +346,7 @@ mod tests {
     use crate::socket::Socket;
     use crate::transport::Transport;
 
-    /// Accepts everything, and records it in a log that all sockets share.
+    /// A socket that accepts everything, and records it in a log that all sockets share.
     #[derive(Debug)]
     struct Recorder(Arc<Mutex<String>>);
 
@@ -371,18 +377,18 @@ mod tests {
         fn deregister(&self) {}
     }
 
-    /// The effect of a client's frame in a turn.
+    /// What a client's frame does in a turn.
     #[derive(Clone, Copy, Debug)]
     enum Act {
         /// It is forwarded from one client to another.
         Forward(usize, usize),
-        /// Its sender gets a reply, which confirms everything that this client has had forwarded
-        /// before.
+        /// The sender of the frame gets a reply, which confirms all frames that were forwarded for
+        /// it before.
         Reply(usize),
     }
 
-    /// Carries the acts out in one turn. Returns what is written, in order: "7" is a forwarded
-    /// frame, "r7" a reply.
+    /// Carries the acts out in one turn. Returns the writes, in order: "7" is a forwarded frame,
+    /// "r7" a reply.
     fn written(acts: &[Act], clients: usize, output_bytes_max: usize) -> Vec<String> {
         let poll = Poll::new().expect("a descriptor");
         let waker = Waker::new(poll.registry(), Token(0)).expect("a descriptor");

@@ -8,16 +8,16 @@
 //! ```
 //! The keeper is a thread that starts attempts, and closes connections that are broken or idle for
 //! too long. While the database refuses connections there is one attempt at a time, and a growing
-//! pause with a random part before the next, so that many idle nodes do not retry at the same
-//! moments on a database that is full.
+//! backoff with a random part before the next. So many idle nodes do not retry at the same moments
+//! on a database that is full.
 //!
 //! No connection is tested before or after a call, because that would be two more round trips.
 //! Instead the caller reports a broken one, and [`ConnectionPool::renew`] makes the pool drop all
-//! that were opened before.
+//! connections that were opened before.
 //!
-//! Why not r2d2: each of its failed attempts starts the next by itself, for each connection that
-//! was ever missing. So an idle node made 600 attempts a second, and took every connection when the
-//! shortage was over.
+//! Why not r2d2: each failed attempt starts the next by itself, for each connection that was ever
+//! missing. So an idle node made 600 attempts a second, and took every connection when the shortage
+//! was over.
 
 mod pace;
 mod stock;
@@ -48,7 +48,7 @@ pub struct ConnectionPool<C: Send + 'static> {
 pub struct OpenFailure {
     /// The reason, as text for the log.
     pub cause: String,
-    /// The database answered and refuses the connection, which is logged for the operator.
+    /// Whether the database answered and refuses the connection, which is logged for the operator.
     pub is_refusal: bool,
 }
 
@@ -65,19 +65,19 @@ pub struct Pooled<C: Send + 'static> {
 }
 
 struct Core<C> {
-    /// The database, for the log.
+    /// The name of the database, for the log.
     name: String,
     sizes: PoolSizes,
     open: Box<dyn Fn() -> Result<C, OpenFailure> + Send + Sync>,
     /// A leaf lock; nothing is opened, closed or logged under it.
     state: Mutex<Stock<C>>,
-    /// Notified if there is work for the keeper.
+    /// Notified when there is work for the keeper.
     work: Condvar,
 }
 
 impl<C: Send + 'static> ConnectionPool<C> {
-    /// A pool whose initial connections are opened immediately by other threads. Up to 8 threads
-    /// call `open` at the same time; it may block, and must bound its own duration.
+    /// Creates a pool whose initial connections are opened immediately by other threads. Up to 8
+    /// threads call `open` at the same time; it may block, and must bound its own duration.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -156,7 +156,7 @@ impl<C: Send + 'static> ConnectionPool<C> {
         }
         let mut state = self.shared.state.lock();
         state.waiting.retain(|waiting| waiting.ticket != ticket);
-        // It may have arrived just before.
+        // A connection may have arrived just before.
         if let Ok(kept) = place.try_recv() {
             drop(state);
             return Ok(self.pooled(kept));
@@ -180,7 +180,8 @@ impl<C: Send + 'static> ConnectionPool<C> {
         self.shared.work.notify_one();
     }
 
-    /// The same, unless that was done since this connection was opened.
+    /// Like [`ConnectionPool::renew`], unless the pool was renewed after this connection was
+    /// opened.
     pub fn renew_since(&self, connection: &Pooled<C>) {
         let mut state = self.shared.state.lock();
         if connection.kept.as_ref().is_some_and(|kept| kept.age == state.age) {
@@ -189,14 +190,14 @@ impl<C: Send + 'static> ConnectionPool<C> {
         }
     }
 
-    /// The database is known to answer again: an attempt is made immediately.
+    /// Makes an attempt immediately, because the database is known to answer again.
     pub fn try_now(&self) {
         let mut state = self.shared.state.lock();
         state.pace.skip_pause();
         self.shared.work.notify_one();
     }
 
-    /// The most connections.
+    /// The most connections of the pool.
     pub fn size_max(&self) -> u32 {
         self.shared.sizes.max
     }
@@ -216,7 +217,8 @@ impl<C: Send + 'static> Drop for ConnectionPool<C> {
         let doomed = std::mem::take(&mut state.doomed);
         self.shared.work.notify_one();
         drop(state);
-        // Closed here, so that they are closed properly if the process ends after this.
+        // Closed here, so that the connections end properly even if the process ends right after
+        // this.
         close(doomed);
     }
 }
@@ -227,7 +229,7 @@ impl<C: Send + 'static> Pooled<C> {
         self.is_broken = true;
     }
 
-    /// The time since it was opened.
+    /// The time since the connection was opened.
     pub fn age(&self) -> Duration {
         self.kept.as_ref().map_or(Duration::ZERO, |kept| kept.born.elapsed())
     }
@@ -251,7 +253,7 @@ impl<C: Send + 'static> Drop for Pooled<C> {
     fn drop(&mut self) {
         let Some(kept) = self.kept.take() else { return };
         let mut state = self.shared.state.lock();
-        // A call that panicked may have left it in the middle of a statement.
+        // A call that panicked may have left the connection in the middle of a statement.
         if self.is_broken || thread::panicking() || kept.age != state.age {
             state.forget(kept);
             self.shared.work.notify_one();
@@ -262,7 +264,7 @@ impl<C: Send + 'static> Drop for Pooled<C> {
 }
 
 impl<C: Send + 'static> Core<C> {
-    /// The keeper's thread. Of the driver's code it runs only that which closes a connection.
+    /// Runs the keeper's thread. The only code of the driver that runs there closes connections.
     fn keep(self: &Arc<Self>) {
         let mut state = self.state.lock();
         while !state.is_closing {
@@ -296,14 +298,15 @@ impl<C: Send + 'static> Core<C> {
     }
 
     fn attempt(&self) {
-        // Read first: a connection that was being opened when the pool was renewed is an old one.
+        // Read first: if the pool is renewed while a connection is being opened, that connection is
+        // old.
         let age = self.state.lock().age;
         let opened = catch_unwind(AssertUnwindSafe(|| (self.open)()));
         let panicked = |_| Err(OpenFailure { cause: "the driver panicked".to_owned(), is_refusal: true });
         self.settle(age, opened.unwrap_or_else(panicked));
     }
 
-    /// An attempt has ended.
+    /// Handles the end of an attempt.
     fn settle(&self, age: u64, opened: Result<C, OpenFailure>) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -318,7 +321,7 @@ impl<C: Send + 'static> Core<C> {
                 } else {
                     state.forget(kept)
                 }
-                // As long as more are wanted, it is not known whether the shortage is over.
+                // As long as more connections are wanted, the shortage may not be over.
                 let is_over = state.wanted(&self.sizes) == 0;
                 let lasted = if is_over { state.refusals.end() } else { None };
                 lasted.map(|lasted| format!("{} gives connections again after {lasted}", self.name))
@@ -343,7 +346,7 @@ impl<C: Send + 'static> Core<C> {
     }
 }
 
-/// Closing runs the driver's code, which talks to the database.
+/// Closes the connections. Closing runs the driver's code, which talks to the database.
 fn close<C>(connections: Vec<C>) {
     for connection in connections {
         let _ = catch_unwind(AssertUnwindSafe(|| drop(connection)));
@@ -380,7 +383,7 @@ mod tests {
         attempts_now: AtomicU32,
     }
 
-    /// One of them.
+    /// One connection to this database.
     struct Link(Arc<Database>);
 
     impl Drop for Link {
@@ -431,7 +434,7 @@ mod tests {
         let pool = pool(&database, |sizes| sizes.initial = 3);
         wait_until("the stock", || pool.size() == (3, 3));
         let held: Vec<_> = (0..10).map(|_| pool.connection().unwrap()).collect();
-        // No connection except for a waiting call, and no initial ones beside those in use.
+        // Connections exist only for waiting calls; no initial ones are opened beside those in use.
         assert_eq!((pool.size().0, database.attempts.load(Ordering::SeqCst)), (10, 10));
         drop(held);
         assert_eq!(pool.size(), (10, 10));

@@ -9,7 +9,6 @@
 
 mod fair_queue;
 
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -25,7 +24,7 @@ pub use fair_queue::{BatchMax, Standing};
 #[derive(Debug)]
 pub struct Lanes<T> {
     lanes: Vec<Arc<Lane<T>>>,
-    /// Empty once they are joined.
+    /// Empty once the threads are joined.
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -40,7 +39,7 @@ pub struct LanesWatch<T> {
 pub struct LaneLoad {
     /// Items that wait to be handled.
     pub items: usize,
-    /// The weight of these and of those being handled.
+    /// The weight of the waiting items and of those being handled.
     pub bytes: usize,
 }
 
@@ -60,9 +59,9 @@ pub struct LanesClosed<T>(pub T);
 #[derive(Debug)]
 struct Lane<T> {
     queue: Mutex<LaneQueue<T>>,
-    /// An item was queued, or the lane should close.
+    /// Notified when an item was queued, or the lane should close.
     news: Condvar,
-    /// The lane's thread has ended.
+    /// Notified when the lane's thread has ended.
     idle: Condvar,
 }
 
@@ -71,15 +70,16 @@ struct LaneQueue<T> {
     items: FairQueue<T>,
     /// The number of items being handled.
     in_hand: usize,
-    /// Since when these are being handled.
+    /// The time at which the present batch began to be handled.
     since: Option<Instant>,
     /// The weight of the queued items and of those being handled.
     bytes: usize,
     closing: bool,
     ended: bool,
-    /// The number of guards that are adding items to be handled together: those that began before
-    /// and since the lane's thread wanted its batch, by the parity of `wanted`. It waits only for
-    /// the former, because there may always be some.
+    /// The number of guards that are adding items to be handled together. Two counts, by the parity
+    /// of `wanted`: guards that began before the lane's thread wanted its batch, and those that
+    /// began since. The thread waits only for the former, because new guards may begin all the
+    /// time.
     held: [usize; 2],
     /// The number of batches that it has wanted.
     wanted: usize,
@@ -88,21 +88,21 @@ struct LaneQueue<T> {
 /// Prevents lanes from taking a batch. See [`Lanes::hold`].
 #[derive(Debug)]
 pub struct LaneHold<'l, T> {
-    /// Each with its value of `wanted`.
+    /// Each lane with its value of `wanted`.
     lanes: Vec<(&'l Lane<T>, usize)>,
 }
 
 impl<T: Send + 'static> Lanes<T> {
     /// Starts `count` lanes on threads named `<name>-0` and so on. `handle` gets at most
-    /// `batch_max` in a batch, with the state that its lane keeps between batches. It may ask
-    /// to be called again after some time, with an empty batch if nothing was submitted. `begin`
-    /// returns the first state of the nth lane, and when its handler should be called for the first
-    /// time even if nothing was submitted. The lanes themselves have no bound: the owner limits how
-    /// much is submitted.
+    /// `batch_max` in a batch, with the state that its lane keeps between batches. It may ask to be
+    /// called again after some time, with an empty batch if nothing was submitted. `begin` returns
+    /// the first state of the nth lane, and the time at which its handler is to be called first
+    /// even if nothing was submitted. The lanes themselves have no bound: the owner limits how much
+    /// is submitted.
     ///
-    /// If a handler panics, its batch is lost, and the lane goes on. The panic may have left the
-    /// state half changed, so `begin` is called again with that state, and returns one to go on
-    /// with.
+    /// If a handler panics, its batch is lost, and the lane continues. The panic may have left the
+    /// state half changed, so `begin` is called again with that state, and returns the state to
+    /// continue with.
     ///
     /// ```
     /// # use std::{sync::mpsc, time::{Duration, Instant}};
@@ -123,7 +123,7 @@ impl<T: Send + 'static> Lanes<T> {
     ///
     /// # Errors
     ///
-    /// If the system cannot start a thread.
+    /// If the system cannot start a thread, or has no random numbers.
     pub fn start<S: Send + 'static>(
         name: &str,
         count: usize,
@@ -132,7 +132,7 @@ impl<T: Send + 'static> Lanes<T> {
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> io::Result<Lanes<T>> {
         let (work, batch_max) = (Arc::new((begin, handle)), batch_max.into());
-        let mut lanes = Lanes::without_threads(count, RandomState::new().hash_one(()));
+        let mut lanes = Lanes::without_threads(count, getrandom::u64().map_err(io::Error::other)?);
         for (nth, lane) in lanes.lanes.iter().enumerate() {
             let (work, lane) = (work.clone(), lane.clone());
             let (state, again) = work.0(nth, None);
@@ -172,7 +172,7 @@ impl<T: Send + 'static> Lanes<T> {
         handle: impl Fn(&mut S, Vec<T>) -> Option<Again> + Send + Sync + 'static,
     ) -> (Lanes<T>, Vec<Box<dyn ManualLane>>) {
         let (handle, batch_max) = (Arc::new(handle), batch_max.into());
-        // The same one each time, because a simulation must repeat itself.
+        // The same secret each time, because a simulation must repeat itself.
         let lanes = Lanes::without_threads(count, 0x9E37_79B9_7F4A_7C15);
         let by_hand = |(nth, lane): (usize, &Arc<Lane<T>>)| {
             let (state, again) = begin(nth, None);
@@ -228,14 +228,15 @@ impl<T: Send + 'static> Lanes<T> {
         LaneHold { lanes: self.lanes.iter().map(|lane| hold(&**lane)).collect() }
     }
 
-    /// A handle for observing the lanes from another thread. It does not prevent them from closing.
+    /// A handle for observing the lanes from another thread. The handle does not prevent them from
+    /// closing.
     pub fn watch(&self) -> LanesWatch<T> {
         LanesWatch { lanes: self.lanes.clone() }
     }
 
-    /// Handles everything that waits, then ends. Waits until `by` at most. Returns the number of
-    /// items left, without those that a handler has put back to retry; their threads end with the
-    /// process.
+    /// Handles the waiting items, then ends. Waits until `by` at most. Returns the number of items
+    /// left, without those that a handler has put back to retry. Threads that have not ended by
+    /// then end with the process.
     pub fn close(&self, by: Instant) -> usize {
         for lane in &self.lanes {
             lane.queue.lock().closing = true;
@@ -270,7 +271,7 @@ impl<T: Send + 'static> Lanes<T> {
         queue.items.push(key, standing, item, bytes);
         let is_news = queue.items.len() == 1 && queue.held == [0; 2];
         drop(queue);
-        // The thread takes everything that waits, so it sleeps only on an empty queue, or one that
+        // The thread takes all waiting items, so it sleeps only on an empty queue, or on one that
         // is held.
         if is_news {
             self.lane(key).news.notify_one();
@@ -278,7 +279,7 @@ impl<T: Send + 'static> Lanes<T> {
     }
 }
 
-/// The lane, of `lanes` lanes, that has the items of a key.
+/// The lane, of `lanes` lanes, that handles the items of a key.
 pub fn lane_of(key: u64, lanes: u64) -> u64 {
     key % lanes
 }
@@ -307,7 +308,7 @@ impl<T> LanesWatch<T> {
         self.lanes.iter().map(load).collect()
     }
 
-    /// How long each lane has been at its batch; zero if it has none.
+    /// The time for which each lane has handled its batch; zero if it has none.
     pub fn busy(&self) -> Vec<Duration> {
         let busy = |lane: &Arc<Lane<T>>| lane.queue.lock().since.map_or(Duration::ZERO, |since| since.elapsed());
         self.lanes.iter().map(busy).collect()
@@ -317,9 +318,9 @@ impl<T> LanesWatch<T> {
 /// The state of a lane's thread between batches.
 struct Hand<S> {
     state: S,
-    /// When the handler should be called again if nothing is submitted.
+    /// The time at which the handler should be called again if nothing is submitted.
     again: Option<Again>,
-    /// The weight of the last batch, until the lane is told that it is done.
+    /// The weight of the last batch, until the lane knows that the batch is done.
     done: usize,
 }
 
@@ -345,7 +346,7 @@ impl<T> Lane<T> {
         }
     }
 
-    /// The next batch, `None` at the end. Blocks.
+    /// Waits for the next batch, and returns it; `None` at the end. Blocks.
     fn wait<S>(&self, hand: &mut Hand<S>, batch_max: BatchMax) -> Option<Vec<T>> {
         let mut queue = self.queue.lock();
         queue.bytes -= std::mem::take(&mut hand.done);
@@ -384,8 +385,8 @@ fn take<T, S>(mut queue: MutexGuard<'_, LaneQueue<T>>, hand: &mut Hand<S>, batch
 /// A lane without a thread, from [`Lanes::manual`].
 #[cfg(feature = "simulation")]
 pub trait ManualLane: Send {
-    /// Takes a batch, unless one was taken, or nothing waits and `even_nothing` is false. Returns
-    /// whether there is one now.
+    /// Takes a batch, unless one was taken, or no item waits and `even_nothing` is false. Returns
+    /// whether there is a batch now.
     fn take(&mut self, even_nothing: bool) -> bool;
 
     /// Handles the batch that was taken.
@@ -397,10 +398,11 @@ pub trait ManualLane: Send {
     /// The number of waiting items.
     fn waiting(&self) -> usize;
 
-    /// When the handler should be called again if nothing is submitted, counted from its last call.
+    /// The time at which the handler should be called again if nothing is submitted, counted from
+    /// its last call.
     fn again(&self) -> Option<Again>;
 
-    /// Ends the lane if it is closed and has no more to do. Returns whether it has ended.
+    /// Ends the lane if it is closed and has no more work. Returns whether it has ended.
     fn end(&mut self) -> bool;
 }
 
@@ -500,7 +502,7 @@ mod tests {
             let held = lanes.hold();
             for nth in 0..3 {
                 lanes.submit(1, one(), 3 * round + nth, 1).expect("room");
-                // Gives the lane every opportunity to run.
+                // Gives the lane many opportunities to run.
                 thread::yield_now();
             }
             drop(held);

@@ -1,10 +1,10 @@
-//! [`Outage`]: one line in the log when something begins to fail, and one when it works again.
+//! [`Outage`]: one line in the log when a failure begins, and one when it is over.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// Whether something fails, and since when. The owner logs when it begins and when it is over, and
-/// is silent in between.
+/// Whether something fails, and since when. The owner logs the beginning and the end of an outage,
+/// and nothing in between.
 ///
 /// ```
 /// let mut outage = pool::Outage::default();
@@ -24,14 +24,14 @@ pub struct Outage {
 pub struct Lasted(Duration);
 
 impl Outage {
-    /// It fails. Returns true if it did not before.
+    /// Notes a failure. Returns true if the outage begins with it.
     pub fn begin(&mut self) -> bool {
         let begins = self.since.is_none();
         self.since.get_or_insert_with(Instant::now);
         begins
     }
 
-    /// It works. If it had failed, returns for how long.
+    /// Notes a success. If an outage ends with it, returns the duration.
     pub fn end(&mut self) -> Option<Lasted> {
         self.since.take().map(|since| Lasted(since.elapsed()))
     }

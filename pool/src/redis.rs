@@ -1,13 +1,13 @@
 //! [`RedisPool`]: connections to Redis for threads that may block.
 //!
 //! A call has one deadline for everything: waiting for a connection, opening one, and all its
-//! commands. A library's pool opens connections on threads of its own, at its own pace, and has no
-//! deadlines; so here the calling thread opens the connection.
+//! commands. A library's pool opens connections on threads of its own, at its own pace, and without
+//! deadlines. So here the calling thread opens the connection.
 //!
 //! An idle connection may be closed without notice: by Redis (`timeout`), or by a firewall that has
 //! dropped it. So it is checked before anything is sent on it, with a `PING` if it was idle for
-//! long. That costs the next call a round trip; a message sent into a closed connection would be in
-//! doubt.
+//! long. The check costs the call a round trip; without it, a message sent into a closed connection
+//! would be in doubt.
 
 mod connection;
 
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use redis::{RedisError, RedisResult};
 
-pub use self::connection::{RedisConnection, RedisStream, Timed};
+pub use self::connection::{RedisConnection, RedisStream, TimedSocket};
 
 /// A pool of connections. If Redis is unreachable, a call fails within its deadline.
 pub struct RedisPool<S> {
@@ -29,7 +29,7 @@ pub struct RedisPool<S> {
     given_back: Condvar,
 }
 
-/// Opens a logged-in connection, by a deadline.
+/// Opens a logged-in connection, within a deadline.
 type Dial<S> = dyn Fn(Instant) -> Result<RedisConnection<S>, Box<dyn Error + Send + Sync>> + Send + Sync;
 
 /// The size of a pool, and the timeouts of its calls.
@@ -37,11 +37,11 @@ type Dial<S> = dyn Fn(Instant) -> Result<RedisConnection<S>, Box<dyn Error + Sen
 pub struct RedisPoolSettings {
     /// The most connections.
     pub size: u32,
-    /// How long a connection may be idle before it is closed.
+    /// The time for which a connection may be idle before it is closed.
     pub idle_timeout: Duration,
-    /// How long a call may wait while all connections are in use.
+    /// The time for which a call may wait while all connections are in use.
     pub wait_timeout: Duration,
-    /// How long a connection may have been idle and is used without being asked first.
+    /// The idle time up to which a connection is used without a `PING` first.
     pub trusted_for: Duration,
 }
 
@@ -54,18 +54,19 @@ pub enum RedisFailure {
     NoConnection(String),
     /// The connection failed before anything was sent.
     NotSent(RedisError),
-    /// The commands were sent, and may have been executed or not.
+    /// The commands were sent, and may or may not have been executed.
     InDoubt(RedisError),
 }
 
 struct RedisStock<S> {
-    /// The most recently used one is the last, and is used next.
+    /// The idle connections; the most recently used one is the last, and is used next.
     idle: Vec<IdleRedis<S>>,
     /// The number of connections, including those in use and those being opened.
     open: u32,
-    /// Connections of an earlier age are not used any more.
+    /// The current age: connections of an earlier age are not used any more.
     age: u64,
-    /// Why the last attempt to open one failed, and until when there is no other.
+    /// The reason of the last failure to open a connection, and the time until which none is
+    /// opened.
     failed: Option<(String, Instant)>,
 }
 
@@ -95,7 +96,7 @@ impl<S: RedisStream> RedisPool<S> {
     }
 
     /// Stops using the open connections, because they lead nowhere or to the wrong Redis. New ones
-    /// are tried immediately.
+    /// are opened without a pause.
     pub fn renew(&self) {
         let mut state = self.state.lock();
         state.age += 1;
@@ -106,8 +107,8 @@ impl<S: RedisStream> RedisPool<S> {
         self.given_back.notify_all();
     }
 
-    /// Runs `work` with a connection, by a deadline. Blocks until `by` at most. `work` is run once
-    /// more on another connection if it is certain that nothing of it was sent.
+    /// Runs `work` with a connection, within a deadline. Blocks until `by` at most. `work` is
+    /// retried once on another connection if it is certain that nothing was sent.
     ///
     /// # Errors
     ///
@@ -134,7 +135,7 @@ impl<S: RedisStream> RedisPool<S> {
         }
     }
 
-    /// The most connections there may be.
+    /// The most connections of the pool.
     pub fn size(&self) -> u32 {
         self.settings.size
     }
@@ -169,7 +170,7 @@ impl<S: RedisStream> RedisPool<S> {
             } else if failed.is_none() && state.open < self.settings.size {
                 state.open += 1;
                 drop(state);
-                // If that fails or panics, dropping this corrects the number.
+                // If opening fails or panics, dropping this corrects the number.
                 let mut lent = lend(None, false);
                 match (self.dial)(by) {
                     Ok(connection) => {
@@ -192,8 +193,8 @@ impl<S: RedisStream> RedisPool<S> {
         }
     }
 
-    /// Whether an idle connection still leads to Redis. If it does not answer, neither do those
-    /// that were idle for longer.
+    /// Whether an idle connection still leads to Redis. If it does not answer, the connections that
+    /// were idle for longer are dropped as well.
     fn is_usable(&self, lent: &mut Lent<'_, S>, since: Instant, by: Instant) -> bool {
         let Some(connection) = lent.connection.as_mut().filter(|connection| connection.is_quiet()) else {
             return false;
@@ -212,8 +213,8 @@ impl<S: RedisStream> RedisPool<S> {
 }
 
 impl<S> RedisStock<S> {
-    /// Removes and returns the idle connections for which `is_old` holds: the caller closes them,
-    /// without the lock.
+    /// Removes and returns the idle connections for which `is_old` is true. The caller must close
+    /// them without the lock.
     fn take_idle(&mut self, is_old: impl Fn(&IdleRedis<S>) -> bool) -> Vec<IdleRedis<S>> {
         let (old, idle): (Vec<_>, Vec<_>) = std::mem::take(&mut self.idle).into_iter().partition(is_old);
         self.idle = idle;
@@ -223,7 +224,7 @@ impl<S> RedisStock<S> {
 }
 
 impl<S: RedisStream> Lent<'_, S> {
-    /// Closes it, because it cannot be used again.
+    /// Closes the connection, because it cannot be used again.
     fn discard(mut self) {
         self.connection = None;
     }
@@ -281,8 +282,8 @@ impl fmt::Display for RedisFailure {
     }
 }
 
-/// Redis's error text without the command's arguments, which may contain the text of a message:
-/// Redis repeats the beginning of a command that it does not know.
+/// Redis's error text without the command's arguments: Redis repeats the beginning of an unknown
+/// command, which may contain the text of a message.
 pub fn without_arguments(said: &str) -> &str {
     said.split_once(", with args beginning with").map_or(said, |(before, _)| before)
 }
@@ -296,10 +297,10 @@ impl Error for RedisFailure {
     }
 }
 
-/// How long the answer to a `PING` may take. A firewall that has dropped a connection swallows the
+/// The time for the answer to a `PING`. A firewall that has dropped a connection swallows the
 /// `PING`.
 const PING_PATIENCE: Duration = Duration::from_millis(500);
-/// After a failure no connection is opened for this time, and calls fail immediately.
+/// The pause after a failure: no connection is opened, and calls fail immediately.
 const DIAL_PAUSE: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

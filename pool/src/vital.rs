@@ -1,4 +1,4 @@
-//! Threads without which there is half a process.
+//! Threads that the process cannot work without.
 
 use std::cell::Cell;
 
@@ -6,19 +6,19 @@ thread_local! {
     static IS_VITAL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// All the work of a thread without which there is half a process: a panic in it is to end the
+/// Runs the work of a thread that the process cannot work without: a panic in it is to end the
 /// process.
 pub fn vital<T>(work: impl FnOnce() -> T) -> T {
     become_vital();
     work()
 }
 
-/// The same for a thread whose work begins elsewhere.
+/// Marks the current thread like [`vital`], for a thread whose work begins elsewhere.
 pub fn become_vital() {
     IS_VITAL.set(true);
 }
 
-/// Whether this thread does [`vital`] work: for the hook of panics, which runs on the thread that
+/// Whether this thread does [`vital`] work. The panic hook asks, which runs on the thread that
 /// panics.
 pub fn is_vital() -> bool {
     IS_VITAL.try_with(Cell::get).unwrap_or(false)

@@ -24,7 +24,7 @@ pub struct WorkersWatch {
     queue: Receiver<WorkerJob>,
 }
 
-/// The queue is full; the job was not accepted.
+/// The queue is full, and the job was not accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WorkersFull;
 
@@ -49,15 +49,15 @@ impl Workers {
         Workers::start_each(name, count, waiting_max, || ())
     }
 
-    /// Like [`Workers::start`], for long computations that can wait: their threads give way to all
-    /// others, which notice hardly anything of them.
+    /// Like [`Workers::start`], for long computations that can wait: the threads give way to all
+    /// others, which are hardly slowed down.
     ///
     /// # Errors
     /// As for [`Workers::start`].
     pub fn start_in_background(name: &str, count: usize, waiting_max: usize) -> io::Result<Workers> {
         Workers::start_each(name, count, waiting_max, || {
-            // On Linux this is about the calling thread alone, whatever POSIX says (nice(2), C
-            // library/kernel differences).
+            // On Linux this affects the calling thread alone, though POSIX says otherwise (nice(2),
+            // C library/kernel differences).
             if let Err(error) = rustix::process::nice(BACKGROUND) {
                 log::warn!("a thread cannot be told to give way to others: {error}");
             }
@@ -78,8 +78,8 @@ impl Workers {
         Ok(Workers { jobs, queue, threads })
     }
 
-    /// Lets a thread run `job`. Never blocks. A job that panics is logged; a waiter for its outcome
-    /// must notice that the job was dropped.
+    /// Lets a thread run `job`. Never blocks. A job that panics is logged and dropped; a waiter for
+    /// its outcome must notice the drop.
     ///
     /// # Errors
     /// [`WorkersFull`] if `waiting_max` jobs wait already; tell the client to try later.
@@ -92,14 +92,14 @@ impl Workers {
 }
 
 impl Workers {
-    /// A handle for observing the queue from another thread. It does not prevent the workers from
-    /// closing.
+    /// A handle for observing the queue from another thread. The handle does not prevent the
+    /// workers from closing.
     pub fn watch(&self) -> WorkersWatch {
         WorkersWatch { queue: self.queue.clone() }
     }
 
-    /// Drops the waiting jobs, and waits for the running ones until `by` at most; threads that are
-    /// not done by then end with the process.
+    /// Drops the waiting jobs, and waits for the running ones until `by` at most. Threads that have
+    /// not finished by then end with the process.
     pub fn close(self, by: Instant) {
         let Workers { jobs, queue, threads } = self;
         drop(jobs);
@@ -112,7 +112,7 @@ impl Workers {
 }
 
 impl WorkersWatch {
-    /// The number of jobs that no thread has begun.
+    /// The number of waiting jobs.
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
@@ -124,7 +124,7 @@ impl WorkersWatch {
     }
 }
 
-/// Waits for a thread to end, until `by` at most; a thread that has not ended by then ends with the
+/// Waits for a thread to end, until `by` at most. A thread that has not ended by then ends with the
 /// process.
 pub fn join_until(thread: JoinHandle<()>, by: Instant) {
     while !thread.is_finished() {
@@ -140,14 +140,14 @@ pub fn join_until(thread: JoinHandle<()>, by: Instant) {
 
 fn run(queue: &Receiver<WorkerJob>) {
     for job in queue {
-        // The panic hook has reported it already; dropping the job notifies its waiter.
+        // The panic hook has reported the panic already; dropping the job notifies its waiter.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
             log::error!("a job has panicked; its thread goes on");
         }
     }
 }
 
-/// The nice value of a background thread: of a processor that other threads want as well, they get
+/// The nice value of a background thread: on a processor that other threads want as well, those get
 /// nine tenths (sched(7)). With half this value the latency of chat was measurably higher; with
 /// more, logins would wait too long on a busy machine.
 const BACKGROUND: i32 = 10;
@@ -193,7 +193,7 @@ mod tests {
         workers.submit(move || done.send(()).expect("received below")).expect("one may wait");
         assert_eq!(workers.submit(|| ()), Err(WorkersFull));
         assert_eq!(workers.watch().waiting(), 1);
-        // The running job does not end, and is not waited for.
+        // The running job does not end, and `close` does not wait for it.
         workers.close(Instant::now());
         assert_eq!(is_done.recv(), Err(mpsc::RecvError), "the job that waited is gone, and whoever waits for it hears");
         drop(release);

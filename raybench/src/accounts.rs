@@ -71,7 +71,7 @@ fn about(path: &Path, error: io::Error) -> io::Error {
 }
 
 fn register(address: Address, count: usize, progress: &Progress) -> io::Result<Vec<Account>> {
-    // Names must differ from those of other runs.
+    // The names must differ from those of other runs.
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let run = format!("raybench-{:x}-{:x}", process::id(), now.as_micros());
     let registrars = REGISTRARS.min(count);

@@ -1,5 +1,5 @@
-//! One thread that drives many connections which send requests and wait for the answers, for the
-//! logins and for the ramp. Each answer is compared to the last byte.
+//! One thread that drives many connections, for the logins and for the ramp. Each connection sends
+//! requests and waits for the answers, which are compared to the last byte.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -52,7 +52,7 @@ impl Step {
     }
 }
 
-/// The scripts of each connection.
+/// How the connections go through their scripts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Course {
     /// Runs one script after another until the last phase, or until there are no more scripts.
@@ -60,8 +60,8 @@ pub(crate) enum Course {
     /// Like `Repeat`, with a new connection for each script.
     Reconnect,
     /// The connections start evenly spread over this time, run one script each, and stay open until
-    /// all have run theirs. The time of the first answer counts from when the connection was due to
-    /// start.
+    /// all scripts have run. The time of the first answer counts from when the connection was due
+    /// to start.
     Ramp(Duration),
 }
 
@@ -71,9 +71,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_millis(1);
 
 /// Begins a connection. On one machine, connections come from many addresses of the loopback
-/// network: another address for each thousand, and others in each run. Otherwise the kernel's
-/// search for a free port takes milliseconds once more than half of the ports of an address are in
-/// use or were in use a minute ago.
+/// network: a new address for each thousand, and different ones in each run. The kernel's search
+/// for a free port would otherwise take milliseconds: it does so once more than half of the ports
+/// of an address are in use or were in use a minute ago.
 fn begin_to_connect(address: Address) -> io::Result<Stream> {
     static BEGUN: AtomicUsize = AtomicUsize::new(0);
     let socket = Socket::new(Domain::for_address(address.socket), Type::STREAM, Some(Protocol::TCP))?;
@@ -122,7 +122,7 @@ struct Asking<'a, S> {
     busy: usize,
     start: Instant,
     last_answer: Instant,
-    /// The time of the last answer, or of the first request after a time without one.
+    /// The time of the last answer, or of the first request after nothing was awaited.
     waiting_since: Instant,
 }
 
@@ -135,12 +135,12 @@ pub(crate) struct Inquiry<'a> {
     pub(crate) course: Course,
     /// The number of histograms for the counted answers.
     pub(crate) kinds: usize,
-    /// When no connection has got an answer for this long, the ones that wait are given up.
+    /// If no connection gets an answer for this long, those that wait are given up.
     pub(crate) patience: Duration,
 }
 
-/// Returns the findings and the time of the last answer. `script` returns the requests of
-/// connection `n` in its round `k`.
+/// Runs the scripts, and returns the findings and the time of the last answer. `script` returns the
+/// requests of connection `n` in its round `k`.
 pub(crate) fn ask<S: FnMut(usize, usize) -> Vec<Step>>(
     inquiry: Inquiry<'_>,
     phase: &Phase,
@@ -189,8 +189,8 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    /// Whether an answer has taken too long. Then no answer is waited for, and no more connections
-    /// start.
+    /// Whether an answer has taken too long. If so, the run waits for no more answers and starts no
+    /// more connections.
     fn is_given_up(&mut self) -> bool {
         if self.busy == 0 || self.waiting_since.elapsed() <= self.inquiry.patience {
             return false;
@@ -303,7 +303,7 @@ impl<S: FnMut(usize, usize) -> Vec<Step>> Asking<'_, S> {
         }
     }
 
-    /// Checks a connection that stays open and must receive nothing.
+    /// Checks that a connection that stays open has received nothing.
     fn check_silence(&mut self, index: usize) {
         let asker = &mut self.askers[index];
         let Some(stream) = &mut asker.stream else { return };
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_given_up_while_nobody_waits() {
+    fn no_connection_is_given_up_while_none_waits() {
         let findings = ramp(2, Duration::from_secs(5), Duration::from_secs(2), true);
         assert!(findings.counts.is_complete(), "{:?}", findings.first_trouble);
         assert_eq!((findings.counts.delivered, findings.measured, findings.times[0].len()), (2, 2, 2));

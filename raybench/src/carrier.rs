@@ -1,7 +1,7 @@
-//! [`Address`] and [`Stream`]: a connection to a server, over TCP as it is, in TLS, or as a WebSocket.
+//! [`Address`] and [`Stream`]: a connection to a server, over plain TCP, TLS or a WebSocket.
 //!
-//! The workloads read and write frames that end with a newline. A WebSocket carries each frame as one
-//! text message without it.
+//! The workloads read and write frames that end with a newline. A WebSocket carries each frame as
+//! one text message, without the newline.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -16,7 +16,7 @@ use rustls::ClientConnection;
 use crate::tls;
 use crate::websocket::WebSocket;
 
-/// What lies between the frames and the socket.
+/// The layer between the frames and the socket.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Carrier {
     Tcp,
@@ -24,7 +24,7 @@ pub(crate) enum Carrier {
     WebSocket,
 }
 
-/// Where a server is, and how it is spoken to: `HOST:PORT`, `tls://HOST:PORT` or `ws://HOST:PORT`.
+/// The address of a server, and the carrier: `HOST:PORT`, `tls://HOST:PORT` or `ws://HOST:PORT`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct Address {
     pub(crate) socket: SocketAddr,
@@ -64,7 +64,7 @@ impl From<SocketAddr> for Address {
     }
 }
 
-/// One connection. Like a socket it blocks or not; but what it has taken it may hold back until
+/// One connection. Like a socket it blocks or not. It may hold back bytes that it has taken until
 /// [`Write::flush`], which must be called when the socket has room.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -80,8 +80,8 @@ enum Layer {
 }
 
 impl Stream {
-    /// On a socket that is connected, or about to be. What the carrier needs to begin is done by the
-    /// first reads and writes.
+    /// A stream on a socket that is connected or about to be. The first reads and writes do the
+    /// carrier's handshake.
     pub(crate) fn new(socket: TcpStream, address: Address) -> io::Result<Stream> {
         let layer = match address.carrier {
             Carrier::Tcp => Layer::None,
@@ -95,11 +95,11 @@ impl Stream {
         &self.socket
     }
 
-    /// The socket alone.
+    /// Returns the bare socket.
     ///
     /// # Errors
     ///
-    /// If something lies between it and the frames.
+    /// If TLS or WebSocket lies between the socket and the frames.
     pub(crate) fn into_socket(self) -> io::Result<TcpStream> {
         match self.layer {
             Layer::None => Ok(self.socket),
@@ -119,11 +119,12 @@ impl Stream {
         matches!(self.layer, Layer::None)
     }
 
-    /// Whether something has come, without waiting: 0 at the end, otherwise at least 1.
+    /// Looks without waiting whether bytes have arrived: 0 at the end of the stream, otherwise at
+    /// least 1.
     pub(crate) fn look(&mut self) -> io::Result<usize> {
         match self.layer {
             Layer::None => self.socket.peek(&mut [0]),
-            // Tickets of TLS are no frames, so it must be read.
+            // A ticket of TLS is not part of a frame, so looking at the socket is not enough.
             Layer::Tls(_) | Layer::WebSocket(_) => self.read(&mut [0]),
         }
     }

@@ -8,7 +8,7 @@ use clap::parser::ValueSource;
 use crate::options::{Common, Mode, Options, Workload};
 use crate::target::Target;
 
-/// Checks what the declarations of the single options cannot express.
+/// Checks what the declarations of single options cannot express.
 pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'static str> {
     let is_given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let (workload, targets) = match &options.mode {
@@ -58,7 +58,7 @@ pub(crate) fn check(options: &Options, matches: &ArgMatches) -> Result<(), &'sta
     check_workload(workload)
 }
 
-/// Whether the numbers of a workload go together.
+/// Whether the numbers of a workload fit together.
 fn check_workload(workload: &Workload) -> Result<(), &'static str> {
     match workload {
         Workload::Group { members, senders, .. } if *senders > u32::from(*members) => {

@@ -1,5 +1,5 @@
-//! Runs two targets in turns, so that other work of the machine affects both, and compares them
-//! round by round.
+//! Compares two targets round by round. They run alternately, so that other work of the machine
+//! affects both.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -64,8 +64,8 @@ fn summary(outcome: &Outcome) -> String {
     words.join(", ")
 }
 
-/// A table: for each figure the medians of both, and the ratio of B to A with its least and
-/// greatest.
+/// A table with a row for each figure: the median of each target, and the ratio of B to A with its
+/// least and greatest value.
 pub(crate) fn text(runs: &[Run]) -> String {
     let mut text = String::new();
     if !runs.iter().all(Run::is_complete) {
@@ -95,7 +95,7 @@ pub(crate) fn text(runs: &[Run]) -> String {
 
 pub(crate) const LETTERS: [&str; 2] = ["A", "B"];
 
-/// The ratio of B's figure to A's, round by round.
+/// The ratios of B's figure to A's, one for each round.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Ratio {
     pub(crate) median: f64,
@@ -104,8 +104,8 @@ pub(crate) struct Ratio {
 }
 
 impl Ratio {
-    /// Covers the rounds in which both have the figure and A's is not zero; `None` if there are no
-    /// such rounds.
+    /// The ratios of the rounds in which both have the figure and A's is not zero; `None` if there
+    /// is no such round.
     pub(crate) fn of(runs: &[Run], title: &str) -> Option<Ratio> {
         let [a, b] = runs else { return None };
         let pairs = a.values(title).into_iter().zip(b.values(title));
@@ -120,7 +120,7 @@ impl Ratio {
     }
 }
 
-/// The figures that any round of any target has, each once, with its unit.
+/// The titles of all figures in any round of any target, each once, with its unit.
 pub(crate) fn titles(runs: &[Run]) -> Vec<(String, &'static str)> {
     let mut titles: Vec<(String, &str)> = Vec::new();
     let figures = runs.iter().flat_map(|run| &run.rounds).flat_map(|round| &round.figures);

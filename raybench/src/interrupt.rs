@@ -12,7 +12,7 @@ use signal_hook::iterator::Signals;
 /// The exit code, the same that shells report for a process killed by SIGINT.
 pub(crate) const EXIT_CODE: u8 = 130;
 
-/// timeout(1) sends its signal to the process and to its group: two signals this close together
+/// timeout(1) sends its signal to the process and then to its group. Two signals within this time
 /// count as one.
 const SAME: Duration = Duration::from_millis(500);
 
@@ -38,7 +38,7 @@ pub(crate) fn is_requested() -> bool {
 
 /// # Errors
 ///
-/// When the run was interrupted.
+/// If the run was interrupted.
 pub(crate) fn check() -> io::Result<()> {
     if is_requested() { Err(io::Error::other("interrupted")) } else { Ok(()) }
 }

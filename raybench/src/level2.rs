@@ -1,4 +1,4 @@
-//! The workloads at level 2: who logs in, what each sends, and what is reported.
+//! The workloads at level 2: which users log in, what each sends, and what is reported.
 
 mod books;
 mod drive;
@@ -26,17 +26,17 @@ use crate::target::Measured;
 use crate::wire::To;
 use crate::workload::Context;
 
-/// How messages are sent.
+/// The messages of a run: their size and their pace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Acked {
     pub(crate) size: usize,
     pub(crate) pace: Pace,
-    /// At the end, what is missing is given up when nothing has come for this time.
+    /// At the end, missing messages are given up when nothing has arrived for this time.
     pub(crate) patience: Duration,
     pub(crate) threads: usize,
 }
 
-/// Users who write to others: each sender has as many conversations as the others, or one more.
+/// Users who write to others. The senders' numbers of conversations differ by one at most.
 pub(crate) fn acked(conversations: usize, senders: usize, acked: Acked, context: &Context) -> io::Result<Outcome> {
     need_descriptors(senders + conversations)?;
     let accounts = context.accounts(senders + conversations)?;
@@ -72,7 +72,7 @@ pub(crate) fn acked(conversations: usize, senders: usize, acked: Acked, context:
     })
 }
 
-/// Users who write to others with several devices, which all get it.
+/// Users who write to others with several devices, which all receive the messages.
 pub(crate) fn devices(pairs: usize, devices: usize, acked: Acked, context: &Context) -> io::Result<Outcome> {
     need_descriptors(pairs * (devices + 1))?;
     let accounts = context.accounts(pairs * 2)?;
@@ -94,7 +94,7 @@ pub(crate) fn devices(pairs: usize, devices: usize, acked: Acked, context: &Cont
     report_deliveries(found, &measured, acked.pace)
 }
 
-/// Groups, in which some write, and all the others get it.
+/// Groups in which some members send and all the others receive.
 pub(crate) fn groups(
     groups: usize,
     members: usize,
@@ -136,13 +136,14 @@ fn report_deliveries(found: Vec<Found>, measured: &Measured, pace: Pace) -> io::
 }
 
 fn crews(count: usize) -> Vec<Crew> {
-    // Other ids than those of earlier runs, within a millisecond.
+    // The salt tells the ids of this run from those that an earlier run made in the same
+    // millisecond.
     let salt = std::process::id() as u16;
     (0..count).map(|_| Crew { seats: Vec::new(), books: Books::new(salt), senders: Vec::new() }).collect()
 }
 
 impl Crew {
-    /// Adds a connection, and returns its number.
+    /// Adds a connection and returns its index.
     fn sit(&mut self, stream: std::net::TcpStream, member: usize) -> usize {
         self.seats.push(Place { stream, member });
         self.seats.len() - 1

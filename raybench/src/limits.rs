@@ -4,13 +4,13 @@ use std::io;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors besides connections: standard input and output, the relay's pipes, polls, files that
-/// are open for a moment.
+/// Descriptors besides connections: standard input and output, the relay's pipes, polls, and files
+/// that are open for a moment.
 const OTHERS: u64 = 64;
 
 /// # Errors
 ///
-/// When the limit is too low; the text says what to do.
+/// If the limit is too low; the text tells how to raise it.
 pub(crate) fn need_descriptors(connections: usize) -> io::Result<()> {
     let needed = connections as u64 + OTHERS;
     let limit = getrlimit(Resource::Nofile);

@@ -82,11 +82,7 @@ impl Workload {
         match self {
             Workload::Pairs(pairs) | Workload::Cross(pairs) => workload::converse(pairs.talking(), context),
             Workload::Group { members, groups, senders, level, talk } => {
-                let (groups, members, senders) = (*groups as usize, usize::from(*members), *senders as usize);
-                match level {
-                    1 => workload::converse(talk.talking(groups, members, senders, 0), context),
-                    _ => level2::groups(groups, members, senders, talk.acked(), context),
-                }
+                talk.in_groups(*groups as usize, usize::from(*members), *senders as usize, *level, context)
             }
             Workload::Acked { conversations, senders, talk } => {
                 let (conversations, senders) = (*conversations as usize, *senders as usize);
@@ -128,8 +124,7 @@ impl Workload {
                 workload::log_in(logging_in, context)
             }
             Workload::Offline { senders, messages, size, framing } => {
-                let (senders, messages) = (*senders as usize, *messages as usize);
-                let framing = framing.framing();
+                let (senders, messages, framing) = (*senders as usize, *messages as usize, framing.framing());
                 offline::offline(WritingToAbsent { senders, messages, size: *size, framing }, context)
             }
             Workload::Ramp { connections, over, users, framing } => {
@@ -152,7 +147,21 @@ impl PairsOptions {
 }
 
 impl TalkOptions {
-    /// At level 2.
+    fn in_groups(
+        &self,
+        groups: usize,
+        members: usize,
+        senders: usize,
+        level: u8,
+        context: &Context,
+    ) -> io::Result<Outcome> {
+        match level {
+            1 => workload::converse(self.talking(groups, members, senders, 0), context),
+            _ => level2::groups(groups, members, senders, self.acked(), context),
+        }
+    }
+
+    /// The settings for level 2.
     fn acked(&self) -> Acked {
         let TalkOptions { size, patience, .. } = *self;
         let pace = self.rate.map_or(Pace::Window(self.window as usize), Pace::Rate);

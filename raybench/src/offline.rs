@@ -1,4 +1,4 @@
-//! Users who write to others who are offline, and these come back.
+//! Users who write to users who are offline, and who then come back.
 
 use std::io;
 use std::thread;
@@ -58,8 +58,8 @@ pub(crate) fn offline(workload: WritingToAbsent, context: &Context) -> io::Resul
     Ok(outcome)
 }
 
-/// Writes to all recipients, each sender in a thread of its own. Returns how many messages each has
-/// sent, and the cost.
+/// Writes to all recipients, each sender in a thread of its own. Returns how many messages each
+/// sender has sent, and the cost.
 fn write_all(
     clients: Vec<Client>,
     templates: &[Template],
@@ -113,7 +113,7 @@ fn write(mut client: Client, template: &Template, messages: u64) -> (u64, io::Re
             client.send_raw(&frames)?;
             sent = next;
         }
-        // The answer confirms that all of it is stored.
+        // The answer to this request confirms that all of them are stored.
         client.ask(&wire::barrier(template.from())).map(drop)
     };
     let result = write_some();
@@ -173,8 +173,8 @@ struct Absent<'a> {
 }
 
 impl Absent<'_> {
-    /// Logs in, fetches until nothing is left, and logs out. `take` gets what each fetch returned,
-    /// and the time the fetch took.
+    /// Logs in, fetches until nothing is left, and logs out. `take` gets the result of each fetch
+    /// and the time that it took.
     fn fetch_all(self, framing: Framing, mut take: impl FnMut(Vec<String>, Duration)) -> io::Result<()> {
         let mut client = accounts::log_in(self.address, self.account, framing)?;
         loop {

@@ -30,9 +30,9 @@ pub(crate) struct Options {
 
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
-    /// Addresses of the nodes, HOST:PORT, separated by commas; the connections are spread over them.
-    /// tls://HOST:PORT speaks TLS, ws://HOST:PORT is a WebSocket (pairs, cross, group at level 1,
-    /// idle, login, offline, ramp)
+    /// Addresses of the nodes, HOST:PORT, separated by commas; the connections are spread over
+    /// them. tls://HOST:PORT speaks TLS, ws://HOST:PORT is a WebSocket (pairs, cross, group at
+    /// level 1, idle, login, offline, ramp)
     #[arg(long, global = true, value_delimiter = ',', value_parser = str::parse::<Address>, default_value = "127.0.0.1:6000")]
     pub(crate) address: Vec<Address>,
     /// PIDs of the server's processes, if they run on this machine: their processor time and memory
@@ -70,7 +70,8 @@ pub(crate) enum Mode {
     Workload(Workload),
     /// Run a workload against two targets, in turns, and show the ratios
     Compare {
-        /// The baseline: relay, tls-relay (the same with TLS), or ADDRESS[,ADDRESS...][@PID[,PID...]]
+        /// The baseline: relay, tls-relay (the same with TLS), or
+        /// ADDRESS[,ADDRESS...][@PID[,PID...]]
         #[arg(short)]
         a: Target,
         /// The target to compare with it, in the same form
@@ -118,14 +119,15 @@ pub(crate) enum Workload {
         /// Number of members of each group who send
         #[arg(long, default_value = "1", value_parser = count())]
         senders: u32,
-        /// The protocol that all of them use; at level 2 each message is acknowledged once it is stored
+        /// The protocol that all of them use; at level 2 each message is acknowledged once it is
+        /// stored
         #[arg(long, default_value = "1", value_parser = clap::value_parser!(u8).range(1..=2))]
         level: u8,
         #[command(flatten)]
         talk: TalkOptions,
     },
-    /// Users of level 2 who write to others: each message is acknowledged once it is stored, and has one number in its
-    /// conversation
+    /// Users of level 2 who write to others: each message is acknowledged once it is stored, and
+    /// has one number in its conversation
     Acked {
         /// Number of conversations, each with a recipient of its own
         #[arg(long, default_value = "50", value_parser = count())]
@@ -165,11 +167,11 @@ pub(crate) enum Workload {
         #[arg(long, default_value = "20", value_parser = clap::value_parser!(u16).range(1..=1000))]
         connections: u16,
     },
-    /// Users of level 2 who write while the server is killed (kill -9) and started again: nothing may be lost. They are
-    /// clients of the client library, which repeats what was not acknowledged
+    /// Users of level 2 who write while the server is killed (kill -9) and started again: nothing
+    /// may be lost. They are clients of the client library, which repeats what was not acknowledged
     Survive {
-        /// The command that starts the server at --address, as a shell understands it. It must keep its data: do not give
-        /// the server a new folder each time
+        /// The command that starts the server at --address, as a shell understands it. It must keep
+        /// its data: do not give the server a new folder each time
         #[arg(long)]
         start: String,
         /// Number of times that the server is killed, in equal pauses of the measured time
@@ -309,7 +311,7 @@ impl Common {
 }
 
 impl Workload {
-    /// Whether it runs for a given time.
+    /// Whether the workload runs for a given time.
     pub(crate) fn is_timed(&self) -> bool {
         !matches!(
             self,
@@ -352,7 +354,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| format!("`{text}` is no number of messages a second from 0.001 to 10000000"))
 }
 
-/// The command line, without the options that say where the results go.
+/// The command line without the options that name the files for results.
 pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let mut words = arguments.skip(1);
     let mut kept = vec!["raybench".to_owned()];
@@ -367,8 +369,8 @@ pub(crate) fn command_line(arguments: impl Iterator<Item = String>) -> String {
     kept.join(" ")
 }
 
-/// Every option that affects the result with its value, given or default; not those that say where
-/// the results go.
+/// Every option that affects the result, with its value, given or default. The options that name
+/// the files for results are left out.
 pub(crate) fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> = Vec::new();
     let is_comparison = matches.subcommand_name() == Some("compare");
@@ -381,7 +383,7 @@ pub(crate) fn settings(command: &Command, matches: &ArgMatches) -> Vec<(String, 
         let is_unused = match id {
             "address" | "pid" => is_relay || is_comparison,
             "relay" => is_comparison,
-            // Not every workload with a window has a rate.
+            // Only some of the workloads with a window have a rate.
             "window" => matches.try_contains_id("rate").unwrap_or(false),
             _ => false,
         };
@@ -433,14 +435,14 @@ mod tests {
     }
 
     #[test]
-    fn the_command_is_told_without_where_results_go() {
+    fn the_command_is_shown_without_the_files_for_results() {
         let line = "raybench pairs --json - --window 3 --report=x.html --quiet --accounts users --seconds 2";
         let kept = command_line(line.split(' ').map(str::to_owned));
         assert_eq!(kept, "raybench pairs --window 3 --seconds 2");
     }
 
     #[test]
-    fn settings_are_told_with_their_defaults() {
+    fn settings_are_listed_with_their_defaults() {
         let line = "raybench pairs --window 3 --bare --json -";
         let matches = Options::command().try_get_matches_from(line.split(' ')).expect("it is right");
         let settings = settings(&Options::command(), &matches);
@@ -454,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_do_not_count_are_not_told() {
+    fn settings_that_do_not_apply_are_not_listed() {
         let told = |line: &str| {
             let matches = Options::command().try_get_matches_from(line.split(' ')).expect("it is right");
             settings(&Options::command(), &matches).into_iter().map(|(name, _)| name).collect::<Vec<_>>()

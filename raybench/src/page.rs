@@ -14,8 +14,8 @@ const COLOURS: [RGBColor; 2] = [RGBColor(31, 119, 180), RGBColor(214, 90, 20)];
 const GRID: RGBAColor = RGBAColor(128, 128, 128, 0.25);
 const SIZE: (u32, u32) = (860, 340);
 
-/// Colours are variables, so that a dark page is a second set of them. The plots are drawn in black on nothing, which the rules for
-/// `svg` replace.
+/// Colours are variables, so that a dark page only needs a second set of them. The plots are drawn
+/// in black on a transparent ground; the rules for `svg` replace the black.
 const STYLE: &str = ":root{color-scheme:light dark;--ink:#222;--paper:#fff;--line:#ddd;--code:#f3f3f3;--bad:#b3261e;--warn:#8a5300;--a:#1f77b4;--b:#d65a14}\
     @media(prefers-color-scheme:dark){:root{--ink:#ddd;--paper:#16181c;--line:#3a3d44;--code:#23262c;--bad:#ff8a80;--warn:#ffb74d;--a:#6cb4e8;--b:#ff9a5c}}\
     body{font:16px/1.5 system-ui,sans-serif;max-width:880px;margin:2em auto;padding:0 1em;color:var(--ink);background:var(--paper)}\
@@ -70,7 +70,7 @@ pub(crate) fn page(about: &About, runs: &[Run]) -> io::Result<String> {
     Ok(page)
 }
 
-/// The one line to read if only one is read: the first figure of each target, and what did not arrive.
+/// The most important line: the first figure of each target, and what did not arrive.
 fn summary(runs: &[Run]) -> String {
     let Some((title, unit)) = titles(runs).into_iter().next() else {
         return "No round was completed.".to_owned();
@@ -87,7 +87,7 @@ fn summary(runs: &[Run]) -> String {
     text
 }
 
-/// The counts of one target, and what was wrong with it.
+/// The counts of one target, and its errors.
 fn outcome(page: &mut String, run: &Run) {
     let class = if run.is_complete() { "" } else { " class=\"bad\"" };
     let _ = write!(page, "<p{class}>{}: {}", escape(&run.name), completeness(&run.counts()));
@@ -103,7 +103,7 @@ fn outcome(page: &mut String, run: &Run) {
     page.push_str("</p>\n");
 }
 
-/// Which curve is whose, above a plot.
+/// The legend above a plot: which curve belongs to which name.
 fn legend(names: impl Iterator<Item = String>) -> String {
     let mut text = "<p class=\"legend\">".to_owned();
     for (class, name) in ["a", "b"].iter().zip(names) {
@@ -159,7 +159,7 @@ fn settings(page: &mut String, about: &About) {
 }
 
 fn plot_times(of_each: &[Vec<(f64, f64)>]) -> io::Result<String> {
-    // Each further nine is as wide as the one before.
+    // Each further nine of a percentile takes the same width.
     let to_nines = |(q, ms): &(f64, f64)| (-(1.0 - q).log10(), ms.max(1e-3));
     let lines: Vec<Vec<(f64, f64)>> = of_each.iter().map(|line| line.iter().map(to_nines).collect()).collect();
     let nines = bound(&lines, |(x, _)| *x).max(1.0);

@@ -1,5 +1,5 @@
 //! The phases of a run: a warm-up that is not measured, the measured time, and the last phase, in
-//! which nothing is sent any more.
+//! which nothing more is sent.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ impl Phase {
         *self.last.get_or_init(Instant::now)
     }
 
-    /// Whether nothing is sent any more.
+    /// Whether the last phase has begun.
     pub(crate) fn is_last(&self) -> bool {
         self.last.get().is_some()
     }
@@ -38,14 +38,15 @@ impl Phase {
         self.measured.get().is_some_and(|since| instant >= *since) && self.last.get().is_none_or(|last| instant < *last)
     }
 
-    /// How far into the measured time an instant is; `None` if it is before or after it.
+    /// The time from the beginning of the measured time to an instant; `None` if the instant is
+    /// before or after it.
     pub(crate) fn measured_at(&self, instant: Instant) -> Option<Duration> {
         self.measured.get().filter(|_| self.is_measured(instant)).map(|since| instant - *since)
     }
 }
 
-/// The work of one thread of this program in the measured time, between the turns in which it
-/// noticed the beginning and the end.
+/// The work of one thread of this program in the measured time. It is measured between the turns in
+/// which the thread noticed the beginning and the end of that time.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     begin: Option<Look>,
@@ -60,7 +61,7 @@ struct Look {
 }
 
 impl Watch {
-    /// Called in each turn of a loop; `done` returns how much the loop has done until now.
+    /// Called in each turn of a loop; `done` returns the loop's work so far.
     pub(crate) fn look(&mut self, phase: &Phase, done: impl FnOnce() -> u64) {
         if self.begin.is_none() && phase.measured.get().is_some() {
             self.begin = Look::now(done());
@@ -75,7 +76,7 @@ impl Watch {
         Some(end.cpu.saturating_sub(begin.cpu).as_secs_f64() / (end.at - begin.at).as_secs_f64())
     }
 
-    /// The same, for a thread that ends with the measured time.
+    /// Like [`Watch::busy`], for a thread that ends with the measured time.
     pub(crate) fn busy_until_now(&mut self) -> Option<f64> {
         self.end = self.end.or_else(|| Look::now(0));
         self.busy()
@@ -100,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_between_begin_and_end_is_measured() {
+    fn only_the_time_between_begin_and_end_is_measured() {
         let phase = Phase::default();
         let before = Instant::now();
         assert_eq!(phase.measured_at(before), None);

@@ -1,8 +1,7 @@
 //! The baseline: the cost of the system calls alone.
 //!
 //! One thread, one `epoll`, no frames, no users: bytes from one connection of a room are read once
-//! and written to each of the others. A room is a number of consecutive connections. Only the
-//! system calls are left.
+//! and written to each of the others. A room is a number of consecutive connections.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -23,16 +22,16 @@ use crate::tls;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) listen: SocketAddr,
-    /// Connections of one room.
+    /// The number of connections in a room.
     pub(crate) room: usize,
-    /// Write each frame, up to and including this byte, in a write of its own, as a server must if
-    /// its clients take one read for one frame.
+    /// Write each frame, up to and including this byte, in a write of its own. A server must do so
+    /// for clients that take one read for one frame.
     pub(crate) split_at: Option<u8>,
     /// Speak TLS.
     pub(crate) tls: bool,
 }
 
-/// The byte that each connection is sent first.
+/// The first byte that each connection is sent.
 pub(crate) const ACCEPTED: u8 = b'\n';
 
 const LISTENER: u64 = u64::MAX;
@@ -46,9 +45,10 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
     io::stdout().flush()?;
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    // A regular file or /dev/null cannot be polled: with those the relay runs until it is killed.
+    // A regular file or /dev/null cannot be polled; with such an input the relay runs until it is
+    // killed.
     let _ = epoll::add(&epoll, io::stdin().as_fd(), EventData::new_u64(STANDARD_INPUT), EventFlags::IN);
-    // The sockets are blocking: they are read when they are readable, and a receiver that does not
+    // The sockets are blocking, and are read only when they are readable. A receiver that does not
     // read may block the relay.
     let tls = settings.tls.then(tls::server).transpose()?;
     let mut connections: Vec<Option<Connection>> = Vec::new();
@@ -89,14 +89,15 @@ pub(crate) fn run(settings: Settings) -> io::Result<()> {
     }
 }
 
-/// One connection. With TLS, one read of the socket is followed by as many reads of what it has brought.
+/// One connection. With TLS, a read of the socket may be followed by several reads of the decrypted
+/// bytes.
 struct Connection {
     socket: TcpStream,
     tls: Option<Box<ServerConnection>>,
 }
 
 impl Connection {
-    /// Reads what one read of the socket brings: 0 at the end, nothing if it is no payload.
+    /// Reads what one read of the socket brings: 0 at the end, `None` if it brings no payload.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let Connection { socket, tls } = self;
         let Some(tls) = tls else { return socket.read(buffer).map(Some) };
@@ -126,7 +127,7 @@ fn accept(listener: &TcpListener, tls: Option<&Arc<ServerConfig>>) -> io::Result
     socket.set_nodelay(true)?;
     let tls = tls.map(|config| ServerConnection::new(config.clone()).map(Box::new)).transpose();
     let mut connection = Connection { socket, tls: tls.map_err(io::Error::other)? };
-    // A client that has received this byte is in its room. With TLS it follows the handshake.
+    // A client that has received this byte is in its room. With TLS the byte follows the handshake.
     connection.write_all(&[ACCEPTED])?;
     Ok(connection)
 }
@@ -153,8 +154,8 @@ fn relay(connections: &mut [Option<Connection>], index: usize, settings: Setting
     }
 }
 
-/// A relay in a process of its own, so that its processor time is separate from ours. Dropping this
-/// handle ends it.
+/// A relay in a process of its own, so that its processor time is separate from that of the
+/// generator. Dropping this handle ends it.
 #[derive(Debug)]
 pub(crate) struct Relay {
     child: Child,
@@ -171,7 +172,7 @@ impl Relay {
         if carrier == Carrier::Tls {
             command.arg("--tls");
         }
-        // Ctrl-C on the terminal is for this process, which then ends the relay.
+        // Ctrl-C on the terminal goes to this process alone, which then ends the relay.
         command.process_group(0);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();

@@ -105,7 +105,7 @@ pub(crate) fn mark(outcome: &Outcome) -> &'static str {
     }
 }
 
-/// The counts and the errors, each on a line of its own.
+/// The counts and the errors, one on each line.
 pub(crate) fn text_of_trouble(run: &Run) -> String {
     let mut text = format!("{}\n", completeness(&run.counts()));
     if let Some(trouble) = run.first_trouble() {

@@ -1,4 +1,4 @@
-//! Sets up who talks to whom: pairs and groups are rooms, of two and of more.
+//! Sets up the rooms: pairs of users, and groups.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::wire::{self, Client, Framing, Template, To};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) rooms: usize,
-    /// A room of two is two users; a larger one is a group.
+    /// The number of users in a room. A room of two is a pair; a larger one is a group.
     pub(crate) members: usize,
     /// The number of members who send; the others only receive.
     pub(crate) senders: usize,

@@ -53,18 +53,18 @@ struct Seat {
 }
 
 struct Sender {
-    /// The connection that only this sender sends on.
+    /// The connection on which only this sender sends.
     seat: usize,
     template: Template,
     next: u64,
-    /// Bytes handed to the socket.
+    /// The number of bytes handed to the socket.
     handed: u64,
     receivers: usize,
-    /// Messages on their way: when each was due, and how many receivers lack it. The first has
+    /// The messages in flight: when each was due, and how many receivers lack it. The first has
     /// number `oldest`.
     open: VecDeque<(Instant, usize)>,
     oldest: u64,
-    /// The number of them that have not reached every receiver.
+    /// The number of messages that have not reached every receiver.
     on_their_way: usize,
 }
 
@@ -78,14 +78,14 @@ struct Talker<'a> {
     watch: Watch,
     findings: Findings,
     buffer: Vec<u8>,
-    /// When anything last arrived.
+    /// The time of the last arrival.
     last_arrival: Instant,
-    /// When a missing message last arrived.
+    /// The time of the last arrival of a missing message.
     last_progress: Instant,
 }
 
-/// Runs these rooms until the last phase, and then until everything has arrived or nothing has
-/// arrived for `patience`.
+/// Runs these rooms until the last phase begins, and then until everything has arrived or nothing
+/// has arrived for `patience`.
 pub(crate) fn talk(
     rooms: Vec<Room>,
     pace: Pace,
@@ -199,8 +199,8 @@ impl Talker<'_> {
         self.watch.look(self.phase, || self.senders.iter().map(Sender::sent).sum());
         let Some(last) = self.phase.last_since() else { return false };
         let all_came = self.senders.iter().all(|sender| sender.on_their_way == 0);
-        // Only arrivals of missing messages count as progress; otherwise a server that never stops
-        // sending would keep the run going for ever.
+        // Only arrivals of missing messages count as progress. A server that never stops sending
+        // would otherwise keep the run going for ever.
         let is_given_up = self.last_progress.max(last).elapsed() > self.patience;
         let is_quiet = self.last_arrival.max(last).elapsed() > QUIET;
         is_given_up || (all_came && is_quiet) || self.seats.iter().all(|seat| seat.is_closed)
@@ -283,7 +283,7 @@ impl Talker<'_> {
     }
 
     fn close(&mut self, seat: usize, why: &str) {
-        // A write during the read may have noticed the end already.
+        // A write during the read may have closed the connection already.
         if std::mem::replace(&mut self.seats[seat].is_closed, true) {
             return;
         }
@@ -295,7 +295,7 @@ impl Talker<'_> {
     fn take_all(&mut self, seat: usize, received: &[u8]) -> usize {
         let now = Instant::now();
         self.last_arrival = now;
-        // A sender may occur several times here; each time it writes all that it may send.
+        // A sender may occur several times here; each time it writes everything that it may send.
         let mut may_send = Vec::new();
         let (mut from, mut arrived) = (0, 0);
         for at in memchr::memchr_iter(self.last_byte, received) {
@@ -348,7 +348,7 @@ impl Talker<'_> {
             return Some((index, arrival));
         }
         let (due, left) = &mut sender.open[(number - sender.oldest) as usize];
-        // Messages that arrive after the measured time have waited longest, so they count.
+        // Messages that arrive after the measured time have the longest delays, so they count too.
         if self.phase.is_measured(*due) {
             record(&mut self.findings.times[0], now.saturating_duration_since(*due));
         }
@@ -391,7 +391,7 @@ impl Talker<'_> {
         let Some(sender) = sender.filter(|_| !*is_closed).map(|sender| &mut self.senders[sender]) else { return };
         loop {
             let is_all = *written == out.len();
-            // What the stream holds back leaves when the socket has room.
+            // Bytes that the stream holds back leave when the socket has room.
             let step = if is_all { stream.flush().map(|()| 0) } else { stream.write(&out[*written..]) };
             match step {
                 Ok(_) if is_all => break,
@@ -421,7 +421,7 @@ impl Talker<'_> {
 }
 
 impl Sender {
-    /// Messages whose bytes were all handed to the socket.
+    /// The number of messages whose bytes were all handed to the socket.
     fn sent(&self) -> u64 {
         self.handed / self.template.len() as u64
     }

@@ -1,4 +1,5 @@
-//! The books of a run: what was sent, what arrived, how often, in which order, and when.
+//! The books of a run: which messages were sent, and which arrived, how often, in which order and
+//! when.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use crate::target::{Measured, Usage};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Received {
     next: u64,
-    /// Smaller numbers that have not arrived yet.
+    /// Smaller numbers that have not come yet.
     missing: BTreeSet<u64>,
 }
 
@@ -38,7 +39,7 @@ impl Received {
         }
     }
 
-    /// How many of the first `sent` never came.
+    /// The number of messages among the first `sent` that never came.
     pub(crate) fn lost(&self, sent: u64) -> u64 {
         self.missing.len() as u64 + sent.saturating_sub(self.next)
     }
@@ -89,7 +90,7 @@ impl Counts {
     }
 }
 
-/// One value of a result; comparisons compare these.
+/// One value of a result, and the unit of comparisons.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Figure {
     pub(crate) name: &'static str,
@@ -120,10 +121,10 @@ pub(crate) fn record(times: &mut Times, time: Duration) {
     times.saturating_record((time.as_nanos() as u64).max(1));
 }
 
-/// The time that one point of the throughput plot stands for.
+/// The length of the time for one point of the throughput plot.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
-/// The work done in each [`SLICE`] of a time.
+/// The work done in each [`SLICE`] of the measured time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slices {
     counts: Vec<u64>,
@@ -144,7 +145,7 @@ impl Slices {
         self.counts.iter_mut().zip(&other.counts).for_each(|(sum, more)| *sum += more);
     }
 
-    /// Ends the series after `elapsed`: the slices without work up to that time are zeros.
+    /// Ends the series after `elapsed`; slices without work until then are zeros.
     pub(crate) fn end(&mut self, elapsed: Duration) {
         self.reach(elapsed.as_nanos().div_ceil(SLICE.as_nanos()) as usize);
         self.last_is_partial = elapsed < SLICE * self.counts.len() as u32;
@@ -215,7 +216,7 @@ pub(crate) struct Outcome {
     pub(crate) first_trouble: Option<String>,
     /// Problems that make the figures doubtful, though nothing is missing.
     pub(crate) warnings: Vec<String>,
-    /// How busy each thread of this program was, as a share of the measured time.
+    /// The load of each thread of this program, as a share of the measured time.
     pub(crate) generator_threads: Vec<f64>,
     /// For an open loop: the messages per second that it should have sent, and those it sent.
     pub(crate) rates: Option<Rates>,
@@ -229,7 +230,7 @@ pub(crate) struct Rates {
     pub(crate) reached: f64,
 }
 
-/// If a thread is busier than this, the figures may measure that thread instead of the target.
+/// If a thread is busier than this, the figures may measure the generator instead of the target.
 const BUSY_MAX: f64 = 0.9;
 
 impl Outcome {
@@ -293,8 +294,8 @@ impl Outcome {
         }
     }
 
-    /// Adds percentiles in milliseconds, except those that so small a sample cannot tell from the
-    /// maximum.
+    /// Adds percentiles in milliseconds, except those that a sample of this size cannot tell from
+    /// the maximum.
     pub(crate) fn push_times(&mut self) {
         for (of, times) in std::mem::take(&mut self.times) {
             for (name, quantile, least) in
@@ -413,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_that_was_not_kept_is_told() {
+    fn a_missed_rate_is_reported() {
         let second = Duration::from_secs(1);
         for (reached, is_kept) in [(1000.0, true), (995.0, true), (900.0, false)] {
             let mut outcome = Outcome::default();
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn times_longer_than_a_minute_are_told_as_they_are() {
+    fn times_longer_than_a_minute_are_reported_unchanged() {
         let mut times = times();
         record(&mut times, Duration::from_secs(3_600));
         assert!(times.max() >= 3_600_000_000_000);

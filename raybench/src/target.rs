@@ -13,13 +13,13 @@ use nix::unistd::Pid;
 
 use crate::carrier::{Address, Carrier};
 
-/// Where to connect, and whose processor time is measured.
+/// The target of a run: servers with the processes to measure, or the relay.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Server {
         /// One address for each node; connections are spread over them.
         addresses: Vec<Address>,
-        /// The processes measured, on this machine.
+        /// The processes to measure, on this machine.
         pids: Vec<u32>,
     },
     Relay(Carrier),
@@ -93,7 +93,7 @@ pub(crate) struct Usage {
     pub(crate) cpu: f64,
     /// Resident memory in bytes: `VmRSS` of proc(5).
     pub(crate) resident: u64,
-    /// The part of it that is private to the process, without files and shared memory: `RssAnon`.
+    /// The private part of the resident memory, without files and shared memory: `RssAnon`.
     pub(crate) own: u64,
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Meter<'a> {
     since: Instant,
 }
 
-/// A period, and what the target used in it.
+/// A period, and the resources that the target used in it.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) elapsed: Duration,
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_a_process_is_told() {
+    fn a_node_without_a_measured_process_is_reported() {
         let is_told = |text: &str| text.parse::<Target>().expect(text).unmeasured().is_some();
         assert!(is_told("127.0.0.1:1,127.0.0.1:2@7"));
         for text in ["127.0.0.1:1,127.0.0.1:2@7,8", "127.0.0.1:1,127.0.0.1:2", "127.0.0.1:1,127.0.0.1:1@7", "relay"] {

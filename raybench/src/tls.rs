@@ -25,8 +25,8 @@ pub(crate) fn client(server: IpAddr) -> io::Result<ClientConnection> {
     ClientConnection::new(config, ServerName::from(server)).map_err(io::Error::other)
 }
 
-/// What the relay speaks: with a certificate that is made for the run, of the kind that the tools for
-/// certificates make (ECDSA with P-256).
+/// The relay's TLS. Its certificate is made for the run, of the kind that certificate tools make by
+/// default (ECDSA with P-256).
 pub(crate) fn server() -> io::Result<Arc<ServerConfig>> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).map_err(io::Error::other)?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(io::Error::other)?;
@@ -39,12 +39,13 @@ pub(crate) fn server() -> io::Result<Arc<ServerConfig>> {
     Ok(Arc::new(config))
 }
 
-/// Reads what is decrypted, or more of the socket. It would block if the socket would.
+/// Reads decrypted bytes, and more from the socket if there are none. Returns `WouldBlock` if the
+/// socket does.
 pub(crate) fn read<T, S: SideData>(tls: &mut T, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize>
 where
     T: DerefMut<Target = ConnectionCommon<S>>,
 {
-    // A client that reads first begins the handshake by that.
+    // A client that reads before it writes begins the handshake here.
     flush(tls, socket).or_else(unless_full)?;
     loop {
         match tls.reader().read(buffer) {
@@ -55,15 +56,15 @@ where
             return Ok(0);
         }
         let processed = tls.process_new_packets();
-        // The answers of the handshake, and alerts.
+        // The read may have made answers of the handshake, or alerts.
         let flushed = flush(tls, socket);
         processed.map_err(io::Error::other)?;
         flushed.or_else(unless_full)?;
     }
 }
 
-/// Takes bytes, and writes them as far as the socket has room; the rest follows with the next call.
-/// During the handshake they wait for its end.
+/// Takes bytes and writes them as far as the socket has room; the next call writes the rest. During
+/// the handshake the bytes wait for its end.
 pub(crate) fn write<T, S: SideData>(tls: &mut T, socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize>
 where
     T: DerefMut<Target = ConnectionCommon<S>>,
@@ -74,7 +75,7 @@ where
     Ok(count)
 }
 
-/// Writes what is held back. It would block until all of it is written.
+/// Writes the bytes held back. Returns `WouldBlock` until all of them are written.
 pub(crate) fn flush<T, S: SideData>(tls: &mut T, socket: &mut TcpStream) -> io::Result<()>
 where
     T: DerefMut<Target = ConnectionCommon<S>>,
@@ -85,12 +86,12 @@ where
     Ok(())
 }
 
-/// Nothing is wrong with a socket that has no room.
+/// Lets the error of a full socket pass as success.
 pub(crate) fn unless_full(error: io::Error) -> io::Result<()> {
     if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) { Ok(()) } else { Err(error) }
 }
 
-/// Trusts everybody, but checks signatures, which cost time.
+/// Trusts every certificate, but checks signatures, because they cost time.
 struct Anybody(Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {

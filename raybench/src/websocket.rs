@@ -1,4 +1,4 @@
-//! [`WebSocket`]: the client's end of RFC 6455 for frames that are lines.
+//! [`WebSocket`]: the client's side of RFC 6455, for frames that are lines.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -6,16 +6,16 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::tls::unless_full;
 
-/// Lines on one side, messages on the other.
+/// Lines on the side of the workload, messages on the side of the socket.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
     stage: Stage,
-    /// What has come and is not looked at.
+    /// Received bytes that are not parsed yet.
     raw: Vec<u8>,
-    /// Lines, of which the first `read` bytes were taken.
+    /// Received lines; the first `read` bytes of them have been taken.
     lines: Vec<u8>,
     read: usize,
-    /// What the socket has not taken.
+    /// Bytes that the socket has not taken yet.
     out: Vec<u8>,
     /// Messages that wait for the end of the handshake.
     early: Vec<u8>,
@@ -24,14 +24,14 @@ pub(crate) struct WebSocket {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// The request to change to WebSocket is not answered.
+    /// The request to open the WebSocket is not answered yet.
     Opening,
     Open,
-    /// The server has ended it.
+    /// The server has closed it.
     Ended,
 }
 
-/// The key and the answer to it in RFC 6455, 1.3. A measurement needs no chance.
+/// The key and its answer are the example of RFC 6455, 1.3. A measurement needs no random key.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
@@ -58,7 +58,7 @@ impl WebSocket {
         }
     }
 
-    /// Reads lines. It would block if the socket would.
+    /// Reads lines. Returns `WouldBlock` if the socket does.
     pub(crate) fn read(&mut self, socket: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
         self.flush(socket).or_else(unless_full)?;
         loop {
@@ -98,8 +98,8 @@ impl WebSocket {
         Ok(bytes.len())
     }
 
-    /// Writes what is held back. It would block until all of it is written, or until the server has
-    /// opened the WebSocket.
+    /// Writes the bytes held back. Returns `WouldBlock` until all of them are written, or until the
+    /// server has opened the WebSocket.
     pub(crate) fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
         let mut written = 0;
         let outcome = loop {
@@ -115,7 +115,7 @@ impl WebSocket {
         outcome
     }
 
-    /// Appends one message, masked as those of clients must be.
+    /// Appends one message, masked as a client's messages must be.
     fn push(&mut self, kind: u8, payload: &[u8]) {
         let out = if self.stage == Stage::Opening { &mut self.early } else { &mut self.out };
         out.push(kind);
@@ -130,7 +130,7 @@ impl WebSocket {
                 out.extend((len as u64).to_be_bytes());
             }
         }
-        // Another mask for each message (xorshift).
+        // Each message has a new mask (xorshift).
         self.mask ^= self.mask << 13;
         self.mask ^= self.mask >> 17;
         self.mask ^= self.mask << 5;
@@ -146,7 +146,7 @@ impl WebSocket {
         rest.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
     }
 
-    /// Takes what has come, behind what is left of what came before.
+    /// Appends received bytes to the unparsed ones, and parses them.
     fn take_in(&mut self, fresh: &[u8]) -> io::Result<()> {
         if self.raw.is_empty() {
             let taken = self.look_at(fresh)?;
@@ -156,7 +156,7 @@ impl WebSocket {
         let mut raw = std::mem::take(&mut self.raw);
         raw.extend_from_slice(fresh);
         let taken = self.look_at(&raw)?;
-        // An idle connection holds no memory.
+        // Nothing is kept for an idle connection, so it uses no memory.
         if taken < raw.len() {
             raw.drain(..taken);
             self.raw = raw;
@@ -164,7 +164,7 @@ impl WebSocket {
         Ok(())
     }
 
-    /// Takes whole messages. Returns how many bytes they have.
+    /// Parses whole messages. Returns their length in bytes.
     fn look_at(&mut self, raw: &[u8]) -> io::Result<usize> {
         let mut at = 0;
         if self.stage == Stage::Opening {
@@ -199,7 +199,8 @@ impl WebSocket {
     }
 }
 
-/// The first byte of the message at the front, and where its payload begins and ends, if it is whole.
+/// The first byte of the message at the front, and the beginning and end of its payload; `None` if
+/// it is not whole.
 fn message(bytes: &[u8]) -> Option<(u8, usize, usize)> {
     let (kind, len) = (*bytes.first()?, *bytes.get(1)?);
     let (begin, len): (usize, usize) = match len {
@@ -222,7 +223,7 @@ fn check_answer(head: &[u8]) -> io::Result<()> {
 const READ_BYTES: usize = 64 * 1024;
 
 thread_local! {
-    /// What one read of any socket brings.
+    /// The buffer for one read of any socket.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
@@ -230,7 +231,8 @@ thread_local! {
 mod tests {
     use super::*;
 
-    /// What a server would send for these lines, and the lines that come of it in pieces.
+    /// The bytes that a server would send for these lines become the same lines, wherever the bytes
+    /// are cut.
     #[test]
     fn messages_become_lines_wherever_they_are_cut() {
         let long = "x".repeat(70_000);
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_websocket_is_told() {
+    fn an_answer_that_opens_no_websocket_is_reported() {
         let mut socket = WebSocket::new(SocketAddr::from(([127, 0, 0, 1], 1)));
         let answer = b"HTTP/1.1 404 Not Found\r\n\r\n";
         assert!(socket.take_in(answer).expect_err("a 404").to_string().contains("404 Not Found"));

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::carrier::{Address, Carrier, Stream};
 use crate::interrupt;
 
-/// How the end of a frame is found.
+/// The way in which the end of a frame is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Framing {
     /// Each frame ends with a newline, in both directions.
@@ -37,7 +37,7 @@ impl Framing {
 }
 
 /// A chat frame in which only a number changes. Its keys are sorted, so that a server that
-/// serializes the JSON again writes the same bytes.
+/// serialises the JSON again writes the same bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct Template {
     from: i64,
@@ -121,8 +121,8 @@ impl Template {
     }
 }
 
-/// A connection that sends a request and waits for the answer; it sets things up and is not
-/// measured.
+/// A connection that sends one request at a time and waits for the answer. It sets things up and is
+/// not measured.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: Stream,
@@ -130,7 +130,7 @@ pub(crate) struct Client {
     received: Vec<u8>,
 }
 
-/// A server that answers nothing for this long is given up.
+/// A server that does not answer within this time is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a wait for the server checks for an interrupt.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -168,7 +168,7 @@ impl Client {
         Ok(())
     }
 
-    /// The next JSON object, with the end of its frame.
+    /// Receives the next JSON object, with the end of its frame.
     pub(crate) fn receive(&mut self) -> io::Result<Value> {
         if let Some(value) = self.take_value()? {
             return Ok(value);
@@ -199,7 +199,8 @@ impl Client {
         };
         let mut len = values.byte_offset();
         if self.framing == Framing::Lines {
-            // The newline after a frame is removed, so that the next read does not begin with it.
+            // The newline after a frame is removed too, so that the next frame does not begin with
+            // it.
             match self.received.get(len) {
                 Some(b'\n') => len += 1,
                 Some(_) => return Err(io::Error::other("a reply came without a newline")),
@@ -233,7 +234,7 @@ impl Client {
     }
 }
 
-/// A WebSocket carries messages, which its client makes of lines.
+/// Bare frames cannot be sent over a WebSocket, whose client makes messages of lines.
 pub(crate) fn need_lines(addresses: &[Address], framing: Framing) -> io::Result<()> {
     let has_websockets = addresses.iter().any(|address| address.carrier == Carrier::WebSocket);
     match has_websockets && framing == Framing::Bare {
@@ -246,8 +247,8 @@ pub(crate) fn need_lines(addresses: &[Address], framing: Framing) -> io::Result<
 ///
 /// # Errors
 ///
-/// Unless only the short read timeout is over: the error itself, or that the run was interrupted or
-/// the server has taken too long.
+/// Unless it is only the short read timeout: the error itself, an interrupt of the run, or a
+/// timeout because the server has taken too long.
 fn go_on_waiting(error: io::Error, since: Instant) -> io::Result<()> {
     if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted) {
         return Err(error);
@@ -311,7 +312,7 @@ pub(crate) fn fetch(id: i64) -> String {
     format!(r#"{{"FROMID":{id},"msgType":14}}"#)
 }
 
-/// A cheap request: its answer confirms that everything sent before is processed.
+/// A cheap request. Its answer confirms that the server has processed everything sent before it.
 pub(crate) fn barrier(id: i64) -> String {
     format!(r#"{{"keyword":"{id}","msgType":15}}"#)
 }

@@ -82,7 +82,7 @@ pub(crate) struct Talking {
     /// At the end, missing messages are given up when nothing has arrived for this time.
     pub(crate) patience: Duration,
     pub(crate) threads: usize,
-    /// The relay writes each frame in a write of its own.
+    /// Whether the relay writes each frame in a write of its own.
     pub(crate) relay_splits: bool,
 }
 
@@ -137,8 +137,8 @@ pub(crate) fn converse(talking: Talking, context: &Context) -> io::Result<Outcom
     Ok(outcome)
 }
 
-/// Counts the connections that were closed or received something although nobody wrote to them.
-/// Returns how many are in order.
+/// Checks that connections to which no user wrote are open and have received nothing. Counts those
+/// that fail, and returns the number of the others.
 fn check_silence(streams: &mut [Stream], outcome: &mut Outcome) -> io::Result<u64> {
     let mut silent = 0;
     for stream in streams {
@@ -163,11 +163,11 @@ fn check_silence(streams: &mut [Stream], outcome: &mut Outcome) -> io::Result<u6
 pub(crate) struct LoggingIn {
     pub(crate) connections: usize,
     pub(crate) users: usize,
-    /// Each login uses a new connection; otherwise a logout frees the connection for the next
+    /// Each login uses a new connection. Otherwise a logout makes the connection free for the next
     /// login.
     pub(crate) reconnects: bool,
     pub(crate) framing: Framing,
-    /// Each user logs in only once, so the server has not verified the password before.
+    /// Each user logs in only once, so that the server has never verified its password before.
     pub(crate) once: bool,
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn log_in(logging_in: LoggingIn, context: &Context) -> io::Result<Out
     let inquiry = Inquiry { addresses, connections, course, kinds: 1, patience: PATIENCE };
     let phase = Phase::default();
     let (findings, measured) = if once {
-        // The first logins count from the first to the last of them.
+        // The first logins are measured from the first one to the last.
         context.progress.stage("logging in for the first time", connections);
         let meter = Meter::start(pids, phase.begin_measured());
         let (findings, last) = ask::ask(inquiry, &phase, &context.progress, script)?;
@@ -273,7 +273,7 @@ pub(crate) struct Idling {
     pub(crate) connections: usize,
     pub(crate) users: usize,
     pub(crate) framing: Framing,
-    /// At level 2, in this number of conversations each.
+    /// The number of conversations of each user at level 2; `None` at level 1.
     pub(crate) conversations: Option<usize>,
 }
 
@@ -297,7 +297,7 @@ pub(crate) fn idle(idling: Idling, context: &Context) -> io::Result<Outcome> {
         context.progress.step();
         client.into_stream()
     };
-    // Memory that the server allocates only once must not be counted as a cost of connections.
+    // Memory that the server allocates only once must not count as a cost of connections.
     context.progress.stage("one round before", accounts.len());
     for n in 0..accounts.len() {
         open(n)?;

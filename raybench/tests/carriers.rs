@@ -63,7 +63,7 @@ fn the_relay_with_tls_is_a_baseline() {
 }
 
 #[test]
-fn what_a_carrier_cannot_do_is_told() {
+fn the_limits_of_a_carrier_are_reported() {
     let server = server();
     for (line, told) in [
         (format!("--address ws://{} pairs --bare", server.address()), "leave --bare out"),

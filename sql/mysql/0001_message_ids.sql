@@ -1,5 +1,6 @@
--- Messages get ids, numbered in the order of arrival, so that a fetch can delete exactly what it returned; and room for
--- 16 MB instead of 500 characters. Rewrites the table and locks it meanwhile.
+-- Messages get ids, numbered in the order of arrival, so that a fetch can delete exactly what it
+-- returned; and room for 16 MB instead of 500 characters. Rewrites the table and locks it
+-- meanwhile.
 
 CREATE TABLE IF NOT EXISTS SchemaMigration (
     version INT NOT NULL PRIMARY KEY,

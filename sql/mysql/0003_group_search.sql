@@ -1,4 +1,5 @@
--- A column for searching groups by name, which the server fills, and an index of the groups of a user.
+-- A column for searching groups by name, which the server fills, and an index of the groups of a
+-- user.
 
 SET @ddl = IF(
     EXISTS (SELECT 1 FROM information_schema.columns

@@ -1,9 +1,12 @@
--- Level 2: conversations with numbered messages, what their members have read, and devices. Adds columns to User,
--- GroupUser and OfflineMessage, which MySQL 8 and MariaDB do without rewriting them.
+-- Level 2: conversations with numbered messages, what their members have read, and devices. Adds
+-- columns to User, GroupUser and OfflineMessage, which MySQL 8 and MariaDB do without rewriting
+-- them.
 --
--- No column is NULL: 0 and an empty text say "none". Numbers of messages begin with 1. Times are milliseconds since 1970.
+-- No column is NULL: 0 and an empty text say "none". Numbers of messages begin with 1. Times are
+-- milliseconds since 1970.
 
--- When the user first logged in at level 2, and last at level 1; 0 in receipts: shows and is shown no marks of others.
+-- When the user first logged in at level 2, and last at level 1; 0 in receipts: shows and is shown
+-- no marks of others.
 SET @ddl = IF(
     EXISTS (SELECT 1 FROM information_schema.columns
             WHERE table_schema = DATABASE() AND table_name = 'User' AND column_name = 'receipts'),
@@ -17,9 +20,9 @@ PREPARE ddl FROM @ddl;
 EXECUTE ddl;
 DEALLOCATE PREPARE ddl;
 
--- When the user joined; 0: before all others. The default, which a new column cannot have without a rewrite, is for
--- servers that do not know the column. (If their INSERT has no list of columns, MySQL 9.7 stores 0, and MariaDB the
--- default.)
+-- When the user joined; 0: before all others. The default, which a new column cannot have without a
+-- rewrite, is for servers that do not know the column. (If their INSERT has no list of columns,
+-- MySQL 9.7 stores 0, and MariaDB the default.)
 SET @ddl = IF(
     EXISTS (SELECT 1 FROM information_schema.columns
             WHERE table_schema = DATABASE() AND table_name = 'GroupUser' AND column_name = 'since'),
@@ -60,8 +63,9 @@ CREATE TABLE IF NOT EXISTS Conversation (
     KEY touched (touched)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Kinds: 0 message, 1 edit, 2 recall, 3 other, 4 and 7 imported 0 and 3. An edit or a recall has its target in ref. A
--- message that is recalled has an empty text. cid is the sender's id of it, hash that of the frame's bytes.
+-- Kinds: 0 message, 1 edit, 2 recall, 3 other, 4 and 7 imported 0 and 3. An edit or a recall has
+-- its target in ref. A message that is recalled has an empty text. cid is the sender's id of it,
+-- hash that of the frame's bytes.
 CREATE TABLE IF NOT EXISTS Message (
     conv     BIGINT NOT NULL,
     seq      BIGINT NOT NULL,
@@ -88,7 +92,8 @@ CREATE TABLE IF NOT EXISTS Edit (
     KEY target (conv, target)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Which messages that count as unread are recalled: 1,024 numbers a row, as bits, the lowest number first.
+-- The recalled messages among those that count as unread: 1,024 numbers a row, as bits, the lowest
+-- number first.
 CREATE TABLE IF NOT EXISTS Recalled (
     conv  BIGINT NOT NULL,
     block BIGINT NOT NULL,
@@ -97,8 +102,9 @@ CREATE TABLE IF NOT EXISTS Recalled (
     PRIMARY KEY (conv, block)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Marks. Who is a member of a group is in GroupUser. joined is the first number that a member sees, own counts the
--- member's own messages behind `read`, and marked is when a device last raised `read` or recv.
+-- Marks. The members of a group are in GroupUser. joined is the first number that a member sees,
+-- own counts the member's own messages behind `read`, and marked is when a device last raised
+-- `read` or recv.
 CREATE TABLE IF NOT EXISTS Member (
     conv       BIGINT NOT NULL,
     user       INT NOT NULL,
@@ -114,7 +120,8 @@ CREATE TABLE IF NOT EXISTS Member (
     KEY marked (marked)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- login is a random number of the login that was written last, secret what the device's tokens are made with.
+-- login is a random number of the login that was written last, secret what the device's tokens are
+-- made with.
 CREATE TABLE IF NOT EXISTS Device (
     id     BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
     user   INT NOT NULL,

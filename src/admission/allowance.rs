@@ -9,7 +9,7 @@ use super::Source;
 use crate::base::recent::Recent;
 use crate::config::Limit;
 
-/// The amounts that addresses have used up.
+/// The use of each address.
 #[derive(Debug)]
 pub struct Allowance {
     an_hour: Limit,
@@ -17,12 +17,12 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Allows this number within an hour.
+    /// Allows this number of uses an hour.
     pub fn new(an_hour: Limit) -> Allowance {
         Allowance { an_hour, full_at: Recent::new(SOURCES_MAX) }
     }
 
-    /// The time until it is allowed once more; `None` if it is allowed now.
+    /// The time until the next use is allowed; `None` if it is allowed now.
     pub fn wait(&self, source: Source, now: Instant) -> Option<Duration> {
         let interval = self.interval()?;
         let full_at = self.full_at.get(&source).filter(|at| **at > now)?;
@@ -41,7 +41,7 @@ impl Allowance {
         Ok(())
     }
 
-    /// Takes one.
+    /// Counts one use.
     pub fn take(&mut self, source: Source, now: Instant) {
         if let Some(interval) = self.interval() {
             let full_at = self.full_at.get(&source).map_or(now, |at| (*at).max(now));
@@ -49,7 +49,7 @@ impl Allowance {
         }
     }
 
-    /// Gives one back because it has not happened after all.
+    /// Takes back one use that has not happened after all.
     pub fn give_back(&mut self, source: Source, now: Instant) {
         let Some(interval) = self.interval() else { return };
         // An address that was forgotten in between may still give back.
@@ -66,7 +66,7 @@ impl Allowance {
 }
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
-/// Addresses that are remembered; about 10 MB at most.
+/// The number of addresses that are remembered; about 10 MB at most.
 const SOURCES_MAX: usize = 100_000;
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
-//! [`AuditTrail`]: the lines that say who has logged in, who could not, and who has registered, and
-//! from where. They answer "why can user 17 not log in?".
+//! [`AuditTrail`]: the log lines about logins, failed logins and registrations, with the client's
+//! address. They answer "why can user 17 not log in?".
 //!
-//! Every line is at level `info` under the name [`TARGET`], so `log_level=info,audit=off` leaves
-//! them out. Lines of a client that fails without end would hide those of others and fill the disk.
-//! So each address has [`LINES_AN_HOUR`] lines for failures, as many for logins, and as many for
-//! changes of accounts: whoever guesses a password at last is seen to log in. A line once a minute
-//! says how many more there were. Passwords and tokens are never in a line.
+//! Every line is at level `info` under the name [`TARGET`], and is logged whatever `log_level` is:
+//! only `log_level=info,audit=off` leaves them out. Lines of a client that fails without end would
+//! hide those of others and fill the disk. So each address has [`LINES_AN_HOUR`] lines for
+//! failures, as many for logins, and as many for changes of accounts: a client that finally guesses
+//! a password is still seen to log in. A line once a minute reports how many more there were.
+//! Passwords and tokens are never in a line.
 
 use std::fmt;
 use std::time::Instant;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 
 use super::Source;
 use super::allowance::Allowance;
+use crate::base::trace::Incident;
 use crate::config::Limit;
 use crate::protocol::{Id, UserId};
 
@@ -37,7 +39,7 @@ impl EventKind {
     const COUNT: usize = 3;
 }
 
-/// What is noted.
+/// An event that the audit trail notes.
 #[derive(Clone, Copy, Debug)]
 pub enum AuditEvent<'e> {
     /// A user has logged in at level 1.
@@ -46,10 +48,12 @@ pub enum AuditEvent<'e> {
     DeviceLoggedIn(UserId, &'e str),
     /// A password was wrong, or nobody has this id. A negative one stands for an unknown name.
     WrongPassword(Id),
-    /// A password was not checked: the server was busy, or the database away.
+    /// A password was not checked: the server was busy, or the database unavailable.
     NotChecked(Id),
     /// A token was wrong, revoked or too old.
     WrongToken,
+    /// A JSON web token was refused for this reason.
+    WrongJwt(&'e str),
     /// A login has to wait this many seconds after wrong passwords.
     MustWait(Id, u32),
     /// There is a new account with this name.
@@ -58,6 +62,8 @@ pub enum AuditEvent<'e> {
     PasswordChanged(UserId),
     /// A user has deleted their account.
     Deleted(UserId),
+    /// The key of the administration was wrong.
+    WrongAdminKey,
 }
 
 impl AuditEvent<'_> {
@@ -68,7 +74,21 @@ impl AuditEvent<'_> {
             AuditEvent::WrongPassword(_)
             | AuditEvent::NotChecked(_)
             | AuditEvent::WrongToken
+            | AuditEvent::WrongJwt(_)
+            | AuditEvent::WrongAdminKey
             | AuditEvent::MustWait(..) => EventKind::Failure,
+        }
+    }
+
+    /// The user of this event and the incident to remember, if the operator may ask about that
+    /// user.
+    pub(super) fn incident(&self) -> Option<(UserId, Incident)> {
+        match *self {
+            AuditEvent::LoggedIn(user) => Some((user, Incident::LoggedIn(1))),
+            AuditEvent::DeviceLoggedIn(user, _) => Some((user, Incident::LoggedIn(2))),
+            AuditEvent::WrongPassword(id) => Some((id.user()?, Incident::WrongPassword)),
+            AuditEvent::MustWait(id, _) => Some((id.user()?, Incident::MustWait)),
+            _ => None,
         }
     }
 
@@ -79,10 +99,12 @@ impl AuditEvent<'_> {
             AuditEvent::WrongPassword(_) => "wrong_password",
             AuditEvent::NotChecked(_) => "not_checked",
             AuditEvent::WrongToken => "wrong_token",
+            AuditEvent::WrongJwt(_) => "wrong_jwt",
             AuditEvent::MustWait(..) => "must_wait",
             AuditEvent::Registered(_) => "registration",
             AuditEvent::PasswordChanged(_) => "password_change",
             AuditEvent::Deleted(_) => "account_deletion",
+            AuditEvent::WrongAdminKey => "wrong_admin_key",
         }
     }
 
@@ -96,7 +118,10 @@ impl AuditEvent<'_> {
             AuditEvent::WrongPassword(id) | AuditEvent::NotChecked(id) | AuditEvent::MustWait(id, _) => {
                 Some(id.0).filter(|id| *id >= 0)
             }
-            AuditEvent::WrongToken | AuditEvent::Registered(_) => None,
+            AuditEvent::WrongToken
+            | AuditEvent::WrongJwt(_)
+            | AuditEvent::WrongAdminKey
+            | AuditEvent::Registered(_) => None,
         }
     }
 }
@@ -110,12 +135,14 @@ impl fmt::Display for AuditEvent<'_> {
             AuditEvent::WrongPassword(id) => write!(f, "wrong password for user {}", id.0),
             AuditEvent::NotChecked(id) => write!(f, "the password of user {} was not checked", id.0.max(0)),
             AuditEvent::WrongToken => f.write_str("wrong or expired token"),
+            AuditEvent::WrongJwt(why) => write!(f, "a JWT was refused, because {why};"),
             AuditEvent::MustWait(id, seconds) => {
                 write!(f, "a login as user {} has to wait {seconds} s after wrong passwords", id.0)
             }
             AuditEvent::Registered(name) => write!(f, "new account {name:?}"),
             AuditEvent::PasswordChanged(user) => write!(f, "user {} has changed the password", user.0),
             AuditEvent::Deleted(user) => write!(f, "user {} has deleted their account", user.0),
+            AuditEvent::WrongAdminKey => f.write_str("wrong key of the administration"),
         }
     }
 }
@@ -155,6 +182,6 @@ impl Default for AuditTrail {
 
 /// The name of the trail in the log.
 pub const TARGET: &str = "audit";
-/// The lines of one address for each kind of event within an hour. Behind a proxy that does not tell addresses, these are
-/// the lines of all its clients.
+/// The lines of one address for each kind of event within an hour. Behind a proxy that does not
+/// tell addresses, these are the lines of all its clients.
 const LINES_AN_HOUR: u32 = 1000;

@@ -29,7 +29,7 @@ pub struct Fetches<W> {
 struct FetchState<W> {
     shares: Shares<Source>,
     under_way: FxHashMap<W, HeldFetch>,
-    /// The same by age.
+    /// The fetches that hold memory, by age.
     by_age: BTreeMap<u64, W>,
     next_age: u64,
     waiting: Turns<Source, (UserId, W)>,
@@ -45,7 +45,8 @@ struct HeldFetch {
 }
 
 impl<W: Clone + Eq + Hash> Fetches<W> {
-    /// `bytes_max` in all, of which one fetch needs `page` at most. There is always room for a few.
+    /// Makes `bytes_max` available, of which one fetch needs `page` at most. A few pages always
+    /// fit.
     pub fn new(bytes_max: usize, page: usize) -> Fetches<W> {
         let shares = Shares::new(bytes_max.max(PAGES_MIN * page));
         let state = FetchState {
@@ -83,7 +84,7 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         Some((user, who))
     }
 
-    /// The reply of a fetch is complete, and occupies this number of bytes.
+    /// Notes that the reply of a fetch is complete and occupies this number of bytes.
     pub fn made(&self, who: &W, bytes: usize) {
         let mut guard = self.state.lock();
         let FetchState { shares, under_way, .. } = &mut *guard;
@@ -109,8 +110,8 @@ impl<W: Clone + Eq + Hash> Fetches<W> {
         }
     }
 
-    /// If this fetch waits: the connections that hold memory, the oldest first. The caller asks
-    /// each whether its client still reads.
+    /// The connections that hold memory, the oldest first; empty unless this fetch waits. The
+    /// caller asks each whether its client still reads.
     pub fn in_the_way(&self, who: &W) -> Vec<W> {
         let state = self.state.lock();
         if !state.waiting_from.contains_key(who) {

@@ -1,7 +1,7 @@
 //! [`FrameMemory`]: the memory for frames that clients have begun to send.
 //!
-//! An address may have no more than is free, and neither may all connections together that are not
-//! logged in. So strangers have at most half, however many addresses they use, and a user always
+//! An address may have no more than is free. The same limit holds for all connections together that
+//! are not logged in, so these have at most half, however many addresses they use. A user always
 //! finds room for a frame.
 
 use super::{Shares, Source};

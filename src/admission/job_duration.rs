@@ -1,5 +1,5 @@
-//! [`JobDuration`]: the recent duration of jobs. It tells how long a client should wait that was
-//! refused because of a full queue.
+//! [`JobDuration`]: the recent duration of jobs. From it follows how long a client should wait that
+//! a full queue has refused.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -34,7 +34,7 @@ struct Failures {
     /// Earliest time of the next attempt, set by failures only. It is never derived from when an
     /// attempt began, because loops read the clock at different moments.
     until: Option<Instant>,
-    /// When it last changed.
+    /// The time of the last change.
     at: Instant,
 }
 
@@ -54,7 +54,7 @@ impl LoginFailures {
         let free = self.free.0?;
         let failures = self.failures.get(&(id, source)).filter(|failures| !failures.is_over(now))?;
         let wait = failures.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        // Many connections may log in as one user at the same time, until one of them was wrong.
+        // Until one attempt is wrong, many connections may log in as one user at the same time.
         let trusted = failures.count == 0 && failures.pending < free.saturating_mul(AT_ONCE_FACTOR);
         let in_turn = failures.count + failures.pending <= free || failures.pending == 0 || trusted;
         match wait.is_zero() {

@@ -13,9 +13,9 @@ use crate::config::Rate;
 /// The rates at which every connection may send.
 #[derive(Clone, Copy, Debug)]
 pub struct Rates {
-    /// In frames.
+    /// The rate in frames.
     pub frames: Rate,
-    /// In bytes, inside and between frames.
+    /// The rate in bytes, inside and between frames.
     pub bytes: Rate,
     /// The zero of the meters' time.
     pub epoch: Instant,
@@ -27,10 +27,10 @@ pub struct Rates {
 pub struct Meter {
     frames: RateBucket,
     bytes: RateBucket,
-    /// Frames refused since a bucket was last filled up.
+    /// The number of frames refused since a bucket was last full.
     refused: u16,
-    /// Why the current frame is refused. Stored, because the frame may have to wait for its reply,
-    /// and would be within the limit after that.
+    /// The reason why the current frame is refused. Stored, because the frame may have to wait for
+    /// its reply and would be within the limit by then.
     refusing: Option<Excess>,
     begun: bool,
 }
@@ -38,13 +38,13 @@ pub struct Meter {
 /// The exceeded limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Excess {
-    /// Of frames.
+    /// Too many frames.
     Frames,
-    /// Of bytes.
+    /// Too many bytes.
     Bytes,
 }
 
-/// How a frame beyond the limit is refused.
+/// The refusal of a frame beyond the limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateRefusal {
     /// The limit.
@@ -55,15 +55,15 @@ pub struct RateRefusal {
 
 #[derive(Clone, Copy, Default, Debug)]
 struct RateBucket {
-    /// A frame may cost more than is available; the rest is a debt.
+    /// The tokens left. A frame may cost more than that; the rest is a debt.
     tokens: i32,
     /// The time until which it was filled, in milliseconds since the epoch; it may wrap.
     filled: u32,
 }
 
 impl Meter {
-    /// Whether the next frame may be processed. It is not paid for yet: it may have to wait, and
-    /// this is then called again.
+    /// Whether the next frame may be processed. The frame is not paid for yet: if it has to wait,
+    /// this is called again.
     pub fn check(&mut self, now: Instant, rates: &Rates) -> Result<(), RateRefusal> {
         if self.has_some() { Ok(()) } else { self.look(now, rates, true) }
     }
@@ -78,8 +78,8 @@ impl Meter {
         self.look(now, rates, false)
     }
 
-    /// How long the next frame has to wait, if it has to: for connections that are not refused what
-    /// exceeds the limit.
+    /// The time that the next frame has to wait, if any: for connections whose excess is delayed
+    /// instead of refused.
     pub fn pause(&mut self, now: Instant, rates: &Rates) -> Option<Duration> {
         if self.check(now, rates).is_ok() {
             return None;

@@ -5,13 +5,13 @@ use std::fmt;
 use super::Source;
 use crate::protocol::{GroupId, UserId};
 
-/// The account if it is known, otherwise the address. An account with many connections from many
+/// An account if it is known, otherwise an address. An account with many connections from many
 /// addresses is one payer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Payer {
-    /// A connection that is logged in, by the user it logged in as first.
+    /// The account of a connection: the user that it first logged in as.
     Account(UserId),
-    /// A connection that is not logged in, by its address.
+    /// The address of a connection that is not logged in.
     Address(Source),
     /// A group, for its messages in the mailboxes of its members.
     Group(GroupId),
@@ -27,9 +27,8 @@ pub struct Holder {
 }
 
 impl Payer {
-    /// A unique number for the payer: half of all numbers are for accounts and groups. No IPv6
-    /// network has one of those, which begin with 8000:0000 and 8000:0001 (RFC 4291, 2.4: not
-    /// assigned).
+    /// A unique number for the payer. Half of all numbers are for accounts and groups: they begin
+    /// with 8000:0000 and 8000:0001, which no IPv6 network does (RFC 4291, 2.4: not assigned).
     pub fn share(self) -> u64 {
         match self {
             Payer::Account(user) => ACCOUNT | u64::from(user.0.cast_unsigned()),
@@ -39,7 +38,7 @@ impl Payer {
     }
 }
 
-/// Marks accounts, and groups.
+/// The bit that marks accounts and groups.
 const ACCOUNT: u64 = 1 << 63;
 const GROUP: u64 = ACCOUNT | 1 << 32;
 

@@ -25,7 +25,7 @@ use crate::admission::{Holder, NestedShares, Payer, Turns};
 /// See the [module](self).
 pub struct Requests {
     queue: Arc<Mutex<RequestQueue>>,
-    /// `None` once they are closed.
+    /// The workers; `None` once the queue is closed.
     workers: RwLock<Option<Workers>>,
     watch: WorkersWatch,
 }
@@ -35,7 +35,7 @@ pub struct Requests {
 pub enum RequestKind {
     /// A job that reads many rows.
     Search,
-    /// Any other.
+    /// Any other job.
     Short,
 }
 
@@ -49,7 +49,7 @@ type RequestWork = Box<dyn FnOnce() + Send>;
 
 struct WaitingRequest {
     work: RequestWork,
-    /// `None` for a job that completes earlier work, which always runs.
+    /// The job's place; `None` for a job that completes earlier work, which always runs.
     place: Option<WorkerSlot>,
 }
 
@@ -57,7 +57,7 @@ struct RequestQueue {
     places: NestedShares,
     short: Turns<Payer, WaitingRequest>,
     searches: Turns<Payer, WaitingRequest>,
-    /// Jobs that have not started.
+    /// The number of jobs that have not started.
     waiting: usize,
     /// The number of workers that each payer occupies.
     running: HashMap<Payer, usize>,
@@ -65,7 +65,7 @@ struct RequestQueue {
     search_runs: bool,
     /// Whether the last job that started was a search: with a single worker other jobs come next.
     search_was_last: bool,
-    /// Notifications whose workers found no job that could run.
+    /// The number of notifications whose workers found no job that could run.
     owed: usize,
 }
 
@@ -121,8 +121,8 @@ impl Requests {
         move || queue.lock().waiting
     }
 
-    /// Drops the waiting jobs, except those that complete earlier work: these still run. Waits no
-    /// longer than `by`.
+    /// Drops the waiting jobs, except those that complete earlier work, which still run. Waits
+    /// until `by` at most.
     pub fn close(&self, by: Instant) {
         let workers = self.workers.write().take();
         loop {
@@ -138,7 +138,7 @@ impl Requests {
         }
     }
 
-    /// The number of notified workers that have not come yet.
+    /// The number of workers that were notified and have not come yet.
     pub fn told(&self) -> usize {
         self.watch.waiting()
     }
@@ -162,7 +162,7 @@ fn serve(queue: &Mutex<RequestQueue>) {
     }
 }
 
-/// If a job panics, dropping it notifies the client that waits for its outcome.
+/// Runs a job. If it panics, dropping it notifies the client that waits for its outcome.
 fn run(work: RequestWork) {
     if catch_unwind(AssertUnwindSafe(work)).is_err() {
         log::error!("a request has panicked; the worker goes on");
@@ -184,7 +184,7 @@ impl RequestQueue {
         }
     }
 
-    /// Takes the job whose turn it is, of those that may run now.
+    /// Takes the next job by turn, of those that may run now.
     fn begin(&mut self) -> Option<Begun> {
         let (running, max) = (&self.running, self.running_max);
         let may = |payer: &Payer| running.get(payer).is_none_or(|running| *running < max);
@@ -270,7 +270,7 @@ mod tests {
         Requests::new(Workers::start("test", count, waiting_max + count).expect("threads"), count, waiting_max)
     }
 
-    /// Jobs that report their name when they run, and wait until they may go on.
+    /// Jobs that report their name when they run, and wait for permission to continue.
     struct Scene {
         requests: Requests,
         ran: mpsc::Receiver<&'static str>,

@@ -12,7 +12,7 @@ use crate::metrics::Hit;
 #[derive(Debug)]
 pub struct Seat {
     admission: Arc<Admission>,
-    /// The client's address; the proxy's until its header has named the client.
+    /// The client's address; the proxy's until the proxy's header has named the client.
     source: Source,
     stranger: Option<StrangerId>,
     /// Bytes of memory for the client's unfinished frame.
@@ -50,7 +50,7 @@ impl Admission {
         Ok(Seat { admission: self.clone(), source, stranger: None, kept: 0, is_introduced: false })
     }
 
-    /// How the address is treated: many clients may share that of a proxy.
+    /// The treatment of the address: a proxy's may be shared by many clients.
     fn crowd(&self, client: SocketAddr) -> Crowd {
         if self.proxies.contains(client.ip()) { Crowd::Proxy } else { Crowd::Usual }
     }
@@ -83,7 +83,7 @@ impl Seat {
         Ok(self)
     }
 
-    /// The address that owns the seat.
+    /// The client's address.
     pub fn source(&self) -> Source {
         self.source
     }
@@ -93,8 +93,8 @@ impl Seat {
         self.stranger.is_none()
     }
 
-    /// Its connection is open and not logged in from now on. Returns the time within which it has
-    /// to log in, if there is a limit.
+    /// Notes that its connection is open and not logged in. Returns the time within which it has to
+    /// log in, if there is a limit.
     pub fn becomes_strangers(&mut self, guest: Weak<dyn Guest>, now: Instant) -> Option<Duration> {
         debug_assert!(self.is_introduced && self.stranger.is_none(), "it is open, and was logged in");
         let id = self.admission.seats.lock().insert_stranger(self.source, guest, now);
@@ -103,14 +103,14 @@ impl Seat {
         self.admission.login_timeout
     }
 
-    /// Its connection has logged in.
+    /// Notes that its connection has logged in.
     pub fn becomes_users(&mut self) {
         let Some(id) = self.stranger.take() else { return };
         self.admission.seats.lock().remove_stranger(self.source, id);
         self.move_kept(false);
     }
 
-    /// Whether its connection has not logged in for too long. True only once.
+    /// Whether the time for the login is over. True only once.
     pub fn is_late(&self, now: Instant) -> bool {
         let (Some(timeout), Some(id)) = (self.admission.login_timeout, self.stranger) else { return false };
         let mut seats = self.admission.seats.lock();

@@ -96,7 +96,7 @@ impl<W> Seats<W> {
         self.strangers.remove(source, id);
     }
 
-    /// The time since when it has been a stranger; `None` if it has to make room.
+    /// The time at which it became a stranger; `None` if it has to make room.
     pub fn stranger_since(&self, source: Source, id: StrangerId) -> Option<Instant> {
         self.strangers.since(source, id)
     }
@@ -168,11 +168,11 @@ impl<W> Seats<W> {
     }
 }
 
-/// When fewer descriptors than this, or than a quarter, are free, an address may have no more
-/// connections than are free. Until then one address may use up a large limit alone, as load tests
-/// do.
+/// An address is limited when fewer descriptors than this, or than a quarter, are free: it may then
+/// have no more connections than are free. Before that, one address may use up a large limit alone,
+/// as load tests do.
 const LEFT_BY_ADDRESS: usize = 512;
-/// The same for the address of a proxy, or a sixteenth.
+/// The same for the address of a proxy, which is limited at this number or a sixteenth.
 const LEFT_BY_PROXY: usize = 64;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! [`Shares`]: how much of a bounded resource each holder may have.
+//! [`Shares`]: the part of a bounded resource that each holder may have.
 //!
 //! A holder may have no more than is free (the dynamic thresholds of Choudhury and Hahne, 1998): at
 //! most half when it is alone, and each of n holders the (n + 1)th part. So a newcomer finds room,
@@ -49,8 +49,8 @@ impl<K: Eq + Hash, S: BuildHasher + Default> Shares<K, S> {
         self.held(key).saturating_add(weight) <= self.free()
     }
 
-    /// Takes `weight` even if it is more than is free: for what was accepted before, and is limited
-    /// there.
+    /// Takes `weight` even if it is more than is free: for items that were accepted, and limited,
+    /// before.
     pub fn take_anyway(&mut self, key: K, weight: usize) {
         if weight > 0 {
             *self.held.entry(key).or_default() += weight;
@@ -119,8 +119,8 @@ impl NestedShares {
         fits
     }
 
-    /// Takes `weight` even if it is more than is free: for what was accepted before, and is limited
-    /// there.
+    /// Takes `weight` even if it is more than is free: for items that were accepted, and limited,
+    /// before.
     pub fn take_anyway(&mut self, holder: Holder, weight: usize) {
         self.payers.take_anyway(holder.payer, weight);
         self.sources.take_anyway(holder.source, weight);

@@ -12,7 +12,7 @@ pub type StrangerId = NonZeroU64;
 /// The connections that are not logged in. `W` is a handle to notify one.
 #[derive(Debug)]
 pub struct Strangers<W> {
-    /// In the order of their age, because ids ascend.
+    /// The strangers of each address, ordered by age, because ids ascend.
     of_address: HashMap<Source, BTreeMap<StrangerId, (Instant, W)>>,
     /// The same addresses, ordered by their number of strangers.
     by_count: BTreeSet<(usize, Source)>,
@@ -26,7 +26,7 @@ impl<W> Strangers<W> {
         Strangers { of_address: HashMap::new(), by_count: BTreeSet::new(), count: 0, next: NonZeroU64::MIN }
     }
 
-    /// Adds one that has connected from this address or has logged out.
+    /// Adds a connection of this address that is new or has logged out.
     pub fn insert(&mut self, source: Source, who: W, now: Instant) -> StrangerId {
         let id = self.next;
         self.next = id.saturating_add(1);
@@ -34,13 +34,13 @@ impl<W> Strangers<W> {
         id
     }
 
-    /// Removes one that has logged in or has closed. Does nothing if it was chosen to make room
+    /// Removes a stranger that has logged in or closed. Does nothing if it was chosen to make room
     /// before.
     pub fn remove(&mut self, source: Source, id: StrangerId) {
         self.change(source, |strangers| strangers.remove(&id));
     }
 
-    /// The time since when it has been a stranger; `None` if it was chosen to make room.
+    /// The time at which it became a stranger; `None` if it was chosen to make room.
     pub fn since(&self, source: Source, id: StrangerId) -> Option<Instant> {
         self.of_address.get(&source)?.get(&id).map(|(since, _)| *since)
     }
@@ -55,13 +55,13 @@ impl<W> Strangers<W> {
         self.count == 0
     }
 
-    /// Removes and returns the oldest of this address.
+    /// Removes and returns the oldest stranger of this address.
     pub fn take_oldest_of(&mut self, source: Source) -> Option<W> {
         self.of_address.get(&source)?;
         self.change(source, BTreeMap::pop_first).map(|(_, (_, who))| who)
     }
 
-    /// Removes and returns the oldest of the address that has most.
+    /// Removes and returns the oldest stranger of the address that has most.
     pub fn take_oldest(&mut self) -> Option<W> {
         let (_, source) = *self.by_count.last()?;
         self.take_oldest_of(source)

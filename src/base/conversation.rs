@@ -1,5 +1,5 @@
-//! What level 2 calls conversations, and places in them: [`ConversationId`] in the store,
-//! [`ConversationName`] on the wire, [`Cursor`] for how far somebody has come.
+//! Conversations of level 2, and places in them: [`ConversationId`] in the store,
+//! [`ConversationName`] on the wire, [`Cursor`] for the position that a client has reached.
 
 use std::fmt;
 
@@ -21,18 +21,18 @@ pub struct ConversationId(i64);
 /// user's own id names the notes to oneself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum ConversationName {
-    /// With this user.
+    /// The conversation with this user.
     User(UserId),
-    /// In this group.
+    /// The conversation of this group.
     Group(GroupId),
 }
 
-/// Detects that a database has lost its latest messages: each message has one, derived from what
-/// it is. On the wire eight lower-case hexadecimal digits.
+/// The tag of a message, derived from its content. A client's tag that does not match reveals that
+/// the database has lost its latest messages. On the wire: eight lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Tag(pub u32);
 
-/// How far somebody has come in a conversation: `41:9f3ac1d0` on the wire.
+/// A client's place in a conversation: `41:9f3ac1d0` on the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Cursor {
     /// The last number that was reached.
@@ -41,12 +41,12 @@ pub struct Cursor {
     pub tag: HeldTag,
 }
 
-/// What a client has as a tag. To clients a tag is any text.
+/// The tag in a client's cursor, which may be any text.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum HeldTag {
-    /// One that a message may have.
+    /// A tag that a message may have.
     Tag(Tag),
-    /// A text that is no message's tag here.
+    /// Text that is not the tag of any message.
     Foreign,
 }
 
@@ -107,7 +107,7 @@ impl ConversationName {
         }
     }
 
-    /// The conversation that `user` calls so.
+    /// The conversation to which `user` gives this name.
     pub fn for_user(self, user: UserId) -> ConversationId {
         match self {
             ConversationName::User(other) => ConversationId::between(user, other),
@@ -126,7 +126,7 @@ impl fmt::Display for ConversationName {
 }
 
 impl Tag {
-    /// Reads it exactly as the server writes it.
+    /// Reads a tag exactly as the server writes it.
     pub fn parse(text: &str) -> Option<Tag> {
         let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
         let is_canonical = text.len() == 8 && text.bytes().all(is_digit);
@@ -141,8 +141,8 @@ impl fmt::Display for Tag {
 }
 
 impl Cursor {
-    /// Reads it as a client composes it from what the server writes: a number without leading zeros,
-    /// a colon, a tag. Of 0 there is no tag.
+    /// Reads a cursor as a client composes it from what the server writes: a number without leading
+    /// zeros, a colon, a tag. Number 0 has no tag.
     pub fn parse(text: &str) -> Option<Cursor> {
         let (digits, tag) = text.split_once(':')?;
         let is_canonical = digits == "0" || !digits.starts_with('0');

@@ -1,14 +1,14 @@
-//! [`Ending`]: what becomes of a message that was accepted.
+//! [`DeliveryResult`]: the fate of a message that was accepted.
 
-/// A message has reached its recipient or is stored, or there is a reason why not.
-pub type Ending = Result<(), Undelivered>;
+/// Success if a message has reached its recipient or is stored, otherwise the reason why not.
+pub type DeliveryResult = Result<(), Undelivered>;
 
 /// Why a message could neither be delivered nor stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Undelivered {
     /// The recipient's mailbox has no room for more messages of its sender.
     MailboxFull,
-    /// No node takes it, and neither does the store, or its sender has used up its share of the
+    /// Neither another node nor the store takes it, or its sender has used up its share of the
     /// lanes.
     Unstored,
 }

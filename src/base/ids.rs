@@ -11,10 +11,10 @@ pub struct UserId(pub i32);
 pub struct GroupId(pub i32);
 
 /// Names a forwarded frame inside this process, from the moment when its sender's session forwards
-/// it until its fate is known for every recipient. It is not part of any protocol and not stored.
+/// it until its fate is known for every recipient. It is never sent or stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrameId {
-    /// The sender's connection: the number of those opened up to it. 0: it has no connection here.
+    /// The sender's connection, numbered in the order of opening. 0: it has no connection here.
     connection: u32,
     /// The frames of a connection are numbered from 0.
     nth: u32,

@@ -5,12 +5,12 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit};
 
-/// A limit, and the bytes of it that the process has reserved.
+/// A limit of the address space, and the bytes of it that the process has reserved.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AddressSpace {
-    /// The bytes that it may reserve.
+    /// The bytes that the process may reserve.
     pub limit: u64,
-    /// The bytes that it has reserved.
+    /// The bytes that the process has reserved.
     pub used: u64,
 }
 
@@ -30,8 +30,7 @@ impl AddressSpace {
     }
 }
 
-/// Memory for unfinished frames and for replies on their way, in bytes: a part of this process's
-/// memory.
+/// The part of this process's memory, in bytes, for unfinished frames and for replies on their way.
 pub fn for_clients() -> usize {
     let space = AddressSpace::of_process().map(AddressSpace::left);
     let own = getrlimit(Resource::Data).current;
@@ -70,11 +69,11 @@ fn memory(root: &Path) -> Option<u64> {
 /// With `memory_max=auto`, clients may use one eighth of all memory.
 const MEMORY_PART: u64 = 8;
 const MEMORY_MIN: usize = 8 << 20;
-/// More would help only an attacker.
+/// The most memory for clients by default: more would help only an attacker.
 const MEMORY_MAX: usize = 512 << 20;
-/// The memory, if it cannot be read.
+/// The memory that is assumed if it cannot be read.
 const MEMORY_USUALLY: u64 = 1 << 30;
-/// The bytes that a process has reserved at the start, if they cannot be read.
+/// The reserved bytes that are assumed if they cannot be read.
 const USED_USUALLY: u64 = 16 << 20;
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Rows of the database that replies show: users, groups and stored messages.
 
+use super::disabled::is_disabled;
 use super::ids::{GroupId, UserId};
+use super::made_by_jwt::is_made_by_jwt;
 
 /// A row of the user table, without its secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -9,6 +11,22 @@ pub struct User {
     pub id: UserId,
     /// Its name as registered, 1 to 50 characters.
     pub name: String,
+}
+
+/// The state of an account, as its stored password shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct AccountState {
+    /// Whether an administrator has disabled it.
+    pub is_disabled: bool,
+    /// Whether a JSON web token has made it.
+    pub is_made_by_jwt: bool,
+}
+
+impl AccountState {
+    /// The state of the account with this stored password.
+    pub fn of(stored: &str) -> AccountState {
+        AccountState { is_disabled: is_disabled(stored), is_made_by_jwt: is_made_by_jwt(stored) }
+    }
 }
 
 /// A row of the group table.

@@ -1,11 +1,10 @@
-//! [`Threads`]: what starts the threads of a server, so that a simulation can assemble the same
-//! server without any.
+//! [`Threads`]: starts the threads of a server. A simulation assembles the same server without any.
 
 use std::io;
 
 use pool::{Again, BatchMax, Lanes, Workers};
 
-/// Starts threads, or leaves what they would do to somebody else.
+/// Starts threads, or lets the caller do their work without any.
 pub trait Threads {
     /// As [`Lanes::start`].
     ///

@@ -21,7 +21,7 @@ impl Publisher for LocalBus {
     }
 }
 
-/// Nothing arrives. The session of a node that is alone does not wait for a subscription.
+/// Nothing arrives. Sessions of a node that is alone do not wait for a subscription.
 impl Exchange for LocalBus {
     fn is_alone(&self) -> bool {
         true
@@ -43,7 +43,9 @@ impl Exchange for LocalBus {
 
     fn group_changed(&self, _: GroupId) {}
 
-    fn tell_devices(&self, _: &[DeviceNews]) {}
+    fn tell_devices(&self, _: &[DeviceNews]) -> bool {
+        true
+    }
 }
 
 impl Register for LocalBus {

@@ -1,7 +1,7 @@
-//! [`DeviceNews`]: what one node tells others for connections of level 2.
+//! [`DeviceNews`]: news of one node to others for connections of level 2.
 //!
-//! Nobody confirms it. What is lost is found by the sweep of the node that has missed it, or read
-//! from the store when the next message comes.
+//! Nobody confirms such news. If it is lost, the sweep of the node that missed it finds the
+//! messages, or that node reads them from the store when the next message comes.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::store::history::DeviceId;
 pub enum DeviceNews {
     /// Messages were committed in conversations of two, for the devices of this user.
     Messages(UserId, Vec<CommittedFrame>),
-    /// The same in groups, for the devices of their members.
+    /// Messages were committed in groups, for the devices of their members.
     GroupMessages(Vec<CommittedFrame>),
     /// Marks in this conversation have risen, for the devices of this user.
     Marks(UserId, ConversationId, MarkNews),
@@ -26,10 +26,12 @@ pub enum DeviceNews {
     End(UserId, DeviceId, DeviceEnd),
     /// This user is a member of a group now, and sees its messages from this number on.
     Joined(UserId, ConversationId, Seq),
-    /// This user is not a member any more; this number was the last for the user.
+    /// This user is no longer a member. This number was the last that the user may see.
     Left(UserId, ConversationId, Seq),
-    /// This user uses level 2 from now on.
+    /// This user now uses level 2.
     UsesLevel2(UserId),
+    /// This user is logged out of everything, and remembered passwords are no longer valid.
+    LoggedOut(UserId),
 }
 
 /// Why connections of a device end.
@@ -41,23 +43,23 @@ pub enum DeviceEnd {
     Revoked,
 }
 
-/// A message as its readers are shown it.
+/// A message in the form for its readers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CommittedFrame {
     /// The conversation.
     pub conv: ConversationId,
-    /// Its place.
+    /// Its place in the conversation.
     pub at: Committed,
-    /// The tag of the message before it, if that is known.
+    /// The tag of the message before it, if known.
     pub before: Option<Tag>,
     /// Its sender.
     pub from: UserId,
-    /// The 42.
+    /// The 42 that shows it.
     pub frame: Arc<str>,
 }
 
 impl CommittedFrame {
-    /// What a connection is told of it.
+    /// The event for the pump of a connection that shows this message.
     pub fn push(&self) -> PumpEvent {
         let CommittedFrame { conv, at, before, from, frame } = self;
         PumpEvent::Push { conv: *conv, row: Row { at: *at, from: *from, frame: frame.clone() }, before: *before }

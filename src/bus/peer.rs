@@ -1,8 +1,8 @@
 //! [`Peer`]: the protocol between the nodes of a cluster, without sockets, threads or a clock.
 //!
 //! Events and the time go in, [`PeerCommand`]s come out, and waiters are tickets of any type.
-//! [`PeerDriver`] drives it over any [`Transport`]: Redis (`bus/redis`), the simulated wires, and
-//! the transport in memory of the tests.
+//! [`PeerDriver`](driver::PeerDriver) drives it over any [`BusTransport`]: Redis (`bus/redis`), the
+//! simulated wires, and the transport in memory of the tests.
 //!
 //! ```text
 //!   tasks     users who come and leave, refusals ─▶ ┌──────┐ ─▶ topics to listen to, messages to other nodes
@@ -66,8 +66,8 @@ pub(crate) use self::shared::{BusStage, PeerShared};
 use self::tasks::PeerTask;
 pub(in crate::bus) use self::thread::{Connector, PeerThread};
 pub(crate) use self::topic::Topic;
-pub(crate) use self::transport::{NotSent, PeerLine, PeerNews, Post, Reached, Transport, TransportEvent};
-use self::waiting::Waiting;
+pub(crate) use self::transport::{BusTransport, NotSent, PeerLine, PeerNews, Publication, Reached, TransportEvent};
+use self::waiting::Waiters;
 use super::{Place, Receipt};
 use crate::protocol::UserId;
 
@@ -77,15 +77,15 @@ pub(crate) struct Peer<W> {
     node: Box<str>,
     rules: PeerRules,
     /// Waiters until the other nodes know of a user.
-    waiting: Waiting<W>,
+    waiting: Waiters<W>,
     /// Users who were unsubscribed, and for whom messages may still arrive.
     leaving: FxHashSet<UserId>,
     /// The number of connections until now.
     sessions: u64,
-    /// While there is a connection.
+    /// The state of the connection; `None` without one.
     session: Option<PeerSession>,
     commands: VecDeque<PeerCommand<W>>,
-    /// Envelopes of this node that others have delivered, by the place that confirms them; the name
+    /// Envelopes of this node that others have delivered, by the place that confirms them. The name
     /// is empty if the user is not at a single place.
     confirmed: FxHashMap<Box<str>, Vec<u64>>,
 }
@@ -108,17 +108,17 @@ impl Default for PeerRules {
 /// The state of one connection.
 #[derive(Debug)]
 struct PeerSession {
-    /// The node's name during this connection. While the connection lasts, the node misses nothing,
-    /// and knows which of its users are elsewhere.
+    /// The node's name during this connection, in which it misses nothing and knows which of its
+    /// users are elsewhere.
     place: Place,
-    /// Users who were here already: they are subscribed again, and then all of them are announced.
+    /// Users who were here before: they are subscribed again, and then all of them are announced.
     rejoined: FxHashSet<UserId>,
     /// Pending answers until all users are subscribed.
     initial: usize,
     echo: Echo,
     /// Whether the first probe has come back.
     is_up: bool,
-    /// A command has failed, and the probe that was sent then has not come back yet.
+    /// Whether a command has failed and the probe that was sent then has not come back yet.
     is_in_doubt: bool,
     receipts: Receipts,
     /// The node shuts down, and waits for arriving messages until this time at most.
@@ -131,7 +131,7 @@ impl<W> Peer<W> {
         Peer {
             node: node.into(),
             rules,
-            waiting: Waiting::new(),
+            waiting: Waiters::new(),
             leaving: FxHashSet::default(),
             sessions: 0,
             session: None,
@@ -187,8 +187,8 @@ impl<W> Peer<W> {
         self.drop_tasks(tasks);
     }
 
-    /// Drops tasks from before the connection. Later logins are in the list of users, and users who
-    /// have left are not. A stale unsubscribe would undo a newer login.
+    /// Drops tasks from before the connection. The list of users contains earlier logins and leaves
+    /// out earlier logouts, so a stale unsubscribe would undo a newer login.
     pub(crate) fn drop_tasks(&mut self, tasks: Vec<PeerTask<W>>) {
         for task in tasks {
             match task {
@@ -342,7 +342,7 @@ impl<W> Peer<W> {
         }
     }
 
-    /// Sends a new probe: one that is on its way says nothing about a later failure.
+    /// Sends a new probe: one that is on its way says nothing about a failure after it.
     fn doubt(&mut self, now: Instant) {
         if let Some(session) = self.session.as_mut().filter(|session| session.is_up && session.hushes_by.is_none()) {
             session.is_in_doubt = true;
@@ -440,7 +440,7 @@ impl<W> Peer<W> {
         Ok(())
     }
 
-    /// Announces, in few messages, the users who were here before the connection was made.
+    /// Announces the users who were here before the connection was made, in few messages.
     fn say_who_is_here(&mut self) {
         let Some(PeerSession { place, rejoined, .. }) = &mut self.session else { return };
         let users: Vec<UserId> = rejoined.drain().collect();
@@ -460,7 +460,7 @@ impl<W> Peer<W> {
         }
     }
 
-    /// When [`Peer::tick`] must be called next if nothing happens, apart from the probe.
+    /// The time of the next call of [`Peer::tick`] if nothing happens, apart from the probe.
     pub(crate) fn next_due(&mut self) -> Option<Instant> {
         let session = self.session.as_ref();
         let of_session =
@@ -468,14 +468,14 @@ impl<W> Peer<W> {
         self.waiting.next_due().into_iter().chain(of_session).min()
     }
 
-    /// When it must be called because of the probe, and whether a probe is on its way.
+    /// The time of the next call because of the probe, and whether a probe is on its way.
     pub(crate) fn next_probe(&self) -> Option<(Instant, bool)> {
         let session = self.session.as_ref().filter(|session| session.hushes_by.is_none())?;
         Some((session.echo.due(), !session.echo.is_back()))
     }
 }
 
-/// The most users in one message, and the most envelopes confirmed in one.
+/// The most users in one message, and the most envelopes in one confirmation.
 pub(in crate::bus) const USERS_AT_ONCE: usize = 500;
 const RECEIPTS_AT_ONCE: usize = 4096;
 

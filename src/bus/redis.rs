@@ -26,9 +26,11 @@ pub(crate) mod fuzzing;
 mod line;
 mod names;
 mod neighbours;
+mod reach;
 mod registry;
 mod resolve;
 mod scout;
+mod sentinel;
 mod sightings;
 mod survey;
 mod watch;
@@ -52,8 +54,8 @@ use self::dial::Dialer;
 use self::names::Names;
 use self::sightings::Sightings;
 pub use self::survey::{Claims, Survey, survey};
-use self::watch::Watch;
-use super::peer::{NotSent, PROBE_AGE_MAX, PeerShared, PeerThread, Post, Reached, Transport};
+use self::watch::NodeWatch;
+use super::peer::{BusTransport, NotSent, PROBE_AGE_MAX, PeerShared, PeerThread, Publication, Reached};
 use super::{BusHealth, Neighbours, Node, ReferenceNodes, Register, Unreachable};
 use crate::base::loads::PoolUse;
 use crate::config::RedisSettings;
@@ -63,11 +65,11 @@ use crate::protocol::UserId;
 /// A [`Bus`](super::Bus) through Redis.
 pub struct RedisBus {
     shared: Arc<RedisCore>,
-    /// Until the thread that waits with it takes it.
+    /// The poll, until the thread that waits with it takes it.
     poll: Mutex<Option<Poll>>,
 }
 
-/// Redis cannot be used, with advice.
+/// An error that makes Redis unusable, with advice.
 #[derive(Debug)]
 pub struct RedisError {
     file: String,
@@ -79,7 +81,7 @@ impl RedisError {
     fn of(settings: &RedisSettings, cause: &dyn fmt::Display) -> RedisError {
         RedisError {
             file: settings.file.display().to_string(),
-            address: format!("{}:{}", settings.host, settings.port),
+            address: settings.place.to_string(),
             cause: cause.to_string(),
         }
     }
@@ -131,7 +133,7 @@ impl RedisBus {
     }
 }
 
-impl Transport for RedisBus {
+impl BusTransport for RedisBus {
     fn peer(&self) -> &Arc<PeerShared> {
         &self.shared.peer
     }
@@ -140,7 +142,7 @@ impl Transport for RedisBus {
         let Some(poll) = self.poll.lock().take() else { return Ok(()) };
         let peer = &self.shared.peer;
         PeerThread::start(RedisConnector::new(self.shared.clone(), poll), peer, node.clone())?;
-        let watch = Watch::new(self.shared.clone(), node);
+        let watch = NodeWatch::new(self.shared.clone(), node);
         peer.spawn("bus-watch", || watch.run())?;
         // The first clients find the other nodes, unless Redis has just become unreachable.
         peer.wait_until_open(Instant::now() + START_PATIENCE);
@@ -150,9 +152,9 @@ impl Transport for RedisBus {
         Ok(())
     }
 
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+    fn post(&self, posts: &[Publication<'_>]) -> Result<Vec<Reached>, NotSent> {
         let mut pipeline = redis::pipe();
-        for Post { topic, payload, .. } in posts {
+        for Publication { topic, payload, .. } in posts {
             pipeline.cmd("PUBLISH").arg(self.shared.names.channel(*topic)).arg(payload);
         }
         match self.shared.publish(|connection| pipeline.query::<Vec<u32>>(connection)) {
@@ -203,9 +205,9 @@ impl ReferenceNodes for RedisBus {
         }
         let users: HashSet<UserId> = deliveries.iter().map(|delivery| delivery.to).collect();
         let users: Vec<UserId> = users.into_iter().collect();
-        // If a node of ours has just died or lost its connection, its users are not with a
-        // neighbour. The register is read before the state, for a user who is just leaving us, and
-        // after it, for one who is just arriving.
+        // The register is read twice: before the states, for a user who is just leaving this node,
+        // and after them, for one who is just arriving. If one of our nodes has just died or lost
+        // its connection, its users are not with a neighbour.
         let Ok(before) = registry::unclaimed(&self.shared, &users) else { return nobody(deliveries) };
         let online = online(&before.into_iter().collect::<Vec<_>>());
         let Ok(there) = registry::unclaimed(&self.shared, &online) else { return nobody(deliveries) };
@@ -256,9 +258,11 @@ impl fmt::Display for RedisError {
 impl Error for RedisError {}
 
 const WAKER: Token = Token(0);
-/// How long an idle connection is used without a `PING` first: the shortest `timeout` of Redis.
+/// How long an idle connection is used without a `PING` first: as long as the shortest `timeout` of
+/// Redis.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// Commands are sent every second; after this time without success something is wrong.
+/// The greatest age of the last successful command. Commands are sent every second, so beyond it
+/// something is wrong.
 const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
 /// How long a start waits for the first probe.
 const START_PATIENCE: Duration = Duration::from_secs(3);

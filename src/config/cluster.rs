@@ -10,9 +10,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cluster_settings::{MysqlSettings, RedisSettings, Secret, SettingsFile, Tls};
+use super::cluster_settings::{
+    DatabaseTls, MysqlSettings, RedisPlace, RedisSettings, Secret, SentinelSettings, SettingsFile,
+};
 use super::error::{ConfigError, SettingSource};
 use super::file::settings_in;
+use super::servers::{self, BadList, ServerAddress};
 use super::settings::Config;
 use super::spelling::nearest;
 use super::{file, values};
@@ -86,8 +89,7 @@ fn mysql_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<MysqlS
     let max_size = values.count("maxSize", 1024, 1, 100_000)?;
     Ok(MysqlSettings {
         file: values.file.to_owned(),
-        host: values.host()?,
-        port: values.port("3306")?,
+        servers: values.servers("3306")?,
         username: values.required("username", "chat")?.to_owned(),
         password: Secret::new(values.required("password", "...")?),
         database: values.not_empty("dbname", "chat")?.to_owned(),
@@ -98,7 +100,7 @@ fn mysql_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<MysqlS
         connect_timeout: values.millis("connectTimeout", 2000)?,
         read_timeout: values.millis("readTimeout", 5000)?,
         write_timeout: values.millis("writeTimeout", 5000)?,
-        tls: values.one_of("ssl", &TLS)?.unwrap_or(Tls::Off),
+        tls: values.one_of("ssl", &TLS)?.unwrap_or(DatabaseTls::Off),
         ca: values.readable("ssl_ca")?,
     })
 }
@@ -134,8 +136,7 @@ fn redis_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisS
     }
     Ok(RedisSettings {
         file: values.file.to_owned(),
-        host: values.host()?,
-        port: values.port("6379")?,
+        place: redis_place(values, notes)?,
         username: given("username").map(str::to_owned),
         password: given("password").map(Secret::new),
         db,
@@ -149,7 +150,33 @@ fn redis_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisS
     })
 }
 
-/// It is a part of the names of channels and keys.
+/// The address of Redis, or of the sentinels that know it.
+fn redis_place(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisPlace, ConfigError> {
+    let given = |key| values.optional(key).filter(|value| !value.is_empty());
+    if given("sentinels").is_none() && given("master").is_none() {
+        if given("sentinel_password").is_some() {
+            values.required("sentinels", SENTINELS_EXAMPLE)?;
+        }
+        return Ok(RedisPlace::Server(ServerAddress { host: values.host()?, port: values.port("6379")? }));
+    }
+    let text = values.not_empty("sentinels", SENTINELS_EXAMPLE)?;
+    let sentinels =
+        servers::list(text, SENTINEL_PORT).map_err(|BadList(part, allowed)| values.bad("sentinels", part, allowed))?;
+    let master = values.not_empty("master", "mymaster")?.to_owned();
+    if master.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(values.bad("master", &master, "a name without spaces, as in sentinel.conf".to_owned()));
+    }
+    if values.optional("ip").is_some() || values.optional("port").is_some() {
+        notes.push(format!("{}: ip and port are not used, because sentinels are named", values.file.display()));
+    }
+    Ok(RedisPlace::Sentinels(SentinelSettings {
+        sentinels,
+        master,
+        password: given("sentinel_password").map(Secret::new),
+    }))
+}
+
+/// Whether this may be the name of a cluster, which becomes part of the names of channels and keys.
 fn is_cluster_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     name.len() <= CLUSTER_NAME_BYTES_MAX && name.bytes().all(is_allowed)
@@ -159,7 +186,7 @@ fn is_cluster_name(name: &str) -> bool {
 struct Values<'a> {
     file: &'a Path,
     working_dir: &'a Path,
-    /// Key, line number, value.
+    /// The key, line number and value of each setting.
     settings: Vec<(&'static str, usize, &'a str)>,
 }
 
@@ -211,6 +238,12 @@ impl<'a> Values<'a> {
         Ok(host.to_owned())
     }
 
+    fn servers(&self, example_port: &'static str) -> Result<Vec<ServerAddress>, ConfigError> {
+        let hosts = self.not_empty("ip", "127.0.0.1")?;
+        let port = self.port(example_port)?;
+        servers::list(hosts, port).map_err(|BadList(part, allowed)| self.bad("ip", part, allowed))
+    }
+
     fn port(&self, example: &'static str) -> Result<u16, ConfigError> {
         let text = self.required("port", example)?;
         let port = values::count(text, 1, u16::MAX.into()).and_then(|port| u16::try_from(port).ok());
@@ -235,7 +268,7 @@ impl<'a> Values<'a> {
         values::one_of(choices, text).map(Some).ok_or_else(|| self.bad(key, text, values::names(choices)))
     }
 
-    /// A file that must be readable now: an error is clearer here than later from TLS.
+    /// A file that must be readable now, because an error is clearer here than later from TLS.
     fn readable(&self, key: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         let Some(text) = self.optional(key) else { return Ok(None) };
         let path = values::path(text).ok_or_else(|| self.bad(key, text, "a path".to_owned()))?;
@@ -275,9 +308,12 @@ const MYSQL_KEYS: [&str; 15] = [
     "ssl_ca",
 ];
 
-const REDIS_KEYS: [&str; 12] = [
+const REDIS_KEYS: [&str; 15] = [
     "ip",
     "port",
+    "sentinels",
+    "master",
+    "sentinel_password",
     "username",
     "password",
     "db",
@@ -290,11 +326,16 @@ const REDIS_KEYS: [&str; 12] = [
     "wait_timeout",
 ];
 
-const TLS: [(&str, Tls); 3] = [("off", Tls::Off), ("on", Tls::On), ("verify", Tls::Verify)];
+const TLS: [(&str, DatabaseTls); 3] =
+    [("off", DatabaseTls::Off), ("on", DatabaseTls::On), ("verify", DatabaseTls::Verify)];
 
 const AUTO: [(&str, Option<bool>); 3] = [("auto", None), ("off", Some(false)), ("on", Some(true))];
 
 const SWITCH: [(&str, bool); 2] = [("off", false), ("on", true)];
+
+const SENTINEL_PORT: u16 = 26379;
+
+const SENTINELS_EXAMPLE: &str = "10.0.0.1,10.0.0.2,10.0.0.3";
 
 const CLUSTER_NAME_BYTES_MAX: usize = 32;
 
@@ -354,12 +395,15 @@ mod tests {
         let folder = Folder::with("reference", &[("mysql.cnf", &mysql), ("redis.cnf", &redis)]);
         let config = folder.load("", &[]).unwrap();
         let mysql = config.mysql.unwrap();
-        assert_eq!((mysql.file.to_str(), mysql.host.as_str(), mysql.port), (Some("mysql.cnf"), "127.0.0.1", 3306));
+        assert_eq!(
+            (mysql.file.to_str(), &*mysql.servers),
+            (Some("mysql.cnf"), &[ServerAddress::new("127.0.0.1", 3306)][..])
+        );
         assert_eq!((mysql.username.as_str(), mysql.password.expose()), ("root", "12#34=56"));
         assert_eq!((mysql.database.as_str(), mysql.initial_size, mysql.max_size), ("chat", 3, 7));
         assert_eq!((mysql.idle_timeout, mysql.wait_timeout), (Duration::from_secs(5), Duration::from_millis(250)));
         let redis = config.redis.unwrap();
-        assert_eq!((redis.host.as_str(), redis.port, redis.size), ("redis", 6379, 3));
+        assert_eq!((redis.place.to_string().as_str(), redis.size), ("redis:6379", 3));
         assert_eq!((redis.idle_timeout, redis.wait_timeout), (Duration::from_secs(1), Duration::from_millis(50)));
         assert_eq!(config.notes, [""; 0]);
     }
@@ -368,10 +412,10 @@ mod tests {
     fn keys_that_are_not_set_have_their_defaults() {
         let folder = Folder::with("defaults", &[("mysql.cnf", MYSQL), ("redis.cnf", REDIS)]);
         let config = folder.load("", &[]).unwrap();
-        // Where the C++ server has it, perhaps with its files.
+        // The log is at the C++ server's place, perhaps beside its files.
         assert_eq!((config.log_dir().to_str(), config.log_bytes_max()), (Some("../logs"), None));
         let mysql = config.mysql.unwrap();
-        assert_eq!((mysql.initial_size, mysql.max_size, mysql.tls, mysql.ca), (10, 1024, Tls::Off, None));
+        assert_eq!((mysql.initial_size, mysql.max_size, mysql.tls, mysql.ca), (10, 1024, DatabaseTls::Off, None));
         assert_eq!((mysql.idle_timeout, mysql.wait_timeout), (Duration::from_secs(60), Duration::from_millis(100)));
         let five = Duration::from_secs(5);
         assert_eq!((mysql.read_timeout, mysql.write_timeout, mysql.connect_timeout.as_millis()), (five, five, 2000));
@@ -381,6 +425,56 @@ mod tests {
         // The default of ten must not make a file invalid that allows fewer.
         let folder = Folder::with("few", &[("mysql.cnf", &format!("{MYSQL}maxSize=4"))]);
         assert_eq!(folder.load("", &[]).unwrap().mysql.unwrap().initial_size, 4);
+    }
+
+    #[test]
+    fn a_database_may_have_several_servers() {
+        let load = |ip: &str| {
+            let text = MYSQL.replace("ip = 127.0.0.1", &format!("ip={ip}"));
+            Folder::with("several", &[("mysql.cnf", &text)]).load("", &[])
+        };
+        let servers = load("10.0.0.1,db2, db3:3307").unwrap().mysql.unwrap().servers;
+        assert_eq!(servers::in_words(&servers), "10.0.0.1:3306,db2:3306,db3:3307");
+        for (ip, expected) in [
+            ("10.0.0.1,,db2", "\"10.0.0.1,,db2\" is not allowed, use addresses with one comma between two of them"),
+            ("db1,db1", "use each server once: db1:3306 is there twice"),
+            ("db1,db/2", "\"db/2\" is not allowed, use an address such as 127.0.0.1, a host name"),
+        ] {
+            let text = load(ip).unwrap_err();
+            assert!(text.starts_with("mysql.cnf, line 2: key ip: ") && text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn sentinels_need_the_name_of_the_master() {
+        let load = |redis: &str| Folder::with("sentinels", &[("mysql.cnf", MYSQL), ("redis.cnf", redis)]).load("", &[]);
+        let config = load("sentinels=10.0.0.1,s2:1\nmaster=chat\nsentinel_password=x").unwrap();
+        let place = config.redis.unwrap().place;
+        assert_eq!(place.to_string(), "chat of the sentinels 10.0.0.1:26379,s2:1");
+        assert!(config.notes.is_empty() && !format!("{place:?}").contains("\"x\""), "{place:?}");
+        let both = load(&format!("{REDIS}sentinels=a\nmaster=chat")).unwrap();
+        assert_eq!(both.notes, ["redis.cnf: ip and port are not used, because sentinels are named"]);
+        assert_eq!(
+            load(&format!("{REDIS}sentinels=\nmaster=\n")).unwrap().redis.unwrap().place.to_string(),
+            "redis:6379"
+        );
+        for (redis, expected) in [
+            ("sentinels=a", "redis.cnf lacks the key master; add a line such as master=mymaster"),
+            ("master=chat", "redis.cnf lacks the key sentinels; add a line such as sentinels=10.0.0.1,"),
+            ("ip=a\nport=1\nsentinel_password=x", "redis.cnf lacks the key sentinels; "),
+            ("sentinels=a,,b\nmaster=chat", "redis.cnf, line 1: key sentinels: \"a,,b\" is not allowed, use addresses"),
+            (
+                "sentinels=a,a\nmaster=chat",
+                "redis.cnf, line 1: key sentinels: \"a,a\" is not allowed, use each server once",
+            ),
+            (
+                "sentinels=a\nmaster=my master",
+                "redis.cnf, line 2: key master: \"my master\" is not allowed, use a name",
+            ),
+        ] {
+            let text = load(redis).unwrap_err();
+            assert!(text.starts_with(expected), "{text}");
+        }
     }
 
     #[test]
@@ -419,7 +513,7 @@ mod tests {
         assert_eq!(database(load(None, None, &[])), "other");
         assert_eq!(database(load(None, None, &[("RAYBOX_MYSQL", "mysql.cnf")])), "chat");
         assert_eq!(database(load(Some("mysql.cnf"), None, &[("RAYBOX_MYSQL", "none")])), "chat");
-        assert_eq!(load(None, Some("r.cnf"), &[]).unwrap().redis.unwrap().host, "redis");
+        assert_eq!(load(None, Some("r.cnf"), &[]).unwrap().redis.unwrap().place.to_string(), "redis:6379");
         let text = load(Some(""), None, &[]).unwrap_err();
         assert_eq!(text, "option --mysql: \"\" is not allowed, use auto or a path");
     }
@@ -474,7 +568,7 @@ mod tests {
         assert!(text.starts_with("mysql.cnf, line 9: key ssl_ca: cannot read "), "{text}");
         fs::write(folder.0.join("ca.pem"), "").unwrap();
         let mysql = folder.load("", &[]).unwrap().mysql.unwrap();
-        assert_eq!((mysql.tls, mysql.ca), (Tls::Verify, Some(folder.0.join("ca.pem"))));
+        assert_eq!((mysql.tls, mysql.ca), (DatabaseTls::Verify, Some(folder.0.join("ca.pem"))));
     }
 
     #[test]

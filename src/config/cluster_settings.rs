@@ -1,18 +1,20 @@
-//! The settings of the services that the nodes of a cluster share, and the files that have them.
+//! The settings of the services that the nodes of a cluster share, and the files that contain them.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use super::servers::{ServerAddress, in_words};
 
 /// The settings of the database.
 #[derive(Clone, PartialEq, Debug)]
 pub struct MysqlSettings {
-    /// The file with these settings, as it was named.
+    /// The file with these settings, as the operator named it.
     pub file: PathBuf,
-    /// An address or a host name.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
+    /// The servers, of which the node uses one at a time. If there are several, it uses only one
+    /// that accepts writes.
+    pub servers: Vec<ServerAddress>,
     /// The user to log in as.
     pub username: String,
     /// The user's password, perhaps empty.
@@ -29,12 +31,12 @@ pub struct MysqlSettings {
     pub wait_timeout: Duration,
     /// How long connecting may take.
     pub connect_timeout: Duration,
-    /// How long an answer may take.
+    /// How long a reply may take.
     pub read_timeout: Duration,
-    /// How long the system may take to accept what is sent.
+    /// How long the system may take to accept sent data.
     pub write_timeout: Duration,
     /// Whether connections are encrypted.
-    pub tls: Tls,
+    pub tls: DatabaseTls,
     /// A file with certificates in PEM format of authorities to trust in addition to the public
     /// ones.
     pub ca: Option<PathBuf>,
@@ -45,10 +47,8 @@ pub struct MysqlSettings {
 pub struct RedisSettings {
     /// The file with these settings, as it was named.
     pub file: PathBuf,
-    /// An address or a host name.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
+    /// The address of Redis, or of its sentinels.
+    pub place: RedisPlace,
     /// The user to log in as; without it, the default user.
     pub username: Option<String>,
     /// The password; without it, the node does not log in.
@@ -73,12 +73,43 @@ pub struct RedisSettings {
     pub wait_timeout: Duration,
 }
 
+/// The place of Redis.
+#[derive(Clone, PartialEq, Debug)]
+pub enum RedisPlace {
+    /// At this address, or behind this name.
+    Server(ServerAddress),
+    /// At the address that these sentinels return.
+    Sentinels(SentinelSettings),
+}
+
+/// The sentinels that know which Redis is the primary.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SentinelSettings {
+    /// The addresses of the sentinels.
+    pub sentinels: Vec<ServerAddress>,
+    /// The name under which they know the Redis.
+    pub master: String,
+    /// The password of the sentinels; without it, the node does not log in there.
+    pub password: Option<Secret>,
+}
+
+impl fmt::Display for RedisPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RedisPlace::Server(ServerAddress { host, port }) => write!(f, "{host}:{port}"),
+            RedisPlace::Sentinels(SentinelSettings { sentinels, master, .. }) => {
+                write!(f, "{master} of the sentinels {}", in_words(sentinels))
+            }
+        }
+    }
+}
+
 /// Whether connections to the database are encrypted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Tls {
+pub enum DatabaseTls {
     /// Not encrypted.
     Off,
-    /// Encrypted, without checking the other end.
+    /// Encrypted, without checking the server's certificate.
     On,
     /// Encrypted, and the database's certificate must be signed by a known authority and be issued
     /// for its host.
@@ -99,6 +130,23 @@ pub enum SettingsFile {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
+/// The key that gives access to the administration; without it, there is no administration.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct AdminKey(pub Option<Secret>);
+
+/// The admin ports of nodes of this cluster.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct AdminNodes(pub Vec<SocketAddr>);
+
+/// Formats it on one line, like every setting.
+impl fmt::Debug for AdminNodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(if nodes.is_empty() { "off" } else { "" })?;
+        f.write_str(&nodes.join(","))
+    }
+}
+
 impl Secret {
     /// Hides a text.
     pub fn new(text: &str) -> Secret {
@@ -117,6 +165,13 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Formats it on one line, without the key.
+impl fmt::Debug for AdminKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "***" } else { "none" })
+    }
+}
+
 impl fmt::Debug for SettingsFile {
     /// One line, even in a multi-line `Debug` of a struct.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,8 +187,7 @@ impl RedisSettings {
     pub fn at(host: &str, port: u16) -> RedisSettings {
         RedisSettings {
             file: PathBuf::from("redis.cnf"),
-            host: host.to_owned(),
-            port,
+            place: RedisPlace::Server(ServerAddress::new(host, port)),
             username: None,
             password: None,
             db: 0,

@@ -31,8 +31,8 @@ pub(super) fn apply_all(
         if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
             // Invalid UTF-8 becomes replacement characters, which no value may contain.
             let value = value.to_string_lossy();
-            // A link of Docker to a container `raybox-node` makes RAYBOX_NODE_NAME, with a slash in
-            // its value.
+            // A link of Docker to a container `raybox-node` sets RAYBOX_NODE_NAME to a value with a
+            // slash.
             if is_of_service(&name) && !key.set(config, &value) {
                 services.push(name.into_owned());
                 continue;
@@ -52,7 +52,7 @@ pub(super) fn apply_all(
     Ok(())
 }
 
-/// One note for all of these variables together.
+/// Adds one note for all of these variables together.
 fn note(config: &mut Config, mut names: Vec<String>, what: &str) {
     names.sort();
     let Some(first) = names.first() else { return };
@@ -63,9 +63,9 @@ fn note(config: &mut Config, mut names: Vec<String>, what: &str) {
     config.notes.push(format!("environment variable {first}{others} is {what}"));
 }
 
-/// Whether Kubernetes makes this name for a service (`RAYBOX_SERVICE_HOST`,
+/// Whether Kubernetes sets this variable for a service (`RAYBOX_SERVICE_HOST`,
 /// `RAYBOX_SERVICE_PORT_CHAT`), or Docker for a link (`RAYBOX_PORT_6000_TCP_ADDR`, `RAYBOX_NAME`,
-/// `RAYBOX_ENV_…`). Only the setting `node_name` has such a name.
+/// `RAYBOX_ENV_…`). Of our settings, only `node_name` has such a name.
 fn is_of_service(name: &str) -> bool {
     let rest = &name[VARIABLE_PREFIX.len() - 1..];
     rest.ends_with("_SERVICE_HOST")
@@ -77,8 +77,8 @@ fn is_of_service(name: &str) -> bool {
         || rest.split("_PORT_").skip(1).any(is_of_port)
 }
 
-/// Whether this follows `_PORT_` in the name of such a variable: `6000_TCP`, or with `_PROTO`,
-/// `_PORT`, `_ADDR` appended.
+/// Whether this may follow `_PORT_` in the name of such a variable: `6000_TCP`, optionally with
+/// `_PROTO`, `_PORT` or `_ADDR` appended.
 fn is_of_port(text: &str) -> bool {
     let (digits, rest) = text.split_at(text.bytes().take_while(u8::is_ascii_digit).count());
     !digits.is_empty() && ["_TCP", "_UDP", "_SCTP"].iter().any(|protocol| rest.starts_with(protocol))

@@ -13,16 +13,16 @@ pub enum ConfigError {
     Usage(String),
     /// A name that no setting has.
     UnknownName {
-        /// Its place.
+        /// The source of the name.
         place: SettingSource,
         /// The name as given.
         name: String,
-        /// A similar name that may be meant.
+        /// The similar name that may be meant.
         similar: Option<String>,
     },
     /// A value that is invalid for its setting.
     BadValue {
-        /// Its place.
+        /// The source of the value.
         place: SettingSource,
         /// The setting's name as given.
         name: String,
@@ -33,14 +33,14 @@ pub enum ConfigError {
     },
     /// A line of the file without `=`.
     BadLine {
-        /// Its place.
+        /// The source of the line.
         place: SettingSource,
         /// The line.
         text: String,
     },
     /// A name or value that is not UTF-8. The value may be a password, so it is not shown.
     NotUtf8 {
-        /// Its place.
+        /// The source of the name or value.
         place: SettingSource,
         /// The name as given.
         name: String,
@@ -81,20 +81,27 @@ pub enum ConfigError {
         /// The reason.
         cause: io::Error,
     },
+    /// The settings of the hook cannot be used.
+    Hook {
+        /// The key.
+        key: &'static str,
+        /// The reason.
+        problem: String,
+    },
     /// TLS is required, and there is no certificate.
     TlsWithoutCertificate,
-    /// Not as many private keys as certificates.
+    /// The numbers of private keys and certificates differ.
     TlsKeys {
         /// The number of certificates.
         certificates: usize,
         /// The number of keys.
         keys: usize,
     },
-    /// Settings of Redis, with the file's name, but no settings of a database.
+    /// There are settings of Redis, in the file of this name, but none of a database.
     RedisAlone(PathBuf),
 }
 
-/// Where a setting was given.
+/// The source of a setting.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SettingSource {
     /// One of the two positional arguments.
@@ -108,7 +115,7 @@ pub enum SettingSource {
 }
 
 impl SettingSource {
-    /// The place of the setting with this name there: "option --loops", "server.cnf, line 3".
+    /// The source followed by the setting's name: "option --loops", "server.cnf, line 3".
     pub(super) fn with(&self, name: &str) -> String {
         match self {
             SettingSource::Line(path, line) => format!("{}, line {line}", path.display()),
@@ -118,7 +125,8 @@ impl SettingSource {
 }
 
 impl fmt::Display for SettingSource {
-    /// Can be followed by the setting's name: "option --loops", "server.cnf, line 3: key loops".
+    /// Formats a text that the setting's name may follow: "option --loops", "server.cnf, line 3:
+    /// key loops".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SettingSource::Argument => f.write_str("argument"),
@@ -160,6 +168,7 @@ impl fmt::Display for ConfigError {
             ConfigError::UnreadableNamed { place, name, path, cause } => {
                 write!(f, "{place} {name}: cannot read {}: {cause}", path.to_string_lossy().escape_debug())
             }
+            ConfigError::Hook { key, problem } => write!(f, "key {key}: {problem}"),
             ConfigError::TlsWithoutCertificate => {
                 f.write_str("key tls: require needs a certificate; set tls_cert, and tls_key, to PEM files")
             }
@@ -190,6 +199,7 @@ impl Error for ConfigError {
             | ConfigError::NotUtf8 { .. }
             | ConfigError::RepeatedKey { .. }
             | ConfigError::MissingKey { .. }
+            | ConfigError::Hook { .. }
             | ConfigError::TlsWithoutCertificate
             | ConfigError::TlsKeys { .. }
             | ConfigError::RedisAlone(_) => None,

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::error::{ConfigError, SettingSource};
 
 /// The text of a settings file. Invalid UTF-8, as in comments that an editor has saved as GBK, is
-/// replaced; [`settings_in`] refuses a name or value that contained some.
+/// replaced. [`settings_in`] refuses a name or value that contained any.
 pub(super) fn read(path: &Path) -> io::Result<String> {
     fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::{Config, ConfigError, apply_lines, cluster};
 
-/// The bytes are a file. An error is one line that says where it is; the result is the same for any
-/// order of lines.
+/// Takes the bytes as a file. An error is one line that says where it is, and the order of the
+/// lines does not change the result.
 pub fn config(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     // Files that a setting names are opened, and opening a device may have side effects.
@@ -13,7 +13,8 @@ pub fn config(data: &[u8]) {
         return;
     }
     let lines: Vec<&str> = text.trim_start_matches('\u{feff}').lines().collect();
-    // A byte order mark is skipped at the start of a file only: backwards, the last line's would be.
+    // A byte order mark is skipped only at the start of a file, so the reversed order would keep
+    // the last line's mark.
     if lines.last().is_some_and(|last| last.starts_with('\u{feff}')) {
         return;
     }
@@ -46,13 +47,14 @@ const READERS: [(&str, Reader); 3] = [
     ("server.cnf", |config, file, text| apply_lines(config, file, text)),
     ("mysql.cnf", |config, file, text| {
         let mysql = cluster::mysql(file, text, Path::new(NOWHERE), &mut config.notes)?;
-        assert!(mysql.initial_size <= mysql.max_size && mysql.port > 0 && !mysql.host.is_empty());
+        assert!(mysql.initial_size <= mysql.max_size && !mysql.servers.is_empty());
+        assert!(mysql.servers.iter().all(|server| server.port > 0 && !server.host.is_empty()));
         config.mysql = Some(mysql);
         Ok(())
     }),
     ("redis.cnf", |config, file, text| {
         let redis = cluster::redis(file, text, Path::new(NOWHERE), &mut config.notes)?;
-        assert!(redis.size > 0 && redis.port > 0 && redis.db >= 0 && !redis.host.is_empty());
+        assert!(redis.size > 0 && redis.db >= 0 && !redis.place.to_string().is_empty());
         config.redis = Some(redis);
         Ok(())
     }),

@@ -1,10 +1,11 @@
-//! The table of settings: what each is called, what it means, and which field of
-//! [`Config`](super::Config) its value goes to.
+//! The table of settings: the name and the meaning of each, and the field of
+//! [`Config`](super::Config) for its value.
 
 use std::time::Duration;
 
+use super::community::{FriendsBecome, GroupHistory, GroupJoin};
+use super::hook::HookKeyFile;
 use super::key::{Key, Kind};
-use super::settings::{FriendsBecome, GroupHistory, GroupJoin};
 use super::values::{KIB, MIB};
 use crate::base::memory;
 
@@ -185,6 +186,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Time(Duration::ZERO, YEAR, |config, time| config.edit_window = time),
     },
     Key {
+        name: "conversations_max",
+        default: "20000",
+        help: "The most conversations of two of a user; strangers open only half as many with a user",
+        kind: Kind::Count(2, 1_000_000, |config, n| config.conversations_max = n as usize),
+    },
+    Key {
         name: "inflight",
         default: "256",
         help: "Sends of a connection of level 2 without an answer; beyond that, the connection is not read",
@@ -203,6 +210,42 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Count(1, 3650, |config, days| config.token_days = days),
     },
     Key {
+        name: "jwt_key",
+        default: "none",
+        help: "File with the keys that verify JSON web tokens (PEM or JWKS), with which users may log in at level 2",
+        kind: Kind::OneFile(|config, file| config.jwt.key_file = file),
+    },
+    Key {
+        name: "jwt_algorithm",
+        default: "RS256",
+        help: "The algorithm of JSON web tokens; a token with another one is refused",
+        kind: Kind::JwtAlgorithm(|config, algorithm| config.jwt.algorithm = algorithm),
+    },
+    Key {
+        name: "jwt_claim",
+        default: "sub",
+        help: "The claim of JSON web tokens that names the user: an integer is an id, a text is a name",
+        kind: Kind::Text(100, |config, claim| config.jwt.claim = claim),
+    },
+    Key {
+        name: "jwt_issuer",
+        default: "none",
+        help: "The issuer (iss) that JSON web tokens must name",
+        kind: Kind::Text(1000, |config, issuer| config.jwt.issuer = issuer),
+    },
+    Key {
+        name: "jwt_audience",
+        default: "none",
+        help: "The audience (aud) to which JSON web tokens must be addressed",
+        kind: Kind::Text(1000, |config, audience| config.jwt.audience = audience),
+    },
+    Key {
+        name: "jwt_register",
+        default: "off",
+        help: "Whether a JSON web token makes the account of a new user; then tokens open no other accounts",
+        kind: Kind::Switch(|config, on| config.jwt.registers = on),
+    },
+    Key {
         name: "presence",
         default: "contacts",
         help: "Who may see at level 2 whether a user is online; contacts: friends and members of common groups",
@@ -213,6 +256,36 @@ pub(super) static KEYS: &[Key] = &[
         default: "on",
         help: "Whether partners at level 2 are shown how far the other one has read; each user may switch that off",
         kind: Kind::Either(SWITCHED, |config, is_off| config.receipts = !is_off),
+    },
+    Key {
+        name: "hook_url",
+        default: "off",
+        help: "Web server that gets the messages which no device of a recipient at level 2 has received",
+        kind: Kind::Url(|config, url| config.hook_url = url),
+    },
+    Key {
+        name: "hook_key",
+        default: "none",
+        help: "File with the key that signs what is posted to hook_url",
+        kind: Kind::OneFile(|config, file| config.hook_key = HookKeyFile(file)),
+    },
+    Key {
+        name: "hook_delay",
+        default: "10s",
+        help: "Time within which a device may receive a message before it is posted to hook_url",
+        kind: Kind::Time(Duration::ZERO, HOUR, |config, time| config.hook_delay = time),
+    },
+    Key {
+        name: "hook_private",
+        default: "off",
+        help: "Addresses that are not public and that hook_url may lead to",
+        kind: Kind::NetworksOrOff(|config, networks| config.hook_private = networks),
+    },
+    Key {
+        name: "hook_waiting",
+        default: "1000000",
+        help: "Messages that may wait for hook_url; beyond that, the oldest are dropped",
+        kind: Kind::Count(100, 100_000_000, |config, n| config.hook_waiting_max = n),
     },
     Key {
         name: "friends",
@@ -375,8 +448,38 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "admin",
         default: "off",
-        help: "HTTP port for /healthz, /readyz and /metrics, such as 9600, which is 127.0.0.1:9600",
+        help: "HTTP port for a status page, /healthz, /readyz and /metrics, such as 9600, which is 127.0.0.1:9600",
         kind: Kind::Address(|config, address| config.admin = address),
+    },
+    Key {
+        name: "admin_key",
+        default: "none",
+        help: "Key that opens the administration (/v1) of the admin port; none closes it",
+        kind: Kind::AdminKey(|config, key| config.admin_key = key),
+    },
+    Key {
+        name: "admin_hosts",
+        default: "off",
+        help: "Names by which administration and status page may be called, beside addresses and localhost",
+        kind: Kind::Hosts(|config, hosts| config.admin_hosts = hosts),
+    },
+    Key {
+        name: "admin_nodes",
+        default: "off",
+        help: "Admin ports of the nodes of the cluster, which the status page shows",
+        kind: Kind::Addresses(|config, nodes| config.admin_nodes = nodes),
+    },
+    Key {
+        name: "trace",
+        default: "off",
+        help: "Messages whose hops are remembered for server trace: all, or of one conversation in N",
+        kind: Kind::Trace(|config, sampling| config.trace = sampling),
+    },
+    Key {
+        name: "trace_size",
+        default: "6m",
+        help: "Memory for these hops, about 90 bytes each; it is taken while trace is on",
+        kind: Kind::Size(4 * KIB, 1024 * MIB, |config, bytes| config.trace_bytes = bytes),
     },
     Key {
         name: "node_name",
@@ -417,7 +520,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "log_level",
         default: "info",
-        help: "Least important level that is logged, for parts of the program also as in info,net=debug",
+        help: "Least important level that is logged, for parts of the program also as in info,net=debug; audit=off ends the audit trail, which is logged otherwise",
         kind: Kind::Levels(|config, levels| config.log.level = levels),
     },
 ];
@@ -425,6 +528,7 @@ pub(super) static KEYS: &[Key] = &[
 const SWITCHED: [&str; 2] = ["on", "off"];
 const COUNT_MAX: u32 = 1_000_000_000;
 const MILLISECOND: Duration = Duration::from_millis(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
@@ -454,6 +558,8 @@ mod tests {
                 Kind::Networks(_) => "10.0.0.0/8",
                 Kind::TlsUse(_) => "require",
                 Kind::Files(_) => "a.pem,b.pem",
+                Kind::NetworksOrOff(_) => "10.0.0.0/8",
+                Kind::Url(_) => "https://push.example.org/",
                 Kind::Levels(_) => "trace",
                 Kind::Count(..) | Kind::Threads(..) | Kind::Limit(..) | Kind::Rate(..) => "123",
                 Kind::ByteRate(..) => "1m/2m",
@@ -461,6 +567,12 @@ mod tests {
                 Kind::AutoSize(..) | Kind::LogBytes(..) => "77m",
                 Kind::Time(..) => "7s",
                 Kind::Address(_) => "[::1]:9600",
+                Kind::Addresses(_) => "10.0.0.1:9600,[::1]:9600",
+                Kind::AdminKey(_) => "0123456789abcdef0123456789abcdef",
+                Kind::Trace(_) => "all",
+                Kind::OneFile(_) => "/tmp/key.pem",
+                Kind::Text(..) => "other",
+                Kind::JwtAlgorithm(_) => "ES256",
                 Kind::Cost(_) => "m=19456,t=3,p=1",
             };
             let mut config = Config::with_defaults(address);
@@ -469,10 +581,10 @@ mod tests {
             let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
-        // The address, the contents of the two files, the notes and what was given are not keys. The cost has a
-        // line for each of its three fields, the levels for their two, and these two and the log have
-        // two for their braces.
-        assert_eq!(plain.lines().count(), 2 + 5 + (KEYS.len() - 2) + 5 + 4 + 2);
+        // The address, the contents of three files, the notes and what was given are not keys. The cost has a
+        // line for each of its three fields, the levels for their two, and these two, the log and the
+        // tokens have two for their braces.
+        assert_eq!(plain.lines().count(), 2 + 6 + (KEYS.len() - 2) + 5 + 4 + 2 + 2);
     }
 
     #[test]

@@ -37,14 +37,14 @@ impl fmt::Display for Rate {
     }
 }
 
-/// As in a settings file, on one line.
+/// Formats it on one line, as in a settings file.
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// As in a settings file, on one line.
+/// Formats it on one line, as in a settings file.
 impl fmt::Debug for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

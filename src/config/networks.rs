@@ -22,7 +22,7 @@ impl Networks {
         text.split(',').map(|part| Network::parse(part.trim())).collect::<Option<_>>().map(Networks)
     }
 
-    /// Whether the address is among them.
+    /// Whether one of the networks contains the address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.0.iter().any(|network| network.contains(address))
@@ -83,7 +83,7 @@ impl fmt::Display for Networks {
     }
 }
 
-/// As in a settings file, on one line.
+/// Formats it on one line, as in a settings file.
 impl fmt::Debug for Networks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::cluster_settings::{MysqlSettings, RedisSettings, SettingsFile};
+use super::cluster_settings::{AdminKey, AdminNodes, MysqlSettings, RedisSettings, Secret, SettingsFile};
+use super::community::{FriendsBecome, GroupHistory, GroupJoin};
+use super::hook::{HookKeyFile, HookNetworks, HookUrl};
+use super::jwt::JwtSettings;
 use super::limits::{Limit, Rate};
 use super::networks::Networks;
 use super::sites::{Hosts, Origins};
+use crate::base::trace::Sampling;
 
 /// Every setting of one server process.
 ///
@@ -34,8 +38,8 @@ pub struct Config {
     pub redis: Option<RedisSettings>,
     /// Warnings for the operator that do not prevent the start, one line each.
     pub notes: Vec<String>,
-    /// The settings that do not have their defaults because somebody has given them, in the order
-    /// in which they took effect.
+    /// The settings that were given instead of left at their defaults, in the order in which they
+    /// took effect.
     pub given: Vec<GivenSetting>,
     /// Whether a connection must be logged in as the user it acts as.
     pub auth: Auth,
@@ -57,22 +61,22 @@ pub struct Config {
     pub login_timeout: Duration,
     /// How long a peer may leave sent data unacknowledged (`TCP_USER_TIMEOUT`, tcp(7)).
     pub user_timeout: Duration,
-    /// Whether connections of `proxy_from` begin with a PROXY header, which contains the client's
+    /// Whether connections from `proxy_from` begin with a PROXY header, which contains the client's
     /// address.
     pub proxy_protocol: bool,
     /// The trusted proxies.
     pub proxy_from: Networks,
     /// Whether browsers get the web client.
     pub web: bool,
-    /// Pages of other sites that may open WebSockets.
+    /// The origins, besides this server's own, whose pages may open WebSockets.
     pub ws_origins: Origins,
-    /// The only names of this server for HTTP clients; without any, every name will do.
+    /// The names under which HTTP clients may call this server; if empty, any name.
     pub http_hosts: Hosts,
-    /// Whether clients speak TLS, where there are certificates.
+    /// Whether clients use TLS. It needs certificates.
     pub tls: TlsUse,
-    /// The certificates of the port.
+    /// The certificates of the client port.
     pub tls_certificates: TlsPaths,
-    /// Their private keys; none: each is in the file of its certificate.
+    /// The private keys of the certificates; if empty, each is in the file of its certificate.
     pub tls_keys: TlsPaths,
     /// High-water mark of one connection's output, in bytes.
     pub output_bytes_max: usize,
@@ -81,35 +85,52 @@ pub struct Config {
     /// The pause for each message that a frame shows.
     pub pace: Duration,
     /// The messages that are recorded in conversations.
-    pub recorded: Recorded,
-    /// The days after which recorded messages are deleted.
+    pub recorded: RecordingScope,
+    /// The age in days at which recorded messages are deleted.
     pub history_days: Limit,
-    /// The newest messages of a conversation that are kept.
+    /// The number of newest messages that a conversation keeps.
     pub history_per_conversation: Limit,
-    /// The days for which a repeat of a message is recognised, even where the message is deleted before.
+    /// The days for which a retry of a message is recognised, even if the message was deleted
+    /// earlier.
     pub dedup_days: u32,
-    /// How long after its time a message may be edited or recalled; zero: not at all.
+    /// The age up to which a message may be edited or recalled; zero: never.
     pub edit_window: Duration,
-    /// The most sends of a connection of level 2 without an answer.
+    /// The most conversations of two that a user has; strangers open only half as many with a user.
+    pub conversations_max: usize,
+    /// The most unanswered sends of a connection of level 2.
     pub inflight_max: usize,
     /// The most devices of a user; beyond that, the least recently seen one is forgotten.
     pub devices_max: usize,
     /// The days for which a token of a device is valid.
     pub token_days: u32,
+    /// Logins with JSON web tokens.
+    pub jwt: JwtSettings,
     /// The users who may see at level 2 which users are online.
     pub presence: PresenceShown,
-    /// Whether partners at level 2 are shown how far the other one has read.
+    /// Whether users of level 2 see how far their partner has read.
     pub receipts: bool,
-    /// Whether a user must have agreed to be a friend.
+    /// The web server that gets messages which no device has received.
+    pub hook_url: HookUrl,
+    /// The file of the key that signs these messages.
+    pub hook_key: HookKeyFile,
+    /// The content of that file, if there is such a web server.
+    pub hook_secret: Option<Secret>,
+    /// How long a device may take to receive a message before it is posted.
+    pub hook_delay: Duration,
+    /// The addresses that are not public and that the web server may have.
+    pub hook_private: HookNetworks,
+    /// The most messages that wait for the web server; beyond that, the oldest are dropped.
+    pub hook_waiting_max: u32,
+    /// Whether a friendship needs the consent of both users.
     pub friends: FriendsBecome,
-    /// How users become members of groups.
+    /// The way in which users become members of groups.
     pub group_join: GroupJoin,
-    /// What a new member that the creator adds is shown.
+    /// The history shown to a new member that the creator adds.
     pub group_history: GroupHistory,
     /// How long the server keeps serving after a stop signal, while it reports that it is not
     /// ready.
     pub drain_delay: Duration,
-    /// The connections per second that it closes then.
+    /// The number of connections that it then closes per second.
     pub drain_rate: u32,
     /// How long shutdown may take after the last connection was told to close.
     pub drain_timeout: Duration,
@@ -149,12 +170,22 @@ pub struct Config {
     pub group_members_max: usize,
     /// The cost of hashing one password.
     pub password_cost: PasswordCost,
-    /// How often connected users' accounts are compared with the database; zero: never.
+    /// The interval at which connected users' accounts are compared with the database; zero: never.
     pub account_check: Duration,
     /// How long a verified password is remembered; zero: not at all.
     pub password_memory: Duration,
     /// The address of the HTTP port for health and metrics.
     pub admin: AdminAddress,
+    /// The key that gives access to the administration on that port; without one, there is none.
+    pub admin_key: AdminKey,
+    /// The names under which that port may be called, besides addresses and `localhost`.
+    pub admin_hosts: Hosts,
+    /// The admin ports that the status page queries.
+    pub admin_nodes: AdminNodes,
+    /// The share of the messages whose hops are remembered.
+    pub trace: Sampling,
+    /// The memory for these hops.
+    pub trace_bytes: usize,
     /// The name of this node in the log and in metrics; empty: the name of the machine.
     pub node_name: String,
     /// The log.
@@ -179,7 +210,7 @@ pub struct GivenSetting {
     pub key: &'static str,
     /// The value as given.
     pub value: String,
-    /// Where: "option --loops", "server.cnf, line 3".
+    /// The place of the setting: "option --loops", "server.cnf, line 3".
     pub place: String,
 }
 
@@ -195,12 +226,12 @@ pub enum Auth {
 
 /// The messages that are recorded in conversations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Recorded {
-    /// Those from and to users who have used level 2.
+pub enum RecordingScope {
+    /// Messages from and to users who have used level 2.
     OfLevel2,
-    /// All of them.
+    /// All messages.
     Everything,
-    /// None: there is no level 2.
+    /// No messages: there is no level 2.
     #[default]
     Nothing,
 }
@@ -217,15 +248,15 @@ pub enum PresenceShown {
     Off,
 }
 
-/// Whether clients speak TLS.
+/// Whether clients use TLS.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TlsUse {
-    /// None does.
+    /// No client does.
     #[default]
     Off,
-    /// They may.
+    /// A client may.
     On,
-    /// They must, except those of this machine.
+    /// Every client must, except those on this machine.
     Require,
 }
 
@@ -236,15 +267,15 @@ pub struct TlsPaths(pub Vec<PathBuf>);
 /// A certificate and its private key, which may be in one file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TlsFiles {
-    /// The file of the certificate, with those of its issuers behind it.
+    /// The file of the certificate, followed by those of its issuers.
     pub certificate: PathBuf,
     /// The file of the key.
     pub key: PathBuf,
 }
 
 impl Config {
-    /// The folder of the log files. A server on MySQL has it where the reference server has it; any
-    /// other one has it beside its data, where no other server writes.
+    /// The folder of the log files. A server on MySQL uses the reference server's folder. Any other
+    /// one uses a folder beside its data, where no other server writes.
     pub fn log_dir(&self) -> PathBuf {
         match &self.log.dir {
             LogDir(Some(dir)) => dir.clone(),
@@ -253,9 +284,9 @@ impl Config {
         }
     }
 
-    /// The most bytes of all log files; `None` is no limit. By itself the server deletes files only
-    /// in the folder that it has chosen itself beside its data: any other one may contain the log of
-    /// another server.
+    /// The most bytes of all log files; `None` means no limit. By default the server deletes files
+    /// only in its own folder beside its data: any other folder may contain the log of another
+    /// server.
     pub fn log_bytes_max(&self) -> Option<u64> {
         let is_own = self.mysql.is_none() && self.log.dir == LogDir(None);
         let chosen = match self.log.bytes_max {
@@ -266,7 +297,7 @@ impl Config {
         Some(chosen as u64).filter(|bytes| *bytes > 0)
     }
 
-    /// The certificates of the port with their keys: none if it does not speak TLS.
+    /// The certificates of the client port with their keys; empty if it does not use TLS.
     pub fn tls_files(&self) -> Vec<TlsFiles> {
         if self.tls == TlsUse::Off {
             return Vec::new();
@@ -281,36 +312,6 @@ impl Config {
     }
 }
 
-/// How users become friends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum FriendsBecome {
-    /// By a request of one of them.
-    #[default]
-    Open,
-    /// By requests of both.
-    Ask,
-}
-
-/// How users become members of groups.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum GroupJoin {
-    /// By asking.
-    #[default]
-    Open,
-    /// The creator adds them.
-    Closed,
-}
-
-/// What a new member of a group is shown.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum GroupHistory {
-    /// What is sent from then on.
-    #[default]
-    Joined,
-    /// Everything, if the creator has added the member to a closed group.
-    All,
-}
-
 /// The clients that get one frame at a time, with pauses, because they take the bytes of one read
 /// for one frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -320,7 +321,7 @@ pub enum Paced {
     Off,
     /// Clients that do not end their frames with newlines.
     On,
-    /// Of these, the ones that the form of their password identifies as the usual client.
+    /// Of the same clients, those that the form of their password identifies as the usual client.
     Auto,
 }
 
@@ -339,12 +340,12 @@ pub struct PasswordCost {
     pub lanes: u32,
 }
 
-/// Which lines are logged, where they go, and how they look.
+/// The settings of the log: its lines, their form, and their destination.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogSettings {
-    /// Where they go.
+    /// The destination of the lines.
     pub to: LogTarget,
-    /// How they look.
+    /// The form of the lines.
     pub format: LogFormat,
     /// The folder of the files.
     pub dir: LogDir,
@@ -352,12 +353,12 @@ pub struct LogSettings {
     pub days: Limit,
     /// The most bytes of all files.
     pub bytes_max: LogBytes,
-    /// Which are logged.
+    /// The levels of the lines that are logged.
     pub level: LogLevels,
 }
 
 impl Default for LogSettings {
-    /// Nothing is logged.
+    /// Logs nothing.
     fn default() -> LogSettings {
         LogSettings {
             to: LogTarget::File,
@@ -370,7 +371,7 @@ impl Default for LogSettings {
     }
 }
 
-/// Where the lines of the log go.
+/// The destination of the log's lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogTarget {
     /// To files, and errors to stderr as well.
@@ -393,7 +394,7 @@ impl LogTarget {
     }
 }
 
-/// How the lines of the log look.
+/// The form of the log's lines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
     /// For people.
@@ -415,8 +416,16 @@ pub struct LogBytes(pub Option<usize>);
 pub struct LogLevels {
     /// The least important level, for parts without a level of their own.
     pub everything: LevelFilter,
-    /// Parts of the program, by the beginning of the log target, with levels of their own.
+    /// The levels of parts of the program, by the prefix of the log target.
     pub parts: Vec<(String, LevelFilter)>,
+}
+
+/// Formats it as in the setting.
+impl fmt::Display for LogLevels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.everything.as_str().to_ascii_lowercase())?;
+        self.parts.iter().try_for_each(|(part, level)| write!(f, ",{part}={}", level.as_str().to_ascii_lowercase()))
+    }
 }
 
 impl fmt::Display for Auth {
@@ -471,9 +480,9 @@ impl fmt::Debug for AdminAddress {
     }
 }
 
-/// The folder of the log of a server on MySQL, as the reference server has it.
+/// The folder for the log of a server on MySQL, the same as the reference server's.
 const SHARED_LOG_DIR: &str = "../logs";
-/// The folder of the log of any other server, in the folder of its data.
+/// The folder for the log of any other server, inside its data folder.
 const OWN_LOG_DIR: &str = "logs";
-/// The most bytes of all log files, unless another number is given.
+/// The default limit of all log files, in bytes.
 const LOG_BYTES_MAX: usize = 1024 * 1024 * 1024;

@@ -1,12 +1,13 @@
-//! [`HostName`], [`Hosts`] and [`Origins`]: what browsers call this server, and the pages they show.
+//! [`HostName`], [`Hosts`] and [`Origins`]: the names under which browsers call this server, and
+//! the pages that may do so.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// A host as in a `Host` header (RFC 9110, 7.2): a name or an address, and a port if one is given.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HostName {
-    /// In lower case, and with only those characters that a name or an address can have.
+    /// The name in lower case, with only those characters that a name or an address can have.
     name: String,
     port: Option<u16>,
 }
@@ -17,14 +18,14 @@ pub struct Hosts(Vec<HostName>);
 
 /// The origin of a page (RFC 6454): scheme, host and port.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Origin {
+pub struct WebOrigin {
     is_secure: bool,
     host: HostName,
 }
 
 /// A list of origins.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Origins(Vec<Origin>);
+pub struct Origins(Vec<WebOrigin>);
 
 impl HostName {
     /// Parses `chat.example.org`, `10.0.0.7:6000` or `[::1]:6000`.
@@ -50,6 +51,11 @@ impl HostName {
         is_good.then(|| HostName { name: name.to_ascii_lowercase(), port })
     }
 
+    /// Whether it is an address or `localhost`, which a foreign name server cannot redirect.
+    pub fn is_fixed(&self) -> bool {
+        self.name == "localhost" || self.name.starts_with('[') || self.name.parse::<Ipv4Addr>().is_ok()
+    }
+
     fn is_at(&self, other: &HostName, default_port: u16) -> bool {
         self.name == other.name && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
     }
@@ -64,28 +70,32 @@ impl Hosts {
         text.split(',').map(|part| HostName::parse(part.trim())).collect::<Option<_>>().map(Hosts)
     }
 
-    /// Whether requests to this host are for this server. An entry without a port means any port.
+    /// Whether requests to this host are for this server. An entry without a port allows any port.
     pub fn allow(&self, host: Option<&HostName>) -> bool {
-        let is_meant = |entry: &HostName| {
-            host.is_some_and(|host| host.name == entry.name && entry.port.is_none_or(|port| host.port == Some(port)))
-        };
-        self.0.is_empty() || self.0.iter().any(is_meant)
+        self.0.is_empty() || host.is_some_and(|host| self.contain(host))
+    }
+
+    /// Whether the list contains the host.
+    pub fn contain(&self, host: &HostName) -> bool {
+        let is_meant =
+            |entry: &HostName| host.name == entry.name && entry.port.is_none_or(|port| host.port == Some(port));
+        self.0.iter().any(is_meant)
     }
 }
 
-impl Origin {
+impl WebOrigin {
     /// Parses `https://chat.example.org` or `http://localhost:8080`: as browsers write it.
-    pub fn parse(text: &str) -> Option<Origin> {
+    pub fn parse(text: &str) -> Option<WebOrigin> {
         let (is_secure, host) = match text.split_once("://")? {
             (scheme, host) if scheme.eq_ignore_ascii_case("https") => (true, host),
             (scheme, host) if scheme.eq_ignore_ascii_case("http") => (false, host),
             _ => return None,
         };
-        Some(Origin { is_secure, host: HostName::parse(host)? })
+        Some(WebOrigin { is_secure, host: HostName::parse(host)? })
     }
 
-    /// Whether a page of this origin came from this host. The scheme does not count, because
-    /// something before this server may end TLS.
+    /// Whether a page of this origin came from this host. The scheme does not count, because a
+    /// proxy before this server may terminate TLS.
     pub fn is_of(&self, host: &HostName) -> bool {
         self.host.is_at(host, self.default_port())
     }
@@ -101,12 +111,12 @@ impl Origins {
         if text == "off" {
             return Some(Origins::default());
         }
-        text.split(',').map(|part| Origin::parse(part.trim())).collect::<Option<_>>().map(Origins)
+        text.split(',').map(|part| WebOrigin::parse(part.trim())).collect::<Option<_>>().map(Origins)
     }
 
-    /// Whether it is among them.
-    pub fn contain(&self, origin: &Origin) -> bool {
-        let is_same = |other: &Origin| {
+    /// Whether the list contains the origin.
+    pub fn contain(&self, origin: &WebOrigin) -> bool {
+        let is_same = |other: &WebOrigin| {
             other.is_secure == origin.is_secure && other.host.is_at(&origin.host, origin.default_port())
         };
         self.0.iter().any(is_same)
@@ -128,13 +138,13 @@ impl fmt::Debug for HostName {
     }
 }
 
-impl fmt::Debug for Origin {
+impl fmt::Debug for WebOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}", if self.is_secure { "https" } else { "http" }, self.host)
     }
 }
 
-/// On one line, as all settings are.
+/// Formats it on one line, like every setting.
 impl fmt::Debug for Hosts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, &self.0)
@@ -165,8 +175,8 @@ mod tests {
         HostName::parse(text).unwrap_or_else(|| panic!("{text}"))
     }
 
-    fn origin(text: &str) -> Origin {
-        Origin::parse(text).unwrap_or_else(|| panic!("{text}"))
+    fn origin(text: &str) -> WebOrigin {
+        WebOrigin::parse(text).unwrap_or_else(|| panic!("{text}"))
     }
 
     #[test]
@@ -206,7 +216,7 @@ mod tests {
             assert_eq!(origin(page).is_of(&host(at)), is_own, "{page} at {at}");
         }
         for text in ["", "null", "localhost", "ftp://a", "http://", "http://a/", "http://a b", "http:/a", "file://"] {
-            assert_eq!(Origin::parse(text), None, "{text:?}");
+            assert_eq!(WebOrigin::parse(text), None, "{text:?}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! Finds the name that a misspelt one may mean.
+//! Finds the name that a misspelt word may mean.
 
 /// The name most similar to `word`, if it is similar enough for a typing error.
 pub(super) fn nearest(word: &str, names: impl Iterator<Item = String>) -> Option<String> {

@@ -1,18 +1,19 @@
-//! The values of settings: from text, and back for the help.
+//! Converts the values of settings from text, and back for the help.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::cluster_settings::SettingsFile;
+use super::cluster_settings::{AdminKey, AdminNodes, Secret, SettingsFile};
 use super::limits::{Limit, PerSecond, Rate};
 use super::settings::{AdminAddress, LogBytes, LogDir, LogLevels, PasswordCost, TlsPaths};
 
-/// Any path that is not empty; a replacement character shows that the original was not UTF-8, and
-/// so was another path.
+/// A path that is not empty and has no replacement character: with one, the original was not UTF-8,
+/// and so was another path.
 pub(super) fn path(text: &str) -> Option<PathBuf> {
     (!text.is_empty() && !text.contains(char::REPLACEMENT_CHARACTER)).then(|| PathBuf::from(text))
 }
@@ -23,6 +24,20 @@ pub(super) fn paths(text: &str) -> Option<TlsPaths> {
         return Some(TlsPaths::default());
     }
     text.split(',').map(|part| path(part.trim())).collect::<Option<_>>().map(TlsPaths)
+}
+
+/// A path, or `none`.
+pub(super) fn one_path(text: &str) -> Option<Option<PathBuf>> {
+    if text == "none" { Some(None) } else { path(text).map(Some) }
+}
+
+/// A text of at most `max` characters, or `none`.
+pub(super) fn text_or_none(text: &str, max: usize) -> Option<Option<String>> {
+    let fits = (1..=max).contains(&text.chars().count()) && !text.contains(char::is_control);
+    match text {
+        "none" => Some(None),
+        text => fits.then(|| Some(text.to_owned())),
+    }
 }
 
 pub(super) fn file(text: &str) -> Option<SettingsFile> {
@@ -110,18 +125,39 @@ pub(super) fn address(text: &str) -> Option<AdminAddress> {
     if text == "off" {
         Some(AdminAddress(None))
     } else {
-        // A port alone listens on this machine only: for other machines the operator has to give
-        // the address.
+        // A port alone means this machine only. To listen for other machines, the operator has to
+        // give the address.
         let alone = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, number(text)?.try_into().ok()?)));
         text.parse().ok().or_else(alone).map(|at| AdminAddress(Some(at)))
     }
+}
+
+/// Addresses with ports, separated by commas, or `off`.
+pub(super) fn node_addresses(text: &str) -> Option<AdminNodes> {
+    if text == "off" {
+        return Some(AdminNodes::default());
+    }
+    let one = |part: &str| part.trim().parse().ok().filter(|node: &SocketAddr| node.port() > 0);
+    let nodes = text.split(',').map(one).collect::<Option<Vec<_>>>()?;
+    (nodes.len() <= ADMIN_NODES_MAX).then_some(AdminNodes(nodes))
+}
+
+/// Accepts a key that an HTTP header can carry as a bearer token (RFC 6750, 2.1), and that nobody
+/// can guess.
+pub(super) fn admin_key(text: &str) -> Option<AdminKey> {
+    if text == "none" {
+        return Some(AdminKey(None));
+    }
+    let is_of_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    let is_good = ADMIN_KEY_CHARS.contains(&text.len()) && text.bytes().all(is_of_token);
+    is_good.then(|| AdminKey(Some(Secret::new(text))))
 }
 
 pub(super) fn limit(text: &str, min: u32, max: u32) -> Option<Limit> {
     if text == "off" { Some(Limit(None)) } else { count(text, min, max).map(|max| Limit(Some(max))) }
 }
 
-/// A rate and, after a slash, the size of a burst; without, a burst is a second's worth.
+/// A rate and, after a slash, the size of the burst; without it, the burst is one second's worth.
 pub(super) fn rate(text: &str, number: impl Fn(&str) -> Option<u32>) -> Option<Rate> {
     if text == "off" {
         return Some(Rate(None));
@@ -135,7 +171,7 @@ pub(super) fn bytes(text: &str, max: u32) -> Option<u32> {
     size(text, KIB, max as usize).and_then(|bytes| u32::try_from(bytes).ok())
 }
 
-/// A level for everything, once, and levels for parts of the program:
+/// A level for the whole program, and levels for parts of it:
 /// `info,net=debug,raybox::router=trace`.
 pub(super) fn levels(text: &str) -> Option<LogLevels> {
     let (mut everything, mut parts) = (None, Vec::new());
@@ -204,6 +240,10 @@ pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
 
 const NODE_NAME_MAX: usize = 64;
+/// The most admin ports: the status page queries each on its own thread.
+const ADMIN_NODES_MAX: usize = 32;
+/// The allowed lengths of a key: nobody guesses 32 random characters over a network.
+pub(super) const ADMIN_KEY_CHARS: RangeInclusive<usize> = 32..=256;
 pub(super) const MEMORY_KIB_MAX: u32 = 1 << 20;
 pub(super) const PASSES_MAX: u32 = 16;
 pub(super) const LANES_MAX: u32 = 16;
@@ -273,6 +313,20 @@ mod tests {
             ["", "on", ":9600", "+9600", "65536", "127.0.0.1", "localhost:9600", "::1:9600", "127.0.0.1:65536", "OFF"]
         {
             assert_eq!(address(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_of_addresses() {
+        assert_eq!(node_addresses("off"), Some(AdminNodes::default()));
+        let two = ["10.0.0.1:9600", "[::1]:1"].map(|node| node.parse().unwrap());
+        assert_eq!(node_addresses("10.0.0.1:9600, [::1]:1"), Some(AdminNodes(two.into())));
+        assert!(node_addresses(&["1.2.3.4:5"; ADMIN_NODES_MAX].join(",")).is_some());
+        assert_eq!(node_addresses(&["1.2.3.4:5"; ADMIN_NODES_MAX + 1].join(",")), None);
+        for bad in
+            ["", "9600", "10.0.0.1", "10.0.0.1:0", "server2:9600", "10.0.0.1:9600,", "10.0.0.1:9600 10.0.0.2:9600"]
+        {
+            assert_eq!(node_addresses(bad), None, "{bad}");
         }
     }
 

@@ -1,5 +1,6 @@
-//! [`Posted`]: what other threads post to a session. A frame for a large group is posted too, piece by
-//! piece ([`Spread`]), so what it shares among its recipients is here as well ([`Fan`]).
+//! [`Posted`]: an event that another thread posts to a session. A frame for a large group is posted
+//! too, piece by piece ([`Spread`]), so the data that its recipients share is here as well
+//! ([`Fan`]).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use net::Link;
 
 use crate::admission::berths::Berth;
 use crate::admission::{Guest, Holder};
-use crate::base::ending::{Ending, Undelivered};
+use crate::base::ending::{DeliveryResult, Undelivered};
 use crate::base::ids::FrameId;
 use crate::devices::entry::EntryNews;
 use crate::devices::tasks::MemberNews;
@@ -19,25 +20,25 @@ use crate::session::{OptIn, Outcome, Settled};
 /// Events that other threads post to a session.
 #[derive(Debug)]
 pub enum Posted {
-    /// Its job is done.
+    /// The session's job is done.
     Outcome(Outcome),
-    /// The fate of frames that it has forwarded.
+    /// The fate of frames that the session has forwarded.
     Settled(Settled),
-    /// A frame for a large group is to be delivered to more of the members.
+    /// A frame for a large group must be delivered to more of the members.
     Spread(Box<Spread>),
-    /// Another connection of one of its users waits for the mailbox.
+    /// Another connection of one of the session's users waits for the mailbox.
     MailboxWanted,
-    /// It opts in to level 2.
+    /// The session opts in to level 2.
     OptIn(Box<OptIn>),
-    /// A step of its login at level 2 is done.
+    /// A step of the login at level 2 is done.
     Entry(EntryNews),
-    /// For its connection of level 2.
+    /// News for the member, at level 2.
     Member(Box<MemberNews>),
-    /// The same of what comes for each message: an event of its pump.
+    /// An event for the member's pump, which comes for each message.
     Pump(PumpEvent),
     /// Another connection has logged this user out.
     LoggedOut(UserId),
-    /// Its descriptor is needed: the connection is closed unless it has logged in meanwhile.
+    /// The descriptor is needed: the connection is closed unless it has logged in meanwhile.
     MakeRoom,
     /// The account of this user was changed or deleted, so the user is logged out of the
     /// connection.
@@ -53,10 +54,10 @@ impl Guest for ClientLink {
     }
 }
 
-/// Where a forwarded frame comes from.
+/// The source of a forwarded frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Provenance<'a> {
-    /// Its sender, who is told its fate.
+    /// Its sender, who is notified of its fate.
     pub sender: &'a Arc<ClientLink>,
     /// The frame.
     pub id: FrameId,
@@ -94,8 +95,8 @@ pub struct Spread {
 /// The progress of a frame for many members.
 #[derive(Debug, Default)]
 pub(crate) struct SoFar {
-    /// Set when the first member is not on this node: the data that the lanes share, or `None` in
-    /// it if there is no room.
+    /// Set at the first member who is not on this node: the data that the lanes share, or `None`
+    /// inside if there is no room.
     pub(crate) shared: Option<Option<(Arc<Fan>, Arc<str>)>>,
     /// The number of members who got it on this node.
     pub(crate) delivered: usize,
@@ -126,7 +127,7 @@ pub struct FanShare {
 /// A frame for many recipients, settled when all its deliveries are.
 ///
 /// A recipient whose mailbox has no room is left out, and the frame has not failed as long as it
-/// reaches any recipient: otherwise one member who never comes back would cause every message to a
+/// reaches any recipient. Otherwise one member who never comes back would cause every message to a
 /// busy group to be refused.
 #[derive(Debug)]
 pub struct Fan {
@@ -166,20 +167,20 @@ impl Fan {
         })
     }
 
-    /// Ends the adding of deliveries. `here`: the endings of those that need no lane. Returns the
-    /// frame's ending, if all are settled.
-    pub fn all_under_way(&self, here: impl IntoIterator<Item = Ending>) -> Option<Ending> {
+    /// Ends the adding of deliveries. `here`: the results of deliveries without a lane. Returns the
+    /// frame's result if all are settled.
+    pub fn all_under_way(&self, here: impl IntoIterator<Item = DeliveryResult>) -> Option<DeliveryResult> {
         here.into_iter().for_each(|ending| self.note(ending));
         self.one_less()
     }
 
-    /// Settles a delivery. Returns the frame's ending, if all are settled.
-    fn settle(&self, ending: Ending) -> Option<Ending> {
+    /// Settles a delivery. Returns the frame's result if all are settled.
+    fn settle(&self, ending: DeliveryResult) -> Option<DeliveryResult> {
         self.note(ending);
         self.one_less()
     }
 
-    fn note(&self, ending: Ending) {
+    fn note(&self, ending: DeliveryResult) {
         let flag = match ending {
             Ok(()) => &self.reached,
             Err(Undelivered::Unstored) => &self.failed,
@@ -188,7 +189,7 @@ impl Fan {
         flag.store(true, Ordering::Relaxed);
     }
 
-    fn one_less(&self) -> Option<Ending> {
+    fn one_less(&self) -> Option<DeliveryResult> {
         if self.left.fetch_sub(1, Ordering::AcqRel) > 1 {
             return None;
         }
@@ -201,8 +202,8 @@ impl Fan {
         })
     }
 
-    /// What its sender is told.
-    fn settled(&self, ending: Ending) -> Settled {
+    /// The outcome for the sender of this message.
+    fn settled(&self, ending: DeliveryResult) -> Settled {
         Settled::one(self.id, self.bytes, ending)
     }
 }
@@ -227,9 +228,8 @@ impl FanShare {
         self.fan().berth.holder()
     }
 
-    /// Settles this delivery. If that settles the frame, returns its sender and what to tell the
-    /// sender.
-    pub(super) fn settle(mut self, ending: Ending) -> Option<(Arc<ClientLink>, Settled)> {
+    /// Settles this delivery. If that settles the frame, returns its sender and the answer.
+    pub(super) fn settle(mut self, ending: DeliveryResult) -> Option<(Arc<ClientLink>, Settled)> {
         let fan = self.fan.take()?;
         fan.settle(ending).map(|ending| (fan.sender.clone(), fan.settled(ending)))
     }

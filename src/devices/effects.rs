@@ -1,4 +1,4 @@
-//! [`MemberEffect`]: what a [`Member`](super::member::Member) wants done.
+//! [`MemberEffect`]: an effect that a [`Member`](super::member::Member) wants carried out.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,19 +9,20 @@ use super::tasks::MemberTask;
 use crate::base::conversation::ConversationId;
 use crate::history::pump::Submission;
 use crate::protocol::level2::replies::Reason;
-use crate::protocol::level2::{Change, Send};
+use crate::protocol::level2::{MessageChange, Send};
 use crate::store::history::{Cid, EntryKind, FrameHash};
 
-/// What is to be done, in this order.
+/// The work to do, in this order.
 #[derive(Debug)]
 pub enum MemberEffect {
-    /// Send a frame.
+    /// Write a frame.
     Write(Arc<str>),
-    /// The same, and report [`Member::on_taken`](super::member::Member::on_taken) when it has arrived.
+    /// Write a frame, and report [`Member::on_taken`](super::member::Member::on_taken) when it has
+    /// arrived.
     WriteAndReport(Arc<str>),
-    /// Do this on a thread.
+    /// Do this task on a thread.
     Do(MemberTask),
-    /// Commit this.
+    /// Commit this message.
     Send(Box<Outgoing>),
     /// Call [`Member::on_time`](super::member::Member::on_time) after this time.
     Remind(Duration),
@@ -39,24 +40,24 @@ pub struct Outgoing {
     pub conv: ConversationId,
     /// Its number on this connection.
     pub submission: Submission,
-    /// What it is.
+    /// The kind of the entry.
     pub kind: EntryKind,
-    /// The client's id of it.
+    /// The client's id of the message.
     pub cid: Cid,
-    /// Of its bytes.
+    /// The hash of the frame's bytes.
     pub hash: FrameHash,
-    /// What is stored.
+    /// The text that is stored.
     pub text: Arc<str>,
-    /// What recipients at level 1 get, if anything.
+    /// The text for recipients at level 1, if any.
     pub forward: Option<Arc<str>>,
 }
 
 impl Outgoing {
-    /// A send of a client in this conversation.
+    /// The message of a client's send in this conversation.
     pub fn of(send: &Send<'_>, conv: ConversationId, submission: Submission, cid: Cid) -> Outgoing {
         let kind = match send.change {
-            Some(Change::Edit(target)) => EntryKind::Edit(target),
-            Some(Change::Recall(target)) => EntryKind::Recall(target),
+            Some(MessageChange::Edit(target)) => EntryKind::Edit(target),
+            Some(MessageChange::Recall(target)) => EntryKind::Recall(target),
             None if send.msg_type == 5 => EntryKind::Other,
             None => EntryKind::Message,
         };

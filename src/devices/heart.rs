@@ -1,9 +1,9 @@
-//! [`Heart`]: whether the client is still there.
+//! [`Heart`]: checks whether the client is still alive.
 
 use std::time::{Duration, Instant};
 
-/// The heartbeat of a connection. A client that says nothing for a while is sent a 53, and closed if
-/// nothing follows. One reminder at a time.
+/// The heartbeat of a connection. A silent client is sent a 53, and closed if it stays silent.
+/// There is one reminder at a time.
 #[derive(Debug)]
 pub(super) struct Heart {
     ping: Duration,
@@ -12,12 +12,12 @@ pub(super) struct Heart {
     due: Instant,
 }
 
-/// What is to be done.
+/// The work to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Beat {
-    /// Look again after this time.
+    /// Check again after this time.
     Wait(Duration),
-    /// Send a 53, and look again after this time.
+    /// Send a 53, and check again after this time.
     Ask(Duration),
     /// Close the connection.
     Stop,
@@ -28,7 +28,7 @@ impl Heart {
         Heart { ping, heard: now, asked: None, due: now + ping }
     }
 
-    /// The time until it first has to be looked at.
+    /// The time until the first check.
     pub(super) fn first(&self) -> Duration {
         self.ping
     }
@@ -38,8 +38,8 @@ impl Heart {
         self.asked = None;
     }
 
-    /// `takes`: the client has not taken everything yet, so that its answer may be late. `None` if it
-    /// is not time to look.
+    /// Checks the client; `None` if it is too early. `takes`: whether the client is still receiving
+    /// output, so that its answer may be late.
     pub(super) fn beat(&mut self, now: Instant, takes: bool) -> Option<Beat> {
         if now < self.due {
             return None;

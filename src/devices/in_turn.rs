@@ -1,30 +1,30 @@
-//! [`InTurn`]: requests of a connection take effect in the order in which they were sent.
+//! [`InTurn`]: makes the requests of a connection take effect in the order sent.
 
 use std::collections::VecDeque;
 
 use super::tasks::MemberTask;
 use crate::history::answers::Ticket;
 
-/// The requests of a connection that threads do. One that changes something is done alone; those
-/// that only read are done beside each other, behind the changes before them. Each has a ticket, so
-/// their number is bounded by that of the open replies.
+/// The requests of a connection that threads do. A request that changes something is done alone.
+/// Requests that only read are done concurrently, after the changes before them. Each has a ticket,
+/// so their number is bounded by that of the open replies.
 #[derive(Debug)]
 pub(super) struct InTurn<T> {
     waiting: VecDeque<(Ticket, Does, T)>,
     under_way: Vec<Ticket>,
-    /// What those under way do.
+    /// The effect of the requests under way.
     does: Does,
 }
 
 /// A request that waits for its turn.
 #[derive(Debug)]
-pub(super) enum Waiting {
+pub(super) enum QueuedRequest {
     Task(MemberTask),
-    /// All 47s that were read until then.
+    /// All 47s that were read up to this one.
     Reports(Ticket),
 }
 
-/// What a request does.
+/// The effect of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Does {
     /// It changes something.
@@ -40,12 +40,12 @@ impl<T> Default for InTurn<T> {
 }
 
 impl<T> InTurn<T> {
-    /// A request was read.
+    /// Adds a request.
     pub(super) fn add(&mut self, ticket: Ticket, does: Does, request: T) {
         self.waiting.push_back((ticket, does, request));
     }
 
-    /// The next request whose turn has come. The caller asks until there is none.
+    /// Takes the next request whose turn has come. The caller repeats this until there is none.
     pub(super) fn next(&mut self) -> Option<T> {
         let (_, does, _) = self.waiting.front()?;
         if !self.under_way.is_empty() && (*does, self.does) != (Does::Read, Does::Read) {
@@ -57,12 +57,12 @@ impl<T> InTurn<T> {
         Some(request)
     }
 
-    /// A request is done. Those that are not in here are passed over.
+    /// Notes that a request is done. Requests that are not in this queue are ignored.
     pub(super) fn done(&mut self, ticket: Ticket) {
         self.under_way.retain(|other| *other != ticket);
     }
 
-    /// Whether a change is not done yet.
+    /// Whether a change is still under way or waiting.
     pub(super) fn is_changing(&self) -> bool {
         let waits = self.waiting.iter().any(|(_, does, _)| *does == Does::Change);
         waits || !self.under_way.is_empty() && self.does == Does::Change

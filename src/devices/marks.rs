@@ -1,16 +1,21 @@
-//! [`ShownMarks`]: the marks that a client has been shown. They never fall, whatever overtakes what on
-//! its way here.
+//! [`ShownMarks`]: the marks that a client has been shown. They never fall, even if news overtake
+//! each other on the way here.
 //!
-//! News of marks come from several threads and nodes, so an older one may come later. It is passed
-//! over. What comes before the last 43 waits for it, and so does what comes while the client does not
-//! take its output. News of the user's own mark in a conversation wait until the 49s of this
-//! connection in it are answered, so that the answers say what they found.
+//! News of marks come from several threads and nodes, so an older one may come later. It is
+//! ignored. News that come before the last 43 wait for it; so do news while the client does not
+//! take its output. News of the user's own mark in a conversation wait until the open 49s of this
+//! connection in it are answered, so that the answers tell the marks that they found.
 //!
-//! Bounds: 32 bytes for each conversation in which somebody has read something, and once more while
-//! news of it wait.
+//! Marks fall only with a lost history: then the client is told the present ones, those of at most
+//! [`ASKED_MAX`](super::void_marks::ASKED_MAX) conversations at a time.
+//!
+//! Bounds: 20 bytes for each conversation in which somebody has read something, see [`MarkTable`],
+//! and 80 more while news of it wait.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::mark_table::{KnownMarks, MarkTable};
+use super::void_marks::{NextAnswer, VoidMarks};
 use crate::base::conversation::{ConversationId, Seq};
 use crate::history::answers::Ticket;
 use crate::protocol::level2::frames::{MarkNews, Marks};
@@ -19,15 +24,19 @@ use crate::store::history::Head;
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct ShownMarks {
-    /// The last 43 is written.
+    /// Whether the last 43 is written.
     is_open: bool,
-    /// How many heads were shown.
+    /// The number of heads that were shown.
     overviewed: usize,
-    /// By conversation.
-    known: Vec<Known>,
-    /// What is not shown yet, merged: of the user, and of the partner.
+    known: MarkTable,
+    /// Marks that are not shown yet, merged for the user and for the partner.
     held: BTreeMap<(ConversationId, Whose), MarkNews>,
-    /// 49s whose answer has not left.
+    /// Marks that are shown even if they are not above the last ones: they are the first since the
+    /// history was lost.
+    anew: BTreeSet<(ConversationId, Whose)>,
+    /// The conversations whose marks are void.
+    void: VoidMarks,
+    /// The 49s whose answer has not left.
     open: VecDeque<(Ticket, ConversationId)>,
 }
 
@@ -37,60 +46,94 @@ enum Whose {
     Partners,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Known {
-    conv: ConversationId,
-    own: Seq,
-    partner: Marks,
-}
-
 impl ShownMarks {
-    /// The 43s show these conversations up to `shown`.
+    /// Takes the marks that the 43s show of the conversations up to `shown`.
     pub(super) fn overview(&mut self, heads: &[Head], shown: usize) {
         let new = heads.iter().take(shown).skip(self.overviewed);
-        self.known.extend(new.filter_map(|head| {
+        self.known.fill(new.map(|head| {
             let (read, recv) = head.peer.unwrap_or_default();
-            let has_marks = head.read > 0 || read > 0 || recv > 0;
-            has_marks.then_some(Known { conv: head.conv, own: head.read, partner: Marks { read, recv } })
+            (head.conv, KnownMarks { own: head.read, partner: Marks { read, recv } })
         }));
         self.overviewed = shown;
     }
 
-    /// The last 43 is written.
+    /// Notes that the last 43 is written.
     pub(super) fn open(&mut self) {
-        self.known.sort_by_key(|known| known.conv);
-        self.known.shrink_to_fit();
+        self.known.shrink();
         self.is_open = true;
     }
 
-    /// The history of a conversation is lost, and the marks with it: those that come are lower.
-    pub(super) fn forget(&mut self, conv: ConversationId) {
-        self.known.retain(|known| known.conv != conv);
+    /// Notes that the history of a conversation is lost. Its new marks are lower and must be read
+    /// from the store.
+    pub(super) fn lose(&mut self, conv: ConversationId) {
+        self.known.forget(conv);
         self.held.retain(|(held, _), _| *held != conv);
+        self.anew.retain(|(anew, _)| *anew != conv);
+        self.void.add(conv);
     }
 
-    /// A 49 was read.
+    /// The conversations whose marks must be read from the store now; none while the client has not
+    /// taken the last ones.
+    pub(super) fn next_void(&mut self) -> Option<Vec<ConversationId>> {
+        if self.anew.is_empty() { self.void.next() } else { None }
+    }
+
+    /// Takes the present marks of those conversations. Returns whether the store must be read again
+    /// after a pause.
+    #[must_use]
+    pub(super) fn restate(&mut self, now: Vec<(ConversationId, MarkNews)>) -> bool {
+        let answer = self.void.answered();
+        for (conv, news) in now {
+            match answer.convs.get(&conv) {
+                None => continue,
+                Some(NextAnswer::First) => _ = self.anew.insert((conv, whose(&news))),
+                Some(NextAnswer::Another) => {}
+            }
+            self.held.insert((conv, whose(&news)), news);
+        }
+        answer.pauses
+    }
+
+    /// Notes that the marks could not be read.
+    pub(super) fn restate_later(&mut self) {
+        self.void.failed();
+    }
+
+    /// Resumes reading them.
+    pub(super) fn go_on(&mut self) {
+        self.void.go_on();
+    }
+
+    /// Notes that a 49 was read.
     pub(super) fn asks(&mut self, ticket: Ticket, conv: ConversationId) {
         self.open.push_back((ticket, conv));
     }
 
-    /// A 49 has found the user's mark here, if it was not refused.
-    pub(super) fn found(&mut self, found: Option<(ConversationId, Seq)>) {
-        if let Some((conv, read)) = found {
-            let known = self.entry(conv);
-            known.own = known.own.max(read);
+    /// Notes the user's mark that a 49 has found. Returns whether it is valid: it may belong to a
+    /// history that was lost meanwhile, and then the store must be read.
+    #[must_use]
+    pub(super) fn found(&mut self, conv: ConversationId, read: Seq) -> bool {
+        if self.void.hear(conv) {
+            return false;
         }
+        let mut known = self.known.get(conv);
+        known.own = known.own.max(read);
+        self.known.set(conv, known);
+        true
     }
 
-    /// Marks have risen, perhaps not above what was shown.
+    /// Takes marks that have risen, perhaps not above the shown ones.
     pub(super) fn hear(&mut self, conv: ConversationId, news: MarkNews) {
+        if self.void.hear(conv) {
+            return;
+        }
         let held = self.held.entry((conv, whose(&news))).or_insert(news);
         if news.is_above(held) {
             *held = news;
         }
     }
 
-    /// What may be shown now. `has_left`: whether this answer has left.
+    /// Takes the marks that may be shown now. `has_left`: whether this answer has left.
     pub(super) fn release(&mut self, has_left: impl Fn(Ticket) -> bool) -> Vec<(ConversationId, MarkNews)> {
         if !self.is_open || self.held.is_empty() && self.open.is_empty() {
             return Vec::new();
@@ -103,35 +146,31 @@ impl ShownMarks {
         });
         let free: BTreeMap<_, _> = free;
         self.held = held;
-        free.into_iter()
-            .filter(|((conv, _), news)| self.rises(*conv, news))
-            .map(|((conv, _), news)| (conv, news))
-            .collect()
+        free.into_iter().filter_map(|((conv, _), news)| Some((conv, self.risen(conv, news)?))).collect()
     }
 
-    fn rises(&mut self, conv: ConversationId, news: &MarkNews) -> bool {
-        let known = self.entry(conv);
-        match news {
+    /// The part of these news that is above the shown marks; `None` if nothing is.
+    fn risen(&mut self, conv: ConversationId, news: MarkNews) -> Option<MarkNews> {
+        let is_anew = self.anew.remove(&(conv, whose(&news)));
+        let before = self.known.get(conv);
+        let mut known = before;
+        let shown = match news {
             MarkNews::Own { read, .. } => {
-                let rises = *read > known.own;
-                known.own = known.own.max(*read);
-                rises
+                let rises = read > known.own || is_anew && read == known.own;
+                known.own = if rises { read } else { known.own };
+                rises.then_some(news)
             }
-            MarkNews::Partner(marks) => {
-                let rises = marks.read > known.partner.read || marks.recv > known.partner.recv;
-                let (read, recv) = (marks.read.max(known.partner.read), marks.recv.max(known.partner.recv));
-                known.partner = Marks { read, recv };
-                rises
+            // If the database has lost one of the two marks, the other may rise all the same.
+            MarkNews::Partner(Marks { read, recv }) => {
+                let Marks { read: shown_read, recv: shown_recv } = known.partner;
+                known.partner = Marks { read: read.max(shown_read), recv: recv.max(shown_recv) };
+                (known != before || is_anew).then_some(MarkNews::Partner(known.partner))
             }
+        };
+        if known != before {
+            self.known.set(conv, known);
         }
-    }
-
-    fn entry(&mut self, conv: ConversationId) -> &mut Known {
-        let at = self.known.binary_search_by_key(&conv, |known| known.conv).unwrap_or_else(|at| {
-            self.known.insert(at, Known { conv, own: 0, partner: Marks { read: 0, recv: 0 } });
-            at
-        });
-        &mut self.known[at]
+        shown
     }
 }
 
@@ -171,10 +210,24 @@ mod tests {
         let conv = ConversationId::between(UserId(7), UserId(9));
         let mut marks = ShownMarks::default();
         marks.open();
-        marks.found(Some((conv, 5)));
+        assert!(marks.found(conv, 5));
         marks.hear(conv, own(5));
         assert_eq!(marks.release(|_| true), []);
         marks.hear(conv, own(6));
         assert_eq!(marks.release(|_| true), [(conv, own(6))]);
+    }
+
+    /// Found by a seed of the simulation: the database had lost how far the partner had read.
+    #[test]
+    fn one_mark_of_a_partner_does_not_fall_when_the_other_rises() {
+        let conv = ConversationId::between(UserId(7), UserId(9));
+        let mut marks = ShownMarks::default();
+        marks.open();
+        let partner = |read, recv| MarkNews::Partner(Marks { read, recv });
+        for (news, shown) in [((3, 0), Some((3, 0))), ((2, 3), Some((3, 3))), ((2, 2), None)] {
+            marks.hear(conv, partner(news.0, news.1));
+            let shown: Vec<_> = shown.into_iter().map(|(read, recv)| (conv, partner(read, recv))).collect();
+            assert_eq!(marks.release(|_| true), shown);
+        }
     }
 }

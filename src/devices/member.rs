@@ -1,49 +1,50 @@
 //! [`Member`]: a connection that is logged in at level 2, without I/O.
 //!
-//! Frames of the client, news of threads and the time go in; effects come out. What it is shown of
-//! conversations is up to its [`Pump`]; requests of level 1 are answered by the session, and only
-//! put into their order here.
+//! Frames of the client, news from threads and the time go in; effects come out. Its [`Pump`]
+//! decides which messages of conversations the client is shown. Requests of level 1 are answered by
+//! the session, and only put into order here.
 //!
 //! # Order
-//! 41s have an order of their own in each conversation, which the pump keeps. All other requests
-//! take effect in the order in which they were sent, and their replies leave in that order. A 47 has
-//! no reply, but those behind it wait until it is noted. Frames that nobody has asked for have no
-//! order among these.
+//! 41s have their own order in each conversation, which the pump keeps. All other requests take
+//! effect in the order sent, and their replies leave in that order. A 47 has no reply, but later
+//! requests wait until it is noted. Frames that nobody requested have no order among these.
 //!
 //! # Bounds
-//! - A number of requests without an answer; then the connection is not read.
-//! - Those of the pump: sends without a 41, synchronisations, output.
+//! - A number of unanswered requests; beyond it, the connection is not read.
+//! - The bounds of the pump: sends without a 41, synchronisations, output.
 //! - A number of conversations in reports that wait to be noted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::effects::{MemberEffect, MemberEffects};
-use super::entry::{Admitted, Entry};
+use super::entry::{AdmittedDevice, PendingLogin};
 use super::heart::{Beat, Heart};
-use super::in_turn::{Does, InTurn, Waiting};
+use super::in_turn::{Does, InTurn, QueuedRequest};
 use super::marks::ShownMarks;
 use super::outlet::Outlet;
 use super::reply_order::ReplyOrder;
 use super::reports::Reports;
-use super::tasks::{Ahead, Identity, MemberNews, MemberTask, Overview};
+use super::tasks::{Ahead, FoundMark, Identity, MemberNews, MemberTask, NamedConversation, Overview};
 use super::typing::Typing;
-use super::watch::Watch;
+use super::watch::StateWatch;
+use crate::base::conversation::{ConversationId, ConversationName};
 use crate::history::answers::Ticket;
 use crate::history::pump::{Commands, Pump, PumpEvent, PumpLimits};
-use crate::protocol::level2::frames::Refusal;
+use crate::protocol::level2::frames::{MarkNews, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Frame, Have, HaveItem, Request, Rid};
+use crate::protocol::level2::{Frame, Have, HaveItem, Level2Request, Rid};
 use crate::protocol::{self, UserId};
 
-/// What became of a frame.
+/// The outcome of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Heard {
     /// It was processed.
     Taken,
-    /// The session is to process it; [`Member::on_reply`] follows for each reply.
+    /// The session must process it; [`Member::on_reply`] follows for each reply.
     ForSession,
-    /// It is for the session, behind a change that is not done yet: it is to be shown again.
+    /// The session must process it, but after a change that is not done yet: the frame must be
+    /// shown again.
     Later,
 }
 
@@ -56,23 +57,23 @@ pub struct Member {
     commands: Commands,
     takes_requests: bool,
     replies: ReplyOrder,
-    tasks: InTurn<Waiting>,
-    /// The conversations that are not shown in a 43 yet, when no thread has them.
+    tasks: InTurn<QueuedRequest>,
+    /// The conversations that no 43 has shown yet, unless a thread is using them.
     overview: Option<Overview>,
     reports: Reports,
     marks: ShownMarks,
     heart: Heart,
-    /// 46s whose heads are not read yet; of one they are being read.
+    /// The 46s whose heads are not read yet. Those of one are being read.
     syncs: VecDeque<MemberTask>,
     is_syncing: bool,
-    /// When a frame that has to wait for the limits is shown again.
+    /// The time at which a frame that waits for the limits is shown again.
     paused_until: Option<Instant>,
     outlet: Outlet,
-    watch: Watch,
+    watch: StateWatch,
     typing: Typing,
-    /// What is tried again when the next reminder comes.
+    /// The read to retry at the next reminder.
     retry: Option<Retry>,
-    /// While the pump is given the heads: what was read with them.
+    /// The data that was read with the heads, while the pump handles the heads.
     ahead: Option<Box<Ahead>>,
 }
 
@@ -85,13 +86,13 @@ enum Retry {
 
 #[derive(Debug)]
 enum Stage {
-    /// Other nodes are being told that messages go here now.
+    /// The other nodes are being told to send messages here.
     Placing(Box<Opening>),
     Open,
     Ended,
 }
 
-/// What follows once the connection is placed.
+/// The data for the first frames, which follow once other nodes send here.
 #[derive(Debug)]
 struct Opening {
     welcome: String,
@@ -100,9 +101,9 @@ struct Opening {
 }
 
 impl Member {
-    /// A device whose row is written. Pushes may come from now on.
-    pub fn new(admitted: Admitted, entry: Entry, limits: PumpLimits, now: Instant) -> Member {
-        let Admitted { identity, welcome, .. } = admitted;
+    /// The connection of a device whose row is written. Pushes may come from now on.
+    pub fn new(admitted: AdmittedDevice, entry: PendingLogin, limits: PumpLimits, now: Instant) -> Member {
+        let AdmittedDevice { identity, welcome, .. } = admitted;
         let opening = Opening { welcome, have: entry.have, resume: entry.resume };
         Member {
             pump: Pump::new(identity.user, limits),
@@ -120,19 +121,20 @@ impl Member {
             is_syncing: false,
             paused_until: None,
             outlet: Outlet::new(limits.output_high),
-            watch: Watch::default(),
+            watch: StateWatch::default(),
             typing: Typing::default(),
             retry: None,
             ahead: None,
         }
     }
 
-    /// Its user and device.
+    /// The user and the device.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Messages of all nodes arrive here: the client is told, and the heads are read.
+    /// Notes that messages of all nodes arrive here: the client gets its reply, and the heads are
+    /// read.
     pub fn placed(&mut self, effects: &mut MemberEffects) {
         if !matches!(self.stage, Stage::Placing(_)) {
             return;
@@ -144,7 +146,7 @@ impl Member {
         effects.push(MemberEffect::Remind(self.heart.first()));
     }
 
-    /// The users whom it watches.
+    /// The users whom the client watches.
     pub fn watched(&self) -> &[UserId] {
         self.watch.users()
     }
@@ -154,58 +156,63 @@ impl Member {
         self.takes_requests && !self.watch.is_under_way() && !self.outlet.is_full() && self.replies.has_room()
     }
 
-    /// A frame was received.
+    /// Handles a frame of the client.
     pub fn on_frame(&mut self, frame: Frame<'_>, now: Instant, effects: &mut MemberEffects) -> Heard {
         self.heart.hear(now);
         let Frame { rid, request, .. } = frame;
         match request {
-            Request::Send(send) => self.on_send(send, effects),
-            Request::BadSend { conv, cid, refusal } => self.on_bad_send(conv, cid.as_deref(), refusal, effects),
-            Request::Level1(Ok(protocol::Request::Login { .. })) | Request::Login(_) => {
+            Level2Request::Send(send) => self.on_send(send, effects),
+            Level2Request::BadSend { conv, cid, refusal } => self.on_bad_send(conv, cid.as_deref(), refusal, effects),
+            Level2Request::Level1(Ok(protocol::Request::Login { .. })) | Level2Request::Login(_) => {
                 self.refuse(40, LOGGED_IN, rid.as_ref(), effects);
             }
-            Request::Level1(Ok(protocol::Request::Fixed(reply))) => self.reply(reply, rid.as_ref(), effects),
-            Request::Level1(Ok(protocol::Request::Logout { user })) if user.user() == Some(self.identity.user) => {
+            Level2Request::Level1(Ok(protocol::Request::Fixed(reply))) => self.reply(reply, rid.as_ref(), effects),
+            Level2Request::Level1(Ok(protocol::Request::Logout { user }))
+                if user.user() == Some(self.identity.user) =>
+            {
                 let ticket = self.replies.open();
                 self.do_in_turn(ticket, Does::Change, MemberTask::LogOut(ticket, rid), effects);
             }
-            Request::Level1(Ok(_)) if self.tasks.is_changing() => return Heard::Later,
-            Request::Level1(Ok(_)) => {
+            Level2Request::Level1(Ok(_)) if self.tasks.is_changing() => return Heard::Later,
+            Level2Request::Level1(Ok(_)) => {
                 self.replies.open_for_session(rid);
                 return Heard::ForSession;
             }
-            Request::Level1(Err(protocol::BadRequest)) => self.reply(protocol::BAD_REQUEST, rid.as_ref(), effects),
-            Request::Refused(msg_type, refusal) => self.refuse(msg_type, refusal, rid.as_ref(), effects),
-            Request::Sync { have, resume } => {
+            Level2Request::Level1(Err(protocol::BadRequest)) => {
+                self.reply(protocol::BAD_REQUEST, rid.as_ref(), effects)
+            }
+            Level2Request::Refused(msg_type, refusal) => self.refuse(msg_type, refusal, rid.as_ref(), effects),
+            Level2Request::Sync { have, resume } => {
                 self.pump.on_sync(&mut self.commands);
                 let have = have.into_iter().map(HaveItem::into_owned).collect();
                 self.syncs.push_back(MemberTask::Sync { have, resume, rid });
                 self.sync_next(effects);
             }
-            Request::Report(stored) => {
+            Level2Request::Report(stored) => {
                 self.reports.add(stored);
                 let ticket = self.replies.open();
                 self.note_in_turn(ticket, effects);
             }
-            Request::Page { conv, ask, limit } => {
+            Level2Request::Page { conv, ask, limit } => {
                 let ticket = self.replies.open_page();
-                self.do_in_turn(ticket, Does::Read, MemberTask::Page(ticket, rid, conv, ask, limit), effects);
+                let task = MemberTask::Page(ticket, rid, self.named(conv), ask, limit);
+                self.do_in_turn(ticket, Does::Read, task, effects);
             }
-            Request::Read { conv, read } => {
+            Level2Request::Read { conv, read } => {
                 let ticket = self.replies.open();
                 self.marks.asks(ticket, conv.for_user(self.identity.user));
-                let task = MemberTask::MarkRead(ticket, rid, conv, read.max(0));
+                let task = MemberTask::MarkRead(ticket, rid, self.named(conv), read.max(0));
                 self.do_in_turn(ticket, Does::Change, task, effects);
             }
-            Request::Typing { conv } if self.typing.is_due(conv, now) => {
+            Level2Request::Typing { conv } if self.typing.is_due(conv, now) => {
                 effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
             }
-            Request::Typing { .. } => {}
-            Request::Ping => self.answer(replies::pong(rid.as_ref()), effects),
-            Request::Pong => {}
-            Request::Watch(users) => self.on_watch(users, rid, effects),
-            Request::Find { .. } => self.refuse(58, NOT_HERE, rid.as_ref(), effects),
-            Request::Account { what, .. } => {
+            Level2Request::Typing { .. } => {}
+            Level2Request::Ping => self.answer(replies::pong(rid.as_ref()), effects),
+            Level2Request::Pong => {}
+            Level2Request::Watch(users) => self.on_watch(users, rid, effects),
+            Level2Request::Find { .. } => self.refuse(58, NOT_HERE, rid.as_ref(), effects),
+            Level2Request::Account { what, .. } => {
                 let ticket = self.replies.open();
                 let task = MemberTask::Account(ticket, rid, Box::new(what.into_owned()));
                 self.do_in_turn(ticket, Does::Change, task, effects);
@@ -215,13 +222,13 @@ impl Member {
         Heard::Taken
     }
 
-    /// Bytes were received.
+    /// Notes that bytes were received.
     pub fn hear(&mut self, now: Instant) {
         self.heart.hear(now);
     }
 
-    /// Its next frame has to wait for this time, because of the limits. Returns whether it is to be
-    /// shown again then: not if that is so already.
+    /// Notes that the next frame has to wait this long because of the limits. Returns whether the
+    /// caller must arrange to show it again: not if that is arranged already.
     pub fn pauses(&mut self, now: Instant, pause: Duration) -> bool {
         let is_new = self.paused_until.is_none_or(|until| until <= now);
         if is_new {
@@ -230,13 +237,13 @@ impl Member {
         is_new
     }
 
-    /// Input was received that is no frame.
+    /// Handles input that is not a frame.
     pub fn on_garbage(&mut self, now: Instant, effects: &mut MemberEffects) {
         self.heart.hear(now);
         self.reply(protocol::BAD_REQUEST, None, effects);
     }
 
-    /// The session has answered a request of level 1.
+    /// Takes the session's reply to a request of level 1.
     pub fn on_reply(&mut self, reply: &str, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
@@ -245,7 +252,7 @@ impl Member {
         self.write_replies(effects);
     }
 
-    /// Something has happened that concerns the pump alone.
+    /// Handles an event that concerns only the pump.
     pub fn on_event(&mut self, event: PumpEvent, effects: &mut MemberEffects) {
         if !matches!(self.stage, Stage::Ended) {
             self.pump.on(event, &mut self.commands);
@@ -253,7 +260,7 @@ impl Member {
         }
     }
 
-    /// Something has happened elsewhere.
+    /// Handles news from elsewhere.
     pub fn on_news(&mut self, news: MemberNews, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
@@ -268,11 +275,7 @@ impl Member {
                 self.replies.settle_page(ticket, text);
                 self.done(ticket, effects);
             }
-            MemberNews::Pump(events) => {
-                for event in events {
-                    self.pump.on(event, &mut self.commands);
-                }
-            }
+            MemberNews::Pump(events) => events.into_iter().for_each(|event| self.pump.on(event, &mut self.commands)),
             MemberNews::Heads(heads, overview, ahead) => {
                 self.overview = Some(overview);
                 self.ahead = Some(Box::new(ahead));
@@ -280,25 +283,29 @@ impl Member {
                 self.carry_out(effects);
                 self.ahead = None;
             }
-            MemberNews::Overview(frame, rest) => {
-                self.on_overview(frame, rest, effects);
-            }
+            MemberNews::Overview(frame, rest) => self.on_overview(frame, rest, effects),
             MemberNews::OverviewFailed(rest) => {
                 self.overview = Some(rest);
                 self.retry_later(Retry::Overview, effects);
             }
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
             MemberNews::MarkAnswer(ticket, text, found) => {
-                self.marks.found(found);
+                let text = match found {
+                    Some(FoundMark { conv, read, rid }) if !self.marks.found(conv, read) => {
+                        replies::refused(49, MARK_IS_VOID, rid.as_ref())
+                    }
+                    _ => text,
+                };
                 self.settle(ticket, text, effects);
             }
             MemberNews::Marks(conv, news) => self.marks.hear(conv, news),
+            MemberNews::MarksRead(now) => self.on_marks_read(now, effects),
             MemberNews::Reported(ticket, stored, noted) => {
                 self.reports.noted(stored, noted);
                 self.settle(ticket, NO_REPLY, effects);
             }
-            // They are the first to be dropped for a client that does not take its output, and nothing
-            // comes before the 40.
+            // These frames are the first to be dropped for a client that does not take its output.
+            // Nothing comes before the 40.
             MemberNews::Show(frame) if self.is_open() && !self.outlet.is_full() => self.outlet.write(frame, effects),
             MemberNews::Show(_) => {}
             MemberNews::Presence(user, online) => self.on_presence(user, online, effects),
@@ -316,14 +323,30 @@ impl Member {
         self.show_marks(effects);
     }
 
-    /// A watched user has come or gone.
+    /// Takes the requested marks; `None` if they could not be read.
+    fn on_marks_read(&mut self, now: Option<Vec<(ConversationId, MarkNews)>>, effects: &mut MemberEffects) {
+        match now {
+            Some(now) => {
+                if self.marks.restate(now) {
+                    effects.push(MemberEffect::Remind(RETRY_AFTER));
+                }
+            }
+            None => {
+                self.marks.restate_later();
+                effects.push(MemberEffect::Remind(RETRY_AFTER));
+            }
+        }
+    }
+
+    /// Handles a change of a watched user's state.
     fn on_presence(&mut self, user: UserId, online: bool, effects: &mut MemberEffects) {
         if self.watch.shows(user, online) && !self.outlet.is_full() {
             self.outlet.write(replies::presence(user, online).into(), effects);
         }
     }
 
-    /// A frame that reports its arrival has arrived; this number of bytes have not.
+    /// Notes that a frame that reports its arrival has arrived, and that this number of bytes have
+    /// not.
     pub fn on_taken(&mut self, waiting: usize, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
@@ -335,7 +358,7 @@ impl Member {
         self.show_marks(effects);
     }
 
-    /// Some time has passed. `waiting`: bytes that have not arrived at the client.
+    /// Handles a reminder. `waiting`: the bytes that have not arrived at the client.
     pub fn on_time(&mut self, now: Instant, waiting: usize, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
@@ -349,6 +372,8 @@ impl Member {
             }
             Some(Beat::Stop) => return self.end(Reason::Idle, effects),
         }
+        self.marks.go_on();
+        self.ask_for_marks(effects);
         match self.retry.take() {
             None => {}
             Some(Retry::Pump) => self.pump.on(PumpEvent::Retry, &mut self.commands),
@@ -359,7 +384,7 @@ impl Member {
         self.carry_out(effects);
     }
 
-    /// The connection ends.
+    /// Ends the connection.
     pub fn end(&mut self, reason: Reason, effects: &mut MemberEffects) {
         if !matches!(self.stage, Stage::Ended) {
             self.stage = Stage::Ended;
@@ -368,21 +393,26 @@ impl Member {
         }
     }
 
-    /// Whether everything that it was asked is answered.
+    /// Whether every request is answered.
     pub fn is_settled(&self) -> bool {
         self.replies.is_empty() && self.pump.open_sends() == 0
+    }
+
+    /// The conversation that a request names.
+    fn named(&self, name: ConversationName) -> NamedConversation {
+        NamedConversation { name, shown: self.pump.shown(name.for_user(self.identity.user)) }
     }
 
     fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
     }
 
-    /// Whether its last frame is written.
+    /// Whether the last frame is written.
     pub fn has_ended(&self) -> bool {
         matches!(self.stage, Stage::Ended)
     }
 
-    /// Answers a request at once, behind the answers of earlier ones.
+    /// Answers a request at once, after the answers to earlier ones.
     fn answer(&mut self, text: String, effects: &mut MemberEffects) {
         let ticket = self.replies.open();
         self.settle(ticket, text, effects);
@@ -405,6 +435,7 @@ impl Member {
         for (conv, news) in self.marks.release(|ticket| self.replies.has_left(ticket)) {
             self.outlet.write(news.frame(conv.name_for(user), user).into(), effects);
         }
+        self.ask_for_marks(effects);
     }
 
     fn settle(&mut self, ticket: Ticket, text: String, effects: &mut MemberEffects) {
@@ -413,7 +444,7 @@ impl Member {
     }
 
     fn write_replies(&mut self, effects: &mut MemberEffects) {
-        // A reply of several frames goes on when the client has taken those before.
+        // A reply of several frames continues when the client has taken the earlier ones.
         while !(self.replies.is_amid_a_reply() && self.outlet.is_full())
             && let Some(frame) = self.replies.next_frame()
         {
@@ -429,7 +460,7 @@ impl Member {
         }
     }
 
-    /// Their heads are read one after the other.
+    /// Reads the heads of the next 46, one after the other.
     fn sync_next(&mut self, effects: &mut MemberEffects) {
         if !self.is_syncing
             && let Some(task) = self.syncs.pop_front()
@@ -445,9 +476,9 @@ impl Member {
     }
 }
 
-/// In the place of the reply to a 47.
+/// Stands in for the reply to a 47.
 const NO_REPLY: String = String::new();
-/// The pause after the store could not be read.
+/// The pause after a failed read of the store.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// 404 for a recipient who does not exist.
@@ -461,6 +492,10 @@ const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");
 
 mod sending;
 mod showing;
+/// The refusal of a 49 during which the database has lost messages of the conversation.
+const MARK_IS_VOID: Refusal =
+    Refusal { errno: 503, errmsg: "messages were lost meanwhile, try again", retry_after: Some(1000) };
+
 #[cfg(test)]
 mod tests;
 mod turns;

@@ -1,5 +1,5 @@
-//! [`ReplyOrder`]: replies of a connection leave in the order of their requests. 41s have an order of
-//! their own, which the pump keeps.
+//! [`ReplyOrder`]: keeps the replies of a connection in the order of their requests. 41s have their
+//! own order, which the pump keeps.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,15 +7,15 @@ use std::sync::Arc;
 use crate::history::answers::{Answers, Ticket};
 use crate::protocol::level2::{Rid, replies};
 
-/// The requests without a reply. The connection is not read while there are too many.
+/// The requests without a reply. If there are too many, the connection is not read.
 #[derive(Debug, Default)]
 pub(super) struct ReplyOrder {
     answers: Answers<String>,
-    /// Those that the session answers next.
+    /// The requests that the session answers next.
     of_session: VecDeque<(Ticket, Option<Rid>)>,
-    /// 48s at work.
+    /// The number of 48s being processed.
     pages: usize,
-    /// The rest of a reply that has several frames.
+    /// The remaining frames of a reply with several.
     frames: VecDeque<Arc<str>>,
 }
 
@@ -49,21 +49,22 @@ impl ReplyOrder {
         }
     }
 
-    /// The next frame of a reply, if it is there. The caller asks until there is none.
+    /// Takes the next frame of a reply, if it is there. The caller repeats this until there is
+    /// none.
     pub(super) fn next_frame(&mut self) -> Option<Arc<str>> {
         while self.frames.is_empty() {
-            // A reply has as many frames as lines, mostly one.
+            // A reply has one frame a line, mostly one.
             self.frames.extend(self.answers.next_ready()?.lines().map(Arc::from));
         }
         self.frames.pop_front()
     }
 
-    /// Whether a reply that was taken has more frames.
+    /// Whether a reply that has begun to leave has more frames.
     pub(super) fn is_amid_a_reply(&self) -> bool {
         !self.frames.is_empty()
     }
 
-    /// Whether this reply was taken.
+    /// Whether this reply has left.
     pub(super) fn has_left(&self, ticket: Ticket) -> bool {
         self.answers.has_left(ticket)
     }
@@ -78,7 +79,7 @@ impl ReplyOrder {
     }
 }
 
-/// The most requests of a connection without an answer.
+/// The most unanswered requests of a connection.
 pub(super) const ANSWERS_MAX: usize = 64;
-/// The most 48s of a connection at work: each page has up to 256 KiB.
+/// The most 48s of a connection processed at once: each page may have 256 KiB.
 pub(super) const PAGES_MAX: usize = 4;

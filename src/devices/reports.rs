@@ -1,5 +1,5 @@
 //! [`Reports`]: the 47s of a connection. They are noted one after the other, and those that come
-//! meanwhile are put together.
+//! meanwhile are merged.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    /// Of each conversation the highest number counts.
+    /// Adds a 47. The highest number of each conversation counts.
     pub(super) fn add(&mut self, stored: Vec<(ConversationName, Seq)>) {
         for (name, seq) in stored {
             if let Some(known) = self.waiting.get_mut(&name) {
@@ -24,13 +24,14 @@ impl Reports {
         }
     }
 
-    /// What is to be noted now.
+    /// The report to note now.
     pub(super) fn next(&mut self) -> Option<Vec<(ConversationName, Seq)>> {
         let stored: Vec<_> = std::mem::take(&mut self.waiting).into_iter().collect();
         (!stored.is_empty()).then_some(stored)
     }
 
-    /// What became of it. After a failure it waits for the next 47: the database is away.
+    /// Takes the outcome of the report. After a failure it waits for the next 47, because the
+    /// database is unavailable.
     pub(super) fn noted(&mut self, stored: Vec<(ConversationName, Seq)>, noted: Noted) {
         match noted {
             Noted::Stored => {}
@@ -39,8 +40,7 @@ impl Reports {
     }
 }
 
-/// The most conversations in reports that wait to be noted. A report beyond that is passed over, which
-/// delivers nothing less.
+/// The most conversations in waiting reports. Further ones are ignored, which loses no message.
 const REPORTED_MAX: usize = 4096;
 
 #[cfg(test)]

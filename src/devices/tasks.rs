@@ -1,5 +1,5 @@
-//! [`MemberTask`]: blocking work for a [`Member`](super::member::Member), and [`MemberNews`]: what it
-//! is told, by that work and by others.
+//! [`MemberTask`]: blocking work for a [`Member`](super::member::Member), and [`MemberNews`]: the
+//! results of that work, and news from others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,49 +15,52 @@ use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Have, HaveItem, PAGE_MAX, PageAsk, Rid};
 use crate::store::history::{DeviceId, Head};
 
-/// Blocking work. A member has a bounded number of them under way.
+/// Blocking work. A member has a bounded number of tasks under way.
 #[derive(Debug)]
 pub enum MemberTask {
-    /// Read where all conversations of the user stand, for the login: [`MemberNews::Heads`].
+    /// Read the heads of all conversations of the user, for the login: [`MemberNews::Heads`].
     Heads {
-        /// What the client holds.
+        /// The messages that the client holds, as cursors.
         have: Have<'static>,
         /// The most messages of a run.
         resume: u32,
     },
-    /// Read where these conversations stand, for a 46: an event of the pump.
+    /// Read the heads of these conversations, for a 46: an event of the pump.
     Sync {
-        /// What the client holds.
+        /// The messages that the client holds, as cursors.
         have: Vec<HaveItem<'static>>,
         /// The most messages of a run.
         resume: u32,
-        /// Of the 46.
+        /// The id of the 46.
         rid: Option<Rid>,
     },
     /// Compose the next 43: [`MemberNews::Overview`].
     Overview(Overview),
-    /// Read a page for the pump: an event of it.
+    /// Read a page for the pump: an event of the pump.
     Read {
-        /// Of this conversation.
+        /// The conversation.
         conv: ConversationId,
         /// The first number.
         from: Seq,
         /// The last one.
         to: Option<Seq>,
-        /// Nothing of the conversation was written.
+        /// Whether nothing of the conversation was written.
         is_new: bool,
-        /// A message that was written: its tag is wanted.
+        /// The number of a message that was written, whose tag is wanted.
         written: Option<Seq>,
     },
     /// Answer a 48.
-    Page(Ticket, Option<Rid>, ConversationName, PageAsk, u32),
-    /// Answer a 49, and tell it to others: [`MemberNews::MarkAnswer`].
-    MarkRead(Ticket, Option<Rid>, ConversationName, Seq),
-    /// Note a 47, and tell it to others: [`MemberNews::Reported`].
+    Page(Ticket, Option<Rid>, NamedConversation, PageAsk, u32),
+    /// Answer a 49, and notify others of the mark: [`MemberNews::MarkAnswer`].
+    MarkRead(Ticket, Option<Rid>, NamedConversation, Seq),
+    /// Read the marks of these conversations: [`MemberNews::MarksRead`].
+    Marks(Vec<ConversationId>),
+    /// Note a 47, and notify others of it: [`MemberNews::Reported`].
     Report(Ticket, Vec<(ConversationName, Seq)>),
     /// Tell the others in this conversation that the user is typing.
     Typing(ConversationName),
-    /// Answer a 52: watch the second users, and the first ones no more. [`MemberNews::Watching`] follows.
+    /// Answer a 52: watch the second users, and no longer the first ones. [`MemberNews::Watching`]
+    /// follows.
     Watch(Ticket, Option<Rid>, Arc<[UserId]>, Arc<[UserId]>),
     /// Do and answer one of 60 to 69.
     Account(Ticket, Option<Rid>, Box<Account<'static>>),
@@ -65,7 +68,16 @@ pub enum MemberTask {
     LogOut(Ticket, Option<Rid>),
 }
 
-/// What a member is told.
+/// A conversation that a request names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NamedConversation {
+    /// The client's name for the conversation.
+    pub name: ConversationName,
+    /// The last number of it that was written to the client before the request.
+    pub shown: Seq,
+}
+
+/// News for a member.
 #[derive(Debug)]
 pub enum MemberNews {
     /// Events of the pump, in this order.
@@ -76,32 +88,35 @@ pub enum MemberNews {
     PageAnswer(Ticket, String),
     /// The heads for the login.
     Heads(Heads, Overview, Ahead),
-    /// A 43, and the conversations that are left.
+    /// A 43, and the remaining conversations.
     Overview(Arc<str>, Overview),
-    /// It could not be composed now.
+    /// The 43 could not be composed now.
     OverviewFailed(Overview),
-    /// The answer of a question.
+    /// The answer to a request.
     Answer(Ticket, String),
-    /// The answer of a 49, and where the mark stands; `None` if it is refused.
-    MarkAnswer(Ticket, String, Option<(ConversationId, Seq)>),
-    /// Marks have risen, perhaps not above those that the client knows.
+    /// The answer to a 49, and the mark that was found; `None` if the 49 is refused.
+    MarkAnswer(Ticket, String, Option<FoundMark>),
+    /// Marks that have risen, perhaps not above those that the client knows.
     Marks(ConversationId, MarkNews),
-    /// A 47 is noted, or could not be: with what it said.
+    /// The present marks of the requested conversations, as far as they may be shown; `None` if
+    /// they could not be read.
+    MarksRead(Option<Vec<(ConversationId, MarkNews)>>),
+    /// A 47 was noted or could not be, with its content.
     Reported(Ticket, Vec<(ConversationName, Seq)>, Noted),
-    /// A frame that has no place among others.
+    /// A frame that needs no place among others.
     Show(Arc<str>),
     /// A watched user is online, or not.
     Presence(UserId, bool),
     /// The users of a 52 are watched. Its answer and all their states came before this.
     Watching,
-    /// They are not: the answer, and those who are still watched.
+    /// The users of a 52 are not watched: the answer, and the users who are still watched.
     NotWatching(Ticket, String, Arc<[UserId]>),
     /// The connection ends.
     End(Reason),
 }
 
 impl MemberTask {
-    /// What the member is told if the task cannot be done now.
+    /// The news for the member if the task cannot be done now.
     pub fn failed(self, refusal: Refusal) -> MemberNews {
         let pump = |event| MemberNews::Pump(vec![event]);
         let answer = |ticket, msg_type, rid: Option<Rid>| {
@@ -118,6 +133,7 @@ impl MemberTask {
             MemberTask::MarkRead(ticket, rid, ..) => {
                 MemberNews::MarkAnswer(ticket, replies::refused(49, refusal, rid.as_ref()), None)
             }
+            MemberTask::Marks(_) => MemberNews::MarksRead(None),
             MemberTask::Report(ticket, stored) => MemberNews::Reported(ticket, stored, Noted::Failed),
             MemberTask::Watch(ticket, rid, before, _) => {
                 MemberNews::NotWatching(ticket, replies::refused(52, refusal, rid.as_ref()), before)
@@ -128,12 +144,13 @@ impl MemberTask {
         }
     }
 
-    /// The kind of task, for the log.
+    /// The kind of the task, for the log.
     pub fn what(&self) -> &'static str {
         match self {
             MemberTask::Heads { .. } | MemberTask::Sync { .. } | MemberTask::Overview(_) => "reading conversations",
             MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
             MemberTask::MarkRead(..) | MemberTask::Report(..) | MemberTask::Typing(_) => "writing marks",
+            MemberTask::Marks(_) => "reading marks",
             MemberTask::Account(..) => "arranging accounts and groups",
             MemberTask::LogOut(..) => "reading devices",
             MemberTask::Watch(..) => "reading contacts",
@@ -141,47 +158,59 @@ impl MemberTask {
     }
 }
 
-/// What became of a 47.
+/// The user's mark that a 49 has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundMark {
+    /// The conversation.
+    pub conv: ConversationId,
+    /// The user's mark.
+    pub read: Seq,
+    /// The id of the 49.
+    pub rid: Option<Rid>,
+}
+
+/// The outcome of a 47.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Noted {
     /// It is stored.
     Stored,
-    /// The database is away; it is tried again with the next one.
+    /// The database is unavailable; the report is retried with the next one.
     Failed,
 }
 
-/// The conversations that are not in a 43 yet.
+/// The conversations that no 43 has shown yet.
 #[derive(Clone, Debug, Default)]
 pub struct Overview {
-    /// All of them, as of one moment, the most recently active first.
+    /// All conversations, as of one moment, the most recently active first.
     pub heads: Arc<[Head]>,
-    /// How many were shown.
+    /// The number of heads that were shown.
     pub shown: usize,
-    /// Those that the client holds something of: their last message is left out.
+    /// The conversations of which the client holds something: their last message is left out.
     pub held: Arc<FxHashSet<ConversationId>>,
 }
 
 impl Overview {
-    /// Those of the next 43, unless they do not fit.
+    /// The heads for the next 43, unless they do not fit.
     pub fn next(&self) -> &[Head] {
         let rest = &self.heads[self.shown..];
         &rest[..rest.len().min(PAGE_MAX)]
     }
 }
 
-/// What was read with the heads because the pump is likely to ask for it first. It counts only for
-/// what the pump asks as soon as it has the heads: later there may be more to show.
+/// The first 43 and the first pages, read together with the heads because the pump is likely to ask
+/// for them first. They are valid only if the pump asks for them as soon as it has the heads: later
+/// there may be more to show.
 #[derive(Debug, Default)]
 pub struct Ahead {
-    /// The first 43, and the conversations that are left.
+    /// The first 43, and the remaining conversations.
     pub overview: Option<(Arc<str>, Overview)>,
     /// The first pages of the first runs, each with its first number.
     pub pages: VecDeque<(ConversationId, Seq, RowPage)>,
 }
 
 impl Ahead {
-    /// Takes the page of this conversation that begins with this number, if it is the next one and tells
-    /// the tag that is wanted: a page that is read ahead knows that of its last message.
+    /// Takes the page of this conversation that begins with this number, if it is the next one and
+    /// has the wanted tag. A page that is read ahead knows only the tag of its last message.
     pub fn page(&mut self, conv: ConversationId, from: Seq, written: Option<Seq>) -> Option<RowPage> {
         let is_it = self.pages.front().is_some_and(|(of, first, page)| {
             let last = page.rows.last().map(|row| row.at.seq);
@@ -191,12 +220,12 @@ impl Ahead {
     }
 }
 
-/// The user and the device of a member. It stays the same for the life of the connection.
+/// The user and the device of a member. They do not change during the connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// The row of the device.
+    /// The id of the device's row.
     pub device: DeviceId,
     /// The client's name of the device.
     pub device_name: Arc<str>,

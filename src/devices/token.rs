@@ -1,17 +1,17 @@
-//! [`Token`]: what a device logs in with instead of a password.
+//! [`Token`]: proves the login of a device in place of a password.
 //!
 //! ```text
-//!   version  user  device  serial  expires  HMAC-SHA256 of all before it
+//!   origin   user  device  serial  expires  HMAC-SHA256 of all before it
 //!   1        4     8       16      8        32                             69 bytes, 92 characters
 //! ```
 //! Numbers are big-endian, the whole is base64url without padding. The key is the cluster's, so a
-//! token is valid on every node. The signature says only that a node has made it: whether it still
-//! counts is up to the row of its device, which is found by its key, and whose serial must be the
-//! token's ([`Token::is_of`]). A device that logs out or is forgotten has no row, and a password
-//! change gives the rows new serials.
+//! token is valid on every node. The signature proves only that a node has made the token. Whether
+//! it is still valid depends on the row of its device, which is found by its key and must have the
+//! token's serial ([`Token::is_of`]). A device that logs out or is forgotten has no row, and a
+//! password change gives the rows new serials.
 //!
-//! A token is the only text that is accepted for what it says: other bits in the last character,
-//! padding, blanks or the other base64 alphabet make it no token. It is never logged.
+//! Only one text is accepted for a token: with other bits in the last character, padding, blanks or
+//! the other base64 alphabet it is refused. A token is never logged.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -22,17 +22,28 @@ use crate::base::ids::UserId;
 /// The key that all nodes of a cluster sign with.
 pub struct TokenKey(hmac::Key);
 
-/// What a token says.
+/// The content of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Token {
     /// Its user.
     pub user: UserId,
     /// The key of the device's row.
     pub device: i64,
-    /// Random bytes of that row.
+    /// The random bytes of that row.
     pub serial: [u8; SERIAL_BYTES],
-    /// When it expires, in ms since 1970.
+    /// The time at which it expires, in ms since 1970.
     pub expires: i64,
+    /// The login from which it descends.
+    pub origin: TokenOrigin,
+}
+
+/// The login from which a token descends. A login with a token brings a token of the same origin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenOrigin {
+    /// A password, or an administrator's order.
+    Password,
+    /// A JSON web token: no token that descends from it expires later than it.
+    Jwt,
 }
 
 /// The bytes of a device's serial.
@@ -55,9 +66,8 @@ impl TokenKey {
     }
 
     /// The token in `text`, if this key has signed it and it has not expired at `now` (ms since
-    /// 1970).
-    /// The time that this takes does not depend on where a wrong signature is wrong. The caller
-    /// then reads the device's row.
+    /// 1970). The duration does not depend on where a wrong signature differs. The caller must then
+    /// read the device's row.
     pub fn verify(&self, text: &str, now: i64) -> Option<Token> {
         if text.len() != TOKEN_CHARS {
             return None;
@@ -70,7 +80,7 @@ impl TokenKey {
 }
 
 impl Token {
-    /// Whether the row of the device still says so: it belongs to this user, and has this serial.
+    /// Whether the row of the device still matches: it belongs to this user and has this serial.
     pub fn is_of(&self, user: UserId, serial: &[u8; SERIAL_BYTES]) -> bool {
         let difference = self.serial.iter().zip(serial).fold(0, |all, (own, other)| all | (own ^ other));
         self.user == user && std::hint::black_box(difference) == 0
@@ -78,7 +88,10 @@ impl Token {
 
     fn bytes(&self) -> [u8; SIGNED_BYTES] {
         let mut bytes = [0; SIGNED_BYTES];
-        bytes[0] = VERSION;
+        bytes[0] = match self.origin {
+            TokenOrigin::Password => OF_PASSWORD,
+            TokenOrigin::Jwt => OF_JWT,
+        };
         bytes[1..5].copy_from_slice(&self.user.0.to_be_bytes());
         bytes[5..13].copy_from_slice(&self.device.to_be_bytes());
         bytes[13..29].copy_from_slice(&self.serial);
@@ -87,10 +100,13 @@ impl Token {
     }
 
     fn read(bytes: &[u8]) -> Option<Token> {
-        if *bytes.first()? != VERSION {
-            return None;
-        }
+        let origin = match *bytes.first()? {
+            OF_PASSWORD => TokenOrigin::Password,
+            OF_JWT => TokenOrigin::Jwt,
+            _ => return None,
+        };
         Some(Token {
+            origin,
             user: UserId(i32::from_be_bytes(bytes.get(1..5)?.try_into().ok()?)),
             device: i64::from_be_bytes(bytes.get(5..13)?.try_into().ok()?),
             serial: bytes.get(13..29)?.try_into().ok()?,
@@ -99,18 +115,24 @@ impl Token {
     }
 }
 
-/// Without the serial.
+/// Leaves out the serial.
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Token { user, device, expires, .. } = self;
-        f.debug_struct("Token").field("user", user).field("device", device).field("expires", expires).finish()
+        let Token { user, device, expires, origin, .. } = self;
+        f.debug_struct("Token")
+            .field("user", user)
+            .field("device", device)
+            .field("expires", expires)
+            .field("origin", origin)
+            .finish()
     }
 }
 
-const VERSION: u8 = 1;
+const OF_PASSWORD: u8 = 1;
+const OF_JWT: u8 = 2;
 const SIGNED_BYTES: usize = 1 + 4 + 8 + SERIAL_BYTES + 8;
 const TOKEN_BYTES: usize = SIGNED_BYTES + 32;
-// The last character has no unused bits, so there is one spelling.
+// The last character has no unused bits, so there is only one spelling.
 const _: () = assert!(TOKEN_BYTES.is_multiple_of(3));
 
 #[cfg(test)]
@@ -119,8 +141,13 @@ mod tests {
 
     use super::*;
 
-    const TOKEN: Token =
-        Token { user: UserId(7), device: 41, serial: *b"sixteen bytes ok", expires: 1_790_600_000_000 };
+    const TOKEN: Token = Token {
+        user: UserId(7),
+        device: 41,
+        serial: *b"sixteen bytes ok",
+        expires: 1_790_600_000_000,
+        origin: TokenOrigin::Password,
+    };
 
     fn key() -> TokenKey {
         TokenKey::new(&[7; 32])
@@ -142,9 +169,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_another_version_is_none() {
+    fn a_token_of_an_unknown_origin_is_none() {
         let mut bytes = TOKEN.bytes().to_vec();
-        bytes[0] = VERSION + 1;
+        bytes[0] = OF_JWT + 1;
         bytes.extend(hmac::sign(&key().0, &bytes).as_ref());
         assert_eq!(key().verify(&URL_SAFE_NO_PAD.encode(bytes), 0), None);
     }
@@ -199,8 +226,9 @@ mod tests {
         }
 
         #[test]
-        fn anything_that_is_signed_is_read_again(user: i32, device: i64, serial: [u8; 16], expires in 1..i64::MAX) {
-            let token = Token { user: UserId(user), device, serial, expires };
+        fn anything_that_is_signed_is_read_again(user: i32, device: i64, serial: [u8; 16], expires in 1..i64::MAX, of_jwt: bool) {
+            let origin = if of_jwt { TokenOrigin::Jwt } else { TokenOrigin::Password };
+            let token = Token { user: UserId(user), device, serial, expires, origin };
             prop_assert_eq!(key().verify(&key().sign(&token), 0), Some(token));
         }
 

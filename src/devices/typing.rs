@@ -1,4 +1,4 @@
-//! [`Typing`]: how often a 51 is passed on.
+//! [`Typing`]: limits how often a 51 is passed on.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ use crate::base::conversation::ConversationName;
 /// The conversations in which the user types.
 #[derive(Debug, Default)]
 pub(super) struct Typing {
-    /// Each with the time when a 51 was last passed on.
+    /// The conversations, each with the time when a 51 was last passed on.
     typed: SmallVec<[(ConversationName, Instant); 2]>,
 }
 
 impl Typing {
-    /// Whether a 51 is passed on now.
+    /// Whether a 51 may be passed on now.
     pub(super) fn is_due(&mut self, conv: ConversationName, now: Instant) -> bool {
         self.typed.retain(|(_, at)| now.saturating_duration_since(*at) < TYPING_EVERY);
         let is_due = self.typed.len() < TYPED_MAX && self.typed.iter().all(|(typed, _)| *typed != conv);
@@ -25,7 +25,7 @@ impl Typing {
     }
 }
 
-/// How often one connection's 51 in a conversation is passed on.
+/// The shortest time between two 51s of one connection in a conversation that are passed on.
 pub(super) const TYPING_EVERY: Duration = Duration::from_secs(3);
 /// The most conversations in which one connection types within that time.
 const TYPED_MAX: usize = 16;

@@ -1,4 +1,5 @@
-//! [`Watch`]: the users whom a connection watches. The reply to a 52 comes before their states.
+//! [`StateWatch`]: the users that a connection watches. The reply to a 52 comes before their
+//! states.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,49 +9,49 @@ use crate::protocol::UserId;
 
 /// The watch of a connection. While a 52 is under way, requests are not read.
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct StateWatch {
     users: Arc<[UserId]>,
     under_way: Option<WatchUnderWay>,
-    /// The states that wait for a reply: the last one of each user.
+    /// The states that wait for a reply: the latest one of each user.
     held: BTreeMap<UserId, bool>,
 }
 
 /// A 52 whose states are not shown yet.
 #[derive(Debug)]
 struct WatchUnderWay {
-    /// Of its reply.
+    /// The ticket of its reply.
     ticket: Ticket,
-    /// All states are here.
+    /// Whether all states have come.
     is_known: bool,
 }
 
-impl Default for Watch {
-    fn default() -> Watch {
-        Watch { users: [].into(), under_way: None, held: BTreeMap::new() }
+impl Default for StateWatch {
+    fn default() -> StateWatch {
+        StateWatch { users: [].into(), under_way: None, held: BTreeMap::new() }
     }
 }
 
-impl Watch {
-    /// These are watched from now on. Returns those before.
+impl StateWatch {
+    /// Watches these users from now on. Returns those watched before.
     pub(super) fn begin(&mut self, ticket: Ticket, users: Arc<[UserId]>) -> Arc<[UserId]> {
         self.under_way = Some(WatchUnderWay { ticket, is_known: false });
         std::mem::replace(&mut self.users, users)
     }
 
-    /// It has failed: those before are watched still.
+    /// Undoes a 52 that has failed: the users before are still watched.
     pub(super) fn undo(&mut self, before: Arc<[UserId]>) {
         self.users = before;
         self.known();
     }
 
-    /// All states of a 52 are here.
+    /// Notes that all states of a 52 have come.
     pub(super) fn known(&mut self) {
         if let Some(under_way) = &mut self.under_way {
             under_way.is_known = true;
         }
     }
 
-    /// A user is online, or not. Returns whether that may be shown now.
+    /// Notes that a user is online or offline. Returns whether that may be shown now.
     pub(super) fn shows(&mut self, user: UserId, online: bool) -> bool {
         if self.under_way.is_some() {
             self.held.insert(user, online);
@@ -58,7 +59,7 @@ impl Watch {
         self.under_way.is_none()
     }
 
-    /// The states that have waited for their reply, if they need not any more.
+    /// Takes the states whose reply has left.
     pub(super) fn release(&mut self, has_left: impl Fn(Ticket) -> bool) -> BTreeMap<UserId, bool> {
         match self.under_way.take_if(|under_way| under_way.is_known && has_left(under_way.ticket)) {
             Some(_) => std::mem::take(&mut self.held),
@@ -72,5 +73,23 @@ impl Watch {
 
     pub(super) fn users(&self) -> &[UserId] {
         &self.users
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::answers::Answers;
+
+    #[test]
+    fn states_wait_until_all_are_known_and_the_reply_has_left() {
+        let (mut watch, ticket) = (StateWatch::default(), Answers::<()>::default().open());
+        watch.begin(ticket, [UserId(9)].into());
+        assert!(!watch.shows(UserId(9), false) && !watch.shows(UserId(9), true));
+        assert_eq!(watch.release(|_| true), BTreeMap::new(), "another state may be on its way");
+        watch.known();
+        assert_eq!(watch.release(|_| false), BTreeMap::new());
+        assert_eq!(watch.release(|_| true), BTreeMap::from([(UserId(9), true)]), "the last one");
+        assert!(watch.shows(UserId(9), false) && !watch.is_under_way());
     }
 }

@@ -5,8 +5,8 @@ use net::{Decoder, Item, NESTING_MAX};
 use serde::de::IgnoredAny;
 use serde_json::error::Category;
 
-/// The bytes are the input of a connection. Three byte values that never occur in UTF-8 stand for
-/// events in between: [`CUT`], [`END`] and [`GIVE_UP`].
+/// Takes the bytes as the input of a connection. Three byte values that never occur in UTF-8 stand
+/// for events in between: [`CUT`], [`END`] and [`GIVE_UP`].
 pub fn framing(data: &[u8]) {
     // Short enough never to reach the limit on wasted scanning, which depends on how much was
     // received together.
@@ -25,7 +25,7 @@ pub fn framing(data: &[u8]) {
 const CUT: u8 = 0xfe;
 /// The received bytes end here, and no more will follow.
 const END: u8 = 0xff;
-/// Like `CUT`, and a frame that has begun takes too long.
+/// Like `CUT`, and a started frame takes too long.
 const GIVE_UP: u8 = 0xfd;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,21 +3,21 @@
 
 use serde_json::Value;
 
-use super::request::Members;
+use super::request::WrittenMembers;
 use crate::protocol::level2::frames::{Refusal, send_refused};
 use crate::protocol::level2::replies::{refused, with_rid};
-use crate::protocol::level2::{Frame, Request};
+use crate::protocol::level2::{Frame, Level2Request};
 use crate::protocol::{self, BadRequest, FrameKind};
 
-/// The bytes are a frame.
+/// Takes the bytes as a frame.
 pub fn level2(frame: &[u8]) {
     let parsed = Frame::parse(frame);
-    let Some(members) = Members::read(frame) else {
+    let Some(members) = WrittenMembers::read(frame) else {
         assert_eq!(parsed, Err(BadRequest), "this is no good JSON");
         return;
     };
     let Some(msg_type) = members.id("msgType") else {
-        assert_eq!(parsed.map(|frame| frame.request), Ok(Request::Level1(Err(BadRequest))), "this is no request");
+        assert_eq!(parsed.map(|frame| frame.request), Ok(Level2Request::Level1(Err(BadRequest))), "this is no request");
         return;
     };
     let Frame { kind, rid, request } = parsed.expect("it is JSON with a msgType");
@@ -26,7 +26,7 @@ pub fn level2(frame: &[u8]) {
     let answer = |text: &str| -> Value { serde_json::from_str(text).expect("an answer is JSON") };
     if let Some(rid) = &rid {
         let reply = answer(&with_rid(protocol::ACK, Some(rid)));
-        // A frame that is nested deeper than the library's limit is read here alone.
+        // Only this parser reads a frame that is nested deeper than the library's limit.
         let is_repeated = match (reply["rid"].as_f64(), given["rid"].as_f64()) {
             // Minus zero is the integer 0, which the library reads as a fraction.
             (Some(repeated), Some(asked)) => repeated == asked,
@@ -35,11 +35,11 @@ pub fn level2(frame: &[u8]) {
         assert!(given.is_null() || is_repeated, "{rid}");
     }
     match request {
-        Request::Level1(request) => {
+        Level2Request::Level1(request) => {
             let expected = protocol::Request::parse(frame).map(|(_, request)| request);
             assert!(request == expected || request == Ok(protocol::Request::Fixed(protocol::NO_METHOD)));
         }
-        Request::Send(send) => {
+        Level2Request::Send(send) => {
             assert!(matches!(send.msg_type, 4 | 5 | 9));
             let bytes = send.frame.as_bytes();
             assert!(bytes.first() == Some(&b'{') && bytes.last() == Some(&b'}'));
@@ -49,23 +49,23 @@ pub fn level2(frame: &[u8]) {
             let refusal = Refusal::forever(403, "no");
             assert_eq!(answer(&send_refused(Some(&send.cid), refusal))["cid"], Value::from(&*send.cid));
         }
-        Request::BadSend { cid, refusal, .. } => {
+        Level2Request::BadSend { cid, refusal, .. } => {
             assert_eq!(answer(&send_refused(cid.as_deref(), refusal))["errno"], 400);
         }
-        Request::Refused(msg_type, refusal) => {
+        Level2Request::Refused(msg_type, refusal) => {
             assert_eq!(answer(&refused(msg_type, refusal, rid.as_ref()))["errno"], 400);
         }
-        Request::Login(login) => {
+        Level2Request::Login(login) => {
             assert!((15..=300).contains(&login.ping) && (1..=5000).contains(&login.resume));
         }
-        Request::Page { limit, .. } | Request::Find { limit, .. } => assert!((1..=200).contains(&limit)),
-        Request::Watch(watched) => assert!(watched.len() <= 500),
-        Request::Report(marks) => assert!(marks.iter().all(|(_, seq)| *seq >= 0)),
-        Request::Sync { .. }
-        | Request::Read { .. }
-        | Request::Typing { .. }
-        | Request::Ping
-        | Request::Pong
-        | Request::Account { .. } => {}
+        Level2Request::Page { limit, .. } | Level2Request::Find { limit, .. } => assert!((1..=200).contains(&limit)),
+        Level2Request::Watch(watched) => assert!(watched.len() <= 500),
+        Level2Request::Report(marks) => assert!(marks.iter().all(|(_, seq)| *seq >= 0)),
+        Level2Request::Sync { .. }
+        | Level2Request::Read { .. }
+        | Level2Request::Typing { .. }
+        | Level2Request::Ping
+        | Level2Request::Pong
+        | Level2Request::Account { .. } => {}
     }
 }

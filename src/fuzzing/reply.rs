@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::protocol::{self, GroupId, Id, ReplyKind, UserId};
 use crate::store::{Group, KeptMessage, MessageId, User};
 
-/// The bytes are lines of text, used as the texts from the database.
+/// Takes the bytes as lines of text, used as the texts from the database.
 pub fn reply(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let texts: Vec<&str> = text.split('\n').collect();

@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::framing;
 use crate::protocol::{self, BadRequest, FrameKind, Id, Request, Sender};
 
-/// The bytes are a frame.
+/// Takes the bytes as a frame.
 pub fn request(frame: &[u8]) {
     let parsed = Request::parse(frame);
-    let Some(members) = Members::read(frame) else {
+    let Some(members) = WrittenMembers::read(frame) else {
         assert_eq!(parsed, Err(BadRequest), "this is no good JSON");
         return;
     };
@@ -40,12 +40,12 @@ pub fn request(frame: &[u8]) {
     }
 }
 
-/// The members of an object as written; of repeated ones the last.
-pub(super) struct Members(BTreeMap<String, Box<RawValue>>);
+/// The members of an object as written; the last one counts if a key is repeated.
+pub(super) struct WrittenMembers(BTreeMap<String, Box<RawValue>>);
 
-impl Members {
+impl WrittenMembers {
     /// `None` for input that is not JSON, not an object, or nested too deeply.
-    pub(super) fn read(frame: &[u8]) -> Option<Members> {
+    pub(super) fn read(frame: &[u8]) -> Option<WrittenMembers> {
         // Checked before any recursive parser runs.
         if framing::nesting(frame) > net::NESTING_MAX {
             return None;
@@ -54,7 +54,7 @@ impl Members {
         json.disable_recursion_limit();
         let value = <Value as serde::Deserialize>::deserialize(&mut json).ok()?;
         json.end().ok()?;
-        value.is_object().then(|| Members(serde_json::from_slice(frame).expect("it is an object")))
+        value.is_object().then(|| WrittenMembers(serde_json::from_slice(frame).expect("it is an object")))
     }
 
     pub(super) fn id(&self, key: &str) -> Option<i64> {
@@ -107,7 +107,7 @@ impl Members {
     /// Checks the forwarded text: the same value, each member as written, on one line.
     fn assert_forwarded(&self, text: &str, with_type_4: bool) {
         assert!(!text.contains(['\n', '\r']), "a raw newline: {text}");
-        let forwarded = Members::read(text.as_bytes()).expect("what is sent on is good JSON");
+        let forwarded = WrittenMembers::read(text.as_bytes()).expect("what is sent on is good JSON");
         let mut sent = self.0.clone();
         if with_type_4 {
             sent.insert("msgType".to_owned(), RawValue::from_string("4".to_owned()).expect("a number"));

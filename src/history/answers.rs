@@ -1,15 +1,15 @@
-//! [`Answers`]: answers leave in the order of their questions, whichever is found first.
+//! [`Answers`]: keeps answers in the order of their requests, whichever is found first.
 
 use std::collections::VecDeque;
 
-/// Answers in the order of their questions. There is one for all the replies of a connection that
-/// are not 41s; 41s have an order of their own in each conversation, see [`super::sends`].
+/// Answers in the order of their requests. One such queue holds all the replies of a connection
+/// except 41s, which have their own order in each conversation, see [`super::sends`].
 ///
 /// The caller limits the open answers: it stops reading requests when [`Answers::open_count`]
 /// reaches its bound.
 #[derive(Debug)]
 pub struct Answers<T> {
-    /// The ticket of the front.
+    /// The ticket of the first answer.
     first: u64,
     slots: VecDeque<Option<T>>,
 }
@@ -19,13 +19,13 @@ pub struct Answers<T> {
 pub struct Ticket(u64);
 
 impl<T> Answers<T> {
-    /// A question was read. Its answer comes after those of all earlier ones.
+    /// Reserves the place of an answer behind those of all earlier requests.
     pub fn open(&mut self) -> Ticket {
         self.slots.push_back(None);
         Ticket(self.first + self.slots.len() as u64 - 1)
     }
 
-    /// The answer of `ticket`. A second answer of the same question is dropped: false.
+    /// Sets the answer of `ticket`. A second answer is dropped, and false returned.
     pub fn settle(&mut self, ticket: Ticket, answer: T) -> bool {
         let place = ticket.0.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
         match place.and_then(|place| self.slots.get_mut(place)) {
@@ -37,7 +37,7 @@ impl<T> Answers<T> {
         }
     }
 
-    /// The next answer, if it is there. Call this until it returns `None`.
+    /// Takes the next answer, if it is there. Call this until it returns `None`.
     pub fn next_ready(&mut self) -> Option<T> {
         if !matches!(self.slots.front(), Some(Some(_))) {
             return None;
@@ -45,7 +45,7 @@ impl<T> Answers<T> {
         self.first += 1;
         let answer = self.slots.pop_front().flatten();
         if self.slots.is_empty() {
-            // Bursts are rare, connections many.
+            // Bursts are rare and connections many, so the memory is freed.
             self.slots = VecDeque::new();
         }
         answer
@@ -56,7 +56,7 @@ impl<T> Answers<T> {
         ticket.0 < self.first
     }
 
-    /// How many questions have no answer, or one that waits for another's.
+    /// The number of requests without an answer, or whose answer waits for an earlier one.
     pub fn open_count(&self) -> usize {
         self.slots.len()
     }

@@ -1,9 +1,9 @@
-//! [`plan`]: what a client with a cursor is missing.
+//! [`plan`]: the messages that a client with a cursor is missing.
 
 use crate::base::conversation::{HeldTag, Seq, Tag};
 use crate::protocol::level2::frames::RunHead;
 
-/// A conversation as its asker sees it, at one moment.
+/// A conversation as one of its users sees it, at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extent {
     /// The last number; 0 without a message.
@@ -20,17 +20,17 @@ pub struct HeldCursor {
     pub seq: Seq,
     /// The tag that the client gives, if it gives one (`"have":"device"` does not).
     pub tag: Option<HeldTag>,
-    /// The tag of that message in the store, if the message is there. Not looked at where
-    /// [`needs_tag`] says so.
+    /// The tag of that message in the store, if it is there. Read only where [`needs_tag`] is true.
     pub stored: Option<Tag>,
 }
 
-/// Whether the tag at `seq` must be read from the store. That of the head is in its row.
+/// Whether the tag at `seq` must be read from the store. The tag of the head is in the
+/// conversation's row.
 pub fn needs_tag(seq: Seq, extent: Extent) -> bool {
     seq >= extent.floor && seq > 0 && seq <= extent.head
 }
 
-/// The run for a cursor: the newest `resume` messages behind it, and a gap before them. `None` if
+/// The run for a cursor: the newest `resume` messages after it, and the gap before them. `None` if
 /// the client has everything.
 pub fn plan(held: HeldCursor, extent: Extent, resume: Seq) -> Option<RunHead> {
     let reset = !is_of_this_history(held, extent);
@@ -39,7 +39,7 @@ pub fn plan(held: HeldCursor, extent: Extent, resume: Seq) -> Option<RunHead> {
     (reset || run.from <= run.to).then_some(run)
 }
 
-/// The run for everything behind `after`.
+/// The run for everything after `after`.
 pub fn run_after(after: Seq, extent: Extent, resume: Seq, reset: bool) -> RunHead {
     let from = (extent.head - resume.max(1)).max(after) + 1;
     let gap = (from > after + 1).then_some((after + 1, from - 1));

@@ -1,45 +1,47 @@
-//! [`ShownPlaces`]: how far each conversation has been written, and which message that was, in 24 bytes
-//! a conversation.
+//! [`ShownPlaces`]: the last message written in each conversation, in 24 bytes a conversation.
 
 use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::protocol::level2::frames::Committed;
 
-/// How far conversations have been written to one connection: a sorted list.
+/// The last numbers written to one connection, one for each conversation: a sorted list.
 #[derive(Debug, Default)]
 pub(super) struct ShownPlaces(Vec<ShownPlace>);
 
-/// One conversation.
+/// The place of one conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ShownPlace {
     pub(super) conv: ConversationId,
     /// The last number written, shifted, and the marks.
     packed: u64,
-    /// The tag of the last message, if it is known.
+    /// The tag of the last message, if known.
     tag: Tag,
-    /// The lower half of its time: enough to compare times that are less than 24 days apart.
+    /// The lower half of the message's time: enough to compare times that are less than 24 days
+    /// apart.
     time: u32,
 }
 
-/// What else is known of a conversation.
+/// A mark on the place of a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PlaceMark {
-    /// There is more than was written: it is in the queue of conversations to be read.
+    /// There are messages that were not written: the conversation is in the queue to be read.
     Behind = 1,
-    /// A run is to be written, or being written.
+    /// A run waits or is being written.
     Run = 2,
-    /// There was a push since the page was asked for, or since the run was planned.
+    /// A push has come since the page was requested, or since the run was planned.
     Dirty = 4,
-    /// The heads have not been read: the number is the greatest that was pushed.
+    /// The heads have not been read: the number is the greatest one that was pushed.
     Early = 8,
-    /// Nothing has told where it begins: with 1, or behind its floor.
+    /// The first number is not known yet: 1, or the first above the floor.
     Fresh = 16,
-    /// The last thing written is a 44: the message with the number was not.
+    /// The last frame written is a 44: the message with this number was not written.
     Moved = 32,
-    /// The tag and the time are those of the message with the number.
+    /// The tag and the time belong to the message with this number.
     Known = 64,
+    /// A 44 of this connection has told the client to drop what it held.
+    Reset = 128,
 }
 
-const MARK_BITS: u32 = 7;
+const MARK_BITS: u32 = 8;
 
 impl ShownPlace {
     pub(super) fn new(conv: ConversationId, sent: Seq) -> ShownPlace {
@@ -48,7 +50,7 @@ impl ShownPlace {
         place
     }
 
-    /// A conversation that goes on behind this head.
+    /// The place of a conversation that continues after this head.
     pub(super) fn of_head(conv: ConversationId, head: Seq, last: Option<Committed>) -> ShownPlace {
         let mut place = ShownPlace::new(conv, head);
         place.learn(last);
@@ -59,7 +61,7 @@ impl ShownPlace {
         (self.packed >> MARK_BITS) as Seq
     }
 
-    /// The next message was written.
+    /// Notes that the next message was written.
     pub(super) fn advance(&mut self, at: Committed) {
         self.set_sent(at.seq);
         self.learn(Some(at));
@@ -67,21 +69,21 @@ impl ShownPlace {
         self.put(PlaceMark::Moved, false);
     }
 
-    /// A 44 was written: what follows begins behind this number.
+    /// Notes that a 44 was written: the next message is above this number.
     pub(super) fn move_to(&mut self, sent: Seq) {
         self.set_sent(sent);
         self.put(PlaceMark::Fresh, false);
         self.put(PlaceMark::Moved, true);
     }
 
-    /// Sets the number of a message of which nothing else is known.
+    /// Sets the number of a message whose tag and time are not known.
     pub(super) fn set_sent(&mut self, sent: Seq) {
         debug_assert!((0..1 << 53).contains(&sent), "{sent}");
         self.packed = (sent as u64) << MARK_BITS | self.packed & ((1 << MARK_BITS) - 1);
         self.put(PlaceMark::Known, false);
     }
 
-    /// What is known of the message with the number.
+    /// Takes the tag and the time of the last written message from the store.
     pub(super) fn learn(&mut self, last: Option<Committed>) {
         if let Some(at) = last.filter(|at| at.seq == self.sent()) {
             (self.tag, self.time) = (at.tag, at.time as u32);
@@ -89,14 +91,20 @@ impl ShownPlace {
         }
     }
 
+    /// Whether the last frame written is a 44, so that the message before the next one is not
+    /// known. Then a push cannot show whether it belongs to this history.
+    pub(super) fn is_unproven(&self) -> bool {
+        self.has(PlaceMark::Moved) && !self.has(PlaceMark::Known)
+    }
+
     /// The number and the tag of the last message, if they are known.
     pub(super) fn known(&self) -> Option<(Seq, Tag)> {
         self.has(PlaceMark::Known).then(|| (self.sent(), self.tag))
     }
 
-    /// Whether the history with this message cannot be the one that was written: it has another message
-    /// with the same number, or a later message with a lower number. Times ascend with the numbers.
-    /// `before`: the tag of the message before it, if that is known.
+    /// Whether the history with this message cannot be the one that was written: it has another
+    /// message with the same number, or a later message with a lower number (times ascend with the
+    /// numbers). `before`: the tag of the message before it, if known.
     pub(super) fn contradicts(&self, at: Committed, before: Option<Tag>) -> bool {
         let Some((sent, tag)) = self.known() else { return false };
         match at.seq - sent {
@@ -142,11 +150,11 @@ impl ShownPlaces {
         }
     }
 
-    /// Adds many at once. Those that are there already stay as they are.
+    /// Adds many places at once. Existing places stay as they are.
     pub(super) fn fill(&mut self, places: impl Iterator<Item = ShownPlace>) {
         let known = std::mem::take(&mut self.0);
         let mut all: Vec<ShownPlace> = known.into_iter().chain(places).collect();
-        // The sort is stable, so what was there comes first.
+        // The sort is stable, so existing places come first.
         all.sort_by_key(|place| place.conv);
         all.dedup_by_key(|place| place.conv);
         all.shrink_to_fit();
@@ -178,6 +186,7 @@ mod tests {
             PlaceMark::Fresh,
             PlaceMark::Moved,
             PlaceMark::Known,
+            PlaceMark::Reset,
         ] {
             assert!(!place.has(mark));
             place.put(mark, true);

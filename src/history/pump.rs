@@ -1,4 +1,4 @@
-//! [`Pump`]: what one connection of level 2 is shown of its user's conversations.
+//! [`Pump`]: decides which messages of its user's conversations one connection of level 2 is shown.
 //!
 //! ```text
 //!   Opening ── heads are read ──▶ Overview ── the last 43 is written ──▶ Live
@@ -12,10 +12,10 @@
 //!
 //! # Order
 //! In each conversation, the numbers of 42s and of own 41s ascend without a hole. Only a 44 moves
-//! the place: a run for a client that comes back, a floor that has risen beyond the place, or a
-//! history that was lost (`reset`). A live message waits for the run of its conversation. The 41 of
-//! a new message stands for the message. As long as an own message may be one whose answer is still
-//! to come, it waits for that answer, and the conversation with it.
+//! the place: a run for a returning client, a floor that has risen above the place, or a lost
+//! history (`reset`). A live message waits for the run of its conversation. The 41 of a new message
+//! stands for the message. A message of this user that may be one whose answer is still to come
+//! waits for that answer, and so does its conversation.
 //!
 //! # Bounds
 //! - 24 bytes for each conversation, and 8 more while it is behind.
@@ -37,9 +37,9 @@ mod transcript;
 use std::sync::Arc;
 
 pub use self::event::{Command, Commands, FoundCursor, Heads, PumpEvent, PumpLimits, Row, RowPage};
-use self::progress::{PumpStage, Reading};
-use self::transcript::{Shown, Transcript};
-use crate::base::conversation::{ConversationId, ConversationName, SEQ_END, Tag};
+use self::progress::{PageRead, PumpStage};
+use self::transcript::{PageWritten, Transcript};
+use crate::base::conversation::{ConversationId, ConversationName, SEQ_END, Seq, Tag};
 use crate::history::places::PlaceMark;
 use crate::history::sends::RowOrigin;
 pub use crate::history::sends::{SendAnswer, SendId, Submission};
@@ -55,17 +55,17 @@ use crate::protocol::level2::replies::{self, Reason};
 pub struct Pump {
     limits: PumpLimits,
     script: Transcript,
-    /// Beginnings and ends of memberships that came before the last 43.
+    /// Memberships that began or ended before the last 43.
     postponed: Vec<PumpEvent>,
-    /// A read failed; the caller says when to go on.
+    /// Whether a read has failed; the caller says when to continue.
     is_pausing: bool,
     takes_requests: bool,
     is_closed: bool,
 }
 
 impl Pump {
-    /// A connection that is being logged in as `user`. Its heads come next; requests are not read
-    /// before [`Command::TakeRequests`].
+    /// The pump of a connection that `user` is logging in on. Its heads come next; requests are not
+    /// read before [`Command::TakeRequests`].
     pub fn new(user: UserId, limits: PumpLimits) -> Pump {
         Pump {
             limits,
@@ -77,13 +77,13 @@ impl Pump {
         }
     }
 
-    /// Takes one event.
+    /// Handles one event.
     pub fn on(&mut self, event: PumpEvent, out: &mut Commands) {
         if self.is_closed {
             return;
         }
         match event {
-            PumpEvent::Heads(heads) => out.extend(self.script.progress.on_heads(heads).into_iter().map(Command::Lost)),
+            PumpEvent::Heads(heads) => self.script.progress.on_heads(heads),
             PumpEvent::HeadsFailed { rid, refusal } => self.on_heads_failed(rid, refusal, out),
             PumpEvent::Overview { frame, more } => self.on_overview(frame, more, out),
             PumpEvent::Push { conv, row, before } => self.on_push(conv, row, before, out),
@@ -92,6 +92,7 @@ impl Pump {
                 self.script.progress.set_behind(conv);
             }
             PumpEvent::Last { conv, at } => self.script.progress.raise(conv, at.seq),
+            PumpEvent::Doubt { conv, shown } => self.on_doubt(conv, shown),
             PumpEvent::Page(page) => self.on_page(page, out),
             PumpEvent::PageDenied(refusal) => self.on_denied(refusal, out),
             PumpEvent::PageFailed => self.on_failed(out),
@@ -109,7 +110,7 @@ impl Pump {
         self.work(out);
     }
 
-    /// A send was read. `Some`: commit it and report [`PumpEvent::Answered`]. `None`: it is refused,
+    /// Handles a send. `Some`: commit it and report [`PumpEvent::Answered`]. `None`: it is refused,
     /// because an earlier one failed.
     pub fn on_send(&mut self, conv: ConversationId, cid: &str, out: &mut Commands) -> Option<Submission> {
         let submission = self.script.sends.open(conv, cid);
@@ -118,7 +119,7 @@ impl Pump {
         submission
     }
 
-    /// A send was read that is refused at once: its 41 has its place among those of the
+    /// Handles a send that is refused at once. Its 41 has its place among those of the
     /// conversation.
     pub fn on_bad_send(&mut self, conv: ConversationId, cid: Option<&str>, refusal: Refusal, out: &mut Commands) {
         self.script.sends.refuse(conv, cid, refusal);
@@ -126,13 +127,19 @@ impl Pump {
         self.look_at_requests(out);
     }
 
-    /// A 46 was read; its heads come with [`PumpEvent::Heads`].
+    /// Handles a 46; its heads come with [`PumpEvent::Heads`].
     pub fn on_sync(&mut self, out: &mut Commands) {
         self.script.progress.syncs.ask();
         self.look_at_requests(out);
     }
 
-    /// How many sends have no 41 yet.
+    /// The last number of this conversation that was written; 0 if none was.
+    pub fn shown(&self, conv: ConversationId) -> Seq {
+        let place = self.script.progress.places.get(conv);
+        place.filter(|place| !place.has(PlaceMark::Fresh)).map_or(0, |place| place.sent())
+    }
+
+    /// The number of sends without a 41.
     pub fn open_sends(&self) -> usize {
         self.script.sends.count()
     }
@@ -170,32 +177,45 @@ impl Pump {
                 _ => {}
             }
         }
-        // 41s of new messages have waited for this.
+        // The 41s of new messages have waited for this.
         for conv in self.script.sends.convs() {
             self.script.settle(conv, out);
         }
     }
 
-    /// Whether what was written of a conversation is of another history than this message.
+    /// Whether this message belongs to another history than the messages written in its
+    /// conversation.
     fn contradicts(&self, conv: ConversationId, at: Committed, before: Option<Tag>) -> bool {
         self.script.progress.places.get(conv).is_some_and(|place| place.contradicts(at, before))
     }
 
+    /// Handles the news that the conversation ends before `shown` in the store, which was asked
+    /// after `shown` was written.
+    fn on_doubt(&mut self, conv: ConversationId, shown: Seq) {
+        let place = self.script.progress.places.get(conv);
+        if place.is_some_and(|place| !place.has(PlaceMark::Fresh) && place.sent() >= shown) {
+            self.script.progress.set_behind(conv);
+        }
+    }
+
     fn on_push(&mut self, conv: ConversationId, row: Row, before: Option<Tag>, out: &mut Commands) {
         if self.contradicts(conv, row.at, before) {
-            // The database may have lost what was written, or the push may be of what it has lost.
+            // The database may have lost the messages that were written, or the push may belong to
+            // the lost history.
             return self.script.progress.set_behind(conv);
         }
         let place = *self.script.progress.places.entry(conv);
-        // A group begins with news of the membership. Without it, this may be one that the user has left.
+        // A group begins with news of the membership. Without them, the message may be from a group
+        // that the user has left.
         let has_begun = conv.group().is_none() || !place.has(PlaceMark::Fresh);
-        // The teller of a repeat does not know what is before it. A page does.
+        // The sender of a repeat does not know the message before it. A page does.
         let is_linked = before.is_some() || place.known().is_none_or(|(sent, _)| sent == 0);
         let is_next = has_begun
             && is_linked
             && row.at.seq == place.sent() + 1
             && self.script.progress.stage == PumpStage::Live
-            && !place.has(PlaceMark::Run);
+            && !place.has(PlaceMark::Run)
+            && !place.is_unproven();
         if is_next && self.has_room() && self.script.origin(conv, &row) == RowOrigin::Elsewhere {
             self.script.show(conv, row, out);
             self.script.settle(conv, out);
@@ -203,7 +223,7 @@ impl Pump {
             && self.script.origin(conv, &row) == RowOrigin::Unknown
             && row.at.seq > place.sent()
         {
-            // Its answer comes, and takes its place without a read.
+            // The answer of the send comes, and takes the message's place without a read.
             self.script.sends.hold(conv, row.at.seq, row.at.seq);
         } else {
             self.script.progress.raise(conv, row.at.seq);
@@ -233,11 +253,11 @@ impl Pump {
     }
 
     fn on_page(&mut self, page: RowPage, out: &mut Commands) {
-        let Some(reading @ Reading { conv, is_run, .. }) = self.script.progress.take_reading() else { return };
+        let Some(reading @ PageRead { conv, is_run, .. }) = self.script.progress.take_reading() else { return };
         let Some(place) = self.script.progress.places.get(conv) else { return };
         let RowPage { extent, rows, written } = page;
         if !is_run && place.has(PlaceMark::Run) {
-            // A run was planned since, and begins before what this page shows. The rest is read behind it.
+            // A run was planned since, and begins before this page. The rest is read after it.
             self.script.progress.places.entry(conv).put(PlaceMark::Dirty, true);
             return;
         }
@@ -252,34 +272,34 @@ impl Pump {
         if extent.floor > place.sent() {
             self.script.jump(conv, extent, is_run, out);
         }
-        // The user is a member all the same.
+        // The user is still a member.
         self.script.progress.was_read(conv);
         match self.script.show_rows(conv, rows, extent, out) {
-            Shown::All if is_run => {
+            PageWritten::All if is_run => {
                 self.script.end_run_if_written(conv, out);
             }
-            Shown::All => {
+            PageWritten::All => {
                 self.script.progress.page_is_written(conv, extent.head);
                 if !was_told_more {
                     self.script.acknowledge_lost(conv, extent.head, out);
                 }
             }
-            // The answer that it waits for raises it again.
-            Shown::Held => {
+            // The answer that the message waits for raises the conversation again.
+            PageWritten::Held => {
                 let place = self.script.progress.places.entry(conv);
                 let next = place.sent() + 1;
                 if place.has(PlaceMark::Dirty) {
-                    // What was pushed since the page was read is beyond its head.
+                    // Messages that were pushed since the page was read are above its head.
                     place.put(PlaceMark::Dirty, false);
                     self.script.sends.hold(conv, next, SEQ_END - 1);
                 } else {
                     self.script.acknowledge_lost(conv, extent.head, out);
                 }
             }
-            Shown::Ended => {}
-            Shown::Hole => self.pause(reading, out),
-            Shown::Contradicted if is_run => {}
-            Shown::Contradicted => self.script.progress.set_behind(conv),
+            PageWritten::Ended => {}
+            PageWritten::Hole => self.pause(reading, out),
+            PageWritten::Contradicted if is_run => {}
+            PageWritten::Contradicted => self.script.progress.set_behind(conv),
         }
         self.script.settle(conv, out);
     }
@@ -290,8 +310,8 @@ impl Pump {
         }
     }
 
-    /// The page is read again after a pause.
-    fn pause(&mut self, Reading { conv, is_run, .. }: Reading, out: &mut Commands) {
+    /// Reads the page again after a pause.
+    fn pause(&mut self, PageRead { conv, is_run, .. }: PageRead, out: &mut Commands) {
         self.is_pausing = true;
         out.push(Command::Pause);
         if !is_run && self.script.progress.places.get(conv).is_some() {
@@ -300,23 +320,22 @@ impl Pump {
     }
 
     fn on_denied(&mut self, refusal: Refusal, out: &mut Commands) {
-        let Some(reading @ Reading { conv, from, .. }) = self.script.progress.take_reading() else { return };
+        let Some(reading @ PageRead { conv, from, .. }) = self.script.progress.take_reading() else { return };
         let place = self.script.progress.places.entry(conv);
         let has_news = place.has(PlaceMark::Dirty) || place.sent() + 1 != from;
         if !reading.is_run && !place.has(PlaceMark::Fresh) && has_news {
-            // Something was said of the conversation since the page was asked for: perhaps that the user
-            // is back.
+            // News of the conversation came after the page was requested: perhaps the user is back.
             place.put(PlaceMark::Dirty, false);
             return self.script.progress.set_behind(conv);
         }
-        // The client knows nothing of one whose first message was never written.
+        // The client does not know a conversation whose first message was never written.
         if self.script.progress.places.get(conv).is_some_and(|place| !place.has(PlaceMark::Fresh)) {
             self.script.write(frames::run_refused(&self.script.name(conv).to_string(), refusal), out);
         }
         self.script.forget(conv, out);
     }
 
-    /// Before the last 43 nothing can be said of a membership.
+    /// Postpones news of a membership that come before the last 43.
     fn postpone(&mut self, event: PumpEvent, out: &mut Commands) {
         self.postponed.push(event);
         if self.postponed.len() > POSTPONED_MAX {
@@ -324,7 +343,7 @@ impl Pump {
         }
     }
 
-    /// Does what is next, if there is room for it.
+    /// Takes the next steps, if there is room for them.
     fn work(&mut self, out: &mut Commands) {
         while !self.is_closed && !self.script.progress.is_reading() && !self.is_pausing && self.has_room() {
             let goes_on = match self.script.progress.stage {
@@ -344,20 +363,24 @@ impl Pump {
         self.look_at_requests(out);
     }
 
-    /// The next step of the first synchronisation; false if there is none now.
+    /// Takes the next step of the first synchronisation; false if there is none now.
     fn sync(&mut self, out: &mut Commands) -> bool {
         match self.script.progress.syncs.step() {
             None => false,
             Some(SyncStep::Refuse(name, refusal)) => {
                 self.script.write(frames::run_refused(&name, refusal), out);
-                // Nothing of it follows.
+                // The client gets no run of this conversation.
                 if let Some(name) = ConversationName::parse(&name) {
                     self.script.forget(name.for_user(self.script.user()), out);
                 }
                 true
             }
-            Some(SyncStep::Begin(Run { conv, head, .. })) => {
-                // The conversation may have ended meanwhile, or come back.
+            Some(SyncStep::Begin(run @ Run { conv, tells_loss, .. })) => {
+                let head = self.script.progress.head_to_begin(run);
+                // This must not come earlier: the client holds the lost messages until it reads the
+                // 44.
+                out.extend(tells_loss.then_some(Command::Lost(conv)));
+                // The conversation may have ended meanwhile, or begun again.
                 self.script.progress.places.entry(conv).put(PlaceMark::Run, true);
                 self.script.progress.hold_run();
                 self.script.begin_run(conv, &head, out);
@@ -379,7 +402,7 @@ impl Pump {
         is_read
     }
 
-    /// Reads the conversation that has been behind for longest; false if there is none.
+    /// Reads the conversation that has been behind longest; false if there is none.
     fn read_behind(&mut self, out: &mut Commands) -> bool {
         let Transcript { progress, sends, .. } = &mut self.script;
         let read = progress.read_behind(|conv, next| {
@@ -394,7 +417,7 @@ impl Pump {
         is_read
     }
 
-    /// Stops or goes on reading requests.
+    /// Stops or resumes reading requests.
     fn look_at_requests(&mut self, out: &mut Commands) {
         let takes = self.script.progress.stage != PumpStage::Opening
             && self.script.sends.count() < self.limits.inflight
@@ -406,7 +429,7 @@ impl Pump {
     }
 }
 
-/// The most changes of memberships that are remembered until the last 43. A connection with more is
+/// The most membership changes that are remembered until the last 43. A connection with more is
 /// closed.
 const POSTPONED_MAX: usize = 256;
 

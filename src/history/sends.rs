@@ -1,10 +1,10 @@
 //! [`Sends`]: the sends of one connection that are not acknowledged yet.
 //!
-//! 41s leave in the order sent within each conversation. If a send fails and may succeed later, all
-//! sends behind it in its conversation fail with it, and so does every later one until the client
-//! sends the one that failed first again. So its messages are committed in the order sent.
+//! 41s leave in the order sent within each conversation. If a send fails temporarily, all sends
+//! after it in its conversation fail with it, and so does every later one until the client retries
+//! the one that failed first. So the client's messages are committed in the order sent.
 //!
-//! Memory: at most as many sends as may be in flight, some 150 bytes each, and [`FAILED_MAX`]
+//! Memory: at most as many sends as may be in flight, about 150 bytes each, and [`FAILED_MAX`]
 //! conversations with a failure.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,8 +12,8 @@ use std::collections::{HashMap, VecDeque};
 use crate::base::conversation::{ConversationId, ConversationName, Seq, Tag};
 use crate::protocol::level2::frames::{self, Committed, Refusal};
 
-/// The most conversations in which a send of one connection may have failed and not come again. A
-/// connection with more is closed, because what must not be accepted could not be remembered.
+/// The most conversations of a connection with a failed send that was not retried yet. A connection
+/// with more is closed, because further failures could not be remembered.
 pub const FAILED_MAX: usize = 1024;
 
 /// The number of a send on its connection.
@@ -22,41 +22,41 @@ pub struct SendId(u64);
 
 /// A send to be committed.
 ///
-/// If a send fails and may succeed later, the lane that commits must fail all sends of this
-/// connection to this conversation that come behind it, until one that `resumes`: they were read
-/// before the failure was known here.
+/// If a send fails temporarily, the lane that commits must fail all later sends of this connection
+/// to this conversation, until one that `resumes`: they were read before the failure was known
+/// here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Submission {
     /// Its number.
     pub id: SendId,
-    /// It is the one that had failed first, again.
+    /// Whether it is the retry of the one that had failed first.
     pub resumes: bool,
 }
 
 impl Submission {
-    /// The only send of its connection.
+    /// The submission of a sender with a single send.
     pub const ALONE: Submission = Submission { id: SendId(0), resumes: false };
 }
 
-/// What became of a send.
+/// The outcome of a send.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum SendAnswer {
-    /// It is committed, behind a message with this tag.
+    /// It is committed, after a message with this tag.
     New(Committed, Option<Tag>),
     /// It was committed before.
     Again(Committed),
-    /// It is not, or nobody knows.
+    /// It is not committed, or nobody knows whether it is.
     Refused(Refusal),
 }
 
-/// What is known of the sender of a message that is to be written.
+/// The known origin of a message that is to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum RowOrigin {
-    /// Another user, or another connection: it is a 42.
+    /// Another user or connection: the message is a 42.
     Elsewhere,
-    /// The next send to be acknowledged: its 41 stands for the message.
+    /// The next send to be acknowledged: its 41 takes the message's place.
     Next(Committed),
-    /// It may be a send that has no answer yet, or one behind such a send.
+    /// Possibly a send that has no answer yet, or one after such a send.
     Unknown,
 }
 
@@ -66,7 +66,7 @@ pub(super) struct Sends {
     next: u64,
     open: HashMap<ConversationId, Open>,
     count: usize,
-    /// The first send that failed in a conversation, until it comes again.
+    /// The send that failed first in a conversation, until it is retried.
     failed: HashMap<ConversationId, (Box<str>, Refusal)>,
 }
 
@@ -74,7 +74,8 @@ pub(super) struct Sends {
 #[derive(Debug, Default)]
 struct Open {
     sends: VecDeque<OpenSend>,
-    /// Messages from here on were not written, because their origin is unknown.
+    /// The messages that were not written because their origin is unknown: the first of them, and
+    /// the last known number.
     held: Option<(Seq, Seq)>,
 }
 
@@ -87,17 +88,17 @@ struct OpenSend {
 
 #[derive(Debug)]
 enum SendState {
-    /// It has no answer; if doomed it will fail like this, whatever that is.
+    /// It has no answer. If `doomed`, it will fail with this refusal whatever the answer is.
     Pending { doomed: Option<Refusal> },
-    /// Its 41 takes the place of this message, behind one with this tag.
+    /// Its 41 takes the place of this message, which is after one with this tag.
     Placed(Committed, Option<Tag>),
-    /// Its 41 waits for nothing but earlier 41s.
+    /// Its 41 waits only for earlier 41s.
     Ready(String),
 }
 
 impl Sends {
-    /// A send was read: its number, or that it was refused, because an earlier one failed. Either
-    /// way the caller then writes what is next.
+    /// Handles a send. Returns its number, or `None` if it is refused because an earlier one
+    /// failed. Either way the caller then writes what is ready.
     pub(super) fn open(&mut self, conv: ConversationId, cid: &str) -> Option<Submission> {
         let resumes = self.failed.get(&conv).is_some_and(|(first, _)| **first == *cid);
         if resumes {
@@ -112,7 +113,7 @@ impl Sends {
         refusal.is_none().then_some(Submission { id, resumes })
     }
 
-    /// A send that is refused at once. It has its place among the 41s of its conversation.
+    /// Handles a send that is refused at once. It has its place among the 41s of its conversation.
     pub(super) fn refuse(&mut self, conv: ConversationId, cid: Option<&str>, refusal: Refusal) {
         let text = frames::send_refused(cid, refusal);
         self.push(conv, cid.unwrap_or_default(), SendState::Ready(text));
@@ -126,23 +127,23 @@ impl Sends {
         id
     }
 
-    /// How many have no 41 yet.
+    /// The number of sends without a 41.
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// The conversations with such sends.
+    /// The conversations with sends without a 41.
     pub(super) fn convs(&self) -> Vec<ConversationId> {
         self.open.keys().copied().collect()
     }
 
-    /// Whether more failed than can be remembered.
+    /// Whether there are more failures than can be remembered.
     pub(super) fn is_overfull(&self) -> bool {
         self.failed.len() > FAILED_MAX
     }
 
-    /// An answer. The caller then writes what is next. Answers of one conversation come in
-    /// the order sent; a repeated one is passed over.
+    /// Handles an answer. The caller then writes what is ready. Answers of one conversation come in
+    /// the order sent; a repeated one is ignored.
     pub(super) fn answer(&mut self, conv: ConversationId, name: ConversationName, id: SendId, answer: SendAnswer) {
         let Some(open) = self.open.get_mut(&conv) else { return };
         let Ok(at) = open.sends.binary_search_by_key(&id, |send| send.id) else { return };
@@ -170,7 +171,7 @@ impl Sends {
         }
     }
 
-    /// The next 41, if it waits for no message. It is taken out.
+    /// Takes the next 41, if it waits for no message.
     pub(super) fn next_ready(&mut self, conv: ConversationId) -> Option<String> {
         match &mut self.open.get_mut(&conv)?.sends.front_mut()?.state {
             SendState::Ready(text) => {
@@ -190,7 +191,7 @@ impl Sends {
         }
     }
 
-    /// The 41 of [`Sends::next_placed`], which is taken out.
+    /// Takes the 41 of [`Sends::next_placed`].
     pub(super) fn acknowledge(
         &mut self,
         conv: ConversationId,
@@ -209,20 +210,21 @@ impl Sends {
         }
     }
 
-    /// Drops what is remembered of a conversation without open sends.
+    /// Drops the entry of a conversation without open sends.
     pub(super) fn tidy(&mut self, conv: ConversationId) {
         if self.open.get(&conv).is_some_and(|open| open.sends.is_empty() && open.held.is_none()) {
             self.open.remove(&conv);
         }
     }
 
-    /// Where an own message comes from. Numbers of one connection's sends ascend in the order sent.
+    /// The origin of a message of this user. Numbers of one connection's sends ascend in the order
+    /// sent.
     pub(super) fn origin(&self, conv: ConversationId, row: Committed) -> RowOrigin {
         let Some(open) = self.open.get(&conv) else { return RowOrigin::Elsewhere };
         for (nth, send) in open.sends.iter().enumerate() {
             match send.state {
                 SendState::Pending { doomed: None } => return RowOrigin::Unknown,
-                // Another message with its number means that it is lost.
+                // Another message with the send's number means that the send is lost.
                 SendState::Placed(at, _) if at.seq == row.seq && at.tag != row.tag => {}
                 SendState::Placed(at, _) if at.seq == row.seq && nth == 0 => return RowOrigin::Next(at),
                 SendState::Placed(at, _) if at.seq == row.seq => return RowOrigin::Unknown,
@@ -233,7 +235,8 @@ impl Sends {
         RowOrigin::Elsewhere
     }
 
-    /// The message `seq`, of unknown origin, is not written yet; there are messages up to `to`.
+    /// Notes that the message `seq`, of unknown origin, is not written yet, and that there are
+    /// messages up to `to`.
     pub(super) fn hold(&mut self, conv: ConversationId, seq: Seq, to: Seq) {
         if let Some(open) = self.open.get_mut(&conv) {
             let (first, last) = open.held.unwrap_or((seq, to));
@@ -241,13 +244,13 @@ impl Sends {
         }
     }
 
-    /// Whether the message `next`, the next to be written, waits for an answer.
+    /// Whether the next message to be written, `next`, waits for an answer.
     pub(super) fn is_held(&self, conv: ConversationId, next: Seq) -> bool {
         let Some(open) = self.open.get(&conv) else { return false };
         open.held.is_some_and(|(first, _)| first <= next && open.has_pending_before(first))
     }
 
-    /// Ends the waiting once all answers that it is for have come: up to where there are messages.
+    /// Ends the waiting once all necessary answers have come. Returns the last known number.
     pub(super) fn release(&mut self, conv: ConversationId) -> Option<Seq> {
         let open = self.open.get_mut(&conv)?;
         let (first, last) = open.held?;
@@ -260,10 +263,28 @@ impl Sends {
 }
 
 impl Open {
-    /// Whether a send that has no answer may be the message `seq`.
+    /// Whether a send without an answer may be the message `seq`.
     fn has_pending_before(&self, seq: Seq) -> bool {
         let is_later = |send: &&OpenSend| matches!(send.state, SendState::Placed(at, _) if at.seq >= seq);
         let mut before = self.sends.iter().take_while(|send| !is_later(send));
         before.any(|send| matches!(send.state, SendState::Pending { doomed: None }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::UserId;
+
+    #[test]
+    fn a_send_that_will_fail_is_no_message() {
+        let (conv, mut sends) = (ConversationId::between(UserId(7), UserId(9)), Sends::default());
+        let row = Committed { seq: 5, tag: Tag(1), time: 1 };
+        let first = sends.open(conv, "a").expect("nothing has failed");
+        sends.open(conv, "b").expect("nothing has failed");
+        assert_eq!(sends.origin(conv, row), RowOrigin::Unknown, "it may be either");
+        let refusal = Refusal { errno: 503, errmsg: "busy", retry_after: Some(1) };
+        sends.answer(conv, conv.name_for(UserId(7)), first.id, SendAnswer::Refused(refusal));
+        assert_eq!(sends.origin(conv, row), RowOrigin::Elsewhere, "the second one fails with the first");
     }
 }

@@ -6,13 +6,13 @@ use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::{Refusal, RunHead};
 
-/// The most synchronisations (the login's and those of 46) that one connection has at a time.
+/// The most synchronisations (the login's and those of 46s) of one connection at a time.
 pub const SYNCS_MAX: usize = 4;
 
-/// See the [module](self). They are done one after the other.
+/// See the [module](self). Synchronisations are done one after the other.
 #[derive(Debug)]
 pub(super) struct Syncs {
-    /// Those that were asked for and whose heads are not read.
+    /// The number of requested synchronisations whose heads are not read.
     asked: usize,
     waiting: VecDeque<Sync>,
 }
@@ -29,75 +29,88 @@ struct Sync {
 pub(super) struct Run {
     pub(super) conv: ConversationId,
     pub(super) head: RunHead,
-    /// A message that the client has: the first page is of the same history only if it is still there.
+    /// A message that the client has. The first page is of the same history only if the message is
+    /// still there.
     pub(super) held: Option<(Seq, Tag)>,
+    /// Whether a 46 has found that messages which this connection has shown are lost.
+    pub(super) tells_loss: bool,
     has_begun: bool,
 }
 
 impl Run {
     /// A run that has not begun.
     pub(super) fn new(conv: ConversationId, head: RunHead, held: Option<(Seq, Tag)>) -> Run {
-        Run { conv, head, held, has_begun: false }
+        Run { conv, head, held, tells_loss: false, has_begun: false }
+    }
+
+    /// The same run for a 46: if it begins anew, it tells the client that shown messages are lost.
+    pub(super) fn of_46(self) -> Run {
+        Run { tells_loss: self.head.reset, ..self }
     }
 }
 
-/// What is to be done next.
+/// The work to do next.
 pub(super) enum SyncStep {
-    /// Say that this conversation is not the user's.
+    /// Tell the client that this conversation is not the user's.
     Refuse(Box<str>, Refusal),
     /// Begin this run.
     Begin(Run),
-    /// Go on with the first run.
+    /// Continue the first run.
     GoOn,
-    /// Say that the synchronisation is complete.
+    /// Tell the client that the synchronisation is complete.
     End(Option<Rid>),
 }
 
 impl Syncs {
-    /// The login's is asked for.
+    /// The synchronisations of a new connection: the login's is requested.
     pub(super) fn of_login() -> Syncs {
         Syncs { asked: 1, waiting: VecDeque::new() }
     }
 
-    /// Another one is asked for.
+    /// Requests another one.
     pub(super) fn ask(&mut self) {
         self.asked += 1;
     }
 
-    /// Whether another one may be asked for.
+    /// Whether another one may be requested.
     pub(super) fn has_room(&self) -> bool {
         self.asked + self.waiting.len() < SYNCS_MAX
     }
 
-    /// The heads of one were read, or could not be.
+    /// Notes that the heads of one were read, or could not be.
     pub(super) fn heads_came(&mut self) {
         self.asked = self.asked.saturating_sub(1);
     }
 
-    /// Adds one with these refusals and runs.
+    /// Adds a synchronisation with these refusals and runs.
     pub(super) fn add(&mut self, rid: Option<Rid>, refused: VecDeque<(Box<str>, Refusal)>, runs: VecDeque<Run>) {
         self.waiting.push_back(Sync { rid, refused, runs });
     }
 
-    /// The next step of the first one; `None` if there is none.
+    /// The next step of the first synchronisation; `None` if there is none.
     pub(super) fn step(&mut self) -> Option<SyncStep> {
         let sync = self.waiting.front_mut()?;
         if let Some((name, refusal)) = sync.refused.pop_front() {
             return Some(SyncStep::Refuse(name, refusal));
         }
         let Some(run) = sync.runs.front_mut() else {
-            return self.waiting.pop_front().map(|sync| SyncStep::End(sync.rid));
+            let ended = self.waiting.pop_front();
+            if self.waiting.is_empty() {
+                // Most connections never request another one, so the memory is freed.
+                self.waiting = VecDeque::new();
+            }
+            return ended.map(|sync| SyncStep::End(sync.rid));
         };
         let begins = !std::mem::replace(&mut run.has_begun, true);
         Some(if begins { SyncStep::Begin(*run) } else { SyncStep::GoOn })
     }
 
-    /// The run that has its turn.
+    /// The current run.
     pub(super) fn run(&self) -> Option<Run> {
         self.waiting.front()?.runs.front().copied()
     }
 
-    /// The run that has its turn begins anew with this head.
+    /// Begins the current run anew with this head.
     pub(super) fn set_head(&mut self, head: RunHead) {
         if let Some(run) = self.waiting.front_mut().and_then(|sync| sync.runs.front_mut()) {
             run.head = head;
@@ -105,22 +118,22 @@ impl Syncs {
         }
     }
 
-    /// What the client has of the conversation of the run that has its turn: of the first page, until
-    /// that has come.
+    /// Sets the client's cursor in the conversation of the current run. It is needed until the
+    /// first page has come.
     pub(super) fn set_held(&mut self, held: Option<(Seq, Tag)>) {
         if let Some(run) = self.waiting.front_mut().and_then(|sync| sync.runs.front_mut()) {
             run.held = held;
         }
     }
 
-    /// The run that has its turn is written.
+    /// Ends the current run, which is written.
     pub(super) fn end_run(&mut self) {
         if let Some(sync) = self.waiting.front_mut() {
             sync.runs.pop_front();
         }
     }
 
-    /// Whether a run of this conversation is written or waits.
+    /// Whether a run of this conversation waits or is being written.
     pub(super) fn has_run(&self, conv: ConversationId) -> bool {
         self.waiting.iter().any(|sync| sync.runs.iter().any(|run| run.conv == conv))
     }
@@ -132,7 +145,7 @@ impl Syncs {
         }
     }
 
-    /// Takes what was to be said of the conversation with this name, which was not the user's.
+    /// Takes the refusals for this name, which was not a conversation of the user.
     pub(super) fn take_refusals(&mut self, name: &str) -> Vec<Refusal> {
         let mut taken = Vec::new();
         for sync in &mut self.waiting {

@@ -25,7 +25,7 @@ pub(super) struct Batches {
 }
 
 impl Count {
-    /// Replaces what one thread has contributed to a gauge.
+    /// Replaces one thread's part of a gauge.
     pub(super) fn change(&self, before: usize, now: usize) {
         self.0.fetch_add((now as u64).wrapping_sub(before as u64), Ordering::Relaxed);
     }

@@ -1,9 +1,9 @@
-//! Events that are counted by kind: logins, limits that were hit, batches, messages in the spool, and
-//! what happens to conversations.
+//! Events that are counted by kind: logins, limits that were hit, batches, messages in the spool,
+//! and events of conversations.
 
 /// The outcome of a login.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Login {
+pub enum LoginOutcome {
     /// The password was hashed and is right.
     Accepted,
     /// The password is remembered as right.
@@ -43,7 +43,7 @@ pub enum Hit {
     MailboxMax,
     /// Members of a group.
     GroupMembersMax,
-    /// Descriptors for clients, of which hardly any are left.
+    /// Descriptors for clients, of which almost none are left.
     Descriptors,
     /// The time within which a connection must log in.
     LoginTimeout,
@@ -53,9 +53,13 @@ pub enum Hit {
     Tls,
     /// Not a limit: a client does not speak TLS, and must.
     Plain,
+    /// Wrong keys of the administration.
+    AdminKey,
+    /// Requests to the administration at the same time.
+    AdminRequests,
 }
 
-/// The statuses of HTTP answers that are counted, each for itself.
+/// The statuses of HTTP answers that are counted separately.
 pub(super) const HTTP_STATUSES: [u16; 21] =
     [101, 200, 304, 400, 401, 403, 404, 405, 408, 409, 411, 413, 417, 421, 426, 429, 431, 500, 501, 503, 505];
 
@@ -88,11 +92,11 @@ pub enum SpoolMove {
 pub enum RecordedEvent {
     /// They are in their conversations.
     Committed,
-    /// The database was away. They were of level 1 and went on without being recorded.
+    /// The database was unavailable. Messages of level 1 were forwarded without being recorded.
     Unrecorded,
 }
 
-/// Something that is read of conversations.
+/// The kind of a read of conversations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HistoryRead {
     /// The heads for a login, which is a resume if the client has cursors.
@@ -101,7 +105,7 @@ pub enum HistoryRead {
     Sync,
     /// A page for a connection that is behind.
     Behind,
-    /// A page that a client asked for (48).
+    /// A page that a client requested (48).
     Page,
 }
 
@@ -112,7 +116,7 @@ pub enum SweepEvent {
     Done,
     /// One has failed.
     Failed,
-    /// Connections were told how far one of their conversations goes.
+    /// Connections were told the head of one of their conversations.
     Told,
     /// Connections ended, because their device had logged in or out elsewhere.
     Ended,
@@ -123,7 +127,7 @@ pub enum SweepEvent {
 pub enum ImportEvent {
     /// They are in their conversations now.
     New,
-    /// They were there already.
+    /// They were there before.
     Known,
     /// They stay in the mailbox: nobody can read them, or their conversation is not the user's.
     Left,
@@ -132,10 +136,40 @@ pub enum ImportEvent {
 /// An event of old messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RetentionEvent {
-    /// Nobody is shown them any more.
+    /// They are no longer visible.
     Retired,
-    /// Their rows are gone.
+    /// Their rows are deleted.
     Deleted,
+}
+
+/// The fate of a message in the queue of the hook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HookEvent {
+    /// The web server has it, for one recipient.
+    Delivered,
+    /// It needed no post: its recipients have received it, or it is recalled or deleted.
+    Received,
+    /// It could not be posted for 3 days.
+    Expired,
+    /// It was dropped, because too many waited.
+    Dropped,
+}
+
+/// The outcome of a request to the hook.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HookRequest {
+    /// The web server has taken the messages.
+    Worked,
+    /// It has not, or did not answer.
+    Failed,
+}
+
+impl HookEvent {
+    pub(super) const NAMES: [&'static str; 4] = ["delivered", "received", "expired", "dropped"];
+}
+
+impl HookRequest {
+    pub(super) const NAMES: [&'static str; 2] = ["worked", "failed"];
 }
 
 impl RecordedEvent {
@@ -178,12 +212,14 @@ impl Hit {
         "memory_max",
         "tls",
         "plain",
+        "admin_key",
+        "admin_requests",
     ];
 
     /// The number of limits.
     pub const COUNT: usize = Hit::KEYS.len();
 
-    /// The remedy if the limit is not a setting, for the end of a log line.
+    /// Advice for the end of a log line, if the limit is not a setting.
     pub fn remedy(self) -> &'static str {
         if self == Hit::Descriptors { ": raise it (ulimit -Hn, LimitNOFILE in systemd)" } else { "" }
     }
@@ -194,7 +230,7 @@ impl Hit {
     }
 }
 
-impl Login {
+impl LoginOutcome {
     pub(super) const NAMES: [&'static str; 5] = ["accepted", "remembered", "wrong", "refused", "delayed"];
 }
 

@@ -58,7 +58,7 @@ impl Sample {
         Sample { label: None, value: Value::Number(time.as_secs_f64()) }
     }
 
-    /// `counts` are by upper bound, with those above all bounds at the end.
+    /// A histogram. `counts` are by upper bound, followed by the count above all bounds.
     pub(super) fn histogram(bounds: impl Iterator<Item = f64>, counts: &[u64], sum: f64) -> Sample {
         let mut so_far = 0;
         let cumulated = bounds.zip(counts).map(|(bound, count)| {
@@ -68,7 +68,25 @@ impl Sample {
         Sample { label: None, value: Value::Histogram(cumulated.collect(), counts.iter().sum(), sum) }
     }
 
-    /// The same with a value for the family's label.
+    /// The value of the family's label; empty if it has none.
+    pub(super) fn label(&self) -> &str {
+        self.label.as_deref().unwrap_or_default()
+    }
+
+    /// The number; for a histogram, the sum of all measured values.
+    pub(super) fn number_or_sum(&self) -> f64 {
+        match self.value {
+            Value::Number(number) | Value::Histogram(_, _, number) => number,
+        }
+    }
+
+    /// For a histogram: each bound with the count up to it, the last one being infinity.
+    pub(super) fn cumulated(&self) -> Option<Vec<(f64, u64)>> {
+        let Value::Histogram(cumulated, count, _) = &self.value else { return None };
+        Some(cumulated.iter().copied().chain([(f64::INFINITY, *count)]).collect())
+    }
+
+    /// The same sample with a value for the family's label.
     pub(super) fn of(self, label: impl Into<String>) -> Sample {
         Sample { label: Some(label.into()), ..self }
     }
@@ -99,6 +117,16 @@ impl Families {
     pub(super) fn add(&self, name: &str, look: impl Fn() -> Vec<Sample> + Send + Sync + 'static) {
         let family = self.families.get(name).unwrap_or_else(|| panic!("{name} is in the table"));
         family.looks.lock().push(Box::new(look));
+    }
+
+    /// The current samples of the family `name`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such family.
+    pub(super) fn samples(&self, name: &str) -> Vec<Sample> {
+        let family = self.families.get(name).unwrap_or_else(|| panic!("{name} is in the table"));
+        family.looks.lock().iter().flat_map(|look| look()).collect()
     }
 
     pub(super) fn render(&self) -> String {
@@ -188,7 +216,7 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// The families of the process, named `process_`, come from the `prometheus` crate.
-static TABLE: [Row; 46] = [
+static TABLE: [Row; 50] = [
     Row::new("raybox_node_info", GAUGE, Some("node"), "Always 1; the label is the name of the node."),
     Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
     Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
@@ -244,6 +272,10 @@ static TABLE: [Row; 46] = [
     Row::new("raybox_sweeps_total", COUNTER, Some("what"), "Sweeps, and what they found."),
     Row::new("raybox_imported_total", COUNTER, Some("what"), "Messages that waited when their user came to level 2."),
     Row::new("raybox_retention_total", COUNTER, Some("what"), "Old messages that were deleted."),
+    Row::new("raybox_hook_messages_total", COUNTER, Some("what"), "Messages for the hook, by their fate."),
+    Row::new("raybox_hook_requests_total", COUNTER, Some("outcome"), "Requests to the hook, by outcome."),
+    Row::new("raybox_hook_waiting_messages", GAUGE, None, "Messages that wait for the hook, if this node posts them."),
+    Row::new("raybox_hook_oldest_seconds", GAUGE, None, "Age of the oldest message that waits for the hook."),
     Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
     Row::new(
         "raybox_unstored_messages",

@@ -1,10 +1,10 @@
-//! [`CertificateFiles`]: the certificates of the port, read from files, and read again when those
-//! change.
+//! [`CertificateFiles`]: the certificates of the client port, read from files, and reloaded when
+//! these change.
 //!
 //! Programs that renew certificates replace files while the server runs, perhaps one after the
 //! other. So new files that do not fit together change nothing: the certificates in use stay, the
-//! log says why once, and the next look finds the files whole. New certificates are for new
-//! connections.
+//! log states the reason once, and the next check finds the files complete. New certificates apply
+//! to new connections.
 
 mod validity;
 
@@ -19,9 +19,10 @@ use std::time::{Duration, SystemTime};
 use net::{Certificate, Tls, TlsError};
 use parking_lot::Mutex;
 
+use super::watched::Watched;
 use crate::config::TlsFiles;
 
-/// The files, what was read from them, and the TLS that uses them. Any thread may use it.
+/// The files, their contents, and the TLS that uses them. Any thread may use it.
 #[derive(Debug)]
 pub struct CertificateFiles {
     files: Vec<TlsFiles>,
@@ -31,10 +32,7 @@ pub struct CertificateFiles {
 
 #[derive(Debug)]
 struct State {
-    /// The contents at the last look, good or not; nothing if they could not be read.
-    seen: Option<Contents>,
-    /// Whether the last look found files that cannot be used, which was logged.
-    is_broken: bool,
+    watched: Watched<Contents>,
     ends: Vec<End>,
     warned: Option<SystemTime>,
 }
@@ -42,33 +40,39 @@ struct State {
 /// The text of each certificate and of its key.
 type Contents = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// When a certificate ends.
+/// The time at which a certificate expires.
 #[derive(Clone, Debug)]
 struct End {
     file: String,
     at: SystemTime,
 }
 
-/// Why there are no certificates. `Display` is one line that names the file, and says what to do.
+/// The reason why there are no certificates. `Display` is one line that names the file and gives
+/// advice.
 #[derive(Debug)]
 pub enum CertificateError {
     /// A file cannot be read.
     Unreadable(PathBuf, io::Error),
     /// The first file, with the second as its key, cannot be used.
     Unusable(PathBuf, PathBuf, TlsError),
-    /// TLS cannot be spoken at all.
+    /// TLS cannot be used at all.
     Tls(TlsError),
 }
 
-/// The result of another look at the files.
+/// The result of another check that found usable files.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Looked {
-    /// They are as before.
+    /// They are unchanged.
     Same,
-    /// New connections are shown other certificates from now on.
+    /// New connections get other certificates from now on.
     Renewed,
-    /// They cannot be used; those before them stay in use.
-    Broken,
+}
+
+/// Unusable files; the previous certificates stay in use.
+struct Broken {
+    error: CertificateError,
+    /// Whether the last check found the same.
+    is_known: bool,
 }
 
 impl CertificateFiles {
@@ -82,65 +86,71 @@ impl CertificateFiles {
         let certificates = parse(files, &contents)?;
         let ends = ends(files, &certificates);
         let tls = Arc::new(Tls::new(certificates).map_err(CertificateError::Tls)?);
-        let state = State { seen: Some(contents), is_broken: false, ends, warned: None };
+        let state = State { watched: Watched::new(contents), ends, warned: None };
         let opened = CertificateFiles { files: files.to_vec(), tls, state: Mutex::new(state) };
         opened.warn_of_ends(SystemTime::now());
         Ok(opened)
     }
 
-    /// The TLS that shows these certificates.
+    /// The TLS that uses these certificates.
     pub fn tls(&self) -> Arc<Tls> {
         self.tls.clone()
     }
 
-    /// Reads the files again, uses them if they are new and good, and logs what there is to log. It
-    /// blocks on the disk.
-    pub fn look_again(&self, now: SystemTime) -> Looked {
-        let looked = self.renew();
+    /// Reads the files again, uses them if they are new and valid, and logs the result. Blocks on
+    /// the disk.
+    pub fn look_again(&self, now: SystemTime) {
+        if let Err(Broken { error, is_known }) = self.renew()
+            && !is_known
+        {
+            log::error!("the certificates were not renewed, and those from before stay in use: {error}");
+        }
+        self.warn_of_ends(now);
+    }
+
+    /// The same for a caller that gets the reason why files are unusable, and logs it.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`CertificateFiles::open`]; the previous certificates stay in use.
+    pub fn renew_now(&self, now: SystemTime) -> Result<Looked, CertificateError> {
+        let looked = self.renew().map_err(|broken| broken.error);
         self.warn_of_ends(now);
         looked
     }
 
-    fn renew(&self) -> Looked {
-        let contents = match read_all(&self.files) {
-            Ok(contents) => contents,
-            Err(error) => return self.note_broken(None, &error),
-        };
-        if self.state.lock().seen.as_ref() == Some(&contents) {
-            return if self.state.lock().is_broken { Looked::Broken } else { Looked::Same };
+    fn renew(&self) -> Result<Looked, Broken> {
+        let contents = read_all(&self.files).map_err(|error| self.broken(None, error))?;
+        let state = self.state.lock();
+        if state.watched.uses(&contents) {
+            return Ok(Looked::Same);
         }
+        drop(state);
         let certificates = match parse(&self.files, &contents) {
             Ok(certificates) => certificates,
-            Err(error) => return self.note_broken(Some(contents), &error),
+            Err(error) => return Err(self.broken(Some(contents), error)),
         };
         let ends = ends(&self.files, &certificates);
         if let Err(error) = self.tls.renew(certificates) {
-            return self.note_broken(Some(contents), &CertificateError::Tls(error));
+            return Err(self.broken(Some(contents), CertificateError::Tls(error)));
         }
         log::info!("new certificates are in use, for new connections");
-        *self.state.lock() = State { seen: Some(contents), is_broken: false, ends, warned: None };
-        Looked::Renewed
+        *self.state.lock() = State { watched: Watched::new(contents), ends, warned: None };
+        Ok(Looked::Renewed)
     }
 
-    /// Logs why the files cannot be used, unless that was logged for the same contents.
-    fn note_broken(&self, contents: Option<Contents>, error: &CertificateError) -> Looked {
-        let mut state = self.state.lock();
-        let is_known = state.is_broken && state.seen == contents;
-        (state.is_broken, state.seen) = (true, contents);
-        drop(state);
-        if !is_known {
-            log::error!("the certificates were not renewed, and those from before stay in use: {error}");
-        }
-        Looked::Broken
+    /// Notes that files with these contents are unusable.
+    fn broken(&self, contents: Option<Contents>, error: CertificateError) -> Broken {
+        Broken { error, is_known: self.state.lock().watched.is_known_as_broken(contents) }
     }
 
-    /// The file of each certificate in use, and the time until it ends: nothing once it has ended.
+    /// The file of each certificate in use, and the time until it expires: zero if it has expired.
     pub fn left(&self, now: SystemTime) -> Vec<(String, Duration)> {
         let ends = self.state.lock().ends.clone();
         ends.into_iter().map(|end| (end.file, end.at.duration_since(now).unwrap_or_default())).collect()
     }
 
-    /// Logs which certificates end soon, once a day.
+    /// Logs the certificates that expire soon, once a day.
     fn warn_of_ends(&self, now: SystemTime) {
         let mut state = self.state.lock();
         let is_due = state.warned.is_none_or(|at| now.duration_since(at).is_ok_and(|passed| passed >= DAY));
@@ -182,7 +192,7 @@ fn parse(files: &[TlsFiles], contents: &Contents) -> Result<Vec<Certificate>, Ce
     files.iter().zip(contents).map(one).collect()
 }
 
-/// When each of them ends, of those of which that can be read.
+/// The expiry of each certificate for which it can be read.
 fn ends(files: &[TlsFiles], certificates: &[Certificate]) -> Vec<End> {
     let pairs = files.iter().zip(certificates);
     let one = |(files, certificate): (&TlsFiles, &Certificate)| {
@@ -233,7 +243,7 @@ impl Error for CertificateError {
 }
 
 const DAY: Duration = Duration::from_hours(24);
-/// More than the longest chain; a wrong name may be that of a device.
+/// The longest file: more than the longest chain needs. A wrong name may be that of a device.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 #[cfg(test)]
@@ -272,24 +282,27 @@ mod tests {
         write(&first);
         let opened = CertificateFiles::open(&files).expect("they are good");
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-        assert_eq!(opened.look_again(now), Looked::Same);
+        let look = || opened.renew().map_err(|broken| broken.is_known);
+        assert_eq!(look(), Ok(Looked::Same));
         let left = opened.left(now);
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].1, Duration::from_secs(2_208_988_800 - 1_800_000_000));
         let second = made((2041, 1, 1));
         // One file after the other.
         fs::write(&certificate, &second.0).expect("the folder is there");
-        assert_eq!(opened.look_again(now), Looked::Broken);
-        assert_eq!(opened.look_again(now), Looked::Broken, "and it is not logged again");
+        assert_eq!(look(), Err(false));
+        assert_eq!(look(), Err(true), "and it is not logged again");
+        let why = opened.renew_now(now).expect_err("whoever asks is told each time").to_string();
+        assert!(why.contains("key.pem") && !why.contains('\n'), "{why}");
         assert_eq!(opened.left(now), left, "the old one is in use");
         fs::write(&key, &second.1).expect("the folder is there");
-        assert_eq!(opened.look_again(now), Looked::Renewed);
+        assert_eq!(look(), Ok(Looked::Renewed));
         assert!(opened.left(now)[0].1 > left[0].1);
         fs::remove_file(&key).expect("it is there");
-        assert_eq!(opened.look_again(now), Looked::Broken);
+        assert_eq!(look(), Err(false));
         fs::write(&key, &second.1).expect("the folder is there");
-        assert_eq!(opened.look_again(now), Looked::Renewed, "they are back");
-        assert_eq!(opened.look_again(now), Looked::Same);
+        assert_eq!(look(), Ok(Looked::Renewed), "they are back");
+        assert_eq!(look(), Ok(Looked::Same));
         let late = UNIX_EPOCH + Duration::from_secs(3_000_000_000);
         assert_eq!(opened.left(late)[0].1, Duration::ZERO);
         fs::remove_dir_all(&folder).expect("it is there");

@@ -1,5 +1,6 @@
 //! The commands other than serving, each run as `server COMMAND`.
 
+pub mod admin;
 pub mod backup;
 pub mod check;
 pub mod compact;
@@ -18,12 +19,12 @@ use clap::ArgMatches;
 
 use crate::store::StoreError;
 
-/// Why a command has not completed. `Display` is one line for the operator.
+/// The reason why a command has not completed. `Display` is one line for the operator.
 #[derive(Debug)]
 pub enum CommandError {
     /// It has not begun: a problem must be fixed first.
     Refused(String),
-    /// It has begun and not completed. It can be run again.
+    /// It has begun but not completed. It can be run again.
     Unfinished(String),
 }
 
@@ -76,12 +77,13 @@ fn arguments(
     }
 }
 
-/// Prints a line of the report. A closed stdout is ignored, because the work may still be wanted.
+/// Prints a line of the report. A closed stdout is ignored, because the work itself may still be
+/// wanted.
 fn say(line: impl fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }
 
-/// `1,234,567`.
+/// Formats a number like `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);

@@ -1,7 +1,8 @@
 //! [`Health`]: whether this node is alive, and whether clients should be sent to it.
 //!
-//! Alive: its event loops turn. Ready: its store, and its spool if it has one, accept writes, the
-//! lanes that record messages go on, its bus answers, and it is not shutting down. A query returns recent results and never waits for a
+//! Alive means that its event loops turn. Ready means that it is alive, its store accepts writes,
+//! and so does its spool if it has one, the lanes that record messages make progress, its bus
+//! answers, and it is not shutting down. A query returns recent results and never waits for a
 //! database; threads do the checks.
 //!
 //! | thread | task | may block |
@@ -29,20 +30,22 @@ use crate::routing::recorder::RecorderItem;
 use crate::store::spool::Spool;
 use crate::store::{Database, StoreCallback, StoreError};
 
-/// The health of this node as far as it is known. Any thread may call it; nothing here blocks.
+/// The known health of this node. Any thread may call it; nothing here blocks.
 #[derive(Debug)]
 pub struct Health {
     loops: Arc<[LoopWatch<Posted>]>,
     store: Mutex<CheckResult>,
-    /// `None` if there is no spool.
+    /// The check of the spool; `None` if there is no spool.
     spool: Mutex<Option<CheckResult>>,
     bus: Mutex<(CheckResult, Option<Duration>)>,
     /// The lanes of the recorder, if there are any.
     recorder: Option<LanesWatch<RecorderItem>>,
     draining: AtomicBool,
+    /// Whether an administrator wants no new clients here.
+    is_reserved: AtomicBool,
 }
 
-/// The result of the last check, and when it was made; at first none.
+/// The result and the time of the last check; initially none.
 #[derive(Clone, Debug)]
 struct CheckResult {
     trouble: Option<String>,
@@ -68,17 +71,40 @@ pub struct Checks {
 }
 
 impl Health {
-    /// A node without results except for its loops: it is not ready.
+    /// A node without results except those of its loops: it is not ready.
     pub fn new(loops: Arc<[LoopWatch<Posted>]>, recorder: Option<LanesWatch<RecorderItem>>) -> Health {
         let unknown = CheckResult { trouble: Some(NOT_YET.to_owned()), at: Instant::now() };
         let bus = Mutex::new((unknown.clone(), None));
         let (store, spool) = (Mutex::new(unknown), Mutex::new(None));
-        Health { loops, store, spool, bus, recorder, draining: AtomicBool::new(false) }
+        Health {
+            loops,
+            store,
+            spool,
+            bus,
+            recorder,
+            draining: AtomicBool::default(),
+            is_reserved: AtomicBool::default(),
+        }
     }
 
-    /// From now on the node is not ready for clients.
+    /// Makes the node not ready, because it shuts down.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node shuts down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether new clients should go to other nodes. Returns the previous value.
+    pub fn reserve(&self, is_reserved: bool) -> bool {
+        self.is_reserved.swap(is_reserved, Ordering::Relaxed)
+    }
+
+    /// Whether new clients should go to other nodes.
+    pub fn is_reserved(&self) -> bool {
+        self.is_reserved.load(Ordering::Relaxed)
     }
 
     /// Whether the event loops turn.
@@ -86,7 +112,8 @@ impl Health {
         self.alive_within(LOOP_PATIENCE)
     }
 
-    fn alive_within(&self, patience: Duration) -> Report {
+    /// Whether the event loops turn within this time.
+    pub(super) fn alive_within(&self, patience: Duration) -> Report {
         let now = Instant::now();
         let stuck = self.loops.iter().enumerate().filter_map(|(nth, watch)| {
             let silent = now.saturating_duration_since(watch.owes_since()?);
@@ -99,16 +126,21 @@ impl Health {
     /// Whether clients should be sent here, with a line for each condition.
     pub fn ready(&self) -> Report {
         let mut report = Report { good: true, text: String::new() };
-        for (condition, trouble) in self.conditions() {
+        for (condition, trouble) in self.conditions(LOOP_PATIENCE) {
             report.good &= trouble.is_none();
             let _ = writeln!(report.text, "{condition}: {}", trouble.as_deref().unwrap_or("ok"));
         }
         report
     }
 
+    /// The conditions of readiness, each with its problem if it does not hold.
+    pub(super) fn troubles(&self) -> Vec<(&'static str, Option<String>)> {
+        self.conditions(LOOP_PATIENCE)
+    }
+
     /// The conditions of readiness, and whether each holds.
     pub fn readiness(&self) -> Vec<(&'static str, bool)> {
-        self.conditions().into_iter().map(|(condition, trouble)| (condition, trouble.is_none())).collect()
+        self.conditions(LOOP_PATIENCE).into_iter().map(|(condition, trouble)| (condition, trouble.is_none())).collect()
     }
 
     /// Time since this node's last probe came back; `None` if it sends no probes.
@@ -117,10 +149,13 @@ impl Health {
         age.map(|age| age + finding.at.elapsed())
     }
 
-    fn conditions(&self) -> Vec<(&'static str, Option<String>)> {
-        let draining = self.draining.load(Ordering::Relaxed).then(|| "the server stops".to_owned());
+    fn conditions(&self, loop_patience: Duration) -> Vec<(&'static str, Option<String>)> {
+        let reserved = || self.is_reserved().then(|| "an administrator has drained this node".to_owned());
+        let draining = self.is_draining().then(|| "the server stops".to_owned()).or_else(reserved);
         let now = Instant::now();
-        let mut conditions = vec![("store", self.store.lock().trouble(now))];
+        let loops = self.alive_within(loop_patience);
+        let mut conditions = vec![("loops", (!loops.good).then(|| one_line(&loops.text)))];
+        conditions.push(("store", self.store.lock().trouble(now)));
         conditions.extend(self.spool.lock().as_ref().map(|finding| ("spool", finding.trouble(now))));
         conditions
             .extend(self.recorder.as_ref().map(|lanes| ("recorder", trouble_of(&lanes.busy(), RECORDER_PATIENCE))));
@@ -136,8 +171,13 @@ impl Health {
         *self.spool.lock() = Some(CheckResult { trouble, at: Instant::now() });
     }
 
-    fn look(&self, bus: &dyn BusHealth) {
+    /// Asks every loop for a sign of life; [`alive`](Health::alive) reports those that owe one.
+    pub fn ask_loops(&self) {
         self.loops.iter().for_each(LoopWatch::ask);
+    }
+
+    fn look(&self, bus: &dyn BusHealth) {
+        self.ask_loops();
         let trouble = (!bus.is_ready()).then(|| "messages to other nodes do not arrive".to_owned());
         *self.bus.lock() = (CheckResult { trouble, at: Instant::now() }, bus.probe_age());
     }
@@ -145,7 +185,7 @@ impl Health {
 
 impl CheckResult {
     /// The problem, if there is one. A check that takes too long is a problem itself, whatever the
-    /// one before it found.
+    /// previous one found.
     fn trouble(&self, now: Instant) -> Option<String> {
         let age = now.saturating_duration_since(self.at);
         match &self.trouble {
@@ -170,7 +210,7 @@ impl Checks {
         let (of_store, of_spool) = (store.clone(), spool.clone());
         let check_spool = spool.is_there().then_some(move || of_spool.check());
         let checks = Checks::start_with(health, move || of_store.check(), check_spool, bus)?;
-        // In the order in which they were started.
+        // In the order in which the threads were started.
         store.on_trouble(look_now(&checks.looks[0]));
         if spool.is_there() {
             spool.on_trouble(look_now(&checks.looks[1]));
@@ -238,30 +278,31 @@ fn look_now(thread: &Arc<Sender<()>>) -> StoreCallback {
     })
 }
 
-/// The problem of lanes of which one does not come to the end of its batch.
+/// The problem of lanes if one of them does not finish its batch.
 fn trouble_of(busy: &[Duration], patience: Duration) -> Option<String> {
     let stuck = busy.iter().enumerate().find(|(_, busy)| **busy >= patience);
     stuck.map(|(nth, busy)| format!("recorder-{nth} has been at one batch for {:.1} s", busy.as_secs_f32()))
 }
 
-/// A driver's text may have several lines, and a condition has one.
+/// One line of a driver's text, which may have several.
 fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 const NOT_YET: &str = "not checked yet";
-/// How often each thread checks.
+/// The interval at which each thread checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How long a good result is valid: `/readyz` returns 503 within five seconds if a database does
 /// not respond at all.
 const FINDING_AGE_MAX: Duration = Duration::from_secs(4);
-/// How long a batch of messages may take until it is committed and handed on. It takes milliseconds.
+/// How long a batch of messages may take until it is committed and passed on. Usually it takes
+/// milliseconds.
 const RECORDER_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a loop may not turn. A turn takes milliseconds, a very long one a second.
-const LOOP_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a loop may stand still. A turn takes milliseconds, a very long one a second.
+pub(super) const LOOP_PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use crossbeam_channel::Receiver;
 
     use super::*;
@@ -316,12 +357,12 @@ mod tests {
         works.store(false, Ordering::Relaxed);
         wait_until(|| !health.ready().good);
         let text = health.ready().text;
-        assert_eq!(text, "store: the database is not available: gone for good\nbus: ok\nrunning: ok\n");
+        assert_eq!(text, "loops: ok\nstore: the database is not available: gone for good\nbus: ok\nrunning: ok\n");
         works.store(true, Ordering::Relaxed);
         wait_until(|| health.ready().good);
         wire.0.store(false, Ordering::Relaxed);
         wait_until(|| !health.ready().good);
-        assert_eq!(health.readiness(), [("store", true), ("bus", false), ("running", true)]);
+        assert_eq!(health.readiness(), [("loops", true), ("store", true), ("bus", false), ("running", true)]);
         wire.0.store(true, Ordering::Relaxed);
         wait_until(|| health.ready().good);
         checks.close(Instant::now() + PATIENCE);
@@ -339,7 +380,7 @@ mod tests {
         };
         let wire = Arc::new(Wire(AtomicBool::new(true)));
         let checks = Checks::start_with(&health, || Ok(()), Some(check_spool), wire).expect("threads");
-        wait_until(|| health.ready().text == "store: ok\nspool: disk full\nbus: ok\nrunning: ok\n");
+        wait_until(|| health.ready().text == "loops: ok\nstore: ok\nspool: disk full\nbus: ok\nrunning: ok\n");
         assert!(!health.ready().good);
         works.store(true, Ordering::Relaxed);
         wait_until(|| health.ready().good);
@@ -358,7 +399,7 @@ mod tests {
         let wire = Arc::new(Wire(AtomicBool::new(true)));
         let checks = Checks::start_with(&health, check, None::<NoCheck>, wire).expect("threads");
         has_entered.recv_timeout(PATIENCE).expect("the store is asked");
-        wait_until(|| health.readiness()[1].1);
+        wait_until(|| health.readiness().contains(&("bus", true)));
         assert!(!health.ready().good);
         assert!(health.alive().good);
         checks.close(Instant::now());
@@ -396,8 +437,8 @@ mod tests {
     type Turn = net::Turn<Posted>;
     type Link = net::Link<Posted>;
 
-    #[test]
-    fn a_loop_that_stands_still_is_noticed_and_one_that_sleeps_is_not() {
+    /// Calls `test` with two loops, of which the first stands still until the test drops the sender.
+    pub(in crate::operation) fn with_a_stuck_loop(test: impl FnOnce(&Arc<Health>, Sender<()>)) {
         let time = Duration::from_secs(60);
         let settings = net::Settings {
             frame_bytes_max: 1024,
@@ -409,7 +450,7 @@ mod tests {
         };
         let (release, held) = crossbeam_channel::bounded::<()>(0);
         let mut group = net::LoopGroup::start(2, settings, |_| Stuck(held.clone())).expect("threads");
-        let health = Health::new(group.watches(), None);
+        let health = Arc::new(Health::new(group.watches(), None));
         let listen = net::ListenSettings { backlog: 1, user_timeout: time };
         let acceptor = net::Acceptor::bind(([127, 0, 0, 1], 0).into(), listen).expect("a port");
         let client = std::net::TcpStream::connect(acceptor.local_addr().expect("an address")).expect("it listens");
@@ -418,23 +459,31 @@ mod tests {
             group.assign(stream, peer, net::Preface::None);
             stopper.stop();
         });
-
-        let wire = Wire(AtomicBool::new(true));
-        health.look(&wire);
-        wait_until(|| health.loops[1].owes_since().is_none());
-        let report = health.alive_within(Duration::ZERO);
-        assert!(!report.good);
-        assert!(
-            report.text.starts_with("loop-0: no sign of life for ") && report.text.lines().count() == 1,
-            "{report:?}"
-        );
-        assert!(health.alive().good, "it has some time");
-        drop(release);
-        wait_until(|| health.loops[0].owes_since().is_none());
-        health.look(&wire);
-        wait_until(|| health.alive_within(Duration::ZERO).good);
+        test(&health, release);
         drop(client);
         group.drain(u32::MAX, Duration::ZERO);
+    }
+
+    #[test]
+    fn a_loop_that_stands_still_is_noticed_and_one_that_sleeps_is_not() {
+        with_a_stuck_loop(|health, release| {
+            let wire = Wire(AtomicBool::new(true));
+            health.look(&wire);
+            wait_until(|| health.loops[1].owes_since().is_none());
+            let report = health.alive_within(Duration::ZERO);
+            assert!(!report.good);
+            assert!(
+                report.text.starts_with("loop-0: no sign of life for ") && report.text.lines().count() == 1,
+                "{report:?}"
+            );
+            assert!(health.alive().good, "it has some time");
+            let [("loops", Some(stuck)), ..] = &health.conditions(Duration::ZERO)[..] else { panic!("it is ready") };
+            assert!(stuck.starts_with("loop-0: no sign of life for "), "{stuck}");
+            drop(release);
+            wait_until(|| health.loops[0].owes_since().is_none());
+            health.look(&wire);
+            wait_until(|| health.alive_within(Duration::ZERO).good);
+        });
     }
 
     fn health() -> Health {
@@ -444,17 +493,20 @@ mod tests {
     #[test]
     fn a_node_is_ready_when_everything_was_found_good() {
         let health = health();
-        assert_eq!(health.ready().text, "store: not checked yet\nbus: not checked yet\nrunning: ok\n");
+        assert_eq!(health.ready().text, "loops: ok\nstore: not checked yet\nbus: not checked yet\nrunning: ok\n");
         assert!(!health.ready().good);
         health.note_store(None);
         assert!(!health.ready().good);
         health.look(&crate::bus::local::LocalBus);
-        assert_eq!(health.ready(), Report { good: true, text: "store: ok\nbus: ok\nrunning: ok\n".into() });
+        assert_eq!(health.ready(), Report { good: true, text: "loops: ok\nstore: ok\nbus: ok\nrunning: ok\n".into() });
         health.note_store(Some(one_line("gone\n  for good\r\n")));
-        assert_eq!(health.ready(), Report { good: false, text: "store: gone for good\nbus: ok\nrunning: ok\n".into() });
+        assert_eq!(
+            health.ready(),
+            Report { good: false, text: "loops: ok\nstore: gone for good\nbus: ok\nrunning: ok\n".into() }
+        );
         health.note_store(None);
         health.drain();
-        assert_eq!(health.readiness(), [("store", true), ("bus", true), ("running", false)]);
+        assert_eq!(health.readiness(), [("loops", true), ("store", true), ("bus", true), ("running", false)]);
         assert!(!health.ready().good);
         assert!(health.alive().good, "a server that stops is alive");
     }

@@ -40,10 +40,10 @@ use console::Console;
 use form::{Form, LogLine};
 use levels::Levels;
 use limiter::{Limiter, REPORT_EVERY};
-use retention::Retention;
-use writer::{LogFiles, LogWriter, Sink};
+use retention::LogRetention;
+use writer::{LogFiles, LogStream, LogWriter};
 
-/// Makes the `log` macros write to where the settings say. Call it once per process.
+/// Makes the `log` macros write to the destinations in the settings. Call it once per process.
 ///
 /// A folder that is not writable is not an error: the lines go to stderr until it is.
 ///
@@ -70,13 +70,14 @@ pub fn init(config: &Config) -> Result<LogGuard, LogError> {
     Ok(guard)
 }
 
-/// What writes to the places that the settings name.
+/// Opens the destinations of the log that the settings name.
 fn writer(config: &Config, dropped: &Arc<AtomicU64>) -> io::Result<LogWriter> {
     let form = Form::new(config.log.format, TimeZone::system(), &node_name(config), process::id());
-    let retention = Retention { days: config.log.days.0, bytes_max: config.log_bytes_max() };
+    let retention = LogRetention { days: config.log.days.0, bytes_max: config.log_bytes_max() };
     let files = config.log.to.has_files().then(|| LogFiles::new(&config.log_dir(), retention));
     let sink = |thread, stream: Box<dyn Write + Send>, is_journal| {
-        Console::start(thread, stream, dropped.clone()).map(|console| Sink { stream: Box::new(console), is_journal })
+        Console::start(thread, stream, dropped.clone())
+            .map(|console| LogStream { stream: Box::new(console), is_journal })
     };
     let stdout = match config.log.to.has_stdout() {
         true => Some(sink("log-stdout", Box::new(io::stdout()), is_journal(io::stdout()))?),
@@ -96,13 +97,13 @@ pub fn node_name(config: &Config) -> String {
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
-/// Whether the journal of systemd reads this stream (systemd.exec(5), `JOURNAL_STREAM`).
+/// Whether the systemd journal reads this stream (systemd.exec(5), `JOURNAL_STREAM`).
 fn is_journal(stream: impl AsFd) -> bool {
     let journal = env::var("JOURNAL_STREAM").unwrap_or_default();
     rustix::fs::fstat(stream).is_ok_and(|stat| journal == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// The logger that gets every record first, and passes on only those that are to be logged.
+/// The logger that gets every record first, and passes on only those to be logged.
 struct Front {
     levels: Arc<RwLock<Levels>>,
     limiter: Arc<Limiter>,
@@ -135,7 +136,7 @@ pub struct LogGuard {
     messages: Sender<LogOrder>,
     levels: Arc<RwLock<Levels>>,
     dropped: Arc<AtomicU64>,
-    /// Carries no messages: it is closed when the writer has ended.
+    /// Carries no messages: it is closed when the writer ends.
     ended: Receiver<()>,
 }
 
@@ -149,15 +150,28 @@ pub struct LogControl {
 impl LogControl {
     /// Makes the writer reopen the file before the next line, as after a rotation. Never blocks.
     pub fn reopen(&self) {
-        // If the queue is full, its lines are about to be written, and the writer checks for each
-        // batch whether its file is still there.
+        // If the queue is full, its lines are about to be written, and the writer checks before
+        // each batch whether its file still exists.
         let _ = self.messages.try_send(LogOrder::Reopen);
     }
 
-    /// Logs at these levels from now on.
+    /// Logs at these levels until the settings are reloaded. The audit level stays that of the
+    /// settings.
+    pub fn set_levels_for_now(&self, levels: &LogLevels) {
+        let mut now = self.levels.write();
+        *now = now.with(levels);
+        log::set_max_level(now.most_verbose());
+    }
+
+    /// Logs at these levels, which come from the settings.
     pub fn set_levels(&self, levels: &LogLevels) {
         *self.levels.write() = Levels::new(levels);
         log::set_max_level(self.levels.read().most_verbose());
+    }
+
+    /// The current levels, as in the setting.
+    pub fn levels(&self) -> String {
+        self.levels.read().shown()
     }
 }
 
@@ -185,7 +199,7 @@ impl Drop for LogGuard {
     }
 }
 
-/// Why logging is not possible.
+/// The reason why logging is not possible.
 #[derive(Debug)]
 pub enum LogError {
     /// The process has a logger already.
@@ -232,8 +246,8 @@ struct LineQueue {
 
 impl LineQueue {
     fn push(&self, line: LogLine) {
-        // Between the check and the send other threads may send too; they take little of the room
-        // for errors.
+        // Other threads may send between the check and the send; they take little of the room for
+        // errors.
         let is_full = line.level != Level::Error && self.messages.len() >= LINES_MAX;
         if is_full || self.messages.try_send(LogOrder::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -274,7 +288,8 @@ fn start(writer: LogWriter, dropped: Arc<AtomicU64>, limiter: Arc<Limiter>) -> i
     Ok((queue, LogGuard { messages, levels: Arc::default(), dropped, ended }))
 }
 
-/// The loop of the writer thread: waits for a message, takes all others that wait, and writes them.
+/// The loop of the writer thread: waits for a message, takes all other waiting ones, and writes
+/// them.
 fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, limiter: &Limiter) {
     let mut lines = Vec::with_capacity(BATCH_MAX);
     let mut flushes = Vec::new();
@@ -323,7 +338,7 @@ fn run(mut writer: LogWriter, inbox: &Receiver<LogOrder>, dropped: &AtomicU64, l
     }
 }
 
-/// From this number of waiting lines on, lines below error level are dropped.
+/// The number of waiting lines from which lines below error level are dropped.
 const LINES_MAX: usize = 8192;
 /// Additional room for errors.
 const ERRORS_MAX: usize = 1024;

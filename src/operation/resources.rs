@@ -1,5 +1,5 @@
-//! The resources that the system lets this process have: descriptors, threads, and the address
-//! space that they reserve.
+//! The resources that the system gives this process: descriptors, threads, and the address space
+//! that they reserve.
 
 mod address_space;
 
@@ -14,12 +14,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 pub use self::address_space::{TooLittleSpace, bound_allocator, check_address_space, return_large_blocks};
 use crate::config::Config;
 
-/// The limit of descriptors, raised as far as it may be.
+/// The limit of descriptors, raised as far as allowed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Descriptors {
-    /// The limit before.
+    /// The previous limit.
     pub before: u64,
-    /// The limit now.
+    /// The present limit.
     pub now: u64,
 }
 
@@ -29,7 +29,7 @@ impl Descriptors {
         let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
         let before = current.unwrap_or(u64::MAX);
         let raised = Rlimit { current: maximum, maximum };
-        // An unlimited value is refused: the kernel has a bound of its own (sysctl fs.nr_open).
+        // An unlimited value is refused: the kernel has its own bound (sysctl fs.nr_open).
         let raises = maximum.is_some_and(|maximum| maximum > before);
         let now = match raises && setrlimit(Resource::Nofile, raised).is_ok() {
             true => maximum.unwrap_or(before),
@@ -70,7 +70,7 @@ pub fn descriptors_for_clients(config: &Config) -> (usize, usize) {
     (clients, clients + reserve / 4)
 }
 
-/// Why the necessary threads cannot be started.
+/// The reason why the necessary threads cannot be started.
 #[derive(Debug)]
 pub struct TooFewThreads {
     needed: usize,
@@ -85,16 +85,16 @@ pub struct TooFewThreads {
 ///
 /// # Errors
 ///
-/// It may not.
+/// If it may not have them.
 pub fn check_threads(config: &Config) -> Result<(), TooFewThreads> {
     start_threads(threads_needed(config), " or lower loops, workers and hashers")
 }
 
-/// The same for a command that only uses the database of a cluster.
+/// The same check for a command that only uses the database of a cluster.
 ///
 /// # Errors
 ///
-/// The process may not have them.
+/// If the process may not have them.
 pub fn check_threads_of_command() -> Result<(), TooFewThreads> {
     start_threads(THREADS_OF_COMMAND, "")
 }
@@ -136,27 +136,30 @@ impl Error for TooFewThreads {
     }
 }
 
-/// From this number on there is no warning: that many clients are a large installation.
+/// The number of descriptors from which there is no warning: enough for a large installation.
 const FEW_DESCRIPTORS: u64 = 10_000;
-/// Descriptors that are not for clients, besides those open at the start: connections to the
-/// database, to Redis and of the admin port, files of the embedded store and of the log.
+/// Descriptors that are not for clients, in addition to those open at the start: for connections to
+/// the database, to Redis and of the admin port, and for files of the embedded store and of the
+/// log.
 const RESERVE: usize = 64;
 /// The poller, its waker, and a reserve.
 const DESCRIPTORS_OF_LOOP: usize = 3;
-/// For a connection to the embedded store: the database, its log and the log's index.
+/// The descriptors of a connection to the embedded store: the database, its log and the log's
+/// index.
 const DESCRIPTORS_OF_READER: usize = 3;
-/// The descriptors open at the start, if they cannot be counted.
+/// The number of descriptors open at the start that is assumed if they cannot be counted.
 const OPEN_USUALLY: usize = 64;
 
-/// Besides loops, workers and hashers: threads of the log, the signals, the settings, the embedded
-/// store, its log, its lanes, the sweeper, `User.state`, old passwords, the admin port, the health checks.
-const THREADS_OF_ALL: usize = 14;
-/// The lanes, the spool, its log, the probe of the database, the thread that opens it, and three of the
-/// pool.
+/// Threads besides loops, workers and hashers: of the log, the signals, the settings, the embedded
+/// store, its log, its lanes, the sweeper, `User.state`, old passwords, the admin port, the health
+/// checks, the watchdog.
+const THREADS_OF_ALL: usize = 15;
+/// Threads for the lanes, the spool, its log, the probe of the database, opening it, and three of
+/// the pool.
 const THREADS_WITH_MYSQL: usize = 15;
-/// One that moves a progress bar, and one that looks up a name.
+/// Threads for moving a progress bar and for looking up a name.
 const THREADS_OF_COMMAND: usize = 2;
-/// The bus, the lane to it, and three of the pool.
+/// Threads for the bus, the lane to it, and three of the pool.
 const THREADS_WITH_REDIS: usize = 6;
 
 #[cfg(test)]

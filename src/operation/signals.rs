@@ -1,5 +1,4 @@
-//! Signals: those that stop the server, those that make it read files again, and those that do
-//! nothing.
+//! Signals: those that stop the server, those that make it reload files, and those without effect.
 //!
 //! | signal | effect |
 //! |---|---|
@@ -22,17 +21,17 @@ use std::thread;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::Signals;
 
-/// Signals that wait to be handled, instead of ending the process.
+/// Signals that wait to be handled instead of ending the process.
 pub struct Caught(Signals);
 
-/// Catches every signal that is not a request to stop. Those keep their usual effect until
+/// Catches every signal that is not a request to stop. Stop requests keep their usual effect until
 /// [`Caught::handle`], so that a start that hangs can be interrupted.
 ///
 /// # Errors
 ///
 /// If the system refuses.
 pub fn catch() -> io::Result<Caught> {
-    // A handler rather than an ignore, because children would inherit the latter.
+    // A handler instead of an ignored signal, because children would inherit the latter.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     let signals = Signals::new([SIGUSR1, SIGUSR2])?;
     // `nohup` and the like start a program with SIGHUP ignored on purpose.
@@ -67,8 +66,8 @@ impl Caught {
                             _ => ("SIGQUIT", 131),
                         };
                         if signal != SIGQUIT && std::mem::replace(&mut is_urgent, true) {
-                            // Without exit handlers: work that does not finish by itself would not
-                            // finish in them either.
+                            // Exit handlers are skipped: work that does not finish by itself would
+                            // not finish in them either.
                             signal_hook::low_level::exit(code);
                         }
                         log::info!("{name}: finishing what is in flight; a second SIGTERM or SIGINT ends it at once");

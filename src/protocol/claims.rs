@@ -4,14 +4,14 @@ use std::fmt;
 
 use crate::base::ids::{GroupId, UserId};
 
-/// An id as a client sent it: any integer. Integers beyond 64 bits become the nearest that fits,
-/// which is no user's id either.
+/// An id as a client sent it: any integer. An integer beyond 64 bits becomes the nearest one that
+/// fits, which is no user's id either.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Id(pub i64);
 
 /// An id that is repeated in the reply: its value, and its digits if [`Id`] cannot hold them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asked<'f> {
+pub struct EchoedId<'f> {
     /// The id.
     pub id: Id,
     pub(super) digits: Option<&'f str>,
@@ -47,13 +47,13 @@ impl Id {
     }
 }
 
-impl From<Id> for Asked<'_> {
+impl From<Id> for EchoedId<'_> {
     fn from(id: Id) -> Self {
-        Asked { id, digits: None }
+        EchoedId { id, digits: None }
     }
 }
 
-impl fmt::Display for Asked<'_> {
+impl fmt::Display for EchoedId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.digits {
             Some(digits) => f.write_str(digits),

@@ -1,25 +1,26 @@
-//! Reads flat frames: objects of texts, numbers and values that no request needs, without blanks
-//! that nobody needs. Nearly all frames are flat, and this takes half of the instructions of a
-//! general parser.
+//! Reads flat frames: objects whose needed members are texts and numbers, without superfluous
+//! blanks. Nearly all frames are flat, and this takes half of the instructions of a general parser.
 //!
-//! It knows only what is certainly strict JSON, and leaves everything else to the parser in `parse`,
-//! which alone decides what is an error. Eight bytes of a text are looked at together.
+//! It accepts only what is certainly strict JSON. Everything else goes to the parser in `parse`,
+//! which alone decides what is an error. Eight bytes of a text are examined together.
 
 use std::ops::Range;
 
 /// The value of a member of a flat frame.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum FlatValue {
-    /// A whole number. Minus zero is none.
+    /// A whole number, except minus zero.
     Integer(i64),
     /// A text without escapes, by its position in the frame.
     Text(Range<usize>),
-    /// A text with escapes, a fraction, true, false, null, an array or an object, which is valid.
+    /// Any other valid value: a text with escapes, a fraction, true, false, null, an array or an
+    /// object.
     Other,
 }
 
 /// Calls `take` with the key and the value of each member, in order, while it returns true. Returns
-/// whether the frame is flat and all members were taken; if not, those that were taken mean nothing.
+/// whether the frame is flat and all members were taken. If not, the caller must ignore those that
+/// were taken.
 #[inline]
 pub(super) fn read(frame: &str, take: impl FnMut(&[u8], FlatValue) -> bool) -> bool {
     members(frame.as_bytes(), take).is_some()
@@ -72,7 +73,7 @@ fn text(frame: &[u8], start: usize) -> Option<(FlatValue, usize)> {
     }
 }
 
-/// A number that has so few digits that every reader has it exactly.
+/// A number with so few digits that every reader represents it exactly.
 #[inline]
 fn number(frame: &[u8], at: usize) -> Option<(FlatValue, usize)> {
     let is_negative = frame.get(at) == Some(&b'-');
@@ -91,7 +92,7 @@ fn number(frame: &[u8], at: usize) -> Option<(FlatValue, usize)> {
     if frame.get(end) == Some(&b'.') {
         return Some((FlatValue::Other, after_fraction(frame, end)?));
     }
-    // Minus zero is no integer.
+    // Minus zero is not an integer.
     (!has_zero || !is_negative).then_some((FlatValue::Integer(if is_negative { -number } else { number }), end))
 }
 
@@ -102,7 +103,7 @@ fn after_fraction(frame: &[u8], point: usize) -> Option<usize> {
     (1..=DIGITS_MAX).contains(&digits).then_some(point + 1 + digits)
 }
 
-/// The position behind a value that is no text and no number, and has fewer levels than `depth`.
+/// The position behind a value that is neither text nor number and has fewer levels than `depth`.
 #[cold]
 fn after_other(frame: &[u8], at: usize, depth: usize) -> Option<usize> {
     let end = match frame.get(at)? {
@@ -155,12 +156,12 @@ fn next_stop(bytes: &[u8], from: usize) -> Option<usize> {
     (nth < rest.len()).then_some(at + nth)
 }
 
-/// A bit for the first byte that is a quote, a backslash or a control character. There may be bits
-/// for other bytes above that one, and there is none if no such byte is there.
+/// Sets a bit for the first byte that is a quote, a backslash or a control character. Bytes above
+/// that one may have a bit as well. Without such a byte the result is 0.
 #[inline]
 fn stops(word: u64) -> u64 {
     const EACH: u64 = u64::from_le_bytes([1; 8]);
-    // The highest bit of a byte that was below `than` before, and of some behind such a one.
+    // Sets the highest bit of a byte that was below `than`, and of some bytes after such a one.
     let below = |word: u64, than: u8| word.wrapping_sub(EACH * u64::from(than)) & !word;
     let are = |byte: u8| below(word ^ (EACH * u64::from(byte)), 1);
     (below(word, b' ') | are(b'"') | are(b'\\')) & (EACH << 7)
@@ -198,7 +199,7 @@ enum Half {
     Second,
 }
 
-/// Which half the character is that is written as a backslash, a `u` and four digits here.
+/// The half of a surrogate pair that is written here as `\uXXXX`.
 fn half_of(frame: &[u8], at: usize) -> Option<Half> {
     let [b'\\', b'u', digits @ ..] = frame.get(at..at + 6)? else { return None };
     if !digits.iter().all(u8::is_ascii_hexdigit) {
@@ -211,9 +212,9 @@ fn half_of(frame: &[u8], at: usize) -> Option<Half> {
     })
 }
 
-/// The levels of a value: few, because each takes a stack frame.
+/// The most levels of a value: few, because each takes a stack frame.
 const DEPTH_MAX: usize = 8;
-/// Fewer than the greatest integer has. Fractions may have as many more.
+/// The most digits of a number, fewer than the greatest integer has. Its fraction may have as many.
 const DIGITS_MAX: usize = 18;
 
 #[cfg(test)]
@@ -270,6 +271,20 @@ mod tests {
     }
 
     #[test]
+    fn halves_of_pairs_are_known_in_any_spelling() {
+        for unit in 0..=u16::MAX {
+            let expected = match unit {
+                0xd800..=0xdbff => Half::First,
+                0xdc00..=0xdfff => Half::Second,
+                _ => Half::Neither,
+            };
+            for text in [format!("\\u{unit:04x}"), format!("\\u{unit:04X}")] {
+                assert_eq!(half_of(text.as_bytes(), 0), Some(expected), "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn everything_else_is_left_to_the_parser() {
         let values = r#"01|-0|1.|.5|00.5|1.5e3|1e3|-|1000000000000000000|0.1234567890123456789|truer|nul|[|[1|[1,]|[1}|[1 ]|{"a"}|{"a":}|{a:1}|[[[[[[[[[]]]]]]]]]|"\x"|"#;
         let texts = r#""\u12g4"|"\ud83d"|"\ud83d\u0020"|"\ude00"|"\u12|"\|1 |  1|"#;
@@ -317,13 +332,13 @@ mod tests {
     }
 
     proptest! {
-        /// What is taken for flat is strict JSON, with these members.
+        /// A frame that is taken for flat is strict JSON, with these members.
         #[test]
         fn a_flat_frame_is_json(frame in frames()) {
             let Some(members) = read_all(&frame) else { return Ok(()) };
             let json: Value = serde_json::from_str(&frame).expect("it is JSON");
             for (key, value) in &members {
-                // Of repeated ones the last counts.
+                // Of repeated keys the last one counts.
                 if members.iter().rfind(|(other, _)| other == key).is_some_and(|(_, last)| last != value) {
                     continue;
                 }

@@ -1,5 +1,5 @@
-//! [`Forward`]: the text that is forwarded for a frame. It is made after the sender's rights are
-//! checked, and by position: the members of a frame are located, and unchanged parts are copied.
+//! [`Forward`]: the text that is forwarded for a frame. It is made only after the sender's rights
+//! are checked. Members are located by position, and unchanged parts are copied.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ impl<'f> Forward<'f> {
         Forward { frame, repeated, as_chat, is_one_line: false }
     }
 
-    /// The same, whose frame is known to be on one line, or is not.
+    /// The same forward, noting whether its frame is known to be on one line.
     pub(super) fn on_one_line(self, is_one_line: bool) -> Forward<'f> {
         Forward { is_one_line, ..self }
     }
@@ -40,8 +40,8 @@ impl<'f> Forward<'f> {
             (false, true) => Cow::Owned(self::as_chat(frame)),
             (true, as_chat) => Cow::Owned(each_once(frame, as_chat)),
         };
-        // Strings in JSON cannot contain raw newlines, so these are between tokens, where a blank
-        // is equivalent.
+        // JSON strings cannot contain raw newlines. So these are between tokens, where a blank is
+        // equivalent.
         match is_one_line || memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_none() {
             true => text,
             false => Cow::Owned(joined(text)),

@@ -16,23 +16,23 @@ pub struct ReplyKind(u8);
 /// The kind of a frame to a client of level 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WrittenKind {
-    /// A 42.
+    /// A pushed message (42).
     Push,
-    /// A 41.
+    /// The answer to a send (41).
     Answer(SendOutcome),
     /// Anything else.
     Other,
 }
 
-/// What became of a send of level 2.
+/// The outcome of a send of level 2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SendOutcome(u8);
 
 impl WrittenKind {
-    /// The kind of a frame that this server composed: its keys are in byte order, and the first ones
-    /// tell what it is.
+    /// The kind of a frame that this server composed. Its keys are in byte order, so the first ones
+    /// tell its kind.
     pub fn of(frame: &str) -> WrittenKind {
-        // A send without an id is refused without one.
+        // The refusal of a send without an id has no id.
         if frame.starts_with("{\"cid\":\"") || frame.starts_with("{\"errmsg\":") && frame.ends_with("\"msgType\":41}") {
             return WrittenKind::Answer(SendOutcome::of(ReplyKind::of(frame)));
         }
@@ -59,6 +59,11 @@ impl SendOutcome {
             None if name == "200" => 0,
             place => place.unwrap_or(SendOutcome::NAMES.len() - 1) as u8,
         })
+    }
+
+    /// Its errno, if it is an error of a known kind.
+    pub fn refusal(self) -> Option<u16> {
+        if self.0 <= 1 { None } else { Self::NAMES[self.place()].parse().ok() }
     }
 
     /// Its index in [`SendOutcome::NAMES`].
@@ -118,6 +123,11 @@ impl ReplyKind {
         let digits = after_key.and_then(|rest| rest.get(..3)).unwrap_or_default();
         let other = Self::NAMES.len() - 1;
         ReplyKind(Self::NAMES.iter().position(|name| *name == digits).unwrap_or(other) as u8)
+    }
+
+    /// Its errno, if it is an error of a known kind.
+    pub fn refusal(self) -> Option<u16> {
+        if self.0 == 0 { None } else { Self::NAMES[self.place()].parse().ok() }
     }
 
     /// Its index in [`ReplyKind::NAMES`].
@@ -197,6 +207,7 @@ mod tests {
             (BLOCKED, "403"),
             (NO_METHOD, "404"),
             (TOO_LONG, "413"),
+            (TOO_LONG_TO_RECORD, "413"),
             (TURNED_AWAY, "429"),
             (SLOW_DOWN, "429"),
             (HAD_ENOUGH, "429"),

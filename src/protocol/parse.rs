@@ -9,25 +9,25 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-use super::claims::{Asked, BadRequest, Id, Sender};
+use super::claims::{BadRequest, EchoedId, Id, Sender};
 use super::flat::{self, FlatValue};
 use super::forward;
 
-/// The members of requests, as in the frame; of a repeated one, the last.
+/// The members of requests, as in the frame. The last one counts if a key is repeated.
 #[derive(Default)]
-pub(super) struct Members<'f> {
-    pub(super) msg_type: Member<'f>,
-    pub(super) user_id: Member<'f>,
-    pub(super) from: Member<'f>,
-    pub(super) to: Member<'f>,
-    pub(super) group: Member<'f>,
-    pub(super) u1: Member<'f>,
-    pub(super) u2: Member<'f>,
-    pub(super) name: Member<'f>,
-    pub(super) password: Member<'f>,
-    pub(super) description: Member<'f>,
-    pub(super) keyword: Member<'f>,
-    /// Whether one of them occurs more than once.
+pub(super) struct Level1Members<'f> {
+    pub(super) msg_type: MemberValue<'f>,
+    pub(super) user_id: MemberValue<'f>,
+    pub(super) from: MemberValue<'f>,
+    pub(super) to: MemberValue<'f>,
+    pub(super) group: MemberValue<'f>,
+    pub(super) u1: MemberValue<'f>,
+    pub(super) u2: MemberValue<'f>,
+    pub(super) name: MemberValue<'f>,
+    pub(super) password: MemberValue<'f>,
+    pub(super) description: MemberValue<'f>,
+    pub(super) keyword: MemberValue<'f>,
+    /// Whether a key occurs more than once.
     pub(super) repeated: bool,
     /// Whether there is a `level`, which no request of level 1 has.
     pub(super) has_level: bool,
@@ -37,7 +37,7 @@ pub(super) struct Members<'f> {
 
 /// One member's value.
 #[derive(Default)]
-pub(super) enum Member<'f> {
+pub(super) enum MemberValue<'f> {
     #[default]
     Missing,
     Integer(i64),
@@ -48,14 +48,14 @@ pub(super) enum Member<'f> {
     Other,
 }
 
-impl<'f> Members<'f> {
+impl<'f> Level1Members<'f> {
     /// Fills the empty members from the frame.
     pub(super) fn read(&mut self, text: &'f str) -> Result<(), BadRequest> {
         if flat::read(text, |key, value| self.take_flat(text, key, value)) {
             self.is_one_line = true;
             return Ok(());
         }
-        *self = Members::default();
+        *self = Level1Members::default();
         self.read_any(text)
     }
 
@@ -64,11 +64,13 @@ impl<'f> Members<'f> {
     fn take_flat(&mut self, frame: &'f str, key: &[u8], value: FlatValue) -> bool {
         let Some(member) = self.of(key) else { return true };
         let value = match value {
-            FlatValue::Integer(number) => Member::Integer(number),
-            FlatValue::Text(place) => frame.get(place).map_or(Member::Other, |text| Member::Text(Cow::Borrowed(text))),
+            FlatValue::Integer(number) => MemberValue::Integer(number),
+            FlatValue::Text(place) => {
+                frame.get(place).map_or(MemberValue::Other, |text| MemberValue::Text(Cow::Borrowed(text)))
+            }
             FlatValue::Other => return false,
         };
-        if !matches!(std::mem::replace(member, value), Member::Missing) {
+        if !matches!(std::mem::replace(member, value), MemberValue::Missing) {
             self.repeated = true;
         }
         true
@@ -77,7 +79,7 @@ impl<'f> Members<'f> {
     #[inline(never)]
     fn read_any(&mut self, text: &'f str) -> Result<(), BadRequest> {
         let mut json = serde_json::Deserializer::from_str(text);
-        // The visitors count the levels themselves, because the limit here is one more than the
+        // The visitors count the levels themselves, because this limit is one higher than the
         // parser's.
         json.disable_recursion_limit();
         json.deserialize_map(self).and_then(|()| json.end()).map_err(|_| BadRequest)
@@ -86,12 +88,12 @@ impl<'f> Members<'f> {
     /// The value of FROMID, if present.
     pub(super) fn sender(&self, frame: &str) -> Option<Sender> {
         match &self.from {
-            Member::Missing => None,
+            MemberValue::Missing => None,
             from => Some(from.id(frame, "FROMID").map_or(Sender::Malformed, Sender::Claimed)),
         }
     }
 
-    fn of(&mut self, key: &[u8]) -> Option<&mut Member<'f>> {
+    fn of(&mut self, key: &[u8]) -> Option<&mut MemberValue<'f>> {
         Some(match key {
             b"msgType" => &mut self.msg_type,
             b"USERID" => &mut self.user_id,
@@ -113,20 +115,20 @@ impl<'f> Members<'f> {
     }
 }
 
-impl<'f> Member<'f> {
+impl<'f> MemberValue<'f> {
     /// The integer value of `key` in `frame`.
     pub(super) fn id(&self, frame: &str, key: &str) -> Result<Id, BadRequest> {
         match self {
-            Member::Integer(id) => Ok(Id(*id)),
+            MemberValue::Integer(id) => Ok(Id(*id)),
             _ => self.asked(frame, key).map(|asked| asked.id),
         }
     }
 
-    /// The same, with its digits if they are needed.
-    pub(super) fn asked<'t>(&self, frame: &'t str, key: &str) -> Result<Asked<'t>, BadRequest> {
+    /// The integer value of `key`, with its digits if they are needed.
+    pub(super) fn asked<'t>(&self, frame: &'t str, key: &str) -> Result<EchoedId<'t>, BadRequest> {
         match self {
-            Member::Integer(id) => Ok(Id(*id).into()),
-            Member::ByDigits => {
+            MemberValue::Integer(id) => Ok(Id(*id).into()),
+            MemberValue::ByDigits => {
                 let number = &frame[forward::value_of(frame, key).ok_or(BadRequest)?];
                 let (nearest, digits) = match number.strip_prefix('-') {
                     Some(digits) => (i64::MIN, digits),
@@ -135,21 +137,23 @@ impl<'f> Member<'f> {
                 if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
                     return Err(BadRequest);
                 }
-                Ok(number.parse().map_or(Asked { id: Id(nearest), digits: Some(number) }, |id| Id(id).into()))
+                Ok(number.parse().map_or(EchoedId { id: Id(nearest), digits: Some(number) }, |id| Id(id).into()))
             }
-            Member::Missing | Member::Text(_) | Member::Other => Err(BadRequest),
+            MemberValue::Missing | MemberValue::Text(_) | MemberValue::Other => Err(BadRequest),
         }
     }
 
     pub(super) fn text(&mut self) -> Result<Cow<'f, str>, BadRequest> {
         match std::mem::take(self) {
-            Member::Text(text) => Ok(text),
-            Member::Missing | Member::Integer(_) | Member::ByDigits | Member::Other => Err(BadRequest),
+            MemberValue::Text(text) => Ok(text),
+            MemberValue::Missing | MemberValue::Integer(_) | MemberValue::ByDigits | MemberValue::Other => {
+                Err(BadRequest)
+            }
         }
     }
 }
 
-impl<'f> Visitor<'f> for &mut Members<'f> {
+impl<'f> Visitor<'f> for &mut Level1Members<'f> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -163,7 +167,7 @@ impl<'f> Visitor<'f> for &mut Members<'f> {
                 continue;
             };
             let value = map.next_value_seed(Take { level: 2 })?;
-            if !matches!(std::mem::replace(member, value), Member::Missing) {
+            if !matches!(std::mem::replace(member, value), MemberValue::Missing) {
                 self.repeated = true;
             }
         }
@@ -171,11 +175,11 @@ impl<'f> Visitor<'f> for &mut Members<'f> {
     }
 }
 
-/// Selects where the value of a key goes; `None` for a key that no request has.
-struct Key<'m, 'f>(&'m mut Members<'f>);
+/// Selects the member for a key; `None` for a key that no request has.
+struct Key<'m, 'f>(&'m mut Level1Members<'f>);
 
 impl<'m, 'f> DeserializeSeed<'f> for Key<'m, 'f> {
-    type Value = Option<&'m mut Member<'f>>;
+    type Value = Option<&'m mut MemberValue<'f>>;
 
     fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -183,7 +187,7 @@ impl<'m, 'f> DeserializeSeed<'f> for Key<'m, 'f> {
 }
 
 impl<'m, 'f> Visitor<'f> for Key<'m, 'f> {
-    type Value = Option<&'m mut Member<'f>>;
+    type Value = Option<&'m mut MemberValue<'f>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
@@ -202,56 +206,56 @@ pub(super) struct Take {
 }
 
 impl<'f> DeserializeSeed<'f> for Take {
-    type Value = Member<'f>;
+    type Value = MemberValue<'f>;
 
-    fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<Member<'f>, D::Error> {
+    fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<MemberValue<'f>, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
 impl<'f> Visitor<'f> for Take {
-    type Value = Member<'f>;
+    type Value = MemberValue<'f>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a value")
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Member<'f>, E> {
-        Ok(Member::Integer(number))
+    fn visit_i64<E>(self, number: i64) -> Result<MemberValue<'f>, E> {
+        Ok(MemberValue::Integer(number))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Member<'f>, E> {
-        Ok(i64::try_from(number).map_or(Member::ByDigits, Member::Integer))
+    fn visit_u64<E>(self, number: u64) -> Result<MemberValue<'f>, E> {
+        Ok(i64::try_from(number).map_or(MemberValue::ByDigits, MemberValue::Integer))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Member<'f>, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<MemberValue<'f>, E> {
         // Integers that fit 64 bits arrive as integers, except minus zero.
         let is_beyond = number >= u64::MAX as f64 || number <= i64::MIN as f64;
-        Ok(if is_beyond || number == 0.0 { Member::ByDigits } else { Member::Other })
+        Ok(if is_beyond || number == 0.0 { MemberValue::ByDigits } else { MemberValue::Other })
     }
 
-    fn visit_borrowed_str<E>(self, text: &'f str) -> Result<Member<'f>, E> {
-        Ok(Member::Text(Cow::Borrowed(text)))
+    fn visit_borrowed_str<E>(self, text: &'f str) -> Result<MemberValue<'f>, E> {
+        Ok(MemberValue::Text(Cow::Borrowed(text)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Member<'f>, E> {
-        Ok(Member::Text(Cow::Owned(text.to_owned())))
+    fn visit_str<E>(self, text: &str) -> Result<MemberValue<'f>, E> {
+        Ok(MemberValue::Text(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Member<'f>, E> {
-        Ok(Member::Other)
+    fn visit_bool<E>(self, _: bool) -> Result<MemberValue<'f>, E> {
+        Ok(MemberValue::Other)
     }
 
-    fn visit_unit<E>(self) -> Result<Member<'f>, E> {
-        Ok(Member::Other)
+    fn visit_unit<E>(self) -> Result<MemberValue<'f>, E> {
+        Ok(MemberValue::Other)
     }
 
-    fn visit_seq<A: SeqAccess<'f>>(self, seq: A) -> Result<Member<'f>, A::Error> {
-        Skip { level: self.level }.visit_seq(seq).map(|()| Member::Other)
+    fn visit_seq<A: SeqAccess<'f>>(self, seq: A) -> Result<MemberValue<'f>, A::Error> {
+        Skip { level: self.level }.visit_seq(seq).map(|()| MemberValue::Other)
     }
 
-    fn visit_map<A: MapAccess<'f>>(self, map: A) -> Result<Member<'f>, A::Error> {
-        Skip { level: self.level }.visit_map(map).map(|()| Member::Other)
+    fn visit_map<A: MapAccess<'f>>(self, map: A) -> Result<MemberValue<'f>, A::Error> {
+        Skip { level: self.level }.visit_map(map).map(|()| MemberValue::Other)
     }
 }
 
@@ -317,7 +321,7 @@ impl<'f> Visitor<'f> for Skip {
 
     fn visit_map<A: MapAccess<'f>>(self, mut map: A) -> Result<(), A::Error> {
         let inside = self.inside()?;
-        // A key is a string, which is what the visitor accepts.
+        // The visitor accepts every key, because a key is a string.
         while map.next_key_seed(inside)?.is_some() {
             map.next_value_seed(inside)?;
         }

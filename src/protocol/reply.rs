@@ -1,10 +1,10 @@
-//! The replies: constant ones, and those made from data of the store. All are identical to the
-//! reference server's, byte for byte, as far as it has them.
+//! The replies: constant ones, and those made from data of the store. Every reply that the
+//! reference server has too is identical to it, byte for byte.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Asked, FrameKind, GroupId, Request, UserId};
+use super::{EchoedId, FrameKind, GroupId, Request, UserId};
 use crate::base::rows::{Group, KeptMessage, User};
 
 /// NORMAL_ACK: success.
@@ -28,6 +28,9 @@ pub const BLOCKED: &str = r#"{"errmsg":"this user does not take messages from yo
 pub const NO_METHOD: &str = r#"{"errmsg":"No such method, failed to process your request!","errno":404,"msgType":404}"#;
 /// 413.
 pub const TOO_LONG: &str = r#"{"errmsg":"the frame is too long, send shorter ones","errno":413,"msgType":413}"#;
+/// 413 for a message to a user of level 2 that is too long to be recorded.
+pub const TOO_LONG_TO_RECORD: &str =
+    r#"{"errmsg":"at most 256 KiB can be recorded, send shorter messages","errno":413,"msgType":413}"#;
 /// 429 for a client that may not connect. Its mode is not known yet; a newline does no harm in bare
 /// mode.
 pub const TURNED_AWAY: &str = "{\"errmsg\":\"too many connections, try again later\",\"errno\":429,\"msgType\":429}\n";
@@ -47,7 +50,7 @@ pub const HAD_ENOUGH: &str =
 pub const SERVER_ERROR: &str = r#"{"errmsg":"server error, try again later!","errno":500,"msgType":500}"#;
 /// 503 for a request: the server is busy, or the database is unavailable.
 pub const BUSY: &str = r#"{"errmsg":"the server is busy, try again later","errno":503,"msgType":503}"#;
-/// 503 for a frame that needs more memory than is free. The input after it is not processed.
+/// 503 for a frame that needs more memory than is free. The rest of the input is not processed.
 pub const CROWDED: &str =
     r#"{"errmsg":"too many long frames at once, connect again and send this one later","errno":503,"msgType":503}"#;
 /// 503 for a message to a user, or to a member of a group, whose mailbox has no room for more
@@ -66,7 +69,7 @@ pub fn register_later(seconds: u32) -> String {
     later("too many new accounts, try again later", 429, seconds)
 }
 
-/// 503 for a login or a registration when too many wait already.
+/// 503 for a login or a registration while too many others wait.
 pub fn busy_for(seconds: u32) -> String {
     later("the server is busy, try again later", 503, seconds)
 }
@@ -98,9 +101,16 @@ pub fn friend_asked(friend: UserId, name: &str) -> String {
     json(&NewFriend { errno: 202, msg_type: 6, name, new: None, user_id: friend.0 })
 }
 
-/// Refusal of 6: the other user has blocked the one who asks.
+/// Refusal of 6: the other user has blocked the requester.
 pub fn friend_blocked(friend: UserId) -> String {
     format!(r#"{{"errmsg":"this user does not take requests from you","errno":403,"msgType":6,"userId":{friend}}}"#)
+}
+
+/// Refusal of 6: one of them has too many conversations for another one.
+pub fn friend_no_room(friend: UserId) -> String {
+    format!(
+        r#"{{"errmsg":"you or this user have too many conversations for another one","errno":403,"msgType":6,"userId":{friend}}}"#
+    )
 }
 
 /// Push to the other side of 6.
@@ -108,7 +118,7 @@ pub fn new_friend(friend: UserId, name: &str) -> String {
     json(&NewFriend { errno: 200, msg_type: 6, name, new: Some(true), user_id: friend.0 })
 }
 
-/// Push to a user whom another one asks to be a friend: the same as [`new_friend`], marked.
+/// Push to a user who is asked to become a friend: the same as [`new_friend`], marked.
 pub fn friend_request(friend: UserId, name: &str) -> String {
     let push = new_friend(friend, name);
     format!("{{\"ask\":true,{}", &push[1..])
@@ -127,27 +137,27 @@ struct NewFriend<'a> {
 }
 
 /// Refusal of 6: no user has that id.
-pub fn no_such_user(friend: Asked<'_>) -> String {
+pub fn no_such_user(friend: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"no such user","errno":404,"msgType":6,"userId":{}}}"#, friend)
 }
 
 /// Refusal of 6: the user's own id.
-pub fn not_yourself(friend: Asked<'_>) -> String {
+pub fn not_yourself(friend: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"cannot add yourself","errno":400,"msgType":6,"userId":{}}}"#, friend)
 }
 
 /// Refusal of 10.
-pub fn no_such_group(group: Asked<'_>) -> String {
+pub fn no_such_group(group: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"no such group","errno":404,"groupId":{},"msgType":10}}"#, group)
 }
 
 /// Refusal of 10 for a full group.
-pub fn group_full(group: Asked<'_>) -> String {
+pub fn group_full(group: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"the group has as many members as it may","errno":403,"groupId":{},"msgType":10}}"#, group)
 }
 
 /// Refusal of 10 for a user whom the creator has to let in.
-pub fn may_not_join(group: Asked<'_>) -> String {
+pub fn may_not_join(group: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"only the creator of the group can add you","errno":403,"groupId":{},"msgType":10}}"#, group)
 }
 
@@ -230,8 +240,8 @@ pub fn messages(messages: &[KeptMessage]) -> String {
     kept(messages.iter().map(|message| message.text.as_str()))
 }
 
-/// How many of these messages, from the first on, fit into one reply for a client whose frames are
-/// joined: at least one.
+/// The number of messages that fit into one reply for a client whose frames are joined, counted
+/// from the first: at least one.
 pub fn fit_a_frame(messages: &[KeptMessage]) -> usize {
     let mut bytes = as_kept(&[]).len();
     let fits = messages.iter().take(net::JOINED_MAX).take_while(|message| {
@@ -262,8 +272,8 @@ fn kept<'a>(texts: impl Iterator<Item = &'a str>) -> String {
     json(&Reply { errno: 200, msg_type: 14, msgs: texts.collect() })
 }
 
-/// The length of this frame among stored messages, with the comma, if the usual client also shows
-/// it there: only chat and group chat.
+/// The length of this frame among stored messages, with its comma. `None` unless the usual client
+/// also shows it there: only chat and group chat.
 pub fn len_as_kept(frame: &[u8]) -> Option<usize> {
     let kind = Request::parse(frame).map(|(kind, _)| kind);
     let may = kind.is_ok_and(|kind| kind == FrameKind::of(4) || kind == FrameKind::of(9));
@@ -282,8 +292,8 @@ pub fn messages_shown(reply: &[u8]) -> usize {
     kept.map_or(1, |kept| kept.msgs.len())
 }
 
-/// Several such frames in the form of stored messages that were fetched. The usual client accepts
-/// that at any time.
+/// Several such frames in the form of a reply with stored messages, which the usual client accepts
+/// at any time.
 pub fn as_kept(frames: &[&[u8]]) -> Vec<u8> {
     kept(frames.iter().map(|frame| str::from_utf8(frame).expect("what is sent is text"))).into_bytes()
 }
@@ -316,7 +326,7 @@ pub fn search_results(users: &[User], groups: &[Group]) -> String {
     json(&Reply { errno: 200, msg_type: 15, results: users.chain(groups).collect() })
 }
 
-/// Compact JSON with the members in the order of the struct, which is their byte order here, as in
+/// Compact JSON with the members in the order of the struct, which must be their byte order, as in
 /// the reference server.
 pub(super) fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("texts, numbers and lists of them are JSON")
@@ -375,6 +385,10 @@ mod tests {
             (
                 friend_blocked(UserId(7)),
                 r#"{"errmsg":"this user does not take requests from you","errno":403,"msgType":6,"userId":7}"#,
+            ),
+            (
+                friend_no_room(UserId(7)),
+                r#"{"errmsg":"you or this user have too many conversations for another one","errno":403,"msgType":6,"userId":7}"#,
             ),
             (
                 may_not_join(Id(9).into()),

@@ -1,5 +1,5 @@
-//! [`Waiting`]: what a frame that waits in a mailbox says of itself. It may be years old, and written
-//! by any server.
+//! [`StoredFrame`]: the facts in a frame that waits in a mailbox. The frame may be years old, and
+//! any server may have written it.
 
 use std::borrow::Cow;
 
@@ -11,20 +11,20 @@ use crate::base::ids::{GroupId, UserId};
 
 /// A frame of level 1 as it was stored for a recipient.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Waiting {
+pub struct StoredFrame {
     /// The sender, as the frame claims.
     pub from: UserId,
     /// The group it was sent to.
     pub group: Option<GroupId>,
-    /// Whether it is a message of type 4 or 9.
+    /// Whether it is of type 4 or 9.
     pub is_message: bool,
-    /// The sender's id of it, if it was sent at level 2.
+    /// The client's id of the message, if it was sent at level 2.
     pub cid: Option<Cow<'static, str>>,
 }
 
-impl Waiting {
-    /// Reads a frame; `None` if it is none of 4, 5, 6 and 9, or does not say who sent it.
-    pub fn read(text: &str) -> Option<Waiting> {
+impl StoredFrame {
+    /// Reads a frame; `None` unless it is one of 4, 5, 6 and 9 and names its sender.
+    pub fn read(text: &str) -> Option<StoredFrame> {
         let Value::Object(members) = serde_json::from_str(text).ok()? else { return None };
         let user = |key| Id(members.get(key)?.as_i64()?).user();
         let (from, group) = match members.get("msgType")?.as_i64()? {
@@ -35,10 +35,10 @@ impl Waiting {
         };
         let is_message = matches!(members.get("msgType")?.as_i64()?, 4 | 9);
         let cid = members.get("cid").and_then(Value::as_str).map(|cid| cid.to_owned().into());
-        Some(Waiting { from, group, is_message, cid })
+        Some(StoredFrame { from, group, is_message, cid })
     }
 
-    /// The conversation that it belongs to, if it waits for `owner`.
+    /// The frame's conversation, if it waits for `owner`.
     pub fn conv(&self, owner: UserId) -> ConversationId {
         self.group.map_or_else(|| ConversationId::between(self.from, owner), ConversationId::of_group)
     }
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn a_frame_says_who_sent_it_and_where_it_belongs() {
         let read =
-            |text: &str| Waiting::read(text).map(|frame| (frame.from.0, frame.conv(UserId(9)), frame.is_message));
+            |text: &str| StoredFrame::read(text).map(|frame| (frame.from.0, frame.conv(UserId(9)), frame.is_message));
         let with = |user| ConversationId::between(UserId(user), UserId(9));
         let cases = [
             (r#"{"FROMID":7,"TOID":9,"msg":"a","msgType":4}"#, Some((7, with(7), true))),
@@ -79,7 +79,7 @@ mod tests {
         }
         assert_eq!(read(&new_friend(UserId(7), "ann")), Some((7, with(7), false)));
         assert_eq!(read(&friend_request(UserId(7), "ann")), Some((7, with(7), false)));
-        let cid = |text: &str| Waiting::read(text).and_then(|frame| frame.cid);
+        let cid = |text: &str| StoredFrame::read(text).and_then(|frame| frame.cid);
         assert_eq!(cid(r#"{"FROMID":7,"cid":"c1","msgType":4}"#).as_deref(), Some("c1"));
         assert_eq!(cid(r#"{"FROMID":7,"cid":1,"msgType":4}"#), None);
     }

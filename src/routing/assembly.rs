@@ -27,7 +27,7 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Starts the lanes and the bus, with envelopes of this number of bytes.
+    /// Starts the lanes and the bus. Envelopes hold at most `envelope_bytes_max` bytes.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -73,13 +73,15 @@ fn start_outbox(
     threads: &mut impl Threads,
 ) -> io::Result<Lanes<OutItem>> {
     let (bus, clock, metrics) = (services.bus.clone(), services.clock.clone(), services.metrics.clone());
-    let (keepers, again) = (keepers.clone(), keepers.clone());
+    let (keepers, again, tracer) = (keepers.clone(), keepers.clone(), services.tracer.clone());
     let publish = move |outbox: &mut Outbox, batch| {
         let sorted = outbox.handle(batch, &clock, &*bus);
         conclude(sorted, &metrics, &keepers)
     };
     let begin = move |_, panicked: Option<Outbox>| {
-        let Some(outbox) = panicked else { return (Outbox::new(envelope_bytes_max), None) };
+        let Some(outbox) = panicked else {
+            return (Outbox::new(envelope_bytes_max).traced_by(tracer.clone()), None);
+        };
         let (outbox, left) = outbox.begin_again();
         keep(left, &again);
         (outbox, None)
@@ -88,7 +90,7 @@ fn start_outbox(
 }
 
 /// Counts a batch of the lane to other nodes, passes on the messages that no node takes, and
-/// settles the confirmed ones. Returns when to call the lane again.
+/// settles the confirmed ones. Returns the time of the lane's next call.
 fn conclude(sorted: Sorted, metrics: &Metrics, keepers: &Lanes<LaneItem>) -> Option<Again> {
     metrics.published(sorted.published);
     metrics.confirmed(sorted.delivered.len());
@@ -104,7 +106,7 @@ fn conclude(sorted: Sorted, metrics: &Metrics, keepers: &Lanes<LaneItem>) -> Opt
 /// Hands items that no other node takes to the lanes to the store.
 fn keep(items: Vec<LaneItem>, keepers: &Lanes<LaneItem>) {
     for item in items {
-        // It has its room in the lanes already, and keeps it.
+        // The item already has its room in the lanes, and keeps it.
         if ways::store(keepers, item).is_err() {
             log::error!("the server has stopped before a message could be stored");
         }
@@ -115,7 +117,7 @@ fn keep(items: Vec<LaneItem>, keepers: &Lanes<LaneItem>) {
 /// batches smaller.
 const OUTBOXES: usize = 1;
 /// The most messages in one transaction of a lane. A message waits for the batch before it, no
-/// matter who sent that. Beside a flood of messages for offline users, half of another sender's
-/// messages waited for more than 32 ms with 4,096, and for more than 11 ms with 1,024, which cost a
-/// sixth more processor time for each stored message (SQLite, 2 cores).
+/// matter who sent that. Measured beside a flood of messages for offline users: half of another
+/// sender's messages waited for more than 32 ms with 4,096, and for more than 11 ms with 1,024,
+/// which took a sixth more processor time for each stored message (SQLite, 2 cores).
 const BATCH_MAX: usize = 2048;

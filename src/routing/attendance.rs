@@ -1,11 +1,12 @@
-//! [`Attendance`]: the connections of this node that users are on, at both levels, and what becomes of
-//! the messages of a connection that a user leaves.
+//! [`Attendance`]: the connections of this node's users, at both levels, and the messages of a
+//! connection that a user leaves.
 
 use std::sync::Arc;
 
 use net::{Label, Turn};
 use smallvec::SmallVec;
 
+use crate::base::trace::{Hop, Incident, Tracer};
 use crate::bus::Exchange;
 use crate::delivery::{ClientLink, Comeback, LaneItem, Posted};
 use crate::metrics::Metrics;
@@ -13,17 +14,19 @@ use crate::protocol::UserId;
 use crate::routing::label::{Returned, is_for, or_back};
 use crate::routing::presence::{Added, DeviceLink, Presence, Removed, Shard};
 use crate::routing::states::StateWriter;
+use crate::routing::traced;
 use crate::routing::ways::Ways;
 use crate::store::UserState;
 use crate::store::history::DeviceId;
 
-/// Notes which users come and go, and tells the other nodes and `User.state`.
+/// Notes logins and logouts of users, and passes them on to the other nodes and to `User.state`.
 pub struct Attendance {
     pub(super) presence: Arc<Presence<Posted>>,
     pub(super) ways: Ways,
     pub(super) states: StateWriter,
     bus: Arc<dyn Exchange>,
     metrics: Arc<Metrics>,
+    tracer: Arc<Tracer>,
 }
 
 /// A login at level 2 on this node.
@@ -37,21 +40,37 @@ pub struct DeviceLogin {
     pub login: i64,
 }
 
-/// What became of [`Attendance::enter`].
+/// A user on a connection of this node.
+pub struct Attendee {
+    /// The user.
+    pub user: UserId,
+    /// The connection.
+    pub link: Arc<ClientLink>,
+    /// Its device, at level 2.
+    pub device: Option<DeviceId>,
+}
+
+/// The outcome of [`Attendance::enter`].
 #[derive(Debug)]
 pub struct Entered {
-    /// Messages of other nodes arrive already, or never need to.
+    /// Whether messages of other nodes arrive already, or never need to.
     pub is_placed: bool,
-    /// A later login of the device is here already.
+    /// Whether a later login of the device is here already.
     pub is_replaced: bool,
     /// The connections that it replaces.
     pub replaced: Vec<Arc<ClientLink>>,
 }
 
 impl Attendance {
-    /// Of a node without users yet.
-    pub(super) fn new(bus: Arc<dyn Exchange>, metrics: Arc<Metrics>, ways: Ways, states: StateWriter) -> Attendance {
-        Attendance { presence: Arc::default(), ways, states, bus, metrics }
+    /// The attendance of a node without users.
+    pub(super) fn new(
+        bus: Arc<dyn Exchange>,
+        metrics: Arc<Metrics>,
+        tracer: Arc<Tracer>,
+        ways: Ways,
+        states: StateWriter,
+    ) -> Attendance {
+        Attendance { presence: Arc::default(), ways, states, bus, metrics, tracer }
     }
 
     /// Whether messages of other nodes for `user` already arrive here, or never need to.
@@ -101,7 +120,7 @@ impl Attendance {
         others
     }
 
-    /// Whether `user` is on any connection of this node, or will be soon.
+    /// Whether `user` is on any connection of this node, or soon will be.
     pub fn has(&self, user: UserId) -> bool {
         self.presence.read(user).has(user)
     }
@@ -119,7 +138,7 @@ impl Attendance {
     /// Makes the other nodes send messages for `user` here; `link` is posted the outcome, and must
     /// then be attached.
     pub fn join(&self, user: UserId, link: &Arc<ClientLink>) {
-        // The bus gets logins and logouts in their order, because the shard is held.
+        // The shard is held, so that the bus gets logins and logouts in their order.
         let mut shard = self.presence.write(user);
         shard.join(user, link);
         self.bus.subscribe(user, Some(link));
@@ -127,13 +146,13 @@ impl Attendance {
 
     /// Makes `link` the connection that receives for `user`. If the previous one acknowledges
     /// nothing, now or within the next seconds, it is given up: most likely the same client has
-    /// lost that connection and come back, and should not wait for its messages until the system
+    /// lost that connection and reconnected, and should not wait for its messages until the system
     /// notices.
     pub fn attach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         let mut shard = self.presence.write(user);
         let before = shard.newest(user).filter(|before| *before != link).cloned();
-        // The messages of the newest connection so far are newer than those received by a
-        // connection that was older until now.
+        // The connection that was the newest until now has newer messages than those received by a
+        // connection that was older.
         let may_follow =
             before.as_ref().is_some_and(|before| shard.holds_newest(user, before)) && shard.is_on(user, link);
         let added = shard.add(user, link);
@@ -167,15 +186,15 @@ impl Attendance {
     /// Stops `link` from receiving for `user`; it is posted the outcome when `User.state` is
     /// correct.
     pub fn detach_and_show(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
-        // From now on the logout may be noted and written at any moment.
+        // The logout may be noted and written at any moment from here on.
         self.states.tell(user, UserState::Offline, link);
         if self.leave(turn, user, link) != Removed::Last {
             self.states.tell_at_once(user);
         }
     }
 
-    /// Stops `link` from receiving for `user`. Messages that it was sent and did not take go to
-    /// where the user is now.
+    /// Stops `link` from receiving for `user`. Messages that `link` was sent and did not take go to
+    /// the user's current place.
     pub fn detach(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         self.leave(turn, user, link);
     }
@@ -196,6 +215,35 @@ impl Attendance {
         logins
     }
 
+    /// Calls `visit` for every connection of this node, or for those of one user. No lock is held
+    /// during a call.
+    pub fn visit(&self, user: Option<UserId>, mut visit: impl FnMut(Attendee)) {
+        let old = |user, link: &Arc<ClientLink>| Attendee { user, link: link.clone(), device: None };
+        let new = |user, other: &DeviceLink<Posted>| {
+            let (link, device) = (other.link.clone(), Some(other.device));
+            Attendee { user, link, device }
+        };
+        match user {
+            Some(user) => {
+                let shard = self.presence.read(user);
+                let level1 = shard.links(user).map(|link| old(user, link));
+                let level2 = shard.devices(user).iter().map(|other| new(user, other));
+                let attendees: Vec<Attendee> = level1.chain(level2).collect();
+                drop(shard);
+                attendees.into_iter().for_each(visit);
+            }
+            None => {
+                for shard in self.presence.shards() {
+                    let level1 = shard.all_links().map(|(user, link)| old(user, link));
+                    let level2 = shard.all_devices().map(|(user, other)| new(user, other));
+                    let attendees: Vec<Attendee> = level1.chain(level2).collect();
+                    drop(shard);
+                    attendees.into_iter().for_each(&mut visit);
+                }
+            }
+        }
+    }
+
     /// Registers a connection of level 2. Unless it is placed, `link` is posted
     /// [`Placed`](crate::session::Outcome::Placed) when other nodes know of it, and
     /// [`Attendance::device_is_placed`] follows.
@@ -208,7 +256,7 @@ impl Attendance {
         if !shard.has(user) {
             self.states.note(user, UserState::Online);
         }
-        // Somebody else's wait for the other nodes may not be over.
+        // Another connection's wait for the other nodes may not be over.
         let is_known = shard.newest(user).is_some() || shard.devices(user).iter().any(|other| other.is_placed);
         let is_placed = is_known || !self.ways.lead_to_nodes();
         shard.add_device(user, DeviceLink { link: link.clone(), device, login, is_placed });
@@ -246,17 +294,18 @@ impl Attendance {
         self.presence.read(user).devices(user).iter().map(|other| other.device).collect()
     }
 
-    /// Gives up a slow consumer. It is removed first, so that the messages it did not take go ahead
-    /// of the one it could not take.
+    /// Gives up a slow consumer. It is removed first, so that the messages it did not take go
+    /// before the one that it could not take.
     pub(super) fn give_up(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) {
         log::warn!("a connection of user {user} does not take its messages and is closed");
         self.metrics.slow_consumer();
+        self.tracer.happened(user, Incident::SlowConsumer);
         link.hang_up();
         self.leave(turn, user, link);
     }
 
-    /// Removes a user from a connection, with the user's messages that it will not deliver. These
-    /// go to the user's current connection, unless that has already received newer ones.
+    /// Removes a user from a connection, with the user's messages that it will not deliver. They go
+    /// to the user's current connection, unless that has already received newer ones.
     fn leave(&self, turn: &mut Turn<Posted>, user: UserId, link: &Arc<ClientLink>) -> Removed {
         let mut shard = self.presence.write(user);
         let may_follow = shard.holds_newest(user, link);
@@ -268,8 +317,8 @@ impl Attendance {
     }
 
     /// Removes a user from a connection, as [`Attendance::leave`] does, but tells no other node.
-    /// `follows`: its messages are newer than those that the next connection has received. Returns whether messages came
-    /// back.
+    /// `follows`: its messages are newer than those that the next connection has received. Returns
+    /// whether messages came back.
     fn take_from(
         &self,
         turn: &mut Turn<Posted>,
@@ -284,8 +333,9 @@ impl Attendance {
         let earlier_came_back = self.keep_earlier(user, link);
         let frames = self.take_back(user, link);
         let came_back = earlier_came_back || !frames.is_empty();
-        // Messages that it has written may still arrive. If they do not, others may have sent newer
-        // messages until that is known, even on this connection, if the user logs in on it again.
+        // Messages that the connection has written may still arrive. Until it is known whether they
+        // did, others may send newer messages, even on this connection if the user logs in on it
+        // again.
         let mut may_come_back = false;
         link.relabel(|label| {
             let is_affected = is_for(label, user);
@@ -308,22 +358,26 @@ impl Attendance {
     }
 
     fn take_back(&self, user: UserId, link: &ClientLink) -> Vec<Returned> {
-        self.take_back_if(link, |label| is_for(label, user) && !label.user_has_left)
+        self.take_back_if(user, link, |label| is_for(label, user) && !label.user_has_left)
     }
 
     /// Stores messages that a connection was sent before the user last left it, and that it will
     /// not deliver, ahead of those it was sent since. Returns whether there were any. The user's
     /// shard is held.
     fn keep_earlier(&self, user: UserId, link: &ClientLink) -> bool {
-        let frames = self.take_back_if(link, |label| is_for(label, user) && label.user_has_left);
+        let frames = self.take_back_if(user, link, |label| is_for(label, user) && label.user_has_left);
         let came_back = !frames.is_empty();
         self.ways.keep(user, frames, Comeback::Late);
         came_back
     }
 
-    fn take_back_if(&self, link: &ClientLink, wanted: impl Fn(&Label) -> bool) -> Vec<Returned> {
+    fn take_back_if(&self, user: UserId, link: &ClientLink, wanted: impl Fn(&Label) -> bool) -> Vec<Returned> {
         let frames: Vec<_> = link.take_back(wanted).into_iter().map(Returned::of).collect();
         self.metrics.returned(frames.len());
+        if !frames.is_empty() {
+            frames.iter().for_each(|frame| traced::returned(&self.tracer, Hop::Returned, user, frame));
+            self.tracer.happened(user, Incident::Returned(frames.len() as u32));
+        }
         frames
     }
 
@@ -349,12 +403,14 @@ impl Attendance {
                 |turn: &mut _, Returned { id, frame }: &Returned| next.send(turn, frame, or_back(user, *id)).is_ok();
             let taken = frames.iter().take_while(|returned| send(turn, returned)).count();
             self.metrics.delivered_locally(taken);
+            frames[..taken].iter().for_each(|frame| traced::returned(&self.tracer, Hop::Written, user, frame));
             let rest = frames.split_off(taken);
             if rest.is_empty() {
                 return;
             }
-            // This one is full as well, so all its messages go on, ahead of the rest.
+            // This connection is full as well, so all its messages move on, before the rest.
             self.metrics.slow_consumer();
+            self.tracer.happened(user, Incident::SlowConsumer);
             next.hang_up();
             let was_newest = shard.holds_newest(user, &next);
             elsewhere &= was_newest && shard.is_elsewhere(user, &next);
@@ -373,10 +429,10 @@ impl Attendance {
         }
     }
 
-    /// The user has left this node. If there are other nodes, the bus reports when no more messages
-    /// arrive. Messages that came back from the last connection must be stored before other nodes
-    /// learn that the user is not here: what they store afterwards is newer. The user's shard is
-    /// held.
+    /// Notes that the user has left this node. If there are other nodes, the bus reports when no
+    /// more messages arrive. Messages that came back from the last connection must be stored before
+    /// other nodes learn that the user is not here: messages that they store afterwards are newer.
+    /// The user's shard is held.
     fn gone(&self, user: UserId, came_back: bool) {
         if !self.ways.lead_to_nodes() {
             self.states.note(user, UserState::Offline);

@@ -1,16 +1,17 @@
-//! [`Audience`]: who uses level 2, and so which messages are recorded. Every message asks.
+//! [`Audience`]: the users of level 2, who decide which messages are recorded. It is read for every
+//! message.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
-use crate::config::Recorded;
+use crate::config::RecordingScope;
 use crate::protocol::UserId;
 
-/// One bit for each user. Ids are given one after the other, so segments are full: 8 KiB for 65,536
-/// users, and none where nobody uses level 2. A user stays in it for ever.
+/// One bit for each user. Ids are assigned consecutively, so segments are full: 8 KiB for 65,536
+/// users, and none where nobody uses level 2. A user is never removed.
 #[derive(Debug)]
 pub struct Audience {
-    recorded: Recorded,
+    recorded: RecordingScope,
     any: AtomicBool,
     segments: OnceLock<Box<[OnceLock<Box<Segment>>]>>,
 }
@@ -18,29 +19,29 @@ pub struct Audience {
 type Segment = [AtomicU64; SEGMENT_BITS / 64];
 
 impl Audience {
-    /// Nobody, so far.
-    pub fn new(recorded: Recorded) -> Audience {
-        Audience { recorded, any: AtomicBool::new(recorded == Recorded::Everything), segments: OnceLock::new() }
+    /// An audience without users.
+    pub fn new(recorded: RecordingScope) -> Audience {
+        Audience { recorded, any: AtomicBool::new(recorded == RecordingScope::Everything), segments: OnceLock::new() }
     }
 
-    /// Every message is looked at from now on, as if somebody used level 2.
+    /// Treats every message from now on as if somebody used level 2.
     pub fn look_at_all(&self) {
         self.any.store(true, Relaxed);
     }
 
-    /// Whether no message is recorded, since nobody uses level 2.
+    /// Whether no message is recorded, because nobody uses level 2.
     pub fn is_empty(&self) -> bool {
         !self.any.load(Relaxed)
     }
 
     /// Whether a message between these two is recorded.
     pub fn records(&self, one: UserId, other: UserId) -> bool {
-        self.recorded == Recorded::Everything || self.has(one) || self.has(other)
+        self.recorded == RecordingScope::Everything || self.has(one) || self.has(other)
     }
 
     /// Whether a message to these members of a group is recorded.
     pub fn records_for(&self, members: &[UserId]) -> bool {
-        self.recorded == Recorded::Everything || !self.is_empty() && members.iter().any(|user| self.has(*user))
+        self.recorded == RecordingScope::Everything || !self.is_empty() && members.iter().any(|user| self.has(*user))
     }
 
     /// Whether this user uses level 2.
@@ -53,9 +54,10 @@ impl Audience {
         segment.is_some_and(|words| words[word].load(Relaxed) & bit != 0)
     }
 
-    /// This user uses level 2 from now on. Where there is none, another node has said so.
+    /// Notes that this user uses level 2. A node without level 2 ignores it: another node has
+    /// announced the user.
     pub fn add(&self, user: UserId) {
-        if self.recorded == Recorded::Nothing {
+        if self.recorded == RecordingScope::Nothing {
             return;
         }
         let Some((segment, word, bit)) = place(user) else { return };
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn it_has_whom_it_was_given_and_nobody_else() {
-        let audience = Audience::new(Recorded::OfLevel2);
+        let audience = Audience::new(RecordingScope::OfLevel2);
         assert!(audience.is_empty() && !audience.has(UserId(1)));
         let users = [1, 63, 64, 65_535, 65_536, 1_000_000, i32::MAX].map(UserId);
         users.iter().for_each(|user| audience.add(*user));
@@ -97,14 +99,14 @@ mod tests {
 
     #[test]
     fn everything_is_recorded_though_nobody_uses_level_2() {
-        let audience = Audience::new(Recorded::Everything);
+        let audience = Audience::new(RecordingScope::Everything);
         assert!(!audience.is_empty() && !audience.has(UserId(1)));
         assert!(audience.records(UserId(1), UserId(2)) && audience.records_for(&[]));
     }
 
     #[test]
     fn where_there_is_no_level_2_another_nodes_word_changes_nothing() {
-        let audience = Audience::new(Recorded::Nothing);
+        let audience = Audience::new(RecordingScope::Nothing);
         audience.add(UserId(1));
         assert!(audience.is_empty() && !audience.has(UserId(1)) && !audience.records(UserId(1), UserId(2)));
     }

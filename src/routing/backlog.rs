@@ -25,24 +25,26 @@ use std::time::{Duration, Instant};
 use pool::Again;
 
 use self::drain::{REFUSED_MAX, SpoolDrain, Stuck};
-use crate::base::ending::{Ending, Undelivered};
+use crate::base::ending::{DeliveryResult, Undelivered};
+use crate::base::trace::Hop;
 use crate::bus::Neighbours;
-use crate::delivery::{Delivery, LaneItem, MailboxState, Origin, messages, settle, settle_all};
+use crate::delivery::{Delivery, DeliveryOrigin, LaneItem, MailboxState, messages, settle, settle_all};
 use crate::metrics::{BatchStage, Hit, SpoolMove};
 use crate::protocol::UserId;
-use crate::routing::quotas::{Admitted, Size};
+use crate::routing::quotas::{QuotaOutcome, Size};
 use crate::routing::services::StoreLaneParts;
+use crate::routing::traced;
 use crate::store::spool::{Addition, Spool};
 use crate::store::{AppendOutcome, StoreError};
 
 /// See the [module](self).
 #[derive(Debug)]
 pub struct Backlog {
-    /// Messages without a sender that would repeat them, which neither the store nor the spool
-    /// accepted. Their number is limited by what connections held when they ended. They are newer
+    /// Messages that neither the store nor the spool accepted, without a sender that would send
+    /// them again. Their number is limited by what connections held when they ended. They are newer
     /// than those in the spool.
     returned: Vec<Delivery>,
-    /// The number of them that the metrics count.
+    /// The number of these that the metrics count.
     counted: usize,
     /// The lane's part of the spool.
     drain: SpoolDrain,
@@ -61,14 +63,14 @@ impl Backlog {
         Backlog { drain: self.drain.begin_again(spool), ..self }
     }
 
-    /// When to call it first if no batch comes.
+    /// The time of the first call if no batch comes.
     pub fn begins(&self) -> Option<Again> {
-        // After a panic, what connections have returned may be left of the state before.
+        // After a panic, returned messages may be left of the previous state.
         let returned = (!self.returned.is_empty()).then_some(Again::After(Duration::ZERO));
         returned.or(self.drain.is_spooling().then_some(Again::UnlessClosing(Duration::ZERO)))
     }
 
-    /// Handles one batch. Returns when to call it again if no other batch comes.
+    /// Handles one batch. Returns the time of the next call if no other batch comes.
     pub fn handle(&mut self, batch: Vec<LaneItem>, now: Instant, parts: &StoreLaneParts) -> Option<Again> {
         self.drain.on_batch(batch.is_empty(), now);
         if parts.spool.owes() {
@@ -81,8 +83,8 @@ impl Backlog {
         for item in batch {
             match item {
                 LaneItem::Delivery(delivery) => deliveries.push(delivery),
-                // Done after the whole batch is stored: separate transactions would delay the
-                // messages of others.
+                // Work is done after the whole batch is stored: separate transactions would delay
+                // other users' messages.
                 LaneItem::Work(user, work) => works.push((user, work)),
                 LaneItem::Answer(_, answer) => {
                     self.place(std::mem::take(&mut deliveries), parts);
@@ -153,6 +155,7 @@ impl Backlog {
                 parts.metrics.stored(count(AppendOutcome::Stored));
                 parts.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
                 parts.metrics.failed(count(AppendOutcome::TooLong));
+                traced::appended(&parts.tracer, &deliveries, &kept);
                 settle(deliveries.into_iter().zip(kept.into_iter().map(ending_of)));
                 refused
             }
@@ -174,11 +177,12 @@ impl Backlog {
             Err(StoreError::Failed(cause)) if deliveries.len() == 1 && parts.database.check().is_ok() => {
                 log::debug!("a message was refused: {cause}");
                 if deliveries.iter().all(is_returned) && parts.spool.is_there() {
-                    // It has no sender that would repeat it, so it is retried and not given up.
+                    // No sender would send it again, so it is retried and not given up.
                     self.spool(deliveries, parts);
                     return refused + 1;
                 }
                 parts.metrics.failed(1);
+                traced::deliveries(&parts.tracer, Hop::Refused, 503, &deliveries);
                 settle_all(deliveries, UNSTORED);
                 refused + 1
             }
@@ -212,6 +216,7 @@ impl Backlog {
         if !kept.is_empty() {
             self.drain.spooled();
             parts.metrics.spool(SpoolMove::Spooled, kept.len());
+            traced::deliveries(&parts.tracer, Hop::Spooled, 0, kept.iter().map(|(delivery, _)| delivery));
             settle(kept.into_iter().map(|(delivery, _)| (delivery, Ok(()))));
         }
         self.refuse(refused.into_iter().map(|(delivery, _)| delivery).collect(), parts);
@@ -222,10 +227,11 @@ impl Backlog {
         let (returned, sent): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_returned);
         self.returned.extend(returned);
         parts.metrics.failed(sent.len());
+        traced::deliveries(&parts.tracer, Hop::Refused, 503, &sent);
         settle_all(sent, UNSTORED);
     }
 
-    /// Drains this user's messages, if the store accepts them.
+    /// Drains this user's messages, if the store accepts them. Returns whether all are stored.
     fn mailbox(&mut self, user: UserId, parts: &StoreLaneParts) -> MailboxState {
         if let Err(Stuck) = self.drain.move_user(user, parts) {
             return MailboxState::InParts;
@@ -242,12 +248,12 @@ fn append(deliveries: &[Delivery], parts: &StoreLaneParts) -> Result<Vec<AppendO
     parts.messages.get()?.append(&messages(deliveries))
 }
 
-/// Refuses messages for which a mailbox has no room; returns the rest. `may_ask`: the store is
-/// reachable.
+/// Refuses messages for which a mailbox has no room; returns the others. `may_ask`: whether the
+/// store is reachable.
 fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, parts: &StoreLaneParts) -> Vec<Delivery> {
     let size = |user| parts.messages.get().ok()?.mailbox_bytes(user).ok();
     let size = may_ask.then_some(&size as Size<'_>);
-    let Admitted { fits, full, filled } = parts.quotas.admit(deliveries, &parts.clock, size);
+    let QuotaOutcome { fits, full, filled } = parts.quotas.admit(deliveries, &parts.clock, size);
     if let Some(first) = filled.first() {
         let more = if filled.len() > 1 { format!(" and {} more", filled.len() - 1) } else { String::new() };
         log::warn!(
@@ -260,13 +266,14 @@ fn within_quotas(deliveries: Vec<Delivery>, may_ask: bool, parts: &StoreLanePart
         parts.metrics.left_out(left_out);
         parts.metrics.failed(full.len() - left_out);
         parts.metrics.refused(Hit::MailboxMax);
+        traced::deliveries(&parts.tracer, Hop::Refused, 503, &full);
         settle_all(full, Err(Undelivered::MailboxFull));
     }
     fits
 }
 
-/// What became of a message for which the store has this outcome.
-fn ending_of(outcome: AppendOutcome) -> Ending {
+/// The ending of a message for which the store has this outcome.
+fn ending_of(outcome: AppendOutcome) -> DeliveryResult {
     match outcome {
         AppendOutcome::Stored | AppendOutcome::NoSuchUser => Ok(()),
         AppendOutcome::TooLong => UNSTORED,
@@ -274,13 +281,13 @@ fn ending_of(outcome: AppendOutcome) -> Ending {
 }
 
 fn is_returned(delivery: &Delivery) -> bool {
-    matches!(delivery.origin, Origin::Returned(..))
+    matches!(delivery.origin, DeliveryOrigin::Returned(..))
 }
 
-const UNSTORED: Ending = Err(Undelivered::Unstored);
+const UNSTORED: DeliveryResult = Err(Undelivered::Unstored);
 /// The pause before returned messages that could not be stored are tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// How often an idle lane checks for deletions that its spool still owes to the disk.
+/// The interval at which an idle lane completes deletions that its spool still owes to the disk.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! [`Blocks`]: who has blocked whom, as far as this node knows. Every chat message of level 1 asks.
+//! [`Blocks`]: the blocked users, as far as this node knows. It is read for every chat message of
+//! level 1.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -8,8 +9,8 @@ use rustc_hash::FxHashSet;
 use crate::protocol::UserId;
 
 /// Pairs of a user and one whom the user has blocked: 8 bytes each, and at most
-/// [`BLOCKED_MAX`](crate::store::community::BLOCKED_MAX) of one user. Changes on this node are noted
-/// at once, those of other nodes when the sweeper reads the table.
+/// [`BLOCKED_MAX`](crate::store::community::BLOCKED_MAX) of one user. Changes on this node are
+/// noted at once, those of other nodes when the sweeper reads the table.
 #[derive(Debug, Default)]
 pub struct Blocks {
     any: AtomicBool,
@@ -32,21 +33,21 @@ impl Blocks {
         self.has(one, other) || self.has(other, one)
     }
 
-    /// `user` has blocked `other`.
+    /// Notes that `user` has blocked `other`.
     pub fn add(&self, user: UserId, other: UserId) {
         self.change(|pairs| {
             pairs.insert((user, other));
         });
     }
 
-    /// `user` lets `other` write again.
+    /// Notes that `user` has unblocked `other`.
     pub fn remove(&self, user: UserId, other: UserId) {
         self.change(|pairs| {
             pairs.remove(&(user, other));
         });
     }
 
-    /// These are all. Returns those that are new.
+    /// Replaces all pairs. Returns those that are new.
     pub fn replace(&self, all: FxHashSet<(UserId, UserId)>) -> Vec<(UserId, UserId)> {
         let mut new = Vec::new();
         self.change(|pairs| {

@@ -6,9 +6,10 @@ use net::Turn;
 
 use super::routed::{Parked, Routed};
 use super::router::Router;
+use super::traced;
 use super::ways::DELIVERY_BYTES;
 use crate::base::ending::Undelivered;
-use crate::delivery::{Delivery, Fan, Origin, Posted, Provenance, SoFar, Spread};
+use crate::delivery::{Delivery, DeliveryOrigin, Fan, Posted, Provenance, SoFar, Spread};
 use crate::protocol::{GroupId, UserId};
 use crate::session::{MEMBER_WORK, members_at_once};
 
@@ -37,7 +38,7 @@ pub fn deliver_all(
     fan_out.conclude(so_far)
 }
 
-/// Like [`deliver_all`], for a very large group: some of the members at each call. Returns the
+/// Like [`deliver_all`], for a very large group: each call serves some of the members. Returns the
 /// frame's fate after the last ones.
 pub fn spread(router: &Router, turn: &mut Turn<Posted>, spread: &mut Spread) -> Option<Routed> {
     let Spread { id, group, except, holder, done, .. } = *spread;
@@ -51,22 +52,23 @@ pub fn spread(router: &Router, turn: &mut Turn<Posted>, spread: &mut Spread) -> 
     (end == spread.members.len()).then(|| fan_out.conclude(std::mem::take(&mut spread.so_far)))
 }
 
-/// The way of one sender's frame to the members of a group.
+/// The delivery of one sender's frame to the members of a group.
 struct FanOut<'a> {
     router: &'a Router,
     provenance: Provenance<'a>,
 }
 
 impl FanOut<'_> {
-    /// Hands the frame to connections of this node, or to the lanes. Its text takes up room once,
-    /// however many members are not on this node.
+    /// Hands the frame to connections of this node, or to the lanes. Its text takes up room only
+    /// once, however many members are not on this node.
     fn hand_out(&self, turn: &mut Turn<Posted>, frame: &GroupFrame<'_>, so_far: &mut SoFar) {
         let &GroupFrame { group, members, except, text } = frame;
         let FanOut { router, provenance } = *self;
         let Provenance { id, holder, .. } = provenance;
-        // Most groups are online, so data for the lanes is made only when the first member is not.
+        // Most members are usually online, so data for the lanes is made only for the first member
+        // who is not.
         let SoFar { shared, delivered, refused } = so_far;
-        let mut held = None;
+        let (mut held, is_traced) = (None, router.parts.tracer.is_on());
         for &to in members.iter().filter(|to| **to != except) {
             let parked = router.route(turn, (to, id), text.as_bytes(), || {
                 let (fan, text) = shared
@@ -77,11 +79,14 @@ impl FanOut<'_> {
                     .as_ref()?;
                 held.get_or_insert_with(|| router.attendance.ways.hold());
                 let share = fan.add(DELIVERY_BYTES)?;
-                Some(Delivery::new(to, text.clone(), Origin::Group(share)))
+                Some(Delivery::new(to, text.clone(), DeliveryOrigin::Group(share)))
             });
+            if is_traced {
+                traced::frame(&router.parts.tracer, to, text.len(), provenance, traced::hop_of(&parked));
+            }
             match parked {
                 Parked::No => *delivered += 1,
-                // Dropped, it has failed.
+                // The refused delivery is dropped, which reports a failure.
                 Parked::Refused(_) => router.parts.metrics.failed(1),
                 Parked::NoRoom => *refused += 1,
                 Parked::Yes => {}

@@ -5,6 +5,7 @@ use net::Turn;
 use super::label::{Returned, or_back};
 use super::presence::DeviceLink;
 use super::router::Router;
+use super::traced;
 use crate::base::ids::FrameId;
 use crate::bus::news::{CommittedFrame, DeviceEnd};
 use crate::bus::{DeviceNews, Frames, Node, Place, Receipt};
@@ -27,14 +28,20 @@ impl Node for Router {
         for (delivered, frame) in frames.enumerate() {
             if !self.deliver_here(turn, (to, id), frame.as_bytes()) {
                 let (bus, receipt) = (self.parts.bus.clone(), receipt());
+                if self.parts.tracer.is_on() {
+                    traced::envelope(&self.parts.tracer, to, &receipt, delivered, true);
+                }
                 let refuse = Box::new(move || bus.refuse(receipt, delivered));
-                // If this node shuts down and its lanes have ended, everything is stored already.
+                // If the lanes of a node that shuts down have ended, everything is stored already.
                 if let Err(LaneItem::Answer(_, refuse)) = self.attendance.ways.submit_late(LaneItem::Answer(to, refuse))
                 {
                     refuse();
                 }
                 return false;
             }
+        }
+        if self.parts.tracer.is_on() {
+            traced::envelope(&self.parts.tracer, to, &receipt(), frames.count(), false);
         }
         true
     }
@@ -58,6 +65,9 @@ impl Node for Router {
         }
         drop(shard);
         let is_all = delivered == frames.count();
+        if self.parts.tracer.is_on() {
+            traced::envelope(&self.parts.tracer, to, &receipt, delivered, !is_all);
+        }
         if !is_all {
             // The refusal is sent at once: no order with messages being stored here is promised.
             self.parts.bus.refuse(receipt, delivered);
@@ -116,7 +126,9 @@ impl Node for Router {
     fn on_device_news(&self, news: DeviceNews) {
         match news {
             DeviceNews::Messages(user, messages) => {
-                for link in self.attendance.devices(user, |_| true) {
+                let links = self.attendance.devices(user, |_| true);
+                traced::news(&self.parts.tracer, user, &messages, links.len());
+                for link in links {
                     post(&link, MemberNews::Pump(messages.iter().map(CommittedFrame::push).collect()));
                 }
             }
@@ -157,6 +169,11 @@ impl Node for Router {
                 }
             }
             DeviceNews::UsesLevel2(user) => self.parts.audience.add(user),
+            DeviceNews::LoggedOut(user) => {
+                if let Some(log_out) = self.logged_out.get() {
+                    log_out(user);
+                }
+            }
         }
     }
 

@@ -40,16 +40,16 @@ struct CachedGroups {
 #[derive(Debug)]
 struct KnownMembers {
     members: Arc<[UserId]>,
-    /// Until when they are valid.
+    /// The time until which they are valid.
     valid: Validity,
 }
 
-/// How long members of a group are believed.
+/// The validity of a group's cached members.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Validity {
-    /// They were read then, and nothing has changed since.
+    /// They were read at this time, and nothing has changed since.
     Since(Instant),
-    /// They are outdated, and serve for a moment because the store was unavailable then.
+    /// They are outdated. They serve for a moment, because the store was unavailable at this time.
     Stopgap(Instant),
     /// The group has changed: they serve only if nothing better is available.
     Over,
@@ -110,9 +110,9 @@ impl GroupCache {
         self.known.read().changes
     }
 
-    /// Notes that `user` is not a member according to a query made at this number of changes. If
+    /// Notes that `user` is not a member, according to a query made at this number of changes. If
     /// other servers change groups, this is not remembered: the user may join on another node, and
-    /// write here before this one knows.
+    /// write here before this node learns it.
     pub fn note_stranger(&self, user: UserId, group: GroupId, now: Instant, changes: u64) {
         let mut known = self.known.write();
         if self.may_be_stale() || known.changes != changes {
@@ -166,8 +166,8 @@ impl GroupCache {
         Ok(())
     }
 
-    /// The last known members. They serve until the store is asked again before long: somebody may have
-    /// joined or left.
+    /// The last known members. They serve only for a moment, because somebody may have joined or
+    /// left; then the store is queried again.
     fn stale(&self, group: GroupId, now: Instant) -> Option<Arc<[UserId]>> {
         let mut known = self.known.write();
         let known = known.get_mut(group)?;
@@ -239,11 +239,11 @@ fn weight(members: &KnownMembers) -> usize {
     size_of_val(&*members.members) + 64
 }
 
-/// A node caches groups up to twice this size.
+/// The size of one generation. A node caches groups up to twice this size.
 const GENERATION_BYTES_MAX: usize = 32 << 20;
-/// How long outdated members serve after the store was unavailable, before it is asked again.
+/// How long outdated members serve after the store was unavailable, before it is queried again.
 const STOPGAP_FOR: Duration = Duration::from_secs(1);
-/// How long it is remembered that a user is not a member.
+/// How long a node remembers that a user is not a member.
 const STRANGER_FOR: Duration = Duration::from_secs(10);
 /// The most non-members of one group, and the most groups with non-members, that are remembered.
 const STRANGERS_MAX: usize = 64;

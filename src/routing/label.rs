@@ -1,4 +1,4 @@
-//! What the label of a frame in a connection's output says: whose message it is, and which.
+//! The label of a frame in a connection's output: its user and the message's id.
 
 use net::{Fate, Label};
 

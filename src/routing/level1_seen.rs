@@ -1,5 +1,5 @@
-//! [`Level1Seen`]: which users of level 2 still use level 1. Only for these is a recorded message also
-//! stored in `OfflineMessage`.
+//! [`Level1Seen`]: the users of level 2 who still use level 1. Only for these is a recorded message
+//! also stored in `OfflineMessage`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::store::StoreError;
 use crate::store::history::{History, HistoryRole};
 use crate::store::outages::Outages;
 
-/// The users who were seen at level 1 within [`LEVEL1_WINDOW`]. The database knows; what it says is remembered for
-/// a while.
+/// The users who were seen at level 1 within [`LEVEL1_WINDOW`]. The database knows them; its answer
+/// is remembered for a while.
 pub struct Level1Seen {
     history: HistoryRole,
     outages: Arc<Outages>,
@@ -23,7 +23,7 @@ pub struct Level1Seen {
     known: Mutex<Recent<UserId, KnownUse>>,
 }
 
-/// What was known of a user at some time.
+/// A user's use of level 1, as known at some time.
 #[derive(Clone, Copy, Debug)]
 struct KnownUse {
     at: Instant,
@@ -34,19 +34,20 @@ struct KnownUse {
 enum Level1Use {
     /// A login on this node is written.
     Written,
-    /// The database says so.
+    /// The database says that the user was seen within the window.
     Seen,
-    /// Not within the window.
+    /// The database says that the user was not seen within the window.
     Unseen,
 }
 
 impl Level1Seen {
-    /// Nothing is known.
+    /// An empty table.
     pub fn new(history: HistoryRole, outages: Arc<Outages>, clock: Clock) -> Level1Seen {
         Level1Seen { history, outages, clock, known: Mutex::new(Recent::new(KNOWN_MAX)) }
     }
 
-    /// A user of level 2 logs in at level 1. Whether [`Level1Seen::write`] is due: once a day.
+    /// Notes that a user of level 2 logs in at level 1. Returns whether [`Level1Seen::write`] is
+    /// due: once a day.
     pub fn logs_in(&self, user: UserId, now: Instant) -> bool {
         let mut known = self.known.lock();
         let is_written = |known: &KnownUse| {
@@ -68,12 +69,12 @@ impl Level1Seen {
         }
     }
 
-    /// The login could not be written: the next one tries again.
+    /// Notes that the login could not be written: the next one tries again.
     pub fn is_not_written(&self, user: UserId) {
         self.known.lock().remove(&user);
     }
 
-    /// Reads at once what is not known of these users. Blocks.
+    /// Reads in one query the unknown uses of these users. Blocks.
     pub fn learn(&self, users: impl IntoIterator<Item = UserId>) {
         let now = self.clock.now();
         let unknown: Vec<UserId> = {
@@ -95,8 +96,8 @@ impl Level1Seen {
         }
     }
 
-    /// Whether the user was seen at level 1, as far as [`Level1Seen::learn`] has found out. If the
-    /// database does not say, it may be so.
+    /// Whether the user was seen at level 1, as far as [`Level1Seen::learn`] has found out. True if
+    /// the database does not answer.
     pub fn uses(&self, user: UserId) -> bool {
         self.known.lock().get(&user).is_none_or(|known| known.what != Level1Use::Unseen)
     }
@@ -108,7 +109,7 @@ impl Level1Seen {
 }
 
 impl Level1Use {
-    /// How long it is believed. Somebody who comes back to level 1 on another node is noticed soon.
+    /// How long the entry is valid. A user who returns to level 1 on another node is noticed soon.
     fn lifetime(self) -> Duration {
         match self {
             Level1Use::Written | Level1Use::Seen => WRITTEN_EVERY,
@@ -117,10 +118,10 @@ impl Level1Use {
     }
 }
 
-/// Milliseconds after which a user who was not seen at level 1 is taken to have left it.
+/// The milliseconds after which a user who was not seen at level 1 is assumed to have left it.
 pub const LEVEL1_WINDOW: i64 = 30 * 24 * 3600 * 1000;
-/// How often a user's logins are written.
+/// The interval at which a user's logins are written.
 const WRITTEN_EVERY: Duration = Duration::from_hours(24);
 const UNSEEN_FOR: Duration = Duration::from_secs(60);
-/// The most users that are remembered, twice. One takes about 30 bytes.
+/// The most users in each of two generations. A user takes about 30 bytes.
 const KNOWN_MAX: usize = 50_000;

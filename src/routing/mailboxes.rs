@@ -1,8 +1,8 @@
 //! [`Mailboxes`]: allows one fetch of a user's stored messages at a time.
 //!
 //! A fetch returns messages, and deletes them once they have arrived. If two connections of one
-//! user fetched in between, both would get them; so a fetch claims the mailbox, and others wait in
-//! order until it is released.
+//! user fetched at the same time, both would get them. So a fetch claims the mailbox, and others
+//! wait in order until it is released.
 
 use std::collections::VecDeque;
 
@@ -24,7 +24,7 @@ struct Claim<W> {
 }
 
 impl<W: Clone + PartialEq> Mailboxes<W> {
-    /// No mailbox is claimed.
+    /// Starts without claimed mailboxes.
     pub fn new() -> Mailboxes<W> {
         Mailboxes { claimed: Mutex::new(FxHashMap::default()) }
     }

@@ -30,21 +30,27 @@
 //! A state machine without I/O of its own, run by one lane: batches and the time go in, messages to
 //! be stored come out.
 
+mod offers;
+mod traced;
+
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use self::offers::Offers;
 use crate::base::clock::Clock;
+use crate::base::trace::{Hop, Tracer};
 use crate::bus::peer::{KnownPlaces, confirmed_by};
 use crate::bus::{Envelope, Place, Published, Publisher};
-use crate::delivery::{Comeback, Delivery, LaneItem, Origin};
+use crate::delivery::{Comeback, Delivery, DeliveryOrigin, LaneItem};
 use crate::protocol::UserId;
 
 /// An input.
 pub enum OutItem {
-    /// A message for a user who is not on this node, or work on a user's stored messages. Both are
-    /// passed to the store after earlier ones, unless another node takes the message.
+    /// A message for a user who is not on this node, or work on a user's stored messages. Either
+    /// goes to the store after earlier items, unless another node takes the message.
     Lane(LaneItem),
     /// These envelopes have reached their users, at this place if one is given.
     Confirmed(Option<Place>, Vec<u64>),
@@ -56,15 +62,15 @@ pub enum OutItem {
 /// The output of the [`Outbox`], in this order.
 #[derive(Default)]
 pub struct Sorted {
-    /// For the store.
+    /// Items for the store.
     pub keep: Vec<LaneItem>,
-    /// Confirmed by their nodes.
+    /// Messages confirmed by their nodes.
     pub delivered: Vec<Delivery>,
-    /// The number of messages that other nodes have taken now.
+    /// The number of messages that other nodes have just taken.
     pub published: usize,
     /// The number of messages that were taken earlier and not confirmed in time.
     pub unconfirmed: usize,
-    /// When to call it again if nothing else happens.
+    /// The time until the next call if nothing else happens.
     pub again: Option<Duration>,
 }
 
@@ -72,6 +78,7 @@ pub struct Sorted {
 pub struct Outbox {
     /// The most text in one envelope, unless a single message is longer.
     envelope_bytes_max: usize,
+    tracer: Option<Arc<Tracer>>,
     sequence: u64,
     users: FxHashMap<UserId, RecipientLine>,
     places: KnownPlaces,
@@ -82,14 +89,14 @@ pub struct Outbox {
 /// The messages on their way to one user.
 #[derive(Default)]
 struct RecipientLine {
-    /// Offered to other nodes, oldest first, and taken by at least one.
+    /// Envelopes offered to other nodes and taken by at least one, oldest first.
     in_flight: VecDeque<Flight>,
     /// The newest envelope of which a message was delivered.
     newest_delivered: u64,
-    /// A message that was in flight is being stored; no later one may overtake it.
+    /// Whether a message that was in flight is being stored: no later one may overtake it.
     has_kept: bool,
-    /// Messages not offered since an earlier one came back, and work; they wait behind those in
-    /// flight.
+    /// Work, and messages that were not offered because an earlier one has come back. They wait
+    /// behind those in flight.
     waiting: Vec<LaneItem>,
 }
 
@@ -100,13 +107,13 @@ struct Flight {
     /// The number of its messages that were delivered and removed from it.
     delivered: usize,
     holders: Holders,
-    /// If it comes back, it is stored and not offered again.
+    /// Whether it is stored and not offered again if it comes back.
     is_last_try: bool,
-    /// The place it was addressed to.
+    /// The place that it was addressed to.
     place: Option<Place>,
     /// Whether a dead connection has returned it.
     is_returned: bool,
-    /// When it was offered to all nodes that want it, if exactly one took it.
+    /// The time at which it was offered to all nodes that want it, if exactly one took it.
     alone_since: Option<Instant>,
 }
 
@@ -122,7 +129,7 @@ enum Holders {
 }
 
 impl Holders {
-    /// What is left when one of them has refused.
+    /// The remaining holders when one has refused.
     fn without_one(self) -> Holders {
         match self {
             Holders::None | Holders::Nodes(0 | 1) => Holders::None,
@@ -137,6 +144,11 @@ impl Flight {
     fn has_come_back(&self) -> bool {
         self.holders == Holders::None
     }
+
+    /// The envelope's number, its remaining messages, and the number of messages before them.
+    fn left(&self) -> (u64, &[Delivery], usize) {
+        (self.sequence, &self.deliveries, self.delivered)
+    }
 }
 
 impl Outbox {
@@ -145,6 +157,7 @@ impl Outbox {
     pub fn new(envelope_bytes_max: usize) -> Outbox {
         Outbox {
             envelope_bytes_max,
+            tracer: None,
             sequence: 0,
             users: FxHashMap::default(),
             places: KnownPlaces::default(),
@@ -152,12 +165,19 @@ impl Outbox {
         }
     }
 
+    /// The same outbox, which notes the steps of messages in `tracer`.
+    #[must_use]
+    pub fn traced_by(self, tracer: Arc<Tracer>) -> Outbox {
+        Outbox { tracer: Some(tracer), ..self }
+    }
+
     /// The lane's next state after a panic, which may have left this one half changed, and
-    /// everything that was on its way: the caller has the store keep that, including messages that
-    /// another node has taken and not confirmed. Sequences go on, because answers to earlier ones
-    /// may still come.
+    /// everything that was on its way. The caller has the store keep all of that, including
+    /// messages that another node has taken and not confirmed. Sequences go on, because answers to
+    /// earlier ones may still come.
     pub fn begin_again(self) -> (Outbox, Vec<LaneItem>) {
-        let next = Outbox { sequence: self.sequence, ..Outbox::new(self.envelope_bytes_max) };
+        let Outbox { sequence, tracer, .. } = self;
+        let next = Outbox { sequence, tracer, ..Outbox::new(self.envelope_bytes_max) };
         let of_line = |RecipientLine { in_flight, waiting, .. }| {
             let deliveries = in_flight.into_iter().flat_map(|flight: Flight| flight.deliveries);
             deliveries.map(LaneItem::Delivery).chain(waiting)
@@ -199,8 +219,8 @@ impl Outbox {
     fn gather(&mut self, item: LaneItem, offers: &mut Offers, clock: &Clock, bus: &dyn Publisher, sorted: &mut Sorted) {
         let user = item.user();
         match (item, self.users.get_mut(&user)) {
-            // An answer does not wait for messages in flight, because two nodes would wait for
-            // each other. But it must not be sent before the returned messages are settled.
+            // An answer does not wait for messages in flight, because two nodes would wait for each
+            // other. But it must not be sent before the returned messages are settled.
             (item @ LaneItem::Answer(..), _) => {
                 self.publish_first(user, offers, clock, bus, sorted);
                 match self.users.get_mut(&user) {
@@ -212,7 +232,9 @@ impl Outbox {
             // send to the user's next connection, perhaps at another node, and must not arrive
             // after them. It is also older than those that were gathered: they were sent after the
             // user had left, when an answer published what had been gathered until then.
-            (LaneItem::Delivery(delivery), _) if matches!(delivery.origin, Origin::Returned(_, Comeback::Late)) => {
+            (LaneItem::Delivery(delivery), _)
+                if matches!(delivery.origin, DeliveryOrigin::Returned(_, Comeback::Late)) =>
+            {
                 sorted.keep.push(LaneItem::Delivery(delivery));
             }
             // The user has since logged in at another node. Messages about to be offered for
@@ -250,17 +272,18 @@ impl Outbox {
         }
     }
 
-    /// The number of unconfirmed envelopes.
+    /// The number of envelopes that are not confirmed yet.
     pub fn in_flight(&self) -> usize {
         self.users.values().map(|line| line.in_flight.len()).sum()
     }
 
-    /// An envelope has arrived: its messages are settled.
+    /// Settles the messages of an envelope that has arrived.
     fn confirm(&mut self, sequence: u64, place: Option<&Place>, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some((user, at)) = self.find(sequence) else { return };
         let line = self.users.get_mut(&user).expect("it was found there");
         let flight = line.in_flight.remove(at).expect("it was found there");
         line.newest_delivered = line.newest_delivered.max(sequence);
+        traced::answered(self.tracer.as_deref(), Hop::Confirmed, flight.left(), place);
         if let (Some(place), Some(published)) = (place, flight.alone_since) {
             self.places.learn(user, place, published);
         }
@@ -268,8 +291,8 @@ impl Outbox {
         self.tidy(user, released, sorted);
     }
 
-    /// A node did not find the user, after this number of messages. If no other node has the
-    /// envelope, the rest comes back.
+    /// Notes that a node did not find the user after this number of messages. If no other node has
+    /// the envelope, the remaining messages come back.
     fn refuse(
         &mut self,
         sequence: u64,
@@ -287,6 +310,7 @@ impl Outbox {
         let more = delivered.saturating_sub(flight.delivered).min(flight.deliveries.len());
         flight.delivered += more;
         sorted.delivered.extend(flight.deliveries.drain(..more));
+        traced::answered(self.tracer.as_deref(), Hop::Declined, flight.left(), flight.place.as_ref());
         if delivered > 0 {
             line.newest_delivered = line.newest_delivered.max(sequence);
         }
@@ -304,6 +328,7 @@ impl Outbox {
                 flight.is_last_try = true;
                 if std::mem::replace(&mut flight.holders, Holders::None) != Holders::None {
                     sorted.unconfirmed += flight.deliveries.len();
+                    traced::answered(self.tracer.as_deref(), Hop::Unconfirmed, flight.left(), flight.place.as_ref());
                     if let Some(place) = &flight.place {
                         self.places.forget_all(user, place);
                     }
@@ -315,9 +340,9 @@ impl Outbox {
     }
 
     /// Settles the oldest envelope if it has come back. A refused one is offered once more, since
-    /// the user may have moved to another node. But first the fate of all later ones must be known:
+    /// the user may have moved to another node. But the fate of all later ones must be known first:
     /// if one of them was delivered or is stored, this one is stored as well. When nothing is in
-    /// flight any more, the waiting messages continue, and do not overtake either.
+    /// flight any more, the waiting messages continue, in order as well.
     fn tidy(&mut self, user: UserId, released: &mut Vec<LaneItem>, sorted: &mut Sorted) {
         let Some(line) = self.users.get_mut(&user) else { return };
         while let Some(flight) = line.in_flight.front().filter(|flight| flight.has_come_back()) {
@@ -327,7 +352,7 @@ impl Outbox {
             }
             let flight = line.in_flight.pop_front().expect("it is there");
             line.has_kept |= !again;
-            // An envelope addressed to a place has not been offered to others.
+            // An envelope addressed to a place was not offered to other nodes.
             let was_offered = flight.place.is_none();
             let items = flight.deliveries.into_iter().map(|delivery| {
                 let was_refused = delivery.was_refused || was_offered;
@@ -385,6 +410,7 @@ impl Outbox {
         let now = clock.now();
         let by = confirmed_by(begun, now);
         for (envelope, published) in envelopes.into_iter().zip(published) {
+            traced::published(self.tracer.as_deref(), &envelope, published);
             let holders = match published {
                 Published::ToOne => Holders::Nodes(1),
                 Published::Taken(nodes) => Holders::Nodes(nodes),
@@ -394,8 +420,8 @@ impl Outbox {
                     missed.push(Envelope { place: None, ..envelope });
                     continue;
                 }
-                // It has come back immediately, and waits in its position: if the user has just
-                // logged in, later messages are taken.
+                // The envelope has come back immediately, and waits in its position: if the user
+                // has just logged in, later messages are taken.
                 Published::ToNobody if self.users.contains_key(&envelope.to) => Holders::None,
                 Published::ToNobody => {
                     sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery));
@@ -435,56 +461,14 @@ impl RecipientLine {
         self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(Flight::has_come_back)
     }
 
-    /// Whether messages that came back from a connection of this node are not settled.
+    /// Whether messages that came back from a connection of this node are not settled yet.
     fn has_returned(&self) -> bool {
         self.waiting.iter().any(came_back) || self.in_flight.iter().any(|flight| flight.is_returned)
     }
 }
 
 fn came_back(item: &LaneItem) -> bool {
-    matches!(item, LaneItem::Delivery(Delivery { origin: Origin::Returned(..), .. }))
-}
-
-/// Messages to be published together: one envelope for each user, or several for a user with many
-/// messages.
-struct Offers {
-    envelope_bytes_max: usize,
-    envelopes: Vec<Envelope>,
-    /// The last envelope of each user, and its length.
-    by_user: FxHashMap<UserId, (usize, usize)>,
-}
-
-impl Offers {
-    fn new(envelope_bytes_max: usize) -> Offers {
-        Offers { envelope_bytes_max, envelopes: Vec::new(), by_user: FxHashMap::default() }
-    }
-
-    fn add(&mut self, delivery: Delivery) {
-        let (to, bytes, is_returned) = (delivery.to, delivery.text.len(), delivery.follows_its_user());
-        let is_recorded = delivery.is_recorded();
-        let (at, held) = self.by_user.entry(to).or_insert((usize::MAX, 0));
-        let fits = |envelope: &Envelope| {
-            let is_alike = (envelope.is_returned, envelope.is_recorded) == (is_returned, is_recorded);
-            is_alike && *held + bytes <= self.envelope_bytes_max
-        };
-        if !self.envelopes.get(*at).is_some_and(fits) {
-            (*at, *held) = (self.envelopes.len(), 0);
-            let deliveries = Vec::new();
-            self.envelopes.push(Envelope { to, place: None, sequence: 0, is_returned, is_recorded, deliveries });
-        }
-        *held += bytes;
-        self.envelopes[*at].deliveries.push(delivery);
-    }
-
-    fn has(&self, user: UserId) -> bool {
-        self.by_user.contains_key(&user)
-    }
-
-    /// Whether the newest gathered message for this user comes from a sender, and not from a dead
-    /// connection.
-    fn ends_sent(&self, user: UserId) -> bool {
-        self.by_user.get(&user).is_some_and(|(at, _)| !self.envelopes[*at].is_returned)
-    }
+    matches!(item, LaneItem::Delivery(Delivery { origin: DeliveryOrigin::Returned(..), .. }))
 }
 
 /// The shortest pause between batches that only look for late envelopes.

@@ -1,11 +1,11 @@
-//! [`Presence`]: the users who are online on this node, and their connections. The only table that
-//! loops share.
+//! [`Presence`]: the users who are online on this node, and their connections. This is the only
+//! table that loops share.
 //!
 //! A thread that delivers to a user holds the user's shard for reading while it hands the message
 //! to a connection or to a lane. A thread that changes where the user's messages go holds the shard
 //! for writing, and under the same lock moves the messages that a leaving connection did not take.
 //! So messages from one sender to one recipient stay in order across logins and logouts. Under a
-//! shard's lock only leaf locks are taken: those of a link's output, of a lane, of the state
+//! shard's lock only leaf locks are taken: those of a link's output, of a lane, and of the state
 //! writer.
 
 use std::slice;
@@ -30,7 +30,7 @@ pub struct Shard<M> {
     users: FxHashMap<UserId, UserLinks<M>>,
     /// Connections that will receive for a user once the other nodes send here.
     joining: FxHashMap<UserId, UserLinks<M>>,
-    /// Users whose newest connection was given messages that a connection to another node had not
+    /// Users whose newest connection was given messages that another node's connection had not
     /// taken.
     given: FxHashMap<UserId, Given>,
     /// Connections of level 2, which get what is recorded in conversations.
@@ -46,7 +46,7 @@ pub struct DeviceLink<M> {
     pub device: DeviceId,
     /// The number of its login: a later one of the device has a higher one.
     pub login: i64,
-    /// Whether messages of other nodes arrive, as far as this connection has waited for that.
+    /// Whether messages of other nodes arrive, as far as this connection has waited for them.
     pub is_placed: bool,
 }
 
@@ -55,7 +55,7 @@ pub struct DeviceLink<M> {
 struct Given {
     /// The name of that node: messages that other nodes return may be older.
     by: Box<str>,
-    /// [`Link::pushes`] of the connection right after it was given them: if the number differs, the
+    /// [`Link::pushes`] of the connection right after it was given them. If the number differs, the
     /// connection has received something since.
     pushes: u32,
 }
@@ -69,28 +69,28 @@ enum UserLinks<M> {
     More(Box<Vec<UserLink<M>>>),
 }
 
-/// One connection of a user, and the age of its messages among those of the others.
+/// One connection of a user, and the age of its messages compared with those of the others.
 #[derive(Debug)]
 struct UserLink<M> {
     link: Arc<Link<M>>,
-    /// It has logged in again while another connection was newer: some of its messages are older
-    /// than those that the others have received.
+    /// Whether it has logged in again while another connection was newer. Some of its messages are
+    /// then older than those that the others have received.
     came_back: bool,
     /// Whether the user has since logged in at another node.
     is_elsewhere: bool,
-    /// [`Link::pushes`] while it had received nothing newer than the messages that the user's other
-    /// connections hold. If the number differs, it has received something since, or may have
-    /// before.
+    /// [`Link::pushes`] at a time when the connection had received nothing newer than the messages
+    /// of the user's other connections. If the number differs, it has received something since, or
+    /// may have before.
     pushes: u32,
 }
 
 impl<M> Presence<M> {
-    /// No users.
+    /// A table without users.
     pub fn new() -> Presence<M> {
         Presence { shards: (0..SHARDS).map(|_| RwLock::default()).collect() }
     }
 
-    /// All shards, one after the other.
+    /// All shards, locked one after the other.
     pub fn shards(&self) -> impl Iterator<Item = RwLockReadGuard<'_, Shard<M>>> {
         self.shards.iter().map(RwLock::read)
     }
@@ -131,13 +131,13 @@ impl<M> Shard<M> {
     }
 
     /// Whether `link` receives for `user`, and all its messages are newer than those that the
-    /// user's other connections have received, so that these may be given them.
+    /// user's other connections have received. These may then be given its messages.
     pub fn holds_newest(&self, user: UserId, link: &Link<M>) -> bool {
         self.entries(user).last().is_some_and(|entry| *entry.link == *link && !entry.came_back)
     }
 
     /// Whether another connection than `link` receives for `user`, and has received nothing newer
-    /// than the messages of `link`, so that it may be given them.
+    /// than the messages of `link`. It may then be given those.
     pub fn goes_first(&self, user: UserId, link: &Link<M>) -> bool {
         let Some((newest, others)) = self.entries(user).split_last() else { return false };
         let has_got_nothing = !newest.came_back && newest.link.pushes() == newest.pushes;
@@ -158,8 +158,8 @@ impl<M> Shard<M> {
     }
 
     /// The connection that may be given messages that a dead connection to that node had not taken:
-    /// the newest one, if it has received nothing newer, or only messages that the same node has
-    /// returned before.
+    /// the newest one, unless it has received something newer, apart from messages that the same
+    /// node has returned.
     pub fn follows_elsewhere(&self, user: UserId, node: &str) -> Option<&Arc<Link<M>>> {
         let newest = self.entries(user).last().filter(|entry| !entry.came_back)?;
         let pushes = newest.link.pushes();
@@ -167,7 +167,7 @@ impl<M> Shard<M> {
         (goes_on || pushes == newest.pushes).then_some(&newest.link)
     }
 
-    /// Notes that it was given them.
+    /// Notes that this connection was given them.
     pub fn was_given(&mut self, user: UserId, node: &str) {
         if let Some(pushes) = self.newest(user).map(|link| link.pushes()) {
             self.given.insert(user, Given { by: node.into(), pushes });
@@ -207,7 +207,7 @@ impl<M> Shard<M> {
         self.users.get(&user).map_or(&[], UserLinks::as_slice)
     }
 
-    /// Whether `user` is on any connection, or will be soon.
+    /// Whether `user` is on any connection, or soon will be.
     pub fn has(&self, user: UserId) -> bool {
         self.users.contains_key(&user) || self.joining.contains_key(&user) || self.devices.contains_key(&user)
     }
@@ -215,6 +215,11 @@ impl<M> Shard<M> {
     /// The users who receive on this node, some of them twice.
     pub fn users(&self) -> impl Iterator<Item = UserId> {
         self.users.keys().chain(self.devices.keys()).copied()
+    }
+
+    /// All connections of level 1, and their users; one with several users comes several times.
+    pub fn all_links(&self) -> impl Iterator<Item = (UserId, &Arc<Link<M>>)> {
+        self.users.iter().flat_map(|(user, links)| links.as_slice().iter().map(|entry| (*user, &entry.link)))
     }
 
     /// The connections of level 2 of `user`.
@@ -232,7 +237,7 @@ impl<M> Shard<M> {
         self.devices.entry(user).or_default().push(device);
     }
 
-    /// Messages of other nodes arrive for this connection of level 2.
+    /// Notes that messages of other nodes arrive for this connection of level 2.
     pub fn place_device(&mut self, user: UserId, link: &Link<M>) {
         let devices = self.devices.get_mut(&user).into_iter().flatten();
         devices.filter(|device| *device.link == *link).for_each(|device| device.is_placed = true);
@@ -250,7 +255,7 @@ impl<M> Shard<M> {
         was_there
     }
 
-    /// The users who will soon.
+    /// The users who will soon receive on this node.
     pub fn joining(&self) -> impl Iterator<Item = UserId> {
         self.joining.keys().copied()
     }
@@ -275,8 +280,8 @@ impl<M> Shard<M> {
         let sent = link.pushes();
         let pushes = match before {
             Some(at) if at + 1 == entries.len() => entries[at].pushes,
-            // It may have received something newer than messages of another connection, when it was
-            // the newest before.
+            // When the connection was the newest before, it may have received something newer than
+            // the messages of another one.
             _ if sent > 0 && !was_nowhere => sent.wrapping_sub(1),
             _ => sent,
         };
@@ -289,8 +294,8 @@ impl<M> Shard<M> {
         }
     }
 
-    /// Removes `user` from `link`, also before it receives. Returns whether there was such an
-    /// entry, and whether the user has no connection now.
+    /// Removes `user` from `link`, even before `link` receives. Returns whether there was such an
+    /// entry, and whether the user is left without a connection.
     pub fn remove(&mut self, user: UserId, link: &Link<M>) -> Removed {
         let was_there = take(&mut self.users, user, link) | take(&mut self.joining, user, link);
         if was_there {
@@ -370,7 +375,7 @@ fn shard_of(user: UserId) -> usize {
     user.0 as usize % SHARDS
 }
 
-/// Enough for two loops rarely to need the same one.
+/// The number of shards, so high that two loops rarely need the same one.
 const SHARDS: usize = 256;
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! [`Quotas`]: how much may be stored for each user who does not fetch, and how much of that one
-//! sender may use.
+//! [`Quotas`]: the limits of stored messages for each user who does not fetch, and each sender's
+//! part.
 //!
-//! A mailbox is counted only after this node has put a sixteenth of its quota in; then its size is
-//! queried once. So an ordinary message costs a lookup, and no query. From there on each account
+//! A mailbox is counted only after this node has put in a sixteenth of its quota; then its size is
+//! queried once. So an ordinary message costs a lookup and no query. From there on, each account
 //! and address has its share of the free space: one sender fills half of a mailbox, and others find
 //! room in the other half. A group counts as one such sender, no matter which member writes to it,
 //! and all groups together have at most four fifths. So a busy group leaves room for its dormant
@@ -19,14 +19,14 @@
 //! database is unreachable. A mailbox whose size cannot be queried is counted a little later, from
 //! what this node has put in.
 //!
-//! However many mailboxes one client writes to, what was put into another one is not forgotten:
-//! mailboxes that are not counted yet share a fixed number of sums ([`SUMS`]), by a secret hash.
-//! Those of one sum are counted earlier than each alone would be. A question takes from the sum
-//! what it finds in the mailbox, but a sixteenth at least, because what was fetched since is still
-//! in the sum. So there is one question at most for each 256th of a quota that is stored, and a
-//! client that wants another user's sum to shrink by as much has to write to [`SUMS`] mailboxes on
-//! average. A counted mailbox is forgotten after [`COUNTED_MAX`] others have been counted; then it
-//! is counted anew.
+//! However many mailboxes one client writes to, the amounts in other mailboxes are not forgotten:
+//! uncounted mailboxes share a fixed number of sums ([`SUMS`]), by a secret hash. Mailboxes that
+//! share a sum are counted earlier than each alone would be. A query subtracts the size of the
+//! mailbox from the sum, but at least a sixteenth of the sum, because messages that were fetched
+//! since are still in it. So there is at most one query for each 256th of a quota that is stored,
+//! and a client that wants to shrink another user's sum by as much must write to [`SUMS`] mailboxes
+//! on average. A counted mailbox is forgotten after [`COUNTED_MAX`] others have been counted; then
+//! it is counted anew.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -42,7 +42,7 @@ use crate::delivery::Delivery;
 use crate::protocol::UserId;
 use crate::store::ROW_BYTES;
 
-/// How full mailboxes are, as far as that matters.
+/// The fullness of mailboxes, as far as it matters.
 pub struct Quotas {
     bytes_max: usize,
     /// Secret, so that no client can choose mailboxes that share a sum with another user's.
@@ -53,7 +53,7 @@ pub struct Quotas {
 
 /// The result for a batch.
 #[derive(Debug, Default)]
-pub struct Admitted {
+pub struct QuotaOutcome {
     /// The messages to be stored.
     pub fits: Vec<Delivery>,
     /// The messages without room.
@@ -99,11 +99,11 @@ impl Quotas {
     /// Splits a batch that is going to be stored into the messages that fit and those that do not.
     /// Without `size` nothing is queried, because the database is unreachable. Messages without a
     /// sender always fit.
-    pub fn admit(&self, deliveries: Vec<Delivery>, clock: &Clock, size: Option<Size<'_>>) -> Admitted {
+    pub fn admit(&self, deliveries: Vec<Delivery>, clock: &Clock, size: Option<Size<'_>>) -> QuotaOutcome {
         let mut known = self.known.lock();
         let mut now = clock.now();
         // Nearly always all of them fit.
-        let mut admitted = Admitted { fits: Vec::with_capacity(deliveries.len()), ..Admitted::default() };
+        let mut admitted = QuotaOutcome { fits: Vec::with_capacity(deliveries.len()), ..QuotaOutcome::default() };
         for delivery in deliveries {
             let to = delivery.to;
             match self.is_admitted(&mut known, &delivery, &admitted.fits, clock, &mut now, size) {
@@ -125,7 +125,7 @@ impl Quotas {
         self.known.lock().counted.remove(&user);
     }
 
-    /// `fits`: what is stored together with it.
+    /// `fits`: the messages that are stored together with it.
     fn is_admitted(
         &self,
         known: &mut MutexGuard<'_, KnownSizes>,
@@ -242,13 +242,13 @@ enum QuotaVerdict {
     AskFirst {
         may_wait: bool,
     },
-    /// It is full, unless something was deleted since the query.
+    /// The mailbox is full, unless something was deleted since the query.
     AskAgain,
 }
 
 /// Sums of mailboxes that are not counted: 4 MiB.
 const SUMS: usize = 1 << 19;
-/// A question takes away at least this part of a sum.
+/// A query subtracts at least this part of a sum.
 const SHRINKS_BY: usize = 16;
 /// Counted mailboxes that are remembered at least, and at most twice as many: some tens of
 /// megabytes.
@@ -271,7 +271,7 @@ mod tests {
     use crate::admission::berths::Berths;
     use crate::admission::{Payer, Source};
     use crate::base::ids::FrameId;
-    use crate::delivery::{Origin, Owed, Provenance};
+    use crate::delivery::{DeliveryOrigin, Owed, Provenance};
     use crate::protocol::GroupId;
 
     const MAX: usize = 16_000;
@@ -310,7 +310,7 @@ mod tests {
             let sender = net::simulation::link_to_nowhere().expect("descriptors");
             let provenance = Provenance { sender: &sender, id: FrameId::UNNAMED, holder };
             let delivery = |to| {
-                let origin = Origin::Sender(Owed::to(&provenance, 1), berths.take(holder, 1).expect("room"));
+                let origin = DeliveryOrigin::Sender(Owed::to(&provenance, 1), berths.take(holder, 1).expect("room"));
                 Delivery::new(UserId(to), "x".repeat(100 - ROW_BYTES).into(), origin)
             };
             let size = |_| {

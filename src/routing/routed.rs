@@ -1,6 +1,6 @@
-//! [`Routed`]: what became of a forwarded frame, as far as it is known at once.
+//! [`Routed`]: the fate of a forwarded frame, as far as it is known at once.
 
-use crate::base::ending::{Ending, Undelivered};
+use crate::base::ending::{DeliveryResult, Undelivered};
 use crate::base::ids::FrameId;
 use crate::delivery::Delivery;
 use crate::session::Settled;
@@ -9,7 +9,7 @@ use crate::session::Settled;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Routed {
     /// Settled.
-    Settled(Ending),
+    Settled(DeliveryResult),
     /// On its way; the sender's session will be notified.
     OnItsWay,
 }
@@ -28,12 +28,12 @@ impl Routed {
     }
 }
 
-/// Whether a message was put into its lane; not needed if the user's connection has it.
+/// The result of putting a message into its lane, unless the user's connection has taken it.
 pub(super) enum Parked {
     No,
     Yes,
     /// The lanes are shut down.
     Refused(Delivery),
-    /// Its sender has its share of the lanes.
+    /// Its sender has used up its share of the lanes.
     NoRoom,
 }

@@ -9,8 +9,9 @@ use crate::admission::Holder;
 use crate::admission::berths::Berth;
 use crate::base::ending::Undelivered;
 use crate::base::ids::FrameId;
+use crate::base::trace::{Hop, Incident, hash};
 use crate::bus::news::CommittedFrame;
-use crate::delivery::{Acknowledgement, Comeback, Delivery, LaneItem, Origin, Owed, Posted, Provenance, Work};
+use crate::delivery::{Acknowledgement, Comeback, Delivery, DeliveryOrigin, LaneItem, Owed, Posted, Provenance, Work};
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::UserId;
 use crate::routing::attendance::Attendance;
@@ -18,6 +19,7 @@ use crate::routing::label::{Returned, or_back, user_of};
 use crate::routing::routed::{Parked, Routed};
 use crate::routing::services::RouterParts;
 use crate::routing::states::StateWriter;
+use crate::routing::traced;
 use crate::routing::ways::{DELIVERY_BYTES, Ways};
 
 /// Knows which users are online, and forwards messages: to a connection of this node, or into the
@@ -29,16 +31,25 @@ pub struct Router {
     pub(super) group_messages: OnceLock<GroupMessages>,
     /// Called when messages of other nodes may have been missed.
     pub(super) missed: OnceLock<Box<dyn Fn() + Send + Sync>>,
+    /// Called when another node has logged a user out of everything.
+    pub(super) logged_out: OnceLock<Box<dyn Fn(UserId) + Send + Sync>>,
 }
 
-/// Takes messages of groups. Never blocks.
+/// A function that takes messages of groups and never blocks.
 type GroupMessages = Box<dyn Fn(Vec<CommittedFrame>) + Send + Sync>;
 
 impl Router {
     /// A router for a node without users yet.
     pub fn new(parts: RouterParts, ways: Ways, states: StateWriter) -> Router {
-        let attendance = Attendance::new(parts.bus.clone(), parts.metrics.clone(), ways, states);
-        Router { parts, attendance, group_messages: OnceLock::new(), missed: OnceLock::new() }
+        let (bus, metrics) = (parts.bus.clone(), parts.metrics.clone());
+        let attendance = Attendance::new(bus, metrics, parts.tracer.clone(), ways, states);
+        Router {
+            parts,
+            attendance,
+            group_messages: OnceLock::new(),
+            missed: OnceLock::new(),
+            logged_out: OnceLock::new(),
+        }
     }
 
     /// The users who are on this node.
@@ -46,7 +57,7 @@ impl Router {
         &self.attendance
     }
 
-    /// Forwards a frame to one user. Its room in the lanes counts for the holder's share.
+    /// Forwards a frame to one user. Its room in the lanes counts towards the holder's share.
     pub fn deliver(&self, turn: &mut Turn<Posted>, to: UserId, text: &str, provenance: Provenance<'_>) -> Routed {
         let Provenance { id, holder, .. } = provenance;
         if to.0 <= 0 {
@@ -55,9 +66,12 @@ impl Router {
         }
         let parked = self.route(turn, (to, id), text.as_bytes(), || {
             let berth = self.parts.berths.take(holder, text.len() + DELIVERY_BYTES)?;
-            let origin = Origin::Sender(Owed::to(&provenance, text.len()), berth);
+            let origin = DeliveryOrigin::Sender(Owed::to(&provenance, text.len()), berth);
             Some(Delivery::new(to, text.into(), origin))
         });
+        if self.parts.tracer.is_on() {
+            traced::frame(&self.parts.tracer, to, text.len(), provenance, traced::hop_of(&parked));
+        }
         match parked {
             Parked::No => {
                 self.parts.metrics.delivered_locally(1);
@@ -66,8 +80,8 @@ impl Router {
             Parked::Yes => Routed::OnItsWay,
             Parked::Refused(delivery) => {
                 self.parts.metrics.failed(1);
-                // The caller tells the sender.
-                if let Origin::Sender(owed, _) = delivery.origin {
+                // The caller notifies the sender.
+                if let DeliveryOrigin::Sender(owed, _) = delivery.origin {
                     let _ = owed.settle(Err(Undelivered::Unstored));
                 }
                 Routed::FAILED
@@ -79,13 +93,18 @@ impl Router {
         }
     }
 
-    /// Counts a frame that is refused for this number of recipients, because the holder has its
-    /// share of the lanes.
+    /// Counts a frame that is refused for this number of recipients, because the holder has used up
+    /// its share of the lanes.
     pub(super) fn no_room(&self, recipients: usize, holder: Holder) {
         let metrics = &self.parts.metrics;
         metrics.failed(recipients);
         metrics.refused(Hit::LaneMax);
         log::debug!("{} has used up its share of the lanes: a message is refused", holder.payer);
+    }
+
+    /// The number that stands for this node in the steps of other nodes.
+    pub fn own_hash(&self) -> u64 {
+        hash(self.parts.bus.own_name().as_bytes())
     }
 
     /// Whether there can be no other node.
@@ -110,7 +129,13 @@ impl Router {
         let _ = self.missed.set(Box::new(sweep));
     }
 
-    /// Room in the lanes for a message to be recorded; `None` if the holder has its share.
+    /// Has `log_out` called when another node has logged a user out of everything. It must not
+    /// block.
+    pub fn when_logged_out(&self, log_out: impl Fn(UserId) + Send + Sync + 'static) {
+        let _ = self.logged_out.set(Box::new(log_out));
+    }
+
+    /// Room in the lanes for a message to be recorded; `None` if the holder has used up its share.
     pub fn take_berth(&self, holder: Holder, bytes: usize) -> Option<Berth> {
         let berth = self.parts.berths.take(holder, bytes);
         if berth.is_none() {
@@ -131,17 +156,26 @@ impl Router {
     ) {
         let id = answer.frame();
         if keeps == Keeps::No {
-            self.deliver_here(turn, (to, id), text.as_bytes());
+            let is_here = self.deliver_here(turn, (to, id), text.as_bytes());
+            if is_here && self.parts.tracer.is_on() {
+                traced::forwarded(&self.parts.tracer, to, answer, Hop::Written);
+            }
             return;
         }
         let parked = self.route(turn, (to, id), text.as_bytes(), || {
-            let origin = Origin::Recorded(answer.clone());
+            let origin = DeliveryOrigin::Recorded(answer.clone());
             answer.widen(DELIVERY_BYTES).then(|| Delivery::new(to, text.clone(), origin))
         });
+        if self.parts.tracer.is_on() {
+            traced::forwarded(&self.parts.tracer, to, answer, traced::hop_of(&parked));
+        }
         match parked {
             Parked::No => self.parts.metrics.delivered_locally(1),
             Parked::Yes => {}
-            Parked::Refused(_) | Parked::NoRoom => self.parts.metrics.failed(1),
+            Parked::Refused(_) | Parked::NoRoom => {
+                answer.fail();
+                self.parts.metrics.failed(1);
+            }
         }
     }
 
@@ -150,8 +184,11 @@ impl Router {
     pub fn give_back(&self, label: Label, frame: Box<[u8]>) {
         let to = user_of(&label);
         self.parts.metrics.returned(1);
+        let returned = Returned::of((label, frame));
+        traced::returned(&self.parts.tracer, Hop::Returned, to, &returned);
+        self.parts.tracer.happened(to, Incident::Returned(1));
         let _shard = self.attendance.presence.write(to);
-        self.attendance.ways.keep(to, vec![Returned::of((label, frame))], Comeback::Late);
+        self.attendance.ways.keep(to, vec![returned], Comeback::Late);
     }
 
     /// Submits work on a user's stored messages, to be done after everything on its way to them.
@@ -164,9 +201,9 @@ impl Router {
     /// Returns how many are left.
     pub fn close(&self, by: Instant) -> usize {
         let bus = &self.parts.bus;
-        // The bus stays until the last envelope is confirmed, so that no message that has arrived
-        // is stored. Messages that the bus delivers until it hushes are stored or answered, so it
-        // may be stopped only after the lanes.
+        // The bus runs until the last envelope is confirmed, so that no message that has arrived is
+        // stored. Messages that the bus delivers until it hushes are stored or answered, so it may
+        // be stopped only after the lanes.
         let left = self.attendance.ways.close_to_nodes(by);
         bus.hush();
         let left = left + self.attendance.ways.close_to_store(by);
@@ -219,10 +256,10 @@ impl Router {
     }
 }
 
-/// Whether a recorded message waits for a user who is on no connection of level 1 here.
+/// Whether a recorded message is kept for a user who is on no connection of level 1 here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keeps {
-    /// It is offered to other nodes, and stored if they do not take it.
+    /// It is offered to other nodes, and stored if none takes it.
     Yes,
     /// The user has it in the conversation.
     No,

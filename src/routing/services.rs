@@ -1,6 +1,6 @@
-//! The parts that messages pass, by the caller that uses them. Only an assembly has
-//! [`Services`], which are all of them; a lane to the store takes [`StoreLaneParts`], the router
-//! [`RouterParts`], and each job the parts that it names itself.
+//! The parts of the server that handle messages, grouped by the caller that uses them. Only an
+//! assembly has [`Services`], which are all of them. A lane to the store takes [`StoreLaneParts`],
+//! the router [`RouterParts`], and each job the parts that it names itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use super::quotas::Quotas;
 use super::watchers::Watchers;
 use crate::admission::berths::Berths;
 use crate::base::clock::Clock;
+use crate::base::trace::Tracer;
 use crate::bus::{Bus, Exchange, Neighbours, ReferenceNodes};
-use crate::config::{Config, Recorded};
+use crate::config::{Config, RecordingScope};
 use crate::delivery::Delivery;
 use crate::metrics::Metrics;
 use crate::protocol::UserId;
@@ -23,11 +24,11 @@ use crate::store::outages::Outages;
 use crate::store::spool::Spool;
 use crate::store::{AppendOutcome, Database, Messages, NewMessage, Role, States, Store, StoreError};
 
-/// All parts, for an assembly. Everything in it is shared.
+/// All parts, for an assembly. All of them are shared.
 pub struct Services {
     /// The persistent data.
     pub store: Store,
-    /// Where messages wait while the store is unavailable.
+    /// The messages that wait while the store is unavailable.
     pub spool: Arc<dyn Spool>,
     /// The other nodes.
     pub bus: Arc<dyn Bus>,
@@ -37,27 +38,29 @@ pub struct Services {
     pub berths: Arc<Berths>,
     /// The members of groups.
     pub groups: Arc<GroupCache>,
-    /// How much may be stored for each user.
+    /// The limits of stored messages for each user.
     pub quotas: Arc<Quotas>,
     /// The users of level 2 who still use level 1.
     pub level1_seen: Arc<Level1Seen>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// The pairs of a user and one whom the user has blocked.
+    /// The pairs of a user and another whom that user has blocked.
     pub blocks: Arc<Blocks>,
-    /// The connections that hear which users come and go.
+    /// The connections that watch which users come and go.
     pub watchers: Arc<Watchers>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The failing kinds of calls to the store and to the spool.
     pub outages: Arc<Outages>,
+    /// Traces the ways of messages.
+    pub tracer: Arc<Tracer>,
 }
 
 impl Services {
-    /// For a server with these settings.
+    /// The parts of a server with these settings.
     pub fn new(config: &Config, mut store: Store, spool: Arc<dyn Spool>, bus: Arc<dyn Bus>, clock: Clock) -> Services {
         let outages = Arc::<Outages>::default();
-        if config.recorded == Recorded::Nothing {
+        if config.recorded == RecordingScope::Nothing {
             store.history = HistoryRole::of(None);
         }
         Services {
@@ -74,6 +77,7 @@ impl Services {
             blocks: Arc::default(),
             metrics: Arc::new(Metrics::new(config.loops)),
             outages,
+            tracer: Arc::new(Tracer::new(config.trace, config.trace_bytes)),
         }
     }
 
@@ -89,6 +93,7 @@ impl Services {
             quotas: self.quotas.clone(),
             metrics: self.metrics.clone(),
             outages: self.outages.clone(),
+            tracer: self.tracer.clone(),
         }
     }
 
@@ -101,6 +106,7 @@ impl Services {
             states: self.store.states.clone(),
             audience: self.audience.clone(),
             metrics: self.metrics.clone(),
+            tracer: self.tracer.clone(),
         }
     }
 }
@@ -113,18 +119,20 @@ pub struct StoreLaneParts {
     pub states: Role<dyn States>,
     /// Whether the database works.
     pub database: Arc<dyn Database>,
-    /// Where messages wait while the store is unavailable.
+    /// Keeps messages while the store is unavailable.
     pub spool: Arc<dyn Spool>,
     /// Nodes that take messages before they are stored.
     pub reference_nodes: Arc<dyn ReferenceNodes>,
-    /// The time that questions to the store take.
+    /// The clock that measures queries to the store.
     pub clock: Clock,
-    /// How much may be stored for each user.
+    /// The limits of stored messages for each user.
     pub quotas: Arc<Quotas>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The failing kinds of calls to the store and to the spool.
     pub outages: Arc<Outages>,
+    /// Traces the ways of messages.
+    pub tracer: Arc<Tracer>,
 }
 
 impl StoreLaneParts {
@@ -141,7 +149,7 @@ impl StoreLaneParts {
 
     /// Offers messages to nodes of the reference server, and returns which of them are taken.
     pub fn offer_to_neighbours(&self, deliveries: Vec<Delivery>) -> Neighbours {
-        // While the store is unreachable, no user is known to be online there.
+        // While the store is unreachable, no user counts as online there.
         let online = |users: &[UserId]| self.states.get().and_then(|store| store.online(users)).unwrap_or_default();
         let offered = self.reference_nodes.publish_to_neighbours(deliveries, &online);
         self.metrics.published(offered.taken.len());
@@ -163,6 +171,8 @@ pub struct RouterParts {
     pub audience: Arc<Audience>,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Traces the ways of messages.
+    pub tracer: Arc<Tracer>,
 }
 
 /// How long cached members of a group are valid if nodes of the reference server may change them

@@ -1,5 +1,5 @@
-//! How a frame for a large group gets on: a piece in each turn, and in between the frame is posted
-//! to its sender's loop.
+//! Sends a frame for a large group in pieces: one in each turn. In between, the frame is posted to
+//! its sender's loop.
 
 use net::Turn;
 
@@ -15,10 +15,10 @@ pub fn begin(router: &Router, turn: &mut Turn<Posted>, mut spread: Spread) {
     post(Box::new(spread));
 }
 
-/// Delivers the next piece, if the sender has time left in this turn. After the last piece, returns
-/// what became of the frame.
+/// Delivers the next piece, if the sender has time left in this turn. Returns the fate of the frame
+/// after the last piece.
 pub fn go_on(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) -> Option<(Routed, Box<Spread>)> {
-    // Others are served between two pieces of an account, however many groups it writes to.
+    // Other clients are served between two pieces of an account, however many groups it writes to.
     if !turn.has_left(&spread.sender) {
         post(spread);
         return None;
@@ -26,9 +26,9 @@ pub fn go_on(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) -> O
     piece(router, turn, spread)
 }
 
-/// The same for a sender that has gone: a frame that was begun is delivered to all members.
+/// The same for a sender that has gone: a started frame is delivered to all members.
 pub fn go_on_alone(router: &Router, turn: &mut Turn<Posted>, spread: Box<Spread>) {
-    // No session waits to hear what became of it.
+    // No session waits for the outcome.
     let _ = piece(router, turn, spread);
 }
 

@@ -1,6 +1,6 @@
 //! [`StateWriter`]: keeps `User.state` up to date, off the hot path.
 //!
-//! Only the latest state of a user matters, so changes wait in a map, which is bounded by the
+//! Only the latest state of a user matters. So changes wait in a map, which is bounded by the
 //! number of users, and a thread writes them in batches. The column is for C++ neighbours and
 //! tools: this server never trusts it.
 //!
@@ -21,22 +21,23 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::bus::Register;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
-use crate::routing::watchers::Watchers;
+use crate::routing::watchers::{SHOWN_WITHIN, Watchers};
 use crate::session::Outcome;
 use crate::store::{Role, States, StoreError, UserState};
 
 /// Notes logins and logouts, and writes them.
 pub struct StateWriter {
     shared: Arc<StateCore>,
-    watchers: Arc<Watchers>,
-    /// `None` once it is closed.
+    /// The thread; `None` once the writer is closed.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// The data shared by the thread and those who note states.
+/// The data shared by the thread and its callers.
 struct StateCore {
     store: Role<dyn States>,
     bus: Arc<dyn Register>,
+    /// The thread also shows them changes that came too fast.
+    watchers: Arc<Watchers>,
     pending: Mutex<Pending>,
     news: Condvar,
 }
@@ -46,7 +47,7 @@ struct Pending {
     states: FxHashMap<UserId, UserState>,
     /// Connections that wait until a state is written. Each waits for one state, and not for long.
     waiting: FxHashMap<UserId, Vec<(UserState, Arc<ClientLink>)>>,
-    /// Set at shutdown: what cannot be written now is given up.
+    /// Set at shutdown: changes that cannot be written are given up.
     stopping: bool,
     /// Whether everything noted is written.
     all_written: bool,
@@ -55,8 +56,8 @@ struct Pending {
 impl StateWriter {
     /// A writer that only notes changes, until it is [started](StateWriter::start).
     pub fn new(store: Role<dyn States>, bus: Arc<dyn Register>, watchers: Arc<Watchers>) -> StateWriter {
-        let shared = Arc::new(StateCore { store, bus, pending: Mutex::default(), news: Condvar::new() });
-        StateWriter { shared, watchers, thread: Mutex::new(None) }
+        let shared = Arc::new(StateCore { store, bus, watchers, pending: Mutex::default(), news: Condvar::new() });
+        StateWriter { shared, thread: Mutex::new(None) }
     }
 
     /// Starts the thread that writes, named `states`. Call it once.
@@ -73,17 +74,17 @@ impl StateWriter {
 
     /// Notes a change. Never blocks.
     pub fn note(&self, user: UserId, state: UserState) {
+        self.shared.watchers.note_here(user, state);
         self.shared.note(user, state, None);
-        self.watchers.note_here(user, state);
     }
 
-    /// The same; `link` is posted [`Outcome::Shown`] when it is written.
+    /// Notes a change; `link` is posted [`Outcome::Shown`] when it is written.
     pub fn note_and_tell(&self, user: UserId, state: UserState, link: &Arc<ClientLink>) {
+        self.shared.watchers.note_here(user, state);
         self.shared.note(user, state, Some(link));
-        self.watchers.note_here(user, state);
     }
 
-    /// `link` is posted [`Outcome::Shown`] when this state, which will be noted, is written.
+    /// Has `link` posted [`Outcome::Shown`] when this state, which will be noted, is written.
     pub fn tell(&self, user: UserId, state: UserState, link: &Arc<ClientLink>) {
         self.shared.pending.lock().waiting.entry(user).or_default().push((state, link.clone()));
     }
@@ -100,8 +101,8 @@ impl StateWriter {
         self.shared.write(&states).is_ok()
     }
 
-    /// Writes the noted changes, and ends. Changes that fail at the first try are given up, and at
-    /// `by` all are. If all are written, this node leaves the register. If not, it stays
+    /// Writes the noted changes, and ends. Changes that fail at the first attempt are given up, and
+    /// at `by` all are. If all are written, this node leaves the register. Otherwise it stays
     /// there, and other nodes correct the states of its users.
     pub fn close(&self, by: Instant) {
         self.shared.pending.lock().stopping = true;
@@ -118,27 +119,32 @@ impl StateWriter {
 
 impl StateCore {
     fn run(&self) {
-        // Users whom the other nodes may forget, and that could not be reported to them yet.
+        // Users to be removed from the register, where that has not succeeded yet.
         let mut gone: Vec<UserId> = Vec::new();
         let mut given_up = false;
         loop {
+            // A change that is noted as late wakes nobody, so while anybody watches, this thread looks
+            // again before the change is due.
+            let watches = || self.watchers.are_any().then_some(SHOWN_WITHIN);
+            let late = self.watchers.show_late(Instant::now()).or_else(watches);
             let mut pending = self.pending.lock();
             while pending.states.is_empty() {
                 if pending.stopping {
                     pending.all_written = !given_up;
                     return;
                 }
-                if gone.is_empty() {
-                    self.news.wait(&mut pending);
-                } else if self.news.wait_for(&mut pending, RETRY_AFTER).timed_out() {
-                    break;
+                let retry = (!gone.is_empty()).then_some(RETRY_AFTER);
+                match retry.into_iter().chain(late).min() {
+                    None => self.news.wait(&mut pending),
+                    Some(pause) if self.news.wait_for(&mut pending, pause).timed_out() => break,
+                    Some(_) => {}
                 }
             }
             let states: Vec<_> = pending.states.drain().collect();
             drop(pending);
             let written = self.write(&states);
-            // If the state cannot be written, they are notified as well, rather than wait longer
-            // than their clients do.
+            // If the state cannot be written, its waiters are notified as well, so that they do not
+            // wait longer than their clients do.
             self.tell(&states);
             if let Err(error) = written {
                 let mut pending = self.pending.lock();
@@ -166,7 +172,7 @@ impl StateCore {
     fn note(&self, user: UserId, state: UserState, waiter: Option<&Arc<ClientLink>>) {
         let mut pending = self.pending.lock();
         pending.states.insert(user, state);
-        // A client that waits for the other state will not see that one written.
+        // A client that waits for the other state would wait in vain.
         let overtaken = pending.told(user, |awaited| awaited != state);
         if let Some(link) = waiter {
             pending.waiting.entry(user).or_default().push((state, link.clone()));
@@ -178,7 +184,7 @@ impl StateCore {
         ClientLink::post_all(overtaken);
     }
 
-    /// Notifies those who wait for these states.
+    /// Notifies the connections that wait for these states.
     fn tell(&self, states: &[(UserId, UserState)]) {
         let mut pending = self.pending.lock();
         if pending.waiting.is_empty() {
@@ -190,8 +196,8 @@ impl StateCore {
     }
 
     fn write(&self, states: &[(UserId, UserState)]) -> Result<(), StoreError> {
-        // Users are claimed before the state is written, and released after: so no user is marked
-        // online without a node that would correct it.
+        // Users are claimed before the state is written, and released after it, so every user who
+        // is marked online is registered with a node, and is corrected if that node dies.
         let _ = self.bus.claim(&in_state(states, UserState::Online));
         let mut states = states.to_vec();
         let stays = self.elsewhere(&states);

@@ -9,16 +9,17 @@ use pool::{LaneHold, Lanes, LanesClosed, Standing};
 use super::label::Returned;
 use super::outbox::OutItem;
 use crate::bus::Place;
-use crate::delivery::{Comeback, Delivery, LaneItem, Origin, Posted};
+use crate::delivery::{Comeback, Delivery, DeliveryOrigin, LaneItem, Posted};
 use crate::metrics::Metrics;
 use crate::protocol::UserId;
 use crate::store::spool::lane_key;
 
 /// See the [module](self).
 pub struct Ways {
-    /// To other nodes, if there can be any. Messages that no node takes go on to `keepers`.
+    /// The lane to other nodes, if there can be any. Messages that no node takes go on to
+    /// `keepers`.
     outbox: Option<Arc<Lanes<OutItem>>>,
-    /// To the store.
+    /// The lanes to the store.
     keepers: Arc<Lanes<LaneItem>>,
 }
 
@@ -59,8 +60,8 @@ impl Ways {
         })
     }
 
-    /// The same for what was accepted before the shutdown. Returns the item if the lanes have
-    /// ended.
+    /// The same for an item that was accepted before the shutdown. Returns the item if the lanes
+    /// have ended.
     pub fn submit_late(&self, item: LaneItem) -> Result<(), LaneItem> {
         let (key, bytes) = weight(&item);
         let item = match &self.outbox {
@@ -74,7 +75,7 @@ impl Ways {
         store(&self.keepers, item)
     }
 
-    /// The same for items that must not be lost: the log says if one is.
+    /// The same for an item that must not be lost: if it is, the log says so.
     pub fn submit_anyway(&self, item: LaneItem) {
         if let Err(LaneItem::Delivery(delivery)) = self.submit_late(item) {
             let (id, to) = (delivery.frame(), delivery.to);
@@ -82,8 +83,8 @@ impl Ways {
         }
     }
 
-    /// Has the outbox publish what it was given for this user so far before anything that follows. The
-    /// user's shard is held.
+    /// Has the outbox publish the user's earlier messages before anything that follows. The user's
+    /// shard is held.
     pub(super) fn part_before_and_after(&self, user: UserId) {
         if self.lead_to_nodes() {
             // If the lanes have ended, nothing follows.
@@ -95,17 +96,18 @@ impl Ways {
     pub(super) fn keep(&self, user: UserId, frames: Vec<Returned>, comeback: Comeback) {
         for Returned { id, frame } in frames {
             let Ok(text) = String::from_utf8(frame.into_vec()) else { unreachable!("it was text when it was sent") };
-            let origin = Origin::Returned(id, comeback);
+            let origin = DeliveryOrigin::Returned(id, comeback);
             self.submit_anyway(LaneItem::Delivery(Delivery::new(user, text.into(), origin)));
         }
     }
 
-    /// Other nodes have confirmed these envelopes.
+    /// Notes that other nodes have confirmed these envelopes.
     pub fn confirmed(&self, place: Option<Place>, sequences: Vec<u64>) {
         self.hear(OutItem::Confirmed(place, sequences));
     }
 
-    /// Another node has delivered this number of messages of the envelope, and refused the others.
+    /// Notes that another node has delivered this number of messages of the envelope, and refused
+    /// the others.
     pub fn refused(&self, sequence: u64, delivered: usize) {
         self.hear(OutItem::Refused(sequence, delivered));
     }
@@ -125,13 +127,13 @@ impl Ways {
         self.outbox.as_ref().map_or(0, |outbox| outbox.close(by))
     }
 
-    /// The same for those on their way to the store.
+    /// The same for the messages on their way to the store.
     pub fn close_to_store(&self, by: Instant) -> usize {
         self.keepers.close(by)
     }
 }
 
-/// Puts an item that has its room already into its lane to the store. Returns the item if the lanes
+/// Puts an item that already has its room into its lane to the store. Returns the item if the lanes
 /// have ended.
 pub fn store(keepers: &Lanes<LaneItem>, item: LaneItem) -> Result<(), LaneItem> {
     let (key, bytes) = weight(&item);
@@ -146,6 +148,6 @@ fn weight(item: &LaneItem) -> (u64, usize) {
     }
 }
 
-/// The weight of a delivery besides its text, and of other work.
+/// The weight of a delivery without its text, and of other work.
 pub const DELIVERY_BYTES: usize = size_of::<LaneItem>() + size_of::<Link<Posted>>();
 const WORK_BYTES: usize = 256;

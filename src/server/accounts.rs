@@ -37,7 +37,7 @@ pub struct Checker {
 pub(super) struct CheckerParts {
     /// The accounts as they are stored.
     pub(super) store: Role<dyn Accounts>,
-    /// The stamp that each connected user was checked against.
+    /// The stamp against which each connected user was checked.
     pub(super) stamps: Arc<AccountStamps>,
     /// Makes the stamps, and forgets the password of a changed account.
     pub(super) passwords: Arc<Passwords>,
@@ -48,7 +48,7 @@ pub(super) struct CheckerParts {
 }
 
 impl Checker {
-    /// Starts it: all users are compared every `interval`, zero for never.
+    /// Starts the thread. It compares all users every `interval`; zero means never.
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Checker {
         Ok(Checker { stamps, thread })
     }
 
-    /// Ends it; does not wait for a database beyond `by`.
+    /// Ends the thread. Waits for a database until `by` at most.
     pub fn close(self, by: Instant) {
         self.stamps.stop();
         pool::join_until(self.thread, by);
@@ -71,13 +71,13 @@ impl Checker {
 struct Comparison {
     parts: CheckerParts,
     interval: Duration,
-    /// When the next round over all users begins.
+    /// The time of the next round over all users.
     next: Instant,
-    /// The next shard of this round, and the remaining users of the one before.
+    /// The next shard of this round, and the remaining users of the previous one.
     shard: usize,
     left: Vec<UserId>,
-    /// Users whose row differed a moment ago. This node may have replaced the row and not noted
-    /// that yet.
+    /// Users whose row differed at the last comparison. This node may have replaced the row and not
+    /// noted that yet.
     suspects: Vec<UserId>,
 }
 
@@ -111,8 +111,8 @@ impl Comparison {
         self.shard == SHARDS && self.left.is_empty() && self.suspects.is_empty()
     }
 
-    /// Compares the users of one statement: those logged in from memory, those who differed, and
-    /// some of all users.
+    /// Compares the users of one statement: users logged in from memory, users whose row differed,
+    /// and some of all users.
     fn step(&mut self, remembered: Vec<UserId>, now: Instant) -> Result<(), StoreError> {
         if self.shard == SHARDS && self.left.is_empty() && self.next <= now {
             (self.shard, self.next) = (0, now + self.interval);

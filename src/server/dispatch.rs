@@ -1,9 +1,9 @@
-//! [`Dispatch`]: which thread does a job, and whose share of the threads it takes up.
+//! [`Dispatch`]: chooses the thread of a job, and the share of the threads that it takes up.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::answer::Answer;
+use super::answer::JobReply;
 use super::fetching::{Fetcher, Fetching};
 use super::hashing::Hashing;
 use super::jobs::{self, AfterReply, Arranged, Asker, Jobs, ProofVerdict};
@@ -14,14 +14,14 @@ use crate::admission::requests::{RequestKind, Requests};
 use crate::admission::{Admission, Holder};
 use crate::config::Paced;
 use crate::delivery::{ClientLink, Posted};
-use crate::metrics::{Login, Metrics};
+use crate::metrics::{LoginOutcome, Metrics};
 use crate::protocol::level2::Account;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::{self, Id};
 use crate::session::password::ClientKind;
 use crate::session::{Job, Outcome};
 
-/// The ways of a job. Any loop asks.
+/// The ways of a job. Any loop may call it.
 pub(super) struct Dispatch {
     pub(super) jobs: Arc<Jobs>,
     pub(super) metrics: Arc<Metrics>,
@@ -39,7 +39,7 @@ impl Dispatch {
         match job {
             Job::Fetch { user } => self.fetching.begin(user, Fetcher { link: link.clone(), holder }),
             Job::Delete { .. } => {
-                let (answer, jobs) = (Answer::to(link), self.jobs.clone());
+                let (answer, jobs) = (JobReply::to(link), self.jobs.clone());
                 self.requests.submit_anyway(holder, move || answer.send(jobs.run(job)));
             }
             Job::CheckPassword { id, .. } => self.check_password(id, job, (link, self.paced), holder, now),
@@ -48,7 +48,7 @@ impl Dispatch {
                 let asker = Asker { user, link: link.clone(), device: None, rid: None };
                 let busy = jobs::refused(&asker, &request, BUSY);
                 let (answer, arrangements, link) =
-                    (Answer::or_else(link, busy), self.jobs.arrangements.clone(), link.clone());
+                    (JobReply::or_else(link, busy), self.jobs.arrangements.clone(), link.clone());
                 self.arrange(asker, *request, holder, now, move |arranged| {
                     answer.send(Outcome::Reply(arranged.reply.into()));
                     if arranged.after == AfterReply::End {
@@ -58,7 +58,7 @@ impl Dispatch {
                 });
             }
             _ => {
-                let (answer, jobs) = (Answer::to(link), self.jobs.clone());
+                let (answer, jobs) = (JobReply::to(link), self.jobs.clone());
                 let kind = match job {
                     Job::Search { .. } | Job::GroupsNamed { .. } => RequestKind::Search,
                     _ => RequestKind::Short,
@@ -126,7 +126,8 @@ impl Dispatch {
         // A remembered right password would have been recognised.
         let differs = id.user().is_some_and(|user| self.jobs.logins.passwords.remembers(user, now));
         let attempt = self.admission.attempt(id, holder.source, differs, now);
-        // Before the answer: a client that hears that it was wrong finds it counted.
+        // This comes before the answer, so that a wrong password is counted when its client learns
+        // of it.
         let link_to_pace = link.clone();
         let note = move |outcome: &Outcome| match outcome {
             Outcome::Password(right) => {
@@ -139,7 +140,7 @@ impl Dispatch {
         };
         let job = (job, self.jobs.clone());
         if !self.hashing.submit(job, &self.admission, (link, holder.source), now, note) {
-            self.metrics.login(Login::Refused);
+            self.metrics.login(LoginOutcome::Refused);
         }
     }
 
@@ -164,21 +165,21 @@ impl Dispatch {
                 let job = (job, self.jobs.clone());
                 self.hashing.submit(job, &self.admission, (link, holder.source), now, note);
             }
-            Err(seconds) => Answer::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
+            Err(seconds) => JobReply::to(link).send(Outcome::Refused(protocol::register_later(seconds).into())),
         }
     }
 
-    /// Finishes what is begun, but not after `by`.
+    /// Finishes the jobs that have begun, until `by` at most.
     pub(super) fn close(self, by: Instant) {
         self.requests.close(by);
         self.hashing.close(by);
     }
 }
 
-/// A user has logged in on a connection: if the account belongs to the usual client, the connection
-/// must be paced. That is recognized by the form of the password that this login sends or that was
-/// used with the account before, because the client's automatic relogin sends the other form. A
-/// connection that reads lines is never paced.
+/// Paces the connection on which a user has logged in, if the account belongs to the usual client.
+/// The form of the password identifies that client: the form sent now or an earlier one of the
+/// account, because the client's automatic relogin sends the other form. A connection that reads
+/// lines is never paced.
 pub(super) fn begin_pace(paced: Paced, client: ClientKind, link: &ClientLink) {
     if paced == Paced::Auto && client == ClientKind::Usual {
         link.use_pace();

@@ -6,6 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::operation::certificates::CertificateError;
+use crate::operation::jwt_key_file::JwtFileError;
 use crate::session::password::PasswordError;
 
 /// Why a server cannot start.
@@ -19,6 +20,8 @@ pub enum StartError {
     PasswordCost(PasswordError),
     /// The certificates cannot be used.
     Certificates(CertificateError),
+    /// The keys of JSON web tokens cannot be used.
+    JwtKeys(JwtFileError),
 }
 
 impl fmt::Display for StartError {
@@ -38,6 +41,7 @@ impl fmt::Display for StartError {
             StartError::Resources(error) => write!(f, "the system has no threads or descriptors left: {error}"),
             StartError::PasswordCost(error) => write!(f, "argon2: {error}"),
             StartError::Certificates(error) => write!(f, "{error}"),
+            StartError::JwtKeys(error) => write!(f, "{error}"),
         }
     }
 }
@@ -48,6 +52,7 @@ impl Error for StartError {
             StartError::Listen(_, error) | StartError::Resources(error) => Some(error),
             StartError::PasswordCost(error) => Some(error),
             StartError::Certificates(error) => Some(error),
+            StartError::JwtKeys(error) => Some(error),
         }
     }
 }

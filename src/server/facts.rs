@@ -1,4 +1,4 @@
-//! [`Facts`]: what the sessions of a loop may know at once, without asking the store.
+//! [`Facts`]: the facts that the sessions of a loop may read at once, without querying the store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,8 +7,9 @@ use super::dispatch::begin_pace;
 use super::wiring::ServerParts;
 use crate::admission::Source;
 use crate::delivery::ClientLink;
-use crate::metrics::Login;
+use crate::metrics::LoginOutcome;
 use crate::protocol::{GroupId, Id, UserId};
+use crate::session::password::Forgotten;
 use crate::session::{STATE_PATIENCE, SessionFacts};
 
 /// The facts that the sessions of a loop may query without blocking.
@@ -59,20 +60,20 @@ impl SessionFacts for Facts<'_> {
     fn login_wait(&self, id: Id) -> Option<u32> {
         let wait = self.shared.admission.login_wait(id, self.source, self.now);
         if wait.is_some() {
-            self.shared.metrics.login(Login::Delayed);
+            self.shared.metrics.login(LoginOutcome::Delayed);
         }
         wait
     }
 
-    fn recognises(&self, user: UserId, password: &str) -> bool {
+    fn recognises(&self, user: UserId, password: &str) -> Option<Forgotten> {
         let recognised = self.shared.jobs.logins.passwords.recognises(user, password, self.now);
         if let Some(right) = recognised {
             self.shared.jobs.logins.stamps.remembered(user, right.stamp);
             begin_pace(self.shared.dispatch.paced, right.client, self.link);
-            self.shared.metrics.login(Login::Remembered);
+            self.shared.metrics.login(LoginOutcome::Remembered);
             self.shared.admission.recognised(Id(user.0.into()), self.source);
         }
-        recognised.is_some()
+        recognised.map(|right| right.forgotten)
     }
 
     fn is_connected(&self, user: UserId) -> bool {

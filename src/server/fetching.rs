@@ -1,10 +1,10 @@
-//! How a session fetches stored messages: it claims the mailbox, waits for memory, and then for a
+//! Fetches stored messages for a session: it claims the mailbox, waits for memory, and then for a
 //! worker.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::answer::Answer;
+use super::answer::JobReply;
 use super::jobs::Jobs;
 use super::places::place;
 use crate::admission::Holder;
@@ -18,14 +18,15 @@ use crate::routing::mailboxes::Mailboxes;
 use crate::routing::router::Router;
 use crate::session::{Job, Outcome};
 
-/// A connection that fetches messages, and the owner of the workers and memory that this takes.
+/// A connection that fetches messages, and the owner of the workers and memory that the fetch
+/// takes.
 #[derive(Clone, Debug)]
 pub(super) struct Fetcher {
     pub(super) link: Arc<ClientLink>,
     pub(super) holder: Holder,
 }
 
-/// The mailboxes that connections have claimed, and the memory for what is in them. Any loop asks.
+/// The claimed mailboxes, and the memory for their messages. Any loop may call it.
 pub(super) struct Fetching {
     mailboxes: Mailboxes<Fetcher>,
     fetches: Fetches<Fetcher>,
@@ -36,8 +37,8 @@ pub(super) struct Fetching {
 }
 
 impl Fetching {
-    /// With half of the memory for clients. The texts and the reply that is made of them are in
-    /// memory at once.
+    /// Uses half of the memory for clients, because the texts and the reply made from them are in
+    /// memory at the same time.
     pub(super) fn new(
         config: &Config,
         router: Arc<Router>,
@@ -64,16 +65,16 @@ impl Fetching {
         }
     }
 
-    /// The reply of a connection that fetches is complete.
+    /// Notes that the reply of a fetch is complete.
     pub(super) fn fetched(&self, fetcher: &Fetcher, bytes: usize) {
         self.fetches.made(fetcher, bytes);
         self.fetch_on();
     }
 
-    /// A connection gives up the mailbox, or waits for it no longer.
+    /// Releases the mailbox of a connection, or ends its wait for it.
     pub(super) fn release(&self, user: UserId, fetcher: &Fetcher) {
         // While it waits for another connection of the user, it neither holds memory nor waits for
-        // it.
+        // any.
         self.fetches.end(fetcher);
         if let Some(next) = self.mailboxes.release(user, fetcher) {
             self.fetch(user, &next);
@@ -81,7 +82,8 @@ impl Fetching {
         self.fetch_on();
     }
 
-    /// A fetch takes long: asks the connections that it waits for whether their clients still read.
+    /// Asks, for a fetch that takes long, the connections that it waits for whether their clients
+    /// still read.
     pub(super) fn ask_for(&self, user: UserId, fetcher: &Fetcher) {
         match self.mailboxes.other_holder(user, fetcher) {
             Some(other) => other.link.post(Posted::MailboxWanted),
@@ -103,7 +105,7 @@ impl Fetching {
     /// the fetch, so that messages of others do not wait for it. A paced client gets as many
     /// messages as fit one frame.
     fn submit_fetch(&self, user: UserId, fetcher: &Fetcher) {
-        let answer = Answer::to(&fetcher.link);
+        let answer = JobReply::to(&fetcher.link);
         let Some(place) = place(&self.requests, fetcher.holder, &self.metrics) else { return };
         let (link, jobs, requests) = (fetcher.link.clone(), self.jobs.clone(), self.requests.clone());
         let work = Box::new(move |mailbox| match mailbox {
@@ -114,7 +116,7 @@ impl Fetching {
                     answer.send(jobs.run(job));
                 }
             }),
-            // A part of the stored messages would not be in the order sent.
+            // A part of the stored messages would be out of order.
             MailboxState::InParts => answer.send(Outcome::Refused(protocol::BUSY.into())),
         });
         self.router.submit(user, work);

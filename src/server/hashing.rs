@@ -1,4 +1,4 @@
-//! [`Hashing`]: the passwords that wait to be hashed, and whose turn it is.
+//! [`Hashing`]: the passwords that wait to be hashed, in round-robin order.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -6,14 +6,14 @@ use std::time::Instant;
 use parking_lot::Mutex;
 use pool::{Workers, WorkersWatch};
 
-use super::answer::Answer;
+use super::answer::JobReply;
 use super::jobs::Jobs;
 use crate::admission::{Admission, JobDuration, Source, Turns};
 use crate::delivery::ClientLink;
 use crate::protocol;
 use crate::session::{Job, Outcome};
 
-/// The hashers and their queue. Any loop asks.
+/// The hashers and their queue. Any loop may call it.
 pub(super) struct Hashing {
     hashers: Workers,
     queue: WorkersWatch,
@@ -27,14 +27,14 @@ pub(super) struct Hashing {
 type HashingWork = Box<dyn FnOnce() + Send>;
 
 impl Hashing {
-    /// By these hashers, with their number.
+    /// Uses this number of hashers.
     pub(super) fn new(hashers: Workers, count: usize) -> Hashing {
         let queue = hashers.watch();
         Hashing { hashers, queue, turns: Arc::default(), pace: Arc::new(JobDuration::new(count)) }
     }
 
-    /// Has a job done that hashes a password for a client who comes from there, and calls `note`
-    /// before the answer. False if there is no room; the session hears then when to come again.
+    /// Runs a job that hashes a password for a client of this address, and calls `note` before the
+    /// answer. False if there is no room; then the session learns when to retry.
     pub(super) fn submit(
         &self,
         (job, jobs): (Job, Arc<Jobs>),
@@ -45,7 +45,7 @@ impl Hashing {
     ) -> bool {
         let seconds = self.pace.seconds_for(self.queue.waiting());
         // If there is no room it is dropped, which notifies the client.
-        let answer = Answer::or_else(link, protocol::busy_for(seconds));
+        let answer = JobReply::or_else(link, protocol::busy_for(seconds));
         self.work(admission, source, now, move || {
             let outcome = jobs.run(job);
             note(&outcome);
@@ -53,8 +53,8 @@ impl Hashing {
         })
     }
 
-    /// Has other work done that hashes a password, and then what it returns, when its place is free
-    /// again. False if there is no room.
+    /// Runs other work that hashes a password, and then the function that it returns, after its
+    /// place is released. False if there is no room.
     pub(super) fn work<A: FnOnce()>(
         &self,
         admission: &Arc<Admission>,
@@ -83,12 +83,12 @@ impl Hashing {
         true
     }
 
-    /// How another thread sees how many passwords wait.
+    /// Another thread's view of the number of waiting passwords.
     pub(super) fn watch(&self) -> WorkersWatch {
         self.hashers.watch()
     }
 
-    /// Finishes what is begun, but not after `by`.
+    /// Finishes the work that has begun, until `by` at most.
     pub(super) fn close(self, by: Instant) {
         self.hashers.close(by);
     }

@@ -1,4 +1,4 @@
-//! [`HttpClient`]: what a loop knows of a connection that speaks HTTP.
+//! [`HttpClient`]: a loop's state of a connection that speaks HTTP.
 
 use std::time::Instant;
 
@@ -6,16 +6,16 @@ use super::posting::Posting;
 
 /// A connection that speaks HTTP.
 pub(super) struct HttpClient {
-    /// When it last sent a request.
+    /// The time of its last request.
     pub(super) asked: Instant,
-    /// A reminder will come that closes it if it asks for nothing more.
+    /// Whether a reminder will come, which closes an idle connection.
     pub(super) is_watched: bool,
     /// The message in the body that follows, or that is being committed.
     pub(super) posting: Option<Posting>,
 }
 
 impl HttpClient {
-    /// One that has just sent a request.
+    /// The state of a connection that has just sent a request.
     pub(super) fn new(now: Instant) -> HttpClient {
         HttpClient { asked: now, is_watched: false, posting: None }
     }

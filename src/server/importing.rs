@@ -1,4 +1,4 @@
-//! What waits for a user goes into conversations before a login at level 2 reads them.
+//! Moves stored messages of a user into conversations before a login at level 2 reads these.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::admission::Holder;
 use crate::admission::requests::{RequestKind, Requests, WorkerSlot};
 use crate::protocol::UserId;
 
-/// An import, and what follows it.
+/// An import, and the work that follows it.
 struct Importer<T> {
     conversations: Arc<Conversations>,
     requests: Arc<Requests>,
@@ -17,9 +17,9 @@ struct Importer<T> {
     then: T,
 }
 
-/// Imports what waits for `user`, and then does `then`. First everything on its way to the user is
-/// stored. The pieces take turns with the requests of others; `then` does not wait for an import that
-/// another login has begun.
+/// Imports the messages that wait for `user`, and then calls `then`. Messages on their way to the
+/// user are stored first. The pieces take turns with other users' requests; `then` does not wait
+/// for an import that another login has begun.
 pub(super) fn import_first(
     shared: &ServerParts,
     user: UserId,
@@ -32,7 +32,8 @@ pub(super) fn import_first(
         return requests.submit(RequestKind::Short, place, then);
     };
     let importer = Importer { conversations, requests: requests.clone(), holder, import, then };
-    // If a part waits on this node for the database, it is imported at the next login.
+    // If some of the messages wait on this node for the database, they are imported at the next
+    // login.
     let work = Box::new(move |_| requests.submit(RequestKind::Short, place, move || importer.go_on()));
     shared.router.submit(user, work);
 }

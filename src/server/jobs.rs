@@ -4,6 +4,8 @@
 mod community;
 mod conversations;
 mod directory;
+mod inquiry;
+mod jwt_logins;
 mod logins;
 mod mail;
 mod reply;
@@ -11,15 +13,19 @@ mod reply;
 use std::sync::Arc;
 
 pub use self::community::{
-    AfterReply, Arranged, ArrangementParts, Arrangements, Asker, CommunityRules, GroupDoor, ProofVerdict, refused,
+    AfterReply, Arranged, ArrangementParts, Arrangements, Asker, CommunityRules, GroupDoor, GroupOrder, Ordered,
+    ProofVerdict, refused,
 };
 pub use self::conversations::{
-    ConversationParts, Conversations, DeviceRules, Import, ImportStep, Postbox, SeenDevices, Visitor,
+    ConversationParts, Conversations, DeviceRules, Import, ImportStep, Postbox, SeenDevices, TokenEnd, Visitor,
+    refusal_of,
 };
 pub use self::directory::{Directory, Limits};
+pub use self::inquiry::{Behind, DeviceFacts, Lag, MessageFacts, RecipientFacts, Sought, UserFacts};
+pub use self::jwt_logins::{JwtDenial, JwtLogins, OpenedAccount};
 pub use self::logins::LoginJobs;
-pub use self::mail::Mail;
-use crate::metrics::{Login, Metrics};
+pub use self::mail::{Mail, Waiting};
+use crate::metrics::{LoginOutcome, Metrics};
 use crate::protocol;
 use crate::session::{Job, Outcome};
 use crate::store::StoreError;
@@ -33,6 +39,8 @@ pub struct Jobs {
     pub metrics: Arc<Metrics>,
     /// Logins and registrations.
     pub logins: LoginJobs,
+    /// The accounts that JSON web tokens open.
+    pub jwt: Arc<JwtLogins>,
     /// Friends and groups.
     pub directory: Directory,
     /// Accounts and groups of level 2.
@@ -51,9 +59,9 @@ impl Jobs {
         self.outages.note(what, outcome.as_ref().err());
         if login {
             self.metrics.login(match outcome {
-                Ok(Outcome::Password(Some(_))) => Login::Accepted,
-                Ok(_) => Login::Wrong,
-                Err(_) => Login::Refused,
+                Ok(Outcome::Password(Some(_))) => LoginOutcome::Accepted,
+                Ok(_) => LoginOutcome::Wrong,
+                Err(_) => LoginOutcome::Refused,
             });
         }
         match outcome {
@@ -84,7 +92,7 @@ impl Jobs {
                 Some(answer) => Ok(reply::reply(answer)),
                 None => directory.join(user, group, asked.into()),
             },
-            // Dispatched with its connection.
+            // `Dispatch` runs these, because they need their connection.
             Job::Account { .. } => Ok(Outcome::Refused(protocol::NO_METHOD.into())),
             Job::GroupsOf { user } => directory.groups_of(user),
             Job::CreateGroup { owner, name, description } => {

@@ -1,4 +1,5 @@
-//! Connections of level 2 on a loop: their logins step by step, and what a [`Member`] wants done.
+//! Connections of level 2 on a loop: their logins, step by step, and the effects of each
+//! [`Member`].
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,19 +9,22 @@ use net::{Fate, Turn};
 
 use super::dispatch::{BUSY, TOO_MANY};
 use super::importing;
-use super::jobs::{AfterReply, Asker, Visitor};
+use super::jobs::{AfterReply, Asker, TokenEnd, Visitor};
+use super::jwt_attempt::JwtAttempt;
 use super::places::place;
+use super::traced;
 use super::wiring::ServerParts;
 use crate::admission::Holder;
 use crate::admission::requests::RequestKind;
+use crate::base::trace::Incident;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::effects::{MemberEffect, MemberEffects, Outgoing};
-use crate::devices::entry::{Admitted, Entry, EntryNews, FirstStep, WRONG};
+use crate::devices::entry::{AdmittedDevice, EntryNews, FirstStep, PendingLogin, WRONG};
 use crate::devices::member::Member;
 use crate::devices::tasks::{Identity, MemberNews, MemberTask};
 use crate::history::answers::Ticket;
 use crate::history::pump::{PumpEvent, SendAnswer};
-use crate::metrics::{Login, LoopTally};
+use crate::metrics::{LoginOutcome, LoopTally};
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{Account, Rid};
@@ -28,17 +32,17 @@ use crate::protocol::{Id, UserId};
 use crate::routing::recorder::{AWAY, RECORDING_BYTES, RecordOwner, RecordedFor, Recording, SendOwed};
 use crate::session::password::RightPassword;
 use crate::session::{Job, OptIn, Outcome};
-use crate::store::history::NewEntry;
+use crate::store::history::{NewEntry, SenderCheck};
 
-/// What a connection has to do with level 2, once it opts in.
+/// A connection's part in level 2, once it opts in.
 pub(super) enum Level2 {
-    /// Its login is under way; the user whose password is being checked.
-    Entering(Box<Entry>, UserId),
+    /// Its login is under way, with the user whose password is being checked.
+    Entering(Box<PendingLogin>, UserId),
     /// It is logged in.
     In(Box<Member>),
 }
 
-/// Where one connection of a loop is served.
+/// The surroundings of one connection of a loop while it is being served.
 pub(super) struct Desk<'a> {
     pub(super) shared: &'a ServerParts,
     pub(super) link: &'a Arc<ClientLink>,
@@ -51,7 +55,7 @@ impl Desk<'_> {
     /// Begins a login.
     pub(super) fn begin(&self, opt_in: OptIn) -> Result<Level2, Refusal> {
         self.shared.conversations.are_there()?;
-        let (entry, step) = Entry::begin(opt_in.login, opt_in.rid);
+        let (entry, step) = PendingLogin::begin(opt_in.login, opt_in.rid);
         let mut entering = Level2::Entering(Box::new(entry), UserId(0));
         match step {
             FirstStep::Find(name) => {
@@ -70,12 +74,18 @@ impl Desk<'_> {
                     conversations.admit_by_token(&token, &visitor, is_another)
                 })?;
             }
+            FirstStep::VerifyJwt(jwt) => {
+                let Level2::Entering(entry, _) = &entering else { return Err(WRONG) };
+                let attempt = JwtAttempt::of(self.shared, jwt, entry.who(), visitor(entry), self.holder.source);
+                let attempt = attempt.ok_or(WRONG)?;
+                self.work_on_entry(move || attempt.make())?;
+            }
             FirstStep::Refuse(refusal) => return Err(refusal),
         }
         Ok(entering)
     }
 
-    /// The name was looked for. One that nobody has takes as long as a wrong password.
+    /// Continues after the search for a name. An unknown name takes as long as a wrong password.
     pub(super) fn found(&self, entering: &mut Level2, found: Option<UserId>) -> Result<(), Refusal> {
         let Level2::Entering(entry, _) = entering else { return Ok(()) };
         let Some(password) = entry.password_to_check() else { return Err(WRONG) };
@@ -83,11 +93,11 @@ impl Desk<'_> {
         self.check(entering, id, password)
     }
 
-    /// The stored password was replaced while the client's was checked.
+    /// Checks again, because the stored password was replaced during the check.
     pub(super) fn check_again(&self, entering: &mut Level2) -> Result<(), Refusal> {
         let Level2::Entering(entry, user) = entering else { return Ok(()) };
         let Some(password) = entry.password_to_check() else { return Err(WRONG) };
-        // What is remembered is outdated as well.
+        // The remembered password is outdated as well.
         self.shared.jobs.logins.passwords.forget(*user);
         let id = Id(user.0.into());
         self.check(entering, id, password)
@@ -96,7 +106,7 @@ impl Desk<'_> {
     fn check(&self, entering: &mut Level2, id: Id, password: String) -> Result<(), Refusal> {
         let ServerParts { admission, jobs, metrics, dispatch, .. } = self.shared;
         if let Some(seconds) = admission.login_wait(id, self.holder.source, self.now) {
-            metrics.login(Login::Delayed);
+            metrics.login(LoginOutcome::Delayed);
             return Err(Refusal { retry_after: Some(seconds.saturating_mul(1000)), ..TOO_MANY });
         }
         let user = id.user_or_nobody();
@@ -106,7 +116,7 @@ impl Desk<'_> {
         let remembered = jobs.logins.passwords.recognises(user, &password, self.now);
         if let Some(right) = remembered.filter(|_| id.user().is_some()) {
             jobs.logins.stamps.remembered(user, right.stamp);
-            metrics.login(Login::Remembered);
+            metrics.login(LoginOutcome::Remembered);
             admission.recognised(id, self.holder.source);
             return self.admit(entering, user, right);
         }
@@ -114,7 +124,7 @@ impl Desk<'_> {
         Ok(())
     }
 
-    /// The password was checked.
+    /// Continues after the check of the password.
     pub(super) fn checked(&self, entering: &mut Level2, outcome: Outcome) -> Result<(), Refusal> {
         let Level2::Entering(_, user) = entering else { return Ok(()) };
         let user = *user;
@@ -128,12 +138,12 @@ impl Desk<'_> {
     fn admit(&self, entering: &Level2, user: UserId, right: RightPassword) -> Result<(), Refusal> {
         let Level2::Entering(entry, _) = entering else { return Ok(()) };
         let (conversations, visitor) = (self.shared.conversations.clone(), visitor(entry));
-        self.work_on_entry(move || conversations.admit(user, right, &visitor))
+        self.work_on_entry(move || conversations.admit(user, right.stamp, TokenEnd::AsSet, &visitor))
     }
 
-    /// The row of the device is written: from now on messages come to this connection.
-    pub(super) fn enter(&self, turn: &mut Turn<Posted>, admitted: Admitted, entry: Entry) -> Box<Member> {
-        let Admitted { identity, .. } = &admitted;
+    /// Registers a connection whose device's row is written: messages come to it from now on.
+    pub(super) fn enter(&self, turn: &mut Turn<Posted>, admitted: AdmittedDevice, entry: PendingLogin) -> Box<Member> {
+        let AdmittedDevice { identity, .. } = &admitted;
         let entered = self.shared.router.attendance().enter(identity.user, self.link, identity.device, identity.login);
         for other in &entered.replaced {
             end(other, Reason::Replaced);
@@ -149,7 +159,7 @@ impl Desk<'_> {
         member
     }
 
-    /// Does what a member wants.
+    /// Carries out the effects of a member.
     pub(super) fn carry_out(&self, turn: &mut Turn<Posted>, member: &mut Member, effects: MemberEffects) {
         let mut queue = VecDeque::from_iter(effects);
         while let Some(effect) = queue.pop_front() {
@@ -157,17 +167,19 @@ impl Desk<'_> {
             // Sending fails only if the client has gone.
             match effect {
                 MemberEffect::Write(frame) => {
-                    self.tally.written(&frame);
+                    let refused = self.tally.written(&frame);
+                    traced::written(&self.shared.tracer, identity, &frame, refused);
                     let _ = self.link.send(turn, frame.as_bytes(), Fate::Drop);
                 }
                 MemberEffect::WriteAndReport(frame) => {
-                    self.tally.written(&frame);
+                    let refused = self.tally.written(&frame);
+                    traced::written(&self.shared.tracer, identity, &frame, refused);
                     let _ = self.link.send(turn, frame.as_bytes(), Fate::Report(TAKEN));
                 }
                 MemberEffect::Do(task) => self.work(identity, task),
                 MemberEffect::Send(outgoing) => {
-                    // The member hears of a refusal before its next frame is read, so that later sends
-                    // to the same conversation are refused too.
+                    // The member learns of a refusal before its next frame is read, so that later
+                    // sends to the same conversation are refused too.
                     if let Err(refused) = self.send(identity.user, *outgoing) {
                         let mut more = MemberEffects::new();
                         member.on_news(MemberNews::Pump(vec![refused]), &mut more);
@@ -176,6 +188,7 @@ impl Desk<'_> {
                 }
                 MemberEffect::Remind(after) => turn.remind(self.link, after),
                 MemberEffect::End(reason) => {
+                    self.shared.tracer.happened(identity.user, Incident::Closed(reason.word()));
                     self.shared.router.attendance().leave_device(identity.user, self.link);
                     let _ = self.link.send(turn, farewell(reason).as_bytes(), Fate::Drop);
                     self.link.ends_with(4000 + reason.errno());
@@ -185,7 +198,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Has a thread do a task. Without a place for it, the member hears that it has failed.
+    /// Has a thread run a task. Without a place for it, the member is told that it has failed.
     fn work(&self, identity: &Identity, task: MemberTask) {
         if let MemberTask::Account(ticket, rid, request) = task {
             return self.arrange(identity, (ticket, rid), *request);
@@ -196,7 +209,7 @@ impl Desk<'_> {
         let (user, begins) = (identity.user, matches!(answer.task, Some(MemberTask::Heads { .. })));
         let work = move || {
             let Some(task) = &answer.task else { return };
-            // A closed connection needs no answer, but what it has asked to be written is.
+            // A closed connection needs no answer, but its changes must be written.
             let done = conversations.run(&identity, &answer.link, task);
             let task = answer.task.take();
             let news = done.or_else(|refusal| task.map(|task| vec![task.failed(refusal)]).ok_or(refusal));
@@ -211,7 +224,7 @@ impl Desk<'_> {
         }
     }
 
-    /// Has one of 60 to 69 done.
+    /// Has one of 60 to 69 carried out.
     fn arrange(&self, identity: &Identity, (ticket, rid): (Ticket, Option<Rid>), request: Account<'static>) {
         let task = MemberTask::Account(ticket, rid.clone(), Box::new(request.clone()));
         let mut answer = TaskAnswer { link: self.link.clone(), task: Some(task) };
@@ -231,7 +244,7 @@ impl Desk<'_> {
         });
     }
 
-    /// Looks for the user whose device has this token. No device is logged in.
+    /// Finds the user whose device has this token. No device is logged in.
     pub(super) fn check_token(&self, token: String) -> Result<(), Refusal> {
         self.shared.conversations.are_there()?;
         let place = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics).ok_or(BUSY)?;
@@ -249,14 +262,15 @@ impl Desk<'_> {
     fn work_on_entry(&self, work: impl FnOnce() -> EntryNews + Send + 'static) -> Result<(), Refusal> {
         let answer = EntryAnswer { link: Some(self.link.clone()) };
         let place = place(&self.shared.dispatch.requests, self.holder, &self.shared.metrics).ok_or(BUSY);
-        let place = place.inspect_err(|_| self.shared.metrics.login(Login::Refused))?;
+        let place = place.inspect_err(|_| self.shared.metrics.login(LoginOutcome::Refused))?;
         self.shared.dispatch.requests.submit(RequestKind::Short, place, move || answer.send(work()));
         Ok(())
     }
 
-    /// Has a message committed; without room for it, returns what the member is told.
+    /// Has a message committed. Without room for it, returns the refusal for the member.
     pub(super) fn send(&self, user: UserId, outgoing: Outgoing) -> Result<(), PumpEvent> {
         let Outgoing { conv, submission, kind, cid, hash, text, forward } = outgoing;
+        traced::received(&self.shared.tracer, (conv, &cid), user, 0, text.len());
         let berth = self.shared.router.take_berth(self.holder, text.len() + RECORDING_BYTES);
         let (Some(recorder), Some(berth)) = (&self.shared.recorder, berth) else {
             let event = PumpEvent::Answered { conv, id: submission.id, answer: SendAnswer::Refused(AWAY) };
@@ -269,7 +283,8 @@ impl Desk<'_> {
             hash,
             kind,
             is_imported: false,
-            is_unchecked: true,
+            check: SenderCheck::Whole,
+            is_hooked: false,
             change: None,
             text,
         };
@@ -279,7 +294,7 @@ impl Desk<'_> {
     }
 }
 
-/// Answers a member when a task is done, or dropped.
+/// Answers a member when a task is done or dropped.
 struct TaskAnswer {
     link: Arc<ClientLink>,
     task: Option<MemberTask>,
@@ -293,7 +308,7 @@ impl Drop for TaskAnswer {
     }
 }
 
-/// The same for a step of a login.
+/// Answers a step of a login when it is done or dropped.
 struct EntryAnswer {
     link: Option<Arc<ClientLink>>,
 }
@@ -319,11 +334,11 @@ pub(super) fn end(link: &ClientLink, reason: Reason) {
     link.post(Posted::Member(Box::new(MemberNews::End(reason))));
 }
 
-fn visitor(entry: &Entry) -> Visitor {
+fn visitor(entry: &PendingLogin) -> Visitor {
     Visitor { device: entry.device.clone(), ping: entry.ping, rid: entry.rid.clone() }
 }
 
-/// A 55. Clients that may come back do so at different times.
+/// A 55. Clients that may reconnect are told different times.
 fn farewell(reason: Reason) -> String {
     let spread = getrandom::u64().unwrap_or_default() % u64::from(RETURN_SPREAD);
     replies::farewell(reason, RETURN_AFTER + spread as u32)
@@ -331,6 +346,7 @@ fn farewell(reason: Reason) -> String {
 
 /// The label of a frame that reports its arrival; the session's is 0.
 pub(super) const TAKEN: u32 = 1;
-/// Milliseconds after which a client may come back, at the earliest and beyond that.
+/// The least time, in milliseconds, after which a client may reconnect, and the range of random
+/// time added to it.
 const RETURN_AFTER: u32 = 500;
 const RETURN_SPREAD: u32 = 2500;

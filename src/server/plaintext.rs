@@ -1,18 +1,18 @@
-//! [`PlainPasswords`]: warns the operator that passwords come over the network as plain text.
+//! [`PlainPasswords`]: warns the operator that passwords cross the network as plain text.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::delivery::ClientLink;
 
-/// Whether that was logged.
+/// Whether the warning was logged.
 #[derive(Default)]
 pub(super) struct PlainPasswords {
     is_said: AtomicBool,
 }
 
 impl PlainPasswords {
-    /// A client has sent a password. Logged is the first one that came without TLS from another
-    /// machine. What lies before a trusted proxy is the proxy's: it may well speak TLS there.
+    /// Notes that a client has sent a password. The first one without TLS from another machine is
+    /// logged. A trusted proxy is exempt, because it may use TLS with its clients.
     pub(super) fn note(&self, link: &ClientLink) {
         if self.is_said.load(Relaxed) || link.is_encrypted() || link.is_proxied() {
             return;

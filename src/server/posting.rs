@@ -3,8 +3,9 @@
 //! ```text
 //!   body is a frame of type 4 or 9 ──▶ row of the token's device ──▶ committed ──▶ 41
 //! ```
-//! It is no login: nothing is replaced, and no device is seen. The look at the token is paid for by
-//! the address, the message by the account, as what its connections send.
+//! This is not a login: no connection is replaced, and no device counts as seen. The check of the
+//! token is paid for by the address, and the message by the account, like a message of its
+//! connections.
 
 use super::members::Desk;
 use crate::admission::{Holder, Payer};
@@ -13,45 +14,46 @@ use crate::devices::entry::EntryNews;
 use crate::devices::member::{NO_SUCH_GROUP, NO_SUCH_USER, NOT_YOU};
 use crate::history::pump::{PumpEvent, SendAnswer, Submission};
 use crate::protocol::level2::frames::{self, Refusal};
-use crate::protocol::level2::{self, Request, Send};
+use crate::protocol::level2::{self, Level2Request, Send};
 use crate::protocol::{Sender, UserId};
 use crate::store::history::Cid;
-use crate::web::answer::Answer;
+use crate::web::answer::WebAnswer;
 use crate::web::post;
 
-/// A message that is on its way. Its bytes stay with the connection, which shows them at each step.
+/// A message that is on its way. Its bytes stay with the connection, which shows them again at each
+/// step.
 pub(super) enum Posting {
-    /// Nothing was done yet.
+    /// Nothing has been done yet.
     New {
-        /// What proves who sends it.
+        /// The proof of the sender.
         token: String,
     },
-    /// A thread looks at the token.
+    /// A thread checks the token.
     Checking,
-    /// This user has sent it.
+    /// The sender is this user.
     Known(UserId),
     /// It is being committed.
     Sending,
-    /// It was committed, or it was not.
+    /// The outcome is known.
     Answered(SendAnswer),
     /// The token is wrong.
     WrongToken,
 }
 
-/// What follows.
-pub(super) enum Step {
-    /// Wait, and go on with the same bytes.
+/// The next step for a post.
+pub(super) enum PostStep {
+    /// Wait, and continue with the same bytes.
     Wait,
     /// Answer.
-    Answer(Answer),
+    Answer(WebAnswer),
 }
 
 impl Posting {
-    /// Does what is next.
-    pub(super) fn go_on(&mut self, desk: &Desk<'_>, body: &[u8]) -> Step {
+    /// Takes the next step.
+    pub(super) fn go_on(&mut self, desk: &Desk<'_>, body: &[u8]) -> PostStep {
         let send = match send_of(body) {
             Ok(send) => send,
-            Err((cid, refusal)) => return Step::Answer(refused(cid.as_deref(), refusal)),
+            Err((cid, refusal)) => return PostStep::Answer(refused(cid.as_deref(), refusal)),
         };
         if let Posting::New { token } = self {
             *self = match desk.check_token(std::mem::take(token)) {
@@ -65,25 +67,25 @@ impl Posting {
             };
         }
         match self {
-            Posting::New { .. } | Posting::Checking | Posting::Known(_) | Posting::Sending => Step::Wait,
-            Posting::Answered(answer) => Step::Answer(answer_of(&send, *answer)),
-            Posting::WrongToken => Step::Answer(post::wrong_token()),
+            Posting::New { .. } | Posting::Checking | Posting::Known(_) | Posting::Sending => PostStep::Wait,
+            Posting::Answered(answer) => PostStep::Answer(answer_of(&send, *answer)),
+            Posting::WrongToken => PostStep::Answer(post::wrong_token()),
         }
     }
 
-    /// The token was looked at.
+    /// Takes the result of the check of the token.
     pub(super) fn checked(&mut self, news: EntryNews) {
         if let Posting::Checking = self {
             *self = match news {
                 EntryNews::Found(Some(user)) => Posting::Known(user),
-                // Nobody logs in here.
+                // A post is not a login.
                 EntryNews::Found(None) | EntryNews::Outdated | EntryNews::Admitted(Ok(_)) => Posting::WrongToken,
                 EntryNews::Admitted(Err(refusal)) => Posting::Answered(SendAnswer::Refused(refusal)),
             };
         }
     }
 
-    /// It was committed, or it was not.
+    /// Takes the outcome of the commit.
     pub(super) fn committed(&mut self, event: PumpEvent) {
         if let (Posting::Sending, PumpEvent::Answered { answer, .. }) = (&*self, event) {
             *self = Posting::Answered(answer);
@@ -94,14 +96,14 @@ impl Posting {
 /// The message in a body.
 fn send_of(body: &[u8]) -> Result<Send<'_>, (Option<String>, Refusal)> {
     match level2::Frame::parse(body).map(|frame| frame.request) {
-        Ok(Request::Send(send)) if matches!(send.msg_type, 4 | 9) => Ok(send),
-        Ok(Request::Send(send)) => Err((Some(send.cid.into_owned()), NO_MESSAGE)),
-        Ok(Request::BadSend { cid, refusal, .. }) => Err((cid.map(|cid| cid.into_owned()), refusal)),
+        Ok(Level2Request::Send(send)) if matches!(send.msg_type, 4 | 9) => Ok(send),
+        Ok(Level2Request::Send(send)) => Err((Some(send.cid.into_owned()), NO_MESSAGE)),
+        Ok(Level2Request::BadSend { cid, refusal, .. }) => Err((cid.map(|cid| cid.into_owned()), refusal)),
         _ => Err((None, NO_MESSAGE)),
     }
 }
 
-/// Has it committed, at the cost of its sender's account.
+/// Has the message committed, at the expense of its sender's account.
 fn commit(desk: &Desk<'_>, user: UserId, send: &Send<'_>) -> Result<(), Refusal> {
     let nobody = if send.msg_type == 9 { NO_SUCH_GROUP } else { NO_SUCH_USER };
     let conv = send.conv.ok_or(nobody)?.for_user(user);
@@ -123,7 +125,7 @@ fn commit(desk: &Desk<'_>, user: UserId, send: &Send<'_>) -> Result<(), Refusal>
     }
 }
 
-fn answer_of(send: &Send<'_>, answer: SendAnswer) -> Answer {
+fn answer_of(send: &Send<'_>, answer: SendAnswer) -> WebAnswer {
     let (at, again) = match answer {
         SendAnswer::New(at, _) => (at, false),
         SendAnswer::Again(at) => (at, true),
@@ -131,12 +133,12 @@ fn answer_of(send: &Send<'_>, answer: SendAnswer) -> Answer {
     };
     match send.conv {
         Some(name) => post::acknowledged(200, &frames::acknowledged(&send.cid, name, at, again), None),
-        // What has no conversation is not committed.
+        // A message without a conversation is not committed.
         None => refused(Some(&send.cid), NO_SUCH_USER),
     }
 }
 
-fn refused(cid: Option<&str>, refusal: Refusal) -> Answer {
+fn refused(cid: Option<&str>, refusal: Refusal) -> WebAnswer {
     post::acknowledged(refusal.errno, &frames::send_refused(cid, refusal), refusal.retry_after)
 }
 

@@ -1,12 +1,12 @@
-//! [`Retirer`]: deletes old messages of conversations at night, where the operator wants that.
+//! [`Retirer`]: deletes old messages of conversations at night, if the operator wants that.
 //!
 //! ```text
 //!   look, every minute ──▶ due, and no other node at it ──▶ round ──▶ round ──▶ … nothing found ──▶ done
 //!                                                            └ step, pause, step, pause …
 //! ```
-//! A step is at most a thousand messages, and the pauses are several times as long as the steps, so
-//! that senders and readers hardly notice. A round takes one piece of each conversation. The floor
-//! of each conversation says how far it is, so nothing is lost if the work ends anywhere.
+//! A step handles a thousand messages at most, and the pauses are several times as long as the
+//! steps, so that senders and readers hardly notice. A round takes one piece of each conversation.
+//! The floor of each conversation records the progress, so the work may end at any point.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,7 +21,7 @@ use crate::base::conversation::ConversationId;
 use crate::config::Config;
 use crate::metrics::{Metrics, RetentionEvent};
 use crate::store::StoreError;
-use crate::store::history::{History, HistoryRole, Retention, RetentionClaim, RetentionRules};
+use crate::store::history::{History, HistoryRetention, HistoryRole, RetentionClaim, RetentionRules};
 use crate::store::outages::Outages;
 
 /// The thread that deletes, named `retention`.
@@ -30,7 +30,7 @@ pub(super) struct Retirer {
     thread: JoinHandle<()>,
 }
 
-/// The parts that it uses.
+/// The parts that the thread uses.
 pub(super) struct RetirerParts {
     pub(super) history: HistoryRole,
     pub(super) rules: RetentionRules,
@@ -38,7 +38,7 @@ pub(super) struct RetirerParts {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// The rules of these settings, `None` if everything is kept.
+/// The rules of these settings; `None` if everything is kept.
 pub(super) fn rules(config: &Config) -> Option<RetentionRules> {
     let rules = RetentionRules {
         days: config.history_days.0.unwrap_or_default(),
@@ -49,10 +49,10 @@ pub(super) fn rules(config: &Config) -> Option<RetentionRules> {
 }
 
 impl Retirer {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
-    /// If the system cannot start a thread, or gives no random bytes.
+    /// If the system cannot start a thread, or has no random bytes.
     pub(super) fn start(parts: RetirerParts) -> io::Result<Retirer> {
         let owner = getrandom::u64().map_err(io::Error::other)?;
         let stop = Arc::<Stop>::default();
@@ -61,7 +61,7 @@ impl Retirer {
         Ok(Retirer { stop, thread })
     }
 
-    /// Ends it between two steps; does not wait for a database beyond `by`.
+    /// Ends the thread between two steps. Waits for a database until `by` at most.
     pub(super) fn close(self, by: Instant) {
         *self.stop.stopping.lock() = true;
         self.stop.news.notify_one();
@@ -76,7 +76,7 @@ struct Stop {
 }
 
 impl Stop {
-    /// Waits; returns whether the thread is to end.
+    /// Waits; returns whether the thread must end.
     fn wait(&self, pause: Duration) -> bool {
         let (mut stopping, by) = (self.stopping.lock(), Instant::now() + pause);
         while !*stopping {
@@ -94,7 +94,7 @@ struct Work {
     stop: Arc<Stop>,
 }
 
-/// How a look has ended.
+/// The outcome of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Looked {
     /// Nothing is due, or everything is done.
@@ -112,7 +112,7 @@ impl Work {
             self.parts.outages.note("deleting old messages", looked.as_ref().err());
             match looked {
                 Ok(Looked::Stopped) => return,
-                // Nodes whose rules differ would otherwise take turns for ever.
+                // Otherwise nodes with different rules would take turns for ever.
                 Ok(Looked::Done) => minds_rules = false,
                 Err(_) => {}
             }
@@ -151,12 +151,12 @@ impl Work {
         Ok(Looked::Done)
     }
 
-    /// One piece of each conversation. Returns how many messages and rows that were, `None` if the
-    /// server stops.
+    /// Deletes one piece of each conversation. Returns the number of messages and rows, `None` if
+    /// the server stops.
     fn round(
         &self,
         history: &dyn History,
-        retention: &Retention,
+        retention: &HistoryRetention,
         claim: &RetentionClaim,
     ) -> Result<Option<u64>, StoreError> {
         let (mut after, mut gone, mut claimed) = (ConversationId::from_column(i64::MIN), 0, Instant::now());
@@ -184,17 +184,17 @@ impl Work {
     }
 }
 
-/// What is not kept any more at this time, ms.
-fn retention(rules: RetentionRules, now: i64) -> Retention {
+/// The bounds of the messages that are deleted at this time, ms.
+fn retention(rules: RetentionRules, now: i64) -> HistoryRetention {
     let ago = |days: u32| now.saturating_sub(i64::from(days) * millis(DAY));
-    Retention {
+    HistoryRetention {
         before: if rules.days > 0 { ago(rules.days) } else { i64::MIN },
         newest: if rules.newest > 0 { rules.newest.into() } else { i64::MAX },
         ids_before: ago(rules.id_days),
     }
 }
 
-/// When the last night began that is due, ms since 1970.
+/// The time, ms since 1970, when the last due night began.
 fn last_night(now: &ZonedDateTime) -> i64 {
     let night = |day: &ZonedDateTime| day.start_of_day().and_then(|day| day.checked_add(NIGHT_HOUR.hours()));
     let tonight = night(now).ok().filter(|tonight| tonight <= now);
@@ -211,15 +211,15 @@ fn millis(time: Duration) -> i64 {
 }
 
 const DAY: Duration = Duration::from_hours(24);
-/// The hour of the day, by the clock of this machine, from which on it is due.
+/// The hour of the day at which retention is due, by the clock of this machine.
 const NIGHT_HOUR: i64 = 3;
-/// Until what was missed is done after a start.
+/// The delay after a start before missed work is done.
 const START_DELAY: Duration = Duration::from_secs(3);
-/// How often it is looked whether it is due, which is a read by primary key.
+/// The interval between checks, each a read by primary key.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// How long other nodes wait for one that does not go on.
+/// How long other nodes wait for one that has stopped.
 const LEASE: Duration = Duration::from_secs(600);
-/// How much longer a pause is than the step before it, and its bounds.
+/// A pause lasts this many times as long as the step before it, within these bounds.
 const PAUSE_FACTOR: u32 = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
@@ -246,9 +246,9 @@ mod tests {
         let rules = RetentionRules { days: 1, newest: 0, id_days: 7 };
         let day = millis(DAY);
         let kept = retention(rules, 10 * day);
-        assert_eq!(kept, Retention { before: 9 * day, newest: i64::MAX, ids_before: 3 * day });
+        assert_eq!(kept, HistoryRetention { before: 9 * day, newest: i64::MAX, ids_before: 3 * day });
         let kept = retention(RetentionRules { days: 0, newest: 5, ..rules }, 10 * day);
-        assert_eq!(kept, Retention { before: i64::MIN, newest: 5, ids_before: 3 * day });
+        assert_eq!(kept, HistoryRetention { before: i64::MIN, newest: 5, ids_before: 3 * day });
     }
 
     #[test]

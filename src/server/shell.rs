@@ -1,5 +1,5 @@
-//! [`Shell`]: the handler of one event loop. It feeds the sessions what happens and carries out
-//! what they want.
+//! [`Shell`]: the handler of one event loop. It feeds events to the sessions and carries out their
+//! effects.
 
 mod http_part;
 mod opted_in;
@@ -15,6 +15,7 @@ use super::fetching::Fetcher;
 use super::foreign;
 use super::http_client::HttpClient;
 use super::members::{self, Level2};
+use super::traced;
 use super::wiring::ServerParts;
 use crate::admission::audit::AuditEvent;
 use crate::admission::{Excess, Holder, Meter, Payer, RateRefusal, Seat};
@@ -39,14 +40,14 @@ pub(super) struct Client {
     pub(super) session: Session,
     meter: Meter,
     seat: Seat,
-    /// Once it opts in to level 2.
+    /// The state of level 2, after the client has opted in.
     level2: Option<Level2>,
-    /// While it speaks HTTP.
+    /// The state of HTTP, while it speaks that.
     http: Option<Box<HttpClient>>,
 }
 
 impl Shell {
-    /// For one loop, which counts there.
+    /// The handler of one loop, with the counters of that loop.
     pub(super) fn new(shared: Arc<ServerParts>, tally: Arc<LoopTally>) -> Shell {
         Shell { shared, tally }
     }
@@ -54,7 +55,7 @@ impl Shell {
     fn feed(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, input: Input<'_>) -> Flow {
         let Client { session, seat, level2, .. } = client;
         let source = seat.source();
-        // An account that logs in with this input pays for later work.
+        // If an account logs in with this input, it pays for later work.
         let holder = Holder { payer: session.payer(source), source };
         let known = Facts { shared: &self.shared, link, source, now: turn.now() };
         let mut effects = Effects::new();
@@ -71,7 +72,7 @@ impl Shell {
         flow
     }
 
-    /// Counts bytes that need no answer; there is an answer only if they exceed a limit.
+    /// Counts bytes that need no answer. There is an answer only if they exceed a limit.
     fn count_blanks(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, len: usize) -> Flow {
         match client.meter.check_blanks(turn.now(), self.shared.admission.rates()) {
             Ok(()) => {
@@ -87,7 +88,7 @@ impl Shell {
         self.shared.admission.speaks(foreign, client.seat.source(), turn.now());
         let answer = foreign::answer(foreign);
         if !answer.is_empty() {
-            // Fails only if the client has gone.
+            // This fails only if the client has gone.
             let _ = link.send(turn, answer, Fate::Drop);
         }
         Flow::Taken
@@ -136,7 +137,10 @@ impl Shell {
         for effect in effects.drain(..) {
             match effect {
                 Effect::Reply(reply) => match level2 {
-                    None => self.send(turn, link, &reply, Fate::Drop),
+                    None => {
+                        let kind = self.send(turn, link, &reply, Fate::Drop);
+                        traced::replied(&self.shared.tracer, session.user(), kind);
+                    }
                     Some(level2) => self.reply_to_member(turn, link, level2, holder, &reply),
                 },
                 Effect::Deliver { id, to, text } => {
@@ -152,7 +156,7 @@ impl Shell {
         settled
     }
 
-    /// Carries out an effect that a chat message never has. It is a separate function so that chat
+    /// Carries out an effect that a chat message never has. A separate function, so that chat
     /// messages do not pay for its stack frame.
     #[inline(never)]
     fn carry_out_seldom(
@@ -177,7 +181,7 @@ impl Shell {
             Effect::Hand { from, to, text } => self.hand_recorded(turn, holder, (from, to), text),
             Effect::NoteRequest { from, to } => self.note_request(holder, from, to),
             Effect::Record(recorded) => self.record(link, holder, *recorded),
-            // The answer may refuse, which the session must hear after these effects.
+            // The answer may be a refusal, which the session must see after these effects.
             Effect::OptIn(opt_in) => link.post(Posted::OptIn(opt_in)),
             Effect::Submit(job) => self.shared.dispatch.submit(job, link, holder, turn.now()),
             Effect::Join(user) => router.attendance().join(user, link),
@@ -210,10 +214,16 @@ impl Shell {
         }
     }
 
-    /// From now on messages for this user go to this connection.
+    /// Sends messages for this user to this connection from now on.
     fn attach(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, holder: Holder, user: UserId) {
         link.set_share(session.payer(holder.source).share());
         self.shared.router.attendance().attach(turn, user, link);
+        if self.shared.jobs.logins.passwords.forgotten(user) != session.forgotten() {
+            // The user was logged out of everything after the check of the password, and that did
+            // not reach this connection.
+            self.shared.router.attendance().detach(turn, user, link);
+            return link.post(Posted::AccountChanged(user));
+        }
         self.shared.admission.note(AuditEvent::LoggedIn(user), holder.source, turn.now());
         if self.shared.audience.has(user) {
             self.note_level1(user, holder, turn.now());
@@ -229,7 +239,7 @@ impl Shell {
         }
     }
 
-    /// Closes a connection that is not logged in, with a last reply unless that is not understood.
+    /// Closes a connection that is not logged in, with a last reply if the client understands it.
     fn turn_away(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &Client, reply: &str) {
         if client.http.is_none() {
             self.send(turn, link, reply, Fate::Drop);
@@ -237,8 +247,8 @@ impl Shell {
         turn.turn_away(link);
     }
 
-    /// The account of a user of this connection was changed or deleted. If the connection has no
-    /// other user, it is closed, so that its client notices.
+    /// Logs out a user whose account was changed or deleted. If the connection has no other user,
+    /// it is closed, so that its client notices.
     fn log_out(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, user: UserId) {
         if !client.session.is(Id(user.0.into())) || self.shared.router.attendance().is_on(user, link) {
             return;
@@ -251,14 +261,16 @@ impl Shell {
         }
     }
 
-    /// Sending a reply fails only if the client has gone, and then it is not needed.
-    fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) {
-        self.tally.reply(ReplyKind::of(reply));
+    /// Sends a reply. This fails only if the client has gone, and then the reply is not needed.
+    fn send(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, reply: &str, fate: Fate) -> ReplyKind {
+        let kind = ReplyKind::of(reply);
+        self.tally.reply(kind);
         let _ = link.send(turn, reply.as_bytes(), fate);
+        kind
     }
 }
 
-/// A session has logged in or out, or has begun.
+/// Notes that a session has begun, or has logged in or out.
 fn note_login(turn: &mut Turn<Posted>, link: &Arc<ClientLink>, session: &Session, seat: &mut Seat) {
     if session.is_logged_in() {
         seat.becomes_users();
@@ -401,7 +413,7 @@ impl Handler for Shell {
             }
             Posted::Settled(settled) => Input::Settled(settled),
             Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),
-            // The client has logged in again since: the logout was of an earlier login.
+            // The client has since logged in again: the logout was of an earlier login.
             Posted::LoggedOut(user) if self.shared.router.attendance().is_on(user, link) => return,
             Posted::LoggedOut(user) => Input::LoggedOut(user),
             Posted::AccountChanged(user) => return self.log_out(turn, link, client, user),
@@ -436,8 +448,12 @@ impl Handler for Shell {
 
     fn on_close(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, mut client: Client, reason: CloseReason) {
         log::debug!("closing: {reason:?}");
-        if let Some(Level2::In(member)) = &client.level2 {
-            self.shared.conversations.stop_watching(link, member.watched());
+        match &client.level2 {
+            Some(Level2::In(member)) => {
+                self.shared.conversations.stop_watching(link, member.watched());
+                traced::closed(&self.shared.tracer, Some(member.identity().user), reason, member.has_ended());
+            }
+            _ => traced::closed(&self.shared.tracer, client.session.user(), reason, false),
         }
         self.feed(turn, link, &mut client, Input::Closed);
     }
@@ -446,8 +462,9 @@ impl Handler for Shell {
         self.shared.router.give_back(label, frame);
     }
 
-    /// A frame whose delivery has begun is delivered to all members. Other events need nothing: a
-    /// session releases everything it holds before it closes.
+    /// Handles a message for a closed connection. A frame whose delivery has begun is delivered to
+    /// all members. Other events need nothing: a session releases everything it holds before it
+    /// closes.
     fn on_stray(&mut self, turn: &mut Turn<Posted>, message: Posted) {
         if let Posted::Spread(spread) = message {
             spreading::go_on_alone(&self.shared.router, turn, spread);

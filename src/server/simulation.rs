@@ -63,7 +63,7 @@ enum Mutation {
     DeletesEarly,
     BusReorders,
     BusMisdelivers,
-    /// Nodes do not learn that another node has the same user, so each may take itself for the only
+    /// Nodes do not learn that another node has the same user, so each may consider itself the only
     /// one.
     LosesHellos,
     /// A node immediately forgets that a user is elsewhere.
@@ -93,7 +93,7 @@ fn run(seed: u64, mutation: Option<Mutation>, trace: bool) -> Result<(), String>
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
         let report = format!("seed {seed}: {text}\n{}\nreplay: SIM_SEED={seed}", world.last_steps());
-        // A step was interrupted: the rest may be in no state to be dropped.
+        // A step was interrupted: the remaining parts may be in no state to be dropped.
         std::mem::forget(world);
         report
     })
@@ -239,8 +239,8 @@ fn messages_held_from_an_earlier_login_are_not_handed_on_with_the_rest() {
     }
 }
 
-/// A message that came back from a connection which its user had left is stored before what was sent since,
-/// as long as that is not stored: a row is put before no other.
+/// A message that came back from a connection which its user had left is stored before what was
+/// sent since, as long as that is not stored: a row is put before no other.
 #[test]
 fn a_late_message_is_stored_behind_what_was_stored_before_it_came_back() {
     for is_stored_before in [false, true] {

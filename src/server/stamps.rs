@@ -1,8 +1,8 @@
-//! [`AccountStamps`]: the stored password, as a stamp, that each connected user was last checked
-//! against.
+//! [`AccountStamps`]: the stamp of the stored password against which each connected user was last
+//! checked.
 //!
-//! A login notes the [`Stamp`] of the stored password; the thread of
-//! [`accounts`](super::accounts) compares these stamps with the table.
+//! A login notes the [`Stamp`] of the stored password; the thread of [`accounts`](super::accounts)
+//! compares these stamps with the table.
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -34,10 +34,10 @@ pub struct AccountStamps {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     stamp: Stamp,
-    /// The number of the latest rounds in which the user was on no connection.
+    /// The number of consecutive rounds, up to the last, in which the user was on no connection.
     absent: u8,
-    /// This node upgrades the stored password, and another node may do so first: until this time a
-    /// difference is not a change of the account.
+    /// The time until which a difference does not count as a change of the account: this node
+    /// upgrades the stored password, and another node may do so first.
     upgrading_until: Option<Instant>,
 }
 
@@ -54,15 +54,15 @@ struct RememberedUsers {
 }
 
 impl AccountStamps {
-    /// No users.
+    /// A table without users.
     pub fn new(clock: Clock) -> AccountStamps {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
         AccountStamps { clock, shards, remembered: Mutex::default(), news: Condvar::new(), router: OnceLock::new() }
     }
 
-    /// The password of `user` was checked against the stored value with this stamp, and is right.
-    /// If the stamp differs from the one before, the account was changed, and connections of this
-    /// user used the old password: they are logged out.
+    /// Notes that the password of `user` was right for the stored value with this stamp. If the
+    /// stamp differs from the previous one, the account was changed, and connections of this user
+    /// that used the old password are logged out.
     pub fn verified(&self, user: UserId, stamp: Stamp) {
         let before = self.shard(user).lock().insert(user, Entry::new(stamp));
         if before.is_some_and(|before| before.stamp != stamp) {
@@ -70,12 +70,12 @@ impl AccountStamps {
         }
     }
 
-    /// `user` was logged in from memory, where the stored value had this stamp; it is compared
-    /// soon. Never blocks.
+    /// Notes that `user` was logged in from memory, where the stored value had this stamp. The user
+    /// is compared soon. Never blocks.
     pub fn remembered(&self, user: UserId, stamp: Stamp) {
         self.shard(user).lock().entry(user).or_insert(Entry::new(stamp)).absent = 0;
         let mut remembered = self.remembered.lock();
-        // Beyond that number, the rounds over all users find them.
+        // Beyond this number, the rounds over all users find them.
         if remembered.users.len() < REMEMBERED_MAX {
             remembered.users.push(user);
             if remembered.users.len() == 1 {
@@ -84,8 +84,8 @@ impl AccountStamps {
         }
     }
 
-    /// The password of `user` was changed by the client on `by`: the stored value has this stamp
-    /// now. All other connections of this node are logged out.
+    /// Notes that the client on `by` has changed the password of `user`: the stored value now has
+    /// this stamp. All other connections of this node are logged out.
     pub fn changed(&self, user: UserId, stamp: Stamp, by: &Arc<ClientLink>) {
         self.shard(user).lock().insert(user, Entry::new(stamp));
         let Some(router) = self.router() else { return };
@@ -94,34 +94,34 @@ impl AccountStamps {
         }
     }
 
-    /// The stored value of `user` was replaced by one for which the same password is right.
+    /// Notes that the stored value of `user` was replaced by another one of the same password.
     pub fn restamp(&self, user: UserId, from: Stamp, to: Stamp) {
         if let Some(entry) = self.shard(user).lock().get_mut(&user).filter(|entry| entry.stamp == from) {
             entry.stamp = to;
         }
     }
 
-    /// This node is about to replace the plain-text password of `user`: the user is not compared
-    /// before [`AccountStamps::upgraded`], but until this time at most.
+    /// Notes that this node is about to replace the plain-text password of `user`. The user is not
+    /// compared before [`AccountStamps::upgraded`], but until this time at most.
     pub fn upgrading(&self, user: UserId, until: Instant) {
         if let Some(entry) = self.shard(user).lock().get_mut(&user) {
             entry.upgrading_until = Some(until);
         }
     }
 
-    /// The upgrade is over, with any result.
+    /// Notes that the upgrade is over, with any result.
     pub fn upgraded(&self, user: UserId) {
         if let Some(entry) = self.shard(user).lock().get_mut(&user) {
             entry.upgrading_until = None;
         }
     }
 
-    /// Logs users out from now on.
+    /// Enables logging users out.
     pub(super) fn attach(&self, router: &Arc<Router>) {
         let _ = self.router.set(Arc::downgrade(router));
     }
 
-    /// Waits until a user is logged in from memory, but not beyond `until` if it is given.
+    /// Waits until a user is logged in from memory, or until `until` if that is given.
     pub(super) fn wait(&self, until: Option<Instant>) {
         let mut remembered = self.remembered.lock();
         if remembered.stopping || !remembered.users.is_empty() {
@@ -134,7 +134,7 @@ impl AccountStamps {
     }
 
     /// Takes up to `max` users who were logged in from memory. Waits for `pause` first, so that
-    /// users who log in meanwhile share the statement. `None` once it is stopped.
+    /// users who log in meanwhile share the statement. `None` after [`AccountStamps::stop`].
     pub(super) fn take_remembered(&self, pause: Duration, max: usize) -> Option<Vec<UserId>> {
         let mut remembered = self.remembered.lock();
         if !remembered.stopping {
@@ -154,7 +154,7 @@ impl AccountStamps {
         &self.shards[user.0 as usize % SHARDS]
     }
 
-    /// The stamp that the row must have at this time, if it is known.
+    /// The stamp that the row must have at this time, if known.
     pub(super) fn stamp(&self, user: UserId, now: Instant) -> Option<Stamp> {
         let shard = self.shard(user).lock();
         shard.get(&user).filter(|entry| entry.upgrading_until.is_none_or(|until| until <= now)).map(|entry| entry.stamp)
@@ -202,10 +202,10 @@ impl AccountStamps {
     }
 }
 
-/// The most users logged in from memory that wait to be compared. 400 kB.
+/// The most users logged in from memory that wait to be compared; 400 kB.
 const REMEMBERED_MAX: usize = 100_000;
 /// After this number of rounds, a user without a connection is dropped. A login may take a while,
 /// because other nodes must know of it first.
 const FORGOTTEN_AFTER: u8 = 12;
-/// Enough for two loops rarely to need the same one, and for each to be small.
+/// The number of shards: two loops rarely need the same one, and each is small.
 pub(super) const SHARDS: usize = 64;

@@ -1,11 +1,14 @@
-//! [`Sweeper`]: finds what a node was not told. The bus may lose a message, and a node may die between
-//! its commit and its word to the others. So every node asks the database from time to time which
-//! conversations have grown, and whether the logins of its devices are still the last ones.
+//! [`Sweeper`]: finds news that a node has missed. The bus may lose a message, and a node may die
+//! between a commit and its announcement. So every node queries the database from time to time for
+//! conversations that have grown, and checks whether the logins of its devices are still the last
+//! ones.
 //!
 //! # Cost
-//! Every [`SWEEP_EVERY`], per node: one query by an index for conversations that grew since the last
-//! sweep and [`SWEPT`] before it, and one by primary key for each [`LOGINS_AT_ONCE`] devices that are connected. A node that is
-//! alone hears of everything and only reads at its start who uses level 2.
+//! Every [`SWEEP_EVERY`], per node: one query by an index for conversations that grew since the
+//! last sweep and [`SWEPT`] before it, and one by primary key for each `LOGINS_AT_ONCE` connected
+//! devices. Members of groups that are not cached are not loaded: if such groups have grown, one query
+//! for each 512 users who are here finds those who are in them. A node that is alone misses nothing, and only reads at its start which users use level
+//! 2.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,7 +26,7 @@ pub(super) struct Sweeper {
     thread: JoinHandle<()>,
 }
 
-/// Says when the next sweep is due.
+/// Tells the thread when the next sweep is due.
 #[derive(Debug, Default)]
 pub(super) struct SweepBell {
     state: Mutex<BellState>,
@@ -32,13 +35,13 @@ pub(super) struct SweepBell {
 
 #[derive(Debug, Default)]
 struct BellState {
-    /// Something may have been missed.
+    /// Whether something may have been missed.
     rings: bool,
     stopping: bool,
 }
 
 impl Sweeper {
-    /// Starts it.
+    /// Starts the thread.
     ///
     /// # Errors
     /// If the system cannot start a thread.
@@ -61,7 +64,7 @@ impl Sweeper {
         Ok(Sweeper { bell, thread })
     }
 
-    /// Ends it; does not wait for a database beyond `by`.
+    /// Ends the thread. Waits for a database until `by` at most.
     pub(super) fn close(self, by: Instant) {
         self.bell.state.lock().stopping = true;
         self.bell.news.notify_one();
@@ -69,23 +72,23 @@ impl Sweeper {
     }
 }
 
-/// What the thread knows from one turn to the next.
+/// The state of the thread between two turns.
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
     knows_audience: bool,
     count: u32,
-    /// When the last sweep began that has succeeded.
+    /// The time at which the last successful sweep began.
     swept: Option<Instant>,
 }
 
 impl Sweeps {
     /// Sweeps, and returns the pause until the next turn. Blocks.
     pub(super) fn turn(&mut self, conversations: &Conversations) -> Duration {
-        // Another node's word that somebody uses level 2 may have been lost.
+        // Another node's news that a user uses level 2 may have been lost.
         self.count = self.count.wrapping_add(1);
         self.knows_audience &= !self.count.is_multiple_of(AUDIENCE_EVERY);
         let begun = conversations.now();
-        // Messages of other nodes may have been missed since then, while the database did not answer here.
+        // While the database did not answer here, messages of other nodes may have been missed.
         let missed = self.swept.map_or(Duration::ZERO, |swept| begun.saturating_duration_since(swept));
         let sees = if self.count.is_multiple_of(SEEN_EVERY) { SeenDevices::Written } else { SeenDevices::Known };
         // Without this thread nobody would notice what the bus loses.
@@ -104,27 +107,27 @@ impl Sweeps {
         }
     }
 
-    /// Something may have been missed, such as that somebody uses level 2 now.
+    /// Notes that something may have been missed, such as a new user of level 2.
     pub(super) fn rang(&mut self) {
         self.knows_audience = false;
     }
 }
 
 impl SweepBell {
-    /// Something may have been missed: sweeps now. Never blocks.
+    /// Makes the thread sweep now, because something may have been missed. Never blocks.
     pub(super) fn ring(&self) {
         self.state.lock().rings = true;
         self.news.notify_one();
     }
 
-    /// Whether it was rung since this was asked last.
+    /// Whether the bell was rung since the last call.
     #[cfg(test)]
     pub(super) fn take_ring(&self) -> bool {
         std::mem::take(&mut self.state.lock().rings)
     }
 
     /// Waits for at most this time. Returns whether something may have been missed, and whether the
-    /// thread is to end.
+    /// thread must end.
     fn wait(&self, pause: Duration) -> (bool, bool) {
         let by = Instant::now() + pause;
         let mut state = self.state.lock();
@@ -139,14 +142,14 @@ impl SweepBell {
 
 /// The pause between two sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(10);
-/// The same of a node that is alone: it has read all it needs.
+/// The pause on a node that is alone, which has read all it needs.
 const ALONE: Duration = Duration::from_hours(24);
-/// The number of sweeps after which it is read again who uses level 2.
+/// The number of sweeps after which the users of level 2 are read again.
 const AUDIENCE_EVERY: u32 = 3;
-/// The number of sweeps after which the devices of this node are written as seen: an hour.
+/// The number of sweeps, about an hour, after which this node's devices are noted as seen.
 const SEEN_EVERY: u32 = 360;
-/// How far back a sweep looks, beyond the beginning of the last one that has succeeded: further than a
-/// commit takes until it is seen.
+/// The time that a sweep looks back beyond the beginning of the last successful one: longer than it
+/// takes for a commit to become visible.
 const SWEPT: Duration = Duration::from_secs(60);
-/// The pause after a sweep that has failed.
+/// The pause after a failed sweep.
 const RETRY_AFTER: Duration = Duration::from_secs(2);

@@ -1,5 +1,5 @@
-//! How the parts of a server are put together: for the program, with threads, and for the
-//! simulation, without.
+//! Puts the parts of a server together: for the program, with threads, and for the simulation,
+//! without.
 
 use std::io;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::fetching::Fetching;
 use super::hashing::Hashing;
 use super::jobs::{
     ArrangementParts, Arrangements, CommunityRules, ConversationParts, Conversations, DeviceRules, Directory,
-    GroupDoor, Jobs, Limits, LoginJobs, Mail, Postbox,
+    GroupDoor, Jobs, JwtLogins, Limits, LoginJobs, Mail, Postbox,
 };
 use super::plaintext::PlainPasswords;
 use super::retention::{self, RetirerParts};
@@ -24,9 +24,11 @@ use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
 use crate::base::threads::Threads;
+use crate::base::trace::Tracer;
 use crate::bus::ReferenceNodes;
-use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced, Recorded};
+use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced, RecordingScope};
 use crate::history::pump::PumpLimits;
+use crate::hooks::poster::{HookSettings, Poster, PosterParts};
 use crate::metrics::Metrics;
 use crate::protocol::{self, level2};
 use crate::routing::assembly::Routes;
@@ -34,26 +36,32 @@ use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
 use crate::routing::level1_seen::Level1Seen;
-use crate::routing::recorder::{Recorder, RecorderParts};
+use crate::routing::recorder::{HookedMessages, Recorder, RecorderParts};
 use crate::routing::router::Router;
 use crate::routing::services::Services;
+use crate::session::jwt::JwtVerifier;
 use crate::session::password::Passwords;
 use crate::store::Database;
 use crate::store::community::{FriendPolicy, Visible};
-use crate::store::history::HistoryRole;
+use crate::store::history::{CommitRules, HistoryRole};
+use crate::store::hooks::HookRole;
 use crate::store::spool::Spool;
-use crate::web::site::Site;
+use crate::web::site::WebSettings;
 
 /// The parts of a server that all loops share.
 pub(super) struct ServerParts {
     pub(super) auth: Auth,
     pub(super) pace: Duration,
     pub(super) metrics: Arc<Metrics>,
+    /// Traces the ways of messages.
+    pub(super) tracer: Arc<Tracer>,
     pub(super) groups: Arc<GroupCache>,
     pub(super) reference_nodes: Arc<dyn ReferenceNodes>,
     pub(super) database: Arc<dyn Database>,
     /// The conversations in the database.
     pub(super) history: HistoryRole,
+    /// The queue of the hook.
+    pub(super) hooks: HookRole,
     pub(super) spool: Arc<dyn Spool>,
     pub(super) jobs: Arc<Jobs>,
     pub(super) router: Arc<Router>,
@@ -63,39 +71,41 @@ pub(super) struct ServerParts {
     pub(super) audience: Arc<Audience>,
     /// The pairs of a user and one whom the user has blocked.
     pub(super) blocks: Arc<Blocks>,
-    /// Tells which users still use level 1.
+    /// The users who still use level 1.
     pub(super) level1_seen: Arc<Level1Seen>,
-    /// What connections of level 2 ask for.
+    /// Carries out the requests of connections of level 2.
     pub(super) conversations: Arc<Conversations>,
     /// Commits messages; `None` if the tables have no conversations.
-    pub(super) recorder: Option<Recorder>,
-    /// What requests of HTTP get.
-    pub(super) site: Site,
+    pub(super) recorder: Option<Arc<Recorder>>,
+    /// The settings of HTTP.
+    pub(super) site: WebSettings,
     /// The limits of a connection of level 2.
     pub(super) pump_limits: PumpLimits,
-    /// The TLS of the port, if it speaks that.
+    /// The TLS of the port, if it uses TLS.
     pub(super) tls: Option<PortTls>,
-    /// The number of connections that were opened. It has memory of its own: every frame reads the
-    /// other fields, and nobody writes those.
+    /// The number of connections that were opened. It is in separate memory, because every frame
+    /// reads the other fields, which nobody writes.
     pub(super) connections_opened: Box<AtomicU32>,
 }
 
-/// TLS of the port.
+/// The TLS of the port.
 pub(super) struct PortTls {
     pub(super) tls: Arc<Tls>,
-    /// Clients of other machines must speak it.
+    /// Whether clients of other machines must use it.
     pub(super) is_required: bool,
 }
 
-/// The parts that an assembly is given beside its services.
+/// The parts that an assembly gets besides its services.
 pub(super) struct Equipment {
-    /// The TLS of the port, if it speaks that.
+    /// The TLS of the port, if it uses TLS.
     pub(super) tls: Option<PortTls>,
-    /// Descriptors for clients.
+    /// The number of descriptors for clients.
     pub(super) descriptors: usize,
-    /// Replaces stored passwords that are not as they would be stored today, if there is one.
+    /// The workers that upgrade stored passwords, if any.
     pub(super) upgrader: Option<Workers>,
-    /// Text in one envelope to another node.
+    /// Checks JSON web tokens, if users may log in with them.
+    pub(super) jwt: Option<Arc<JwtVerifier>>,
+    /// The most text in one envelope to another node.
     pub(super) envelope_bytes_max: usize,
 }
 
@@ -110,11 +120,9 @@ impl ServerParts {
         equipment: Equipment,
         threads: &mut impl Threads,
     ) -> Result<(ServerParts, Routes), StartError> {
-        let cost = config.password_cost;
-        let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
-        let passwords = Arc::new(passwords.map_err(StartError::PasswordCost)?);
+        let passwords = passwords(config)?;
         let conversations = Arc::new(conversations(config, &services, &passwords));
-        let jobs = jobs(config, &services, equipment.upgrader, (&conversations, passwords));
+        let jobs = jobs(config, &services, (equipment.upgrader, equipment.jwt), (&conversations, passwords));
         let routes = Routes::start(&services, equipment.envelope_bytes_max, threads).map_err(StartError::Resources)?;
         let router = routes.router.clone();
         let workers = threads.workers("worker", config.workers, config.requests_max + config.workers);
@@ -125,9 +133,11 @@ impl ServerParts {
         conversations.attach(&router);
         jobs.arrangements.attach(&router);
         let recorder = recorder(config, &services, &router, threads).map_err(StartError::Resources)?;
-        let Services { store, spool, bus, clock, groups, audience, blocks, level1_seen, metrics, .. } = services;
-        let admission = Arc::new(Admission::new(config, equipment.descriptors, metrics.clone(), clock));
-        jobs.logins.stamps.attach(&router);
+        let Services { store, spool, bus, clock, groups, audience, blocks, level1_seen, metrics, tracer, .. } =
+            services;
+        let admission = Admission::new(config, equipment.descriptors, metrics.clone(), clock).traced_by(tracer.clone());
+        let admission = Arc::new(admission);
+        attach_logins(&jobs.logins, &router);
         let shared = ServerParts {
             auth: config.auth,
             pace: config.pace,
@@ -142,17 +152,19 @@ impl ServerParts {
                 plain_passwords: PlainPasswords::default(),
             },
             metrics,
+            tracer,
             groups,
             audience,
             blocks,
             level1_seen,
             conversations,
             recorder,
-            site: Site::new(config),
+            site: WebSettings::new(config),
             pump_limits: PumpLimits { output_high: config.output_bytes_max / 4, inflight: config.inflight_max },
             reference_nodes: bus,
             database: store.database,
             history: store.history,
+            hooks: store.hooks,
             spool,
             jobs,
             router,
@@ -163,7 +175,7 @@ impl ServerParts {
         Ok((shared, routes))
     }
 
-    /// What the sweeper waits for.
+    /// The bell that wakes the sweeper.
     pub(super) fn bell(&self) -> Arc<SweepBell> {
         let bell = Arc::new(SweepBell::default());
         let ringing = bell.clone();
@@ -194,6 +206,24 @@ impl ServerParts {
         })
     }
 
+    /// Starts the thread that posts to the hook, if there is a hook.
+    pub(super) fn start_poster(&self, config: &Config) -> io::Result<Option<Poster>> {
+        let Some(settings) = HookSettings::of(config) else { return Ok(None) };
+        if let Ok(None) = self.hooks.get() {
+            log::warn!(
+                "the tables have no queue for the hook: nothing is posted until the tables are migrated and this server \
+                 is started again"
+            );
+        }
+        let parts = PosterParts {
+            hooks: self.hooks.clone(),
+            history: self.history.clone(),
+            outages: self.jobs.outages.clone(),
+            metrics: self.metrics.clone(),
+        };
+        Poster::start(parts, settings).map(Some)
+    }
+
     /// Has the metrics show the lanes, the spool and the queues.
     pub(super) fn show(&self) {
         let metrics = &self.metrics;
@@ -211,16 +241,45 @@ impl ServerParts {
     }
 }
 
+fn passwords(config: &Config) -> Result<Arc<Passwords>, StartError> {
+    let cost = config.password_cost;
+    let passwords = Passwords::new(cost.memory_kib, cost.passes, cost.lanes, config.password_memory);
+    Ok(Arc::new(passwords.map_err(StartError::PasswordCost)?))
+}
+
+/// The work on the database without connected users.
+///
+/// # Errors
+/// Passwords cannot be hashed at this cost.
+pub(super) fn jobs_alone(config: &Config, services: &Services) -> Result<Arc<Jobs>, StartError> {
+    let passwords = passwords(config)?;
+    let conversations = Arc::new(conversations(config, services, &passwords));
+    Ok(jobs(config, services, (None, None), (&conversations, passwords)))
+}
+
+/// When another node logs a user out of everything, this node no longer accepts the remembered
+/// password.
+fn attach_logins(logins: &LoginJobs, router: &Arc<Router>) {
+    logins.stamps.attach(router);
+    let (passwords, stamps) = (logins.passwords.clone(), logins.stamps.clone());
+    router.when_logged_out(move |user| {
+        passwords.forget(user);
+        stamps.log_out(user);
+    });
+}
+
 fn jobs(
     config: &Config,
     services: &Services,
-    upgrader: Option<Workers>,
+    (upgrader, jwt): (Option<Workers>, Option<Arc<JwtVerifier>>),
     (conversations, passwords): (&Arc<Conversations>, Arc<Passwords>),
 ) -> Arc<Jobs> {
     let Services { store, bus, clock, groups, audience, blocks, level1_seen, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
+    let jwt = Arc::new(JwtLogins::new(jwt, store.accounts.clone()));
     let arrangements = ArrangementParts {
+        jwt: jwt.clone(),
         community: store.community.clone(),
         accounts: store.accounts.clone(),
         passwords: logins.passwords.clone(),
@@ -236,6 +295,7 @@ fn jobs(
         metrics: metrics.clone(),
         rules: CommunityRules {
             members_max: config.group_members_max,
+            conversations_max: config.conversations_max,
             friends: match config.friends {
                 FriendsBecome::Open => FriendPolicy::Open,
                 FriendsBecome::Ask => FriendPolicy::Ask,
@@ -252,6 +312,7 @@ fn jobs(
     };
     Arc::new(Jobs {
         logins,
+        jwt,
         arrangements: Arc::new(Arrangements::new(arrangements)),
         directory: Directory {
             accounts: store.accounts.clone(),
@@ -269,7 +330,8 @@ fn jobs(
 }
 
 fn conversations(config: &Config, services: &Services, passwords: &Arc<Passwords>) -> Conversations {
-    let Services { store, bus, clock, groups, quotas, audience, blocks, watchers, outages, metrics, .. } = services;
+    let Services { store, bus, clock, groups, quotas, audience, blocks, watchers, outages, metrics, tracer, .. } =
+        services;
     let parts = ConversationParts {
         history: store.history.clone(),
         accounts: store.accounts.clone(),
@@ -285,6 +347,7 @@ fn conversations(config: &Config, services: &Services, passwords: &Arc<Passwords
         clock: clock.clone(),
         outages: outages.clone(),
         metrics: metrics.clone(),
+        tracer: tracer.clone(),
         postbox: Postbox::new(store.messages.clone(), quotas.clone()),
     };
     let rules = DeviceRules {
@@ -294,27 +357,27 @@ fn conversations(config: &Config, services: &Services, passwords: &Arc<Passwords
         frame_max: config.frame_bytes_max.min(level2::FRAME_MAX),
         receipts: config.receipts,
         presence: config.presence,
-        is_off: config.recorded == Recorded::Nothing,
+        is_off: config.recorded == RecordingScope::Nothing,
     };
     if config.friends == FriendsBecome::Ask {
-        // Every request to be friends is noted, also between users of level 1.
+        // Every friend request is noted, even between users of level 1.
         audience.look_at_all();
     }
     let conversations = Conversations::new(parts, rules);
-    // Where the database does not answer yet, the sweeper tries again.
+    // If the database does not answer yet, the sweeper tries again.
     let _ = conversations.read_audience();
     let _ = conversations.read_blocks();
     conversations
 }
 
-/// The lanes of conversations, unless there can be none.
+/// The lanes of conversations; `None` if there can be none.
 fn recorder(
     config: &Config,
     services: &Services,
     router: &Arc<Router>,
     threads: &mut impl Threads,
-) -> io::Result<Option<Recorder>> {
-    let Services { store, bus, clock, groups, audience, level1_seen, outages, metrics, .. } = services;
+) -> io::Result<Option<Arc<Recorder>>> {
+    let Services { store, bus, clock, groups, audience, level1_seen, outages, metrics, tracer, .. } = services;
     if let Ok(None) = store.history.get() {
         log::warn!(
             "the tables have no conversations: logins at level 2 get 501 until the tables are migrated and this \
@@ -332,10 +395,16 @@ fn recorder(
         bus: bus.clone(),
         outages: outages.clone(),
         clock: clock.clone(),
-        edit_window: config.edit_window,
+        hooked: HookedMessages::new(config.hook_url.0.is_some(), &store.hooks),
+        rules: CommitRules {
+            edit_window: i64::try_from(config.edit_window.as_millis()).unwrap_or(i64::MAX),
+            conversations_max: config.conversations_max,
+        },
         metrics: metrics.clone(),
+        tracer: tracer.clone(),
     };
-    Recorder::start(parts, store.database.appenders().min(RECORDERS_MAX), threads).map(Some)
+    let recorder = Recorder::start(parts, store.database.appenders().min(RECORDERS_MAX), threads)?;
+    Ok(Some(Arc::new(recorder)))
 }
 
 /// The settings of the reactor.
@@ -356,11 +425,12 @@ pub(super) fn settings(config: &Config) -> Settings {
     }
 }
 
-/// So many days.
+/// The duration of `n` days.
 fn days(n: u32) -> Duration {
     Duration::from_hours(24 * u64::from(n))
 }
 
-/// Lanes of conversations. While one waits for the disk, the other one prepares; more of them would
-/// share the same messages among more and smaller transactions, and each costs a dozen statements.
+/// The most lanes of conversations. While one waits for the disk, the other prepares. More lanes
+/// would split the same messages into more and smaller transactions, each of which costs a dozen
+/// statements.
 const RECORDERS_MAX: usize = 2;

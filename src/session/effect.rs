@@ -1,4 +1,4 @@
-//! [`Effect`]: what a session wants done.
+//! [`Effect`]: an effect that a session wants carried out.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ pub enum Effect<'f> {
     ReplyAndReport(String),
     /// Forward a frame to one user; [`Input::Settled`](super::Input::Settled) reports its fate.
     Deliver { id: FrameId, to: UserId, text: Cow<'f, str> },
-    /// Forward a frame to all these members of a group but one; it is settled as one frame. If they
-    /// are more than [`members_at_once`](super::members_at_once),
+    /// Forward a frame to all these members of a group except one; it is settled as one frame. If
+    /// there are more than [`members_at_once`](super::members_at_once),
     /// [`Input::Spread`](super::Input::Spread) comes before that.
     DeliverAll { id: FrameId, group: GroupId, to: Arc<[UserId]>, except: UserId, text: Cow<'f, str> },
-    /// Forward a frame that is in the conversation of these two to the second one at level 1.
+    /// Forward a frame that is in the conversation of these two users to the second one at level 1.
     Hand { from: UserId, to: UserId, text: String },
-    /// Note that the first user has asked the second one to be friends, by a frame that is in no
+    /// Note that the first user has sent the second one a friend request in a frame that is in no
     /// conversation.
     NoteRequest { from: UserId, to: UserId },
-    /// Record a frame in its conversation, because somebody in it uses level 2, and forward it then;
-    /// it is settled as one frame.
+    /// Record a frame in its conversation, because a user in it uses level 2, and then forward it.
+    /// It is settled as one frame.
     Record(Box<ToRecord<'f>>),
-    /// Log the client in at level 2; [`Input::OptedIn`](super::Input::OptedIn) reports whether it is.
+    /// Log the client in at level 2; [`Input::OptedIn`](super::Input::OptedIn) reports the result.
     OptIn(Box<OptIn>),
     /// Run a job; its [`Outcome`](super::Outcome) comes as an input.
     Submit(Job),
     /// Make the other nodes send this user's messages here;
     /// [`Outcome::Placed`](super::Outcome::Placed) comes as an input.
     Join(UserId),
-    /// From now on messages for this user go to this connection.
+    /// Send messages for this user to this connection from now on.
     Attach(UserId),
-    /// From now on they do not.
+    /// Stop sending messages for this user to this connection.
     Detach(UserId),
     /// Log this user out of every connection of this node; each of these gets
     /// [`Input::LoggedOut`](super::Input::LoggedOut). If `shows`,
@@ -55,7 +55,7 @@ pub enum Effect<'f> {
     /// Set the user's `User.state` to online; [`Outcome::Shown`](super::Outcome::Shown) comes as an
     /// input.
     Show(UserId),
-    /// Another connection may fetch this user's stored messages.
+    /// Let another connection fetch this user's stored messages.
     ReleaseMailbox(UserId),
     /// Ask the connection that has this user's mailbox whether it still needs it.
     WantMailbox(UserId),
@@ -68,13 +68,13 @@ pub enum Effect<'f> {
 /// A frame of level 1 that is recorded.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ToRecord<'f> {
-    /// The frame.
+    /// The id of the frame.
     pub id: FrameId,
     /// Its sender, who is logged in.
     pub sender: UserId,
-    /// Where it goes.
+    /// Its recipients.
     pub to: Recipients,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
     /// Its text.
     pub text: Cow<'f, str>,
@@ -85,16 +85,16 @@ pub struct ToRecord<'f> {
 pub enum Recipients {
     /// One user.
     User(UserId),
-    /// The members of a group, ascending, but for the sender.
+    /// The members of a group, ascending, without the sender.
     Group(GroupId, Arc<[UserId]>),
 }
 
 /// A login at level 2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OptIn {
-    /// What the client says.
+    /// The request of the client.
     pub login: Login<'static>,
-    /// What the reply repeats.
+    /// The client's id of the request, which the reply repeats.
     pub rid: Option<Rid>,
 }
 

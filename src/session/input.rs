@@ -1,9 +1,9 @@
-//! [`Input`]: what happens to a session.
+//! [`Input`]: an event for a session.
 
 use std::time::Instant;
 
 use super::Outcome;
-use crate::base::ending::{Ending, Undelivered};
+use crate::base::ending::{DeliveryResult, Undelivered};
 use crate::base::ids::FrameId;
 use crate::protocol::UserId;
 
@@ -26,11 +26,11 @@ pub enum Input<'f> {
     /// There is no memory for the client's unfinished frame; the connection closes when this is
     /// taken.
     Crowded,
-    /// A job is done.
+    /// A job has ended.
     Outcome(Outcome),
     /// A frame for a large group is on its way to all members.
     Spread,
-    /// A login at level 2 is over: as this user, or refused.
+    /// A login at level 2 has ended: as this user, or refused.
     OptedIn(Option<UserId>),
     /// The fate of forwarded frames.
     Settled(Settled),
@@ -56,7 +56,7 @@ pub struct Settled {
     pub frames: u32,
     /// Their total length.
     pub bytes: usize,
-    /// Those that could neither be delivered nor stored for some recipient.
+    /// The frames that could neither be delivered nor stored for some recipient.
     pub failures: Vec<FailedFrame>,
 }
 
@@ -68,8 +68,8 @@ pub struct FailedFrame {
 }
 
 impl Settled {
-    /// One frame of this length.
-    pub fn one(id: FrameId, bytes: usize, ending: Ending) -> Settled {
+    /// The settlement of one frame of this length.
+    pub fn one(id: FrameId, bytes: usize, ending: DeliveryResult) -> Settled {
         Settled { frames: 1, bytes, failures: Vec::from_iter(ending.err().map(|reason| FailedFrame { id, reason })) }
     }
 

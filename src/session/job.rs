@@ -1,4 +1,4 @@
-//! [`Job`]: blocking work, and [`Outcome`]: what became of it.
+//! [`Job`]: blocking work, and [`Outcome`]: its result.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use crate::store::{FriendNames, MessageId, UserState};
 /// Blocking work for a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Job {
-    /// Check whether this is the password of the user with this id. For an unknown id it must take
-    /// as long.
+    /// Check whether this is the password of the user with this id. The check must take as long for
+    /// an unknown id.
     CheckPassword { id: Id, password: String },
-    /// Make an account.
+    /// Create an account.
     Register { name: String, password: String },
     /// Make two users friends.
     AddFriends { a: UserId, b: UserId },
@@ -24,22 +24,22 @@ pub enum Job {
     Contacts { user: UserId },
     /// Read the members of a group, if this user is one of them or no user is given.
     Members { group: GroupId, sender: Option<UserId> },
-    /// Become a member.
+    /// Add this user to a group.
     JoinGroup { user: UserId, group: GroupId, asked: Id },
     /// List a user's groups.
     GroupsOf { user: UserId },
-    /// Make a group.
+    /// Create a group.
     CreateGroup { owner: UserId, name: String, description: String },
     /// Find groups.
     GroupsNamed { name: String },
     /// Find users and groups, users also by their name if `by_name`.
     Search { keyword: String, by_name: bool },
-    /// Do one of 60 to 69.
+    /// Process one of 60 to 69.
     Account { user: UserId, request: Box<Account<'static>> },
     /// Read stored messages, as many as one reply can hold. The user's mailbox is claimed until it
     /// is released.
     Fetch { user: UserId },
-    /// The same, as many as fit a frame for a paced client.
+    /// Read as many stored messages as fit into a frame for a paced client.
     FetchFrame { user: UserId },
     /// Delete stored messages.
     Delete { user: UserId, ids: Vec<MessageId> },
@@ -65,33 +65,34 @@ pub enum Outcome {
     Messages { reply: String, ids: Vec<MessageId> },
     /// Of [`Job::Delete`].
     Deleted,
-    /// Of every other job: the answer. Of [`Job::Register`] also that the account cannot be
-    /// created.
+    /// Of every other job: the answer. Of [`Job::Register`] also the refusal to create the account.
     Reply(Cow<'static, str>),
-    /// Of any job: it could not be done, through no fault of the client, and this is the answer.
+    /// Of any job: it could not be done, not by the client's fault; this is the answer.
     Refused(Cow<'static, str>),
 }
 
-/// What became of a request to make two users friends.
+/// The outcome of a request to make two users friends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MadeFriends {
     /// They are friends.
     Friends(FriendNames, ToldBy),
-    /// The other one has to agree.
+    /// The other user has to agree.
     Asked(FriendNames, ToldBy),
-    /// The other one has blocked the one who asks.
+    /// The other user has blocked the requester.
     Blocked,
+    /// One of them has too many conversations for another one.
+    NoRoom,
     /// One of them does not exist.
     NoSuchUser,
 }
 
-/// How the other user of a friendship is told.
+/// The way in which the other user of a friendship is notified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ToldBy {
     /// By a push of level 1, which waits if the user is offline.
     Push,
     /// By the conversation of both; a connection of level 1 gets the push as well, if there is one.
     Conversation,
-    /// Not again.
+    /// Not notified again.
     Nothing,
 }

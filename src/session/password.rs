@@ -35,9 +35,12 @@ mod stamp;
 
 pub use form::ClientKind;
 use form::{canonical, mark, marked_by};
+pub use memory::Forgotten;
 use memory::{Memory, PasswordTag, RememberedPassword};
 pub use stamp::Stamp;
 
+use crate::base::disabled::is_disabled;
+use crate::base::made_by_jwt::{behind_mark, is_made_by_jwt};
 use crate::protocol::UserId;
 
 /// Hashes and checks passwords at one configured cost, and remembers recently verified ones. Shared
@@ -48,8 +51,8 @@ pub struct Passwords {
     remember_for: Duration,
     /// Recently verified passwords. A leaf lock, held for a lookup only.
     memory: Mutex<Memory>,
-    /// There are older hashes, whose check costs two computations for a plain-text password: from
-    /// then on every other failed check costs two as well.
+    /// Whether there are older hashes, whose check costs two computations for a plain-text
+    /// password. Once there are, every other failed check costs two as well.
     has_older: AtomicBool,
 }
 
@@ -58,14 +61,17 @@ pub struct Passwords {
 pub struct RightPassword {
     /// The account's kind of client.
     pub client: ClientKind,
-    /// Of the stored value that it was checked against.
+    /// The stamp of the stored value that it was checked against.
     pub stamp: Stamp,
+    /// The user's count from before that value was read.
+    pub forgotten: Forgotten,
 }
 
 #[cfg(test)]
 impl RightPassword {
-    /// Of an unusual client.
-    pub(crate) const OTHER: RightPassword = RightPassword { client: ClientKind::Other, stamp: Stamp(0) };
+    /// The right password of a client that is not the usual one.
+    pub(crate) const OTHER: RightPassword =
+        RightPassword { client: ClientKind::Other, stamp: Stamp(0), forgotten: Forgotten::NEVER };
 }
 
 /// The result of [`Passwords::verify`].
@@ -86,11 +92,12 @@ pub enum PasswordVerdict {
 /// The upgrade that a stored value needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Upgrade {
-    /// It is plain text.
+    /// The value is plain text.
     Hash,
-    /// It is the hash of a password as it was sent.
+    /// The value is the hash of a password as it was sent.
     Rehash,
-    /// It is right, but its mark is missing or says that the usual client has not used it.
+    /// The hash is right, but its mark is missing or does not name the usual client, which now uses
+    /// it.
     Mark,
 }
 
@@ -110,7 +117,7 @@ impl Passwords {
             argon2,
             key: random_key()?,
             remember_for,
-            memory: Mutex::default(),
+            memory: Mutex::new(Memory::new(getrandom::u64().map_err(PasswordError::Random)?)),
             has_older: AtomicBool::new(false),
         })
     }
@@ -131,17 +138,23 @@ impl Passwords {
 
     /// Checks `password` against the stored value, `None` for an unknown user. For jobs only.
     ///
-    /// If [`is_malformed`] says that the stored value cannot be parsed, the result is
+    /// If the stored value cannot be parsed ([`is_malformed`]), the result is
     /// [`PasswordVerdict::Wrong`]; the caller should log it.
     pub fn verify(&self, stored: Option<&str>, password: &str) -> PasswordVerdict {
         let (verdict, _) = self.verify_at_cost(stored, password);
         verdict
     }
 
-    /// Like [`Passwords::verify`]; with the number of argon2 computations that the check took.
+    /// Like [`Passwords::verify`], with the number of argon2 computations of the check.
     fn verify_at_cost(&self, stored: Option<&str>, password: &str) -> (PasswordVerdict, u32) {
         let form = canonical(password);
         let (verdict, computed) = match stored {
+            Some(stored) if is_disabled(stored) => (None, 0),
+            Some(stored) if is_made_by_jwt(stored) => match behind_mark(stored).and_then(parse) {
+                Some(hash) => self.verify_hash_of_jwt_account(&hash, password, &form),
+                // The user has set no password.
+                None => (None, 0),
+            },
             Some(phc) if claims_phc(phc) => match parse(phc) {
                 Some(hash) => self.verify_hash(&hash, password, &form),
                 None => (None, 0),
@@ -161,6 +174,22 @@ impl Passwords {
         let client = ClientKind::of(stored).or(ClientKind::of(password));
         let right = PasswordVerdict::Right { client, upgrade: Some(Upgrade::Hash) };
         self.is_same(&canonical(stored), form).then_some(right)
+    }
+
+    /// The same for the hash behind the mark of an account that a JSON web token has made. It is
+    /// always a current one, and is never replaced by an upgrade, which would lose the mark.
+    fn verify_hash_of_jwt_account(
+        &self,
+        hash: &PasswordHash,
+        password: &str,
+        form: &str,
+    ) -> (Option<PasswordVerdict>, u32) {
+        match self.verify_hash(hash, password, form) {
+            (Some(PasswordVerdict::Right { client, .. }), computed) => {
+                (Some(PasswordVerdict::Right { client, upgrade: None }), computed)
+            }
+            other => other,
+        }
     }
 
     /// The verdict if the password is right, and the number of computations.
@@ -196,7 +225,7 @@ impl Passwords {
             Upgrade::Hash => self.hash_for(password, ClientKind::of(stored).or(ClientKind::of(password))),
             Upgrade::Mark => marked(parse(stored).ok_or_else(invalid)?, ClientKind::Usual),
             Upgrade::Rehash => {
-                // With the same salt, so that other nodes see the same password, see [`Stamp`].
+                // The salt is kept, so that other nodes see the same password, see [`Stamp`].
                 let salt = parse(stored).and_then(|hash| hash.salt).ok_or_else(invalid)?;
                 let hash = self.argon2.hash_password_with_salt(canonical(password).as_bytes(), &salt);
                 marked(hash.map_err(PasswordError::Hash)?, ClientKind::of(password))
@@ -213,20 +242,29 @@ impl Passwords {
         Stamp(u32::from_le_bytes(*stamp))
     }
 
-    /// Remembers that `password` was verified as `user`'s at the time `now`, against the stored
-    /// value with this stamp.
-    pub fn remember(&self, user: UserId, password: &str, client: ClientKind, stamp: Stamp, now: Instant) {
-        if !self.remember_for.is_zero() {
-            let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
-            let (tag, _) = hash.split_first_chunk::<{ size_of::<PasswordTag>() }>().expect("it is longer");
-            self.memory.lock().insert(user, RememberedPassword { tag: *tag, stamp, client }, now, self.remember_for);
+    /// Remembers that `password` was verified as `user`'s at the time `now`. Returns whether it is
+    /// still valid: if the user was forgotten meanwhile, the stored value has to be read again, and
+    /// nothing is remembered.
+    #[must_use]
+    pub fn remember(&self, user: UserId, password: &str, right: RightPassword, now: Instant) -> bool {
+        let RightPassword { client, stamp, forgotten } = right;
+        let hash: [u8; 32] = self.tag_of(user, password).finalize().into_bytes().into();
+        let (tag, _) = hash.split_first_chunk::<{ size_of::<PasswordTag>() }>().expect("it is longer");
+        let mut memory = self.memory.lock();
+        let holds = memory.forgotten(user) == forgotten;
+        if holds && !self.remember_for.is_zero() {
+            memory.insert(user, RememberedPassword { tag: *tag, stamp, client }, now, self.remember_for);
         }
+        holds
     }
 
     /// If `password`, in either form, is remembered as `user`'s: the account's kind of client, and
     /// the stamp. Takes about a microsecond and never waits, so a loop may call it.
     pub fn recognises(&self, user: UserId, password: &str, now: Instant) -> Option<RightPassword> {
-        let known = self.memory.lock().get(user, now, self.remember_for)?;
+        let (known, forgotten) = {
+            let memory = self.memory.lock();
+            (memory.get(user, now, self.remember_for)?, memory.forgotten(user))
+        };
         self.tag_of(user, password).verify_truncated_left(&known.tag).ok()?;
         let client = ClientKind::of(password);
         if client.or(known.client) != known.client
@@ -234,28 +272,34 @@ impl Passwords {
         {
             known.client = client;
         }
-        Some(RightPassword { client: known.client.or(client), stamp: known.stamp })
+        Some(RightPassword { client: known.client.or(client), stamp: known.stamp, forgotten })
     }
 
-    /// Whether a password of `user` is remembered, so that any other one would not be recognised.
+    /// Whether a password of `user` is remembered, so that no other one would be recognised.
     pub fn remembers(&self, user: UserId, now: Instant) -> bool {
         self.memory.lock().get(user, now, self.remember_for).is_some()
     }
 
-    /// The stored value of `user` was replaced by one for which the same password is right.
+    /// Notes that the stored value of `user` was replaced by another one of the same password.
     pub fn restamp(&self, user: UserId, from: Stamp, to: Stamp) {
         if let Some(known) = self.memory.lock().get_mut(user).filter(|known| known.stamp == from) {
             known.stamp = to;
         }
     }
 
-    /// Forgets the password of `user`, which must then be verified again.
+    /// Forgets the password of `user`: it must be verified again, even for a login under way.
+    /// Connections must be logged out after this, not before.
     pub fn forget(&self, user: UserId) {
         self.memory.lock().forget(user);
     }
 
-    /// The keyed hash of a password in its canonical form. It includes the user, so that equal
-    /// passwords do not show.
+    /// How often `user`, or another user of the same shard, was forgotten.
+    pub fn forgotten(&self, user: UserId) -> Forgotten {
+        self.memory.lock().forgotten(user)
+    }
+
+    /// The keyed hash of a password in its canonical form. The hash covers the user too, so that
+    /// equal passwords have different tags.
     fn tag_of(&self, user: UserId, password: &str) -> Blake2sMac256 {
         self.keyed(user).chain_update(canonical(password).as_bytes())
     }
@@ -287,6 +331,11 @@ pub fn is_malformed(stored: &str) -> bool {
     claims_phc(stored) && parse(stored).is_none()
 }
 
+/// Whether `stored` is a password as it was sent, not hashed yet by a server of this kind.
+pub fn is_plain(stored: &str) -> bool {
+    !claims_phc(stored) && !is_disabled(stored) && !is_made_by_jwt(stored)
+}
+
 /// The reference's client sends hexadecimal digits only, so plain text never starts like this.
 fn claims_phc(stored: &str) -> bool {
     stored.starts_with("$argon2")
@@ -315,7 +364,7 @@ fn random_key() -> Result<[u8; 32], PasswordError> {
     Ok(key)
 }
 
-/// Why a password could not be hashed.
+/// The reason why a password could not be hashed.
 #[derive(Debug)]
 pub enum PasswordError {
     /// argon2 does not allow the configured cost; the operator must change it.
@@ -349,6 +398,7 @@ impl Error for PasswordError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::disabled::disabled;
 
     const HOUR: Duration = Duration::from_secs(3600);
     /// The SHA-224 of `secret` in the digits that the usual client sends.
@@ -366,6 +416,19 @@ mod tests {
 
     fn right(client: ClientKind, upgrade: Option<Upgrade>) -> PasswordVerdict {
         PasswordVerdict::Right { client, upgrade }
+    }
+
+    #[test]
+    fn no_password_fits_a_disabled_account_not_even_what_is_stored() {
+        let passwords = cheap();
+        for before in [passwords.hash("secret").unwrap(), "secret".to_owned(), DIGITS.to_owned()] {
+            let stored = disabled(&before);
+            for tried in ["secret", DIGITS, stored.as_str(), &canonical(&stored)] {
+                assert_eq!(passwords.verify_at_cost(Some(&stored), tried), (PasswordVerdict::Wrong, 1), "{tried}");
+            }
+            assert!(!is_malformed(&stored), "it is no damage");
+            assert_ne!(passwords.stamp(&stored), passwords.stamp(&before), "connected users are logged out");
+        }
     }
 
     #[test]
@@ -524,7 +587,18 @@ mod tests {
     }
 
     fn recognised(client: ClientKind, stamp: Stamp) -> Option<RightPassword> {
-        Some(RightPassword { client, stamp })
+        Some(RightPassword { client, stamp, forgotten: Forgotten::NEVER })
+    }
+
+    fn remember(
+        passwords: &Passwords,
+        user: UserId,
+        password: &str,
+        (client, stamp): (ClientKind, Stamp),
+        now: Instant,
+    ) {
+        let forgotten = passwords.forgotten(user);
+        assert!(passwords.remember(user, password, RightPassword { client, stamp, forgotten }, now));
     }
 
     #[test]
@@ -533,7 +607,7 @@ mod tests {
         let (user, stamp) = (UserId(7), passwords.stamp("stored"));
         let knows = |user, password, now| passwords.recognises(user, password, now).is_some();
         assert!(!knows(user, "secret", start) && !passwords.remembers(user, start));
-        passwords.remember(user, "secret", ClientKind::Other, stamp, start);
+        remember(&passwords, user, "secret", (ClientKind::Other, stamp), start);
         assert!(passwords.remembers(user, start) && !passwords.remembers(UserId(8), start));
         assert_eq!(passwords.recognises(user, "secret", start), recognised(ClientKind::Other, stamp));
         assert_eq!(passwords.recognises(user, DIGITS, start), recognised(ClientKind::Usual, stamp));
@@ -554,7 +628,7 @@ mod tests {
     fn a_remembered_password_follows_the_stored_value_and_can_be_forgotten() {
         let (passwords, now, user) = (cheap(), Instant::now(), UserId(7));
         let stamps = ["old", "new", "other"].map(|stored| passwords.stamp(stored));
-        passwords.remember(user, DIGITS, ClientKind::Usual, stamps[0], now);
+        remember(&passwords, user, DIGITS, (ClientKind::Usual, stamps[0]), now);
         passwords.restamp(user, stamps[2], stamps[1]);
         assert_eq!(passwords.recognises(user, "secret", now), recognised(ClientKind::Usual, stamps[0]));
         passwords.restamp(user, stamps[0], stamps[1]);
@@ -564,11 +638,26 @@ mod tests {
     }
 
     #[test]
+    fn a_password_of_a_user_who_was_forgotten_meanwhile_is_not_remembered() {
+        for hours in [HOUR, Duration::ZERO] {
+            let (passwords, now) = (Passwords::new(8, 1, 1, hours).unwrap(), Instant::now());
+            let [user, other] = [7, 8].map(UserId);
+            let checked = |user| RightPassword { forgotten: passwords.forgotten(user), ..RightPassword::OTHER };
+            let (before, of_other) = (checked(user), checked(other));
+            passwords.forget(user);
+            assert!(!passwords.remember(user, "secret", before, now), "the check began before that");
+            assert_eq!(passwords.recognises(user, "secret", now), None);
+            assert!(passwords.remember(other, "secret", of_other, now), "nobody else is concerned");
+            assert!(passwords.remember(user, "secret", checked(user), now), "a check from after that");
+        }
+    }
+
+    #[test]
     fn a_new_password_replaces_the_remembered_one() {
         let (passwords, now) = (cheap(), Instant::now());
         let stamp = passwords.stamp("stored");
-        passwords.remember(UserId(7), "old", ClientKind::Other, stamp, now);
-        passwords.remember(UserId(7), "new", ClientKind::Other, stamp, now);
+        remember(&passwords, UserId(7), "old", (ClientKind::Other, stamp), now);
+        remember(&passwords, UserId(7), "new", (ClientKind::Other, stamp), now);
         assert_eq!(passwords.recognises(UserId(7), "old", now), None);
         assert!(passwords.recognises(UserId(7), "new", now).is_some());
     }
@@ -576,7 +665,7 @@ mod tests {
     #[test]
     fn zero_remembers_nothing() {
         let (passwords, now) = (Passwords::new(8, 1, 1, Duration::ZERO).unwrap(), Instant::now());
-        passwords.remember(UserId(7), "secret", ClientKind::Other, passwords.stamp("stored"), now);
+        remember(&passwords, UserId(7), "secret", (ClientKind::Other, passwords.stamp("stored")), now);
         assert_eq!(passwords.recognises(UserId(7), "secret", now), None);
         assert!(passwords.memory.lock().get(UserId(7), now, HOUR).is_none());
     }

@@ -20,8 +20,8 @@ pub(super) enum Phase {
     /// The request is done, but its push is not settled yet.
     Settling { reply: String },
     /// Stored messages are on their way to the client; they are deleted when they have arrived.
-    /// `wanted` is when another connection asked for the mailbox, and how many bytes had not
-    /// arrived then.
+    /// `wanted` is the time at which another connection asked for the mailbox, and the number of
+    /// bytes that had not arrived then.
     Sending { user: UserId, ids: Box<[MessageId]>, wanted: Option<Box<(Instant, usize)>> },
     /// Ended.
     Ended,
@@ -30,24 +30,25 @@ pub(super) enum Phase {
 /// The outcome that a session waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Awaited {
-    /// Whether the password of this user is right.
+    /// The check of this user's password.
     Password(UserId),
     /// A login at level 2.
     OptIn,
     /// The bus to confirm that this node is subscribed for the user.
     Place(UserId),
-    /// That `User.state` has this value, for a login or logout, which is answered then, or at `by`
-    /// at the latest.
+    /// The writing of this value of `User.state`, for a login or logout, which is answered then, or
+    /// at `by` at the latest.
     State { user: UserId, state: UserState, by: Instant },
     /// The members of a group, for the frame that is still in the input.
     Members(GroupId),
-    /// That these are friends.
+    /// The friendship of these users.
     Friends { a: UserId, b: UserId },
-    /// Only the reply.
+    /// Just the reply.
     Reply,
     /// The messages stored for this user.
     Messages(UserId),
-    /// The same, for a further frame that the client has not requested.
+    /// More of the messages stored for this user, for a further frame that the client has not
+    /// requested.
     MoreMessages(UserId),
     /// The deletion of this number of the user's messages.
     Deletion(UserId, u32),
@@ -57,6 +58,6 @@ pub(super) enum Awaited {
 #[derive(Debug)]
 pub(super) enum Found {
     Members(GroupId, Arc<[UserId]>),
-    /// There is no result: this is the answer.
+    /// No result but this answer.
     Refusal(Cow<'static, str>),
 }

@@ -6,11 +6,12 @@ pub fn members_at_once(bytes: usize) -> usize {
     (WORK_AT_ONCE / (bytes + MEMBER_WORK)).clamp(MEMBERS_MIN, MEMBERS_MAX)
 }
 
-/// About half a millisecond of a loop's time, in bytes, as all work of a turn is counted.
+/// The work of one piece, in bytes, as all work of a turn is counted: about half a millisecond of a
+/// loop's time.
 const WORK_AT_ONCE: usize = 128 * 1024;
 /// The cost of a member in addition to the bytes.
 pub const MEMBER_WORK: usize = 512;
-/// The longest frames take more time in return.
+/// The fewest members in a piece. The longest frames therefore take more time.
 const MEMBERS_MIN: usize = 16;
 const MEMBERS_MAX: usize = 200;
 

@@ -16,7 +16,7 @@ use crate::protocol::{
     ACK, BAD_REQUEST, BUSY, GroupId, HAD_ENOUGH, Id, LOGIN_FIRST, NO_METHOD, NOT_A_MEMBER, NOT_KEPT, NOT_YOU,
     SLOW_DOWN, WRONG_LOGIN,
 };
-use crate::session::password::RightPassword;
+use crate::session::password::{Forgotten, RightPassword};
 use crate::store::{FriendNames, MessageId};
 
 /// Knows the members of group 1 (users 1 and 2) and the password "known" of user 1.
@@ -35,8 +35,8 @@ impl SessionFacts for Facts {
         }
     }
 
-    fn recognises(&self, user: UserId, password: &str) -> bool {
-        (user, password) == (UserId(1), "known")
+    fn recognises(&self, user: UserId, password: &str) -> Option<Forgotten> {
+        ((user, password) == (UserId(1), "known")).then_some(Forgotten::NEVER)
     }
 
     /// The password of user 5 was guessed too often.
@@ -75,7 +75,7 @@ impl SessionFacts for Beside {
         Facts.members(group)
     }
 
-    fn recognises(&self, user: UserId, password: &str) -> bool {
+    fn recognises(&self, user: UserId, password: &str) -> Option<Forgotten> {
         Facts.recognises(user, password)
     }
 
@@ -300,9 +300,11 @@ fn new_friends_are_told_before_the_reply() {
     session.frame(frame);
     let refused = session.outcome(Outcome::Friends(MadeFriends::NoSuchUser));
     assert!(matches!(&refused[..], [Effect::Reply(text)] if text.contains("404")));
-    session.frame(frame);
-    let refused = session.outcome(Outcome::Friends(MadeFriends::Blocked));
-    assert!(matches!(&refused[..], [Effect::Reply(text)] if text.contains("403")));
+    for refusal in [MadeFriends::Blocked, MadeFriends::NoRoom] {
+        session.frame(frame);
+        let refused = session.outcome(Outcome::Friends(refusal));
+        assert!(matches!(&refused[..], [Effect::Reply(text)] if text.contains("403")));
+    }
 
     // A user of level 2 is told by the conversation, and at level 1 as far as the user is there.
     let done = Effect::Reply(protocol::friend_added(UserId(2), "bob").into());

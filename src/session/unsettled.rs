@@ -3,8 +3,8 @@
 use super::input::Settled;
 use crate::base::ending::Undelivered;
 
-/// See the [module](self). It remembers the failures among those that were settled since there were
-/// none.
+/// See the [module](self). It also holds the failures of frames that were settled since the last
+/// time when all were.
 #[derive(Default, Debug)]
 pub(super) struct Unsettled {
     frames: u32,
@@ -12,11 +12,11 @@ pub(super) struct Unsettled {
     failures: Failures,
 }
 
-/// How many frames have failed.
+/// The numbers of frames that have failed.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Failures {
     pub(super) failed: u32,
-    /// Of these, because a mailbox is full.
+    /// The failures because of a full mailbox.
     pub(super) full: u32,
 }
 
@@ -26,19 +26,19 @@ impl Unsettled {
         self.frames == 0
     }
 
-    /// Whether one more may be forwarded: not too much is on its way, and there is no failure to tell
-    /// of first.
+    /// Whether one more frame may be forwarded: not too much is on its way, and no failure has to
+    /// be reported first.
     pub(super) fn has_room(&self) -> bool {
         self.failures.failed == 0 && self.frames < UNSETTLED_MAX && self.bytes < UNSETTLED_BYTES_MAX
     }
 
-    /// One more is on its way.
+    /// Adds a frame.
     pub(super) fn add(&mut self, bytes: usize) {
         self.frames += 1;
         self.bytes += bytes;
     }
 
-    /// The fate of some is known. Returns the failures when all are settled.
+    /// Settles frames. Returns the failures when all frames are settled.
     pub(super) fn settle(&mut self, settled: &Settled) -> Option<Failures> {
         self.frames -= settled.frames;
         self.bytes -= settled.bytes;

@@ -4,17 +4,17 @@ use std::sync::{Arc, OnceLock};
 
 use super::StoreError;
 
-/// The way to a role of a store, which may not be open yet, or missing from the tables. Cloning
+/// The way to a role of a store. The role may not be open yet, or the tables may lack it. Cloning
 /// shares it.
 pub struct MaybeRole<R: ?Sized>(Arc<OnceLock<Option<Arc<R>>>>);
 
 impl<R: ?Sized> MaybeRole<R> {
-    /// One that is open; `None`: the tables do not have it.
+    /// An open role; `None` if the tables lack it.
     pub fn of(role: Option<Arc<R>>) -> MaybeRole<R> {
         MaybeRole(Arc::new(OnceLock::from(role)))
     }
 
-    /// The role, `None` if the tables do not have it.
+    /// The role; `None` if the tables lack it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] before the database is open.

@@ -1,5 +1,5 @@
-//! [`MemoryHistory`]: conversations in memory, for the simulation. What the databases do by SQL is
-//! done by maps here; what is decided is decided by the same code (`history/plan.rs`, `history/head.rs`,
+//! [`MemoryHistory`]: conversations in memory, for the simulation. Maps take the place of SQL; the
+//! decisions are made by the same code (`history/plan.rs`, `history/head.rs`,
 //! `community/groups.rs`).
 
 mod devices;
@@ -12,10 +12,12 @@ use self::devices::MemoryDevices;
 use super::StoreError;
 use super::history::head::{HeadRow, RecalledBlock};
 use super::history::page;
-use super::history::plan::{self, BatchFacts, ConvRow, EntryTarget, IMPORTED, Known, Plan, Wanted, partner_of};
+use super::history::plan::{
+    self, BatchFacts, ConvRow, EntryTarget, IMPORTED, Known, Plan, PlanQuestions, RoomQuestions, partner_of,
+};
 use super::history::{
-    Cid, Committed, Denied, DeviceId, Entry, FrameHash, Head, Marked, MemberChange, NewEntry, PageAsk, PageOutcome,
-    RaisedMark, Touched, tag_of,
+    Cid, CommitOutcome, CommitRules, Denied, DeviceId, FrameHash, Head, HistoryEntry, Marked, MemberChange, NewEntry,
+    PageAsk, PageOutcome, RaisedMark, Touched, tag_of,
 };
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
@@ -36,7 +38,7 @@ pub(crate) struct MemoryGroup {
     pub(crate) banned: BTreeSet<UserId>,
 }
 
-/// The tables of conversations. A clone is a copy of them as they are.
+/// The tables of conversations. A clone is a copy of their content.
 #[derive(Clone, Default)]
 pub(crate) struct MemoryHistory {
     convs: BTreeMap<ConversationId, ConvRow>,
@@ -49,7 +51,7 @@ pub(crate) struct MemoryHistory {
     level1_seen: BTreeMap<UserId, i64>,
     key: Option<[u8; 32]>,
     flaw: Option<Flaw>,
-    /// With [`Flaw::NumbersBeforeLock`]: the numbers given so far, and what is not committed yet.
+    /// With [`Flaw::NumbersBeforeLock`]: the numbers assigned so far, and the uncommitted messages.
     drawn: BTreeMap<ConversationId, i64>,
     in_flight: Vec<(Vec<NewEntry>, Arc<Plan>)>,
 }
@@ -57,11 +59,11 @@ pub(crate) struct MemoryHistory {
 /// Deliberate mistakes, which the checks of the simulation must find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Flaw {
-    /// Numbers are given before the transaction has the lock, so a later one may commit earlier.
+    /// Numbers are assigned before the transaction has the lock, so a later one may commit earlier.
     NumbersBeforeLock,
-    /// A repeat is stored again.
+    /// A retry is stored again.
     IdsNotChecked,
-    /// A read mark is set to what is asked for, also where that is lower.
+    /// A read mark is set to the requested number even if that is lower.
     MarksFall,
 }
 
@@ -96,14 +98,14 @@ impl MemoryHistory {
         MemoryHistory { flaw, ..MemoryHistory::default() }
     }
 
-    /// Stores what is not refused.
+    /// Stores the messages that are not refused.
     pub(crate) fn commit(
         &mut self,
         people: &mut People,
         batch: &[NewEntry],
-        edit_window: i64,
+        rules: CommitRules,
         now: i64,
-    ) -> Vec<Committed> {
+    ) -> Vec<CommitOutcome> {
         let mut facts = self.facts(people, batch, now);
         if self.flaw == Some(Flaw::NumbersBeforeLock) {
             for entry in batch {
@@ -111,23 +113,23 @@ impl MemoryHistory {
                 let row = facts.convs.entry(entry.conv).or_default();
                 row.head = row.head.max(drawn);
             }
-            let plan = plan::plan(batch, facts, edit_window);
+            let plan = plan::plan(batch, facts, rules);
             self.drawn.extend(plan.convs.iter().map(|(conv, row)| (*conv, row.head)));
             let outcomes = plan.outcomes.clone();
             self.in_flight.push((batch.to_vec(), Arc::new(plan)));
             return outcomes;
         }
-        let plan = plan::plan(batch, facts, edit_window);
+        let plan = plan::plan(batch, facts, rules);
         self.write(people, batch, &plan);
         plan.outcomes
     }
 
-    /// How many transactions have numbers and are not committed.
+    /// The number of transactions that have numbers and are not committed.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
-    /// Commits one of them.
+    /// Commits one of these transactions.
     pub(crate) fn land(&mut self, people: &mut People, nth: usize) {
         let (batch, plan) = self.in_flight.swap_remove(nth);
         let before: Vec<_> = plan.convs.keys().map(|conv| (*conv, self.conv(*conv).head)).collect();
@@ -139,7 +141,7 @@ impl MemoryHistory {
     }
 
     fn facts(&self, people: &People, batch: &[NewEntry], now: i64) -> BatchFacts {
-        let wanted = Wanted::of(batch);
+        let wanted = PlanQuestions::of(batch);
         let mut facts = BatchFacts { now, ..BatchFacts::default() };
         facts.convs.extend(wanted.convs.iter().filter_map(|conv| Some((*conv, *self.convs.get(conv)?))));
         for entry in batch.iter().filter(|_| self.flaw != Some(Flaw::IdsNotChecked)) {
@@ -149,6 +151,10 @@ impl MemoryHistory {
                 facts.known.insert(key, Known { conv, seq, time: row.time, hash: row.hash });
             }
         }
+        let room = RoomQuestions::of(batch, &facts);
+        let is_of = |conv: &ConversationId, member: UserId, user| member == user && conv.users().is_some();
+        let count = |user| self.members.keys().filter(|(conv, member)| is_of(conv, *member, user)).count();
+        facts.opened.extend(room.users.iter().map(|user| (*user, count(*user))));
         facts.users.extend(wanted.users.iter().filter(|user| people.users.contains_key(user)));
         for (id, user) in &wanted.members {
             match people.groups.get(id) {
@@ -215,8 +221,8 @@ impl MemoryHistory {
         }
     }
 
-    fn change(&mut self, people: &mut People, change: &plan::Change) {
-        let plan::Change { conv, change, joined, joined_nth, read, read_nth } = *change;
+    fn change(&mut self, people: &mut People, change: &plan::PlannedMemberChange) {
+        let plan::PlannedMemberChange { conv, change, joined, joined_nth, read, read_nth } = *change;
         let Some(group) = conv.group().and_then(|group| people.groups.get_mut(&group)) else { return };
         match change {
             MemberChange::Joins { user, .. } => {
@@ -244,7 +250,7 @@ impl MemoryHistory {
         let groups = people.groups.iter().filter(|(_, group)| group.members.contains(&user));
         let groups: Vec<ConversationId> = groups.map(|(id, _)| ConversationId::of_group(*id)).collect();
         for conv in groups.iter().copied().filter(|conv| self.convs.contains_key(conv)) {
-            // A node that knows no history has let the user in.
+            // A node without history has admitted the user.
             let ConvRow { head, count, .. } = self.conv(conv);
             let joins = MemoryMember { joined: head + 1, joined_nth: count, ..MemoryMember::default() };
             self.members.entry((conv, user)).or_insert(joins);
@@ -258,7 +264,7 @@ impl MemoryHistory {
         heads
     }
 
-    /// One of them.
+    /// One of these conversations.
     pub(crate) fn head(&self, people: &People, user: UserId, conv: ConversationId) -> Result<Head, Denied> {
         let row = self.conv(conv);
         let (name, peer) = match conv.group() {
@@ -311,7 +317,14 @@ impl MemoryHistory {
     }
 
     /// The messages with these numbers, with edits and recalls applied.
-    pub(crate) fn run(&self, conv: ConversationId, from: i64, to: i64, from_end: bool, bytes_max: usize) -> Vec<Entry> {
+    pub(crate) fn run(
+        &self,
+        conv: ConversationId,
+        from: i64,
+        to: i64,
+        from_end: bool,
+        bytes_max: usize,
+    ) -> Vec<HistoryEntry> {
         if from > to {
             return Vec::new();
         }
@@ -350,11 +363,11 @@ impl MemoryHistory {
         }
     }
 
-    pub(crate) fn entry(&self, conv: ConversationId, seq: i64) -> Option<Entry> {
+    pub(crate) fn entry(&self, conv: ConversationId, seq: i64) -> Option<HistoryEntry> {
         let row = self.rows.get(&(conv, seq))?;
         let MemoryRow { sender, time, kind, edited, recalled, .. } = *row;
         let newest = if edited > 0 { self.rows.get(&(conv, edited)).unwrap_or(row) } else { row };
-        Some(Entry {
+        Some(HistoryEntry {
             seq,
             from: sender,
             time,
@@ -371,7 +384,7 @@ impl MemoryHistory {
         self.convs.iter().map(|(conv, row)| (*conv, row.head))
     }
 
-    /// The last number of one.
+    /// The last number of one conversation.
     pub(crate) fn extent(&self, conv: ConversationId) -> i64 {
         self.conv(conv).head
     }
@@ -408,7 +421,7 @@ impl MemoryHistory {
         Ok(Marked { read: head.read, recv: head.recv, has_risen, head: head.head, unread: head.unread })
     }
 
-    /// Raises what a device has stored. Returns the marks that rose.
+    /// Raises the numbers that a device has stored. Returns the marks that rose.
     pub(crate) fn report(
         &mut self,
         user: UserId,
@@ -469,7 +482,7 @@ impl MemoryHistory {
     }
 }
 
-/// What this store does not do.
+/// The answer of methods that this store does not implement.
 pub(crate) fn not_here<T>() -> Result<T, StoreError> {
     Err(StoreError::Failed("this store does not do that".into()))
 }

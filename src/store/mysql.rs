@@ -2,7 +2,8 @@
 //! servers.
 //!
 //! Calls use connections of a pool (`pool::ConnectionPool`) and prepared statements. `calls.rs`
-//! says what happens when a statement fails, `dial.rs` how connections are opened, `health.rs` how
+//! says what happens when a statement fails, `dial.rs` how connections are opened, `servers.rs` which
+//! of several servers they lead to, `health.rs` how
 //! calls fail at once while the database is gone, and `schema.rs` which tables it works on. Each
 //! role has a file. Messages are stored alike in every table (`base.rs`); reading and deleting them
 //! differs for tables with ids (`messages.rs`) and without, as the reference server made them
@@ -17,19 +18,24 @@
 mod accounts;
 mod base;
 mod calls;
+mod choice;
 mod contacts;
 mod conversations;
 mod dial;
+mod duty;
 mod error;
 mod health;
+mod hook_queue;
 mod keyless;
 mod late;
 pub mod maintenance;
 mod messages;
 mod open;
+mod patrol;
 mod probe;
 mod rows;
 mod schema;
+mod servers;
 mod shapes;
 mod society;
 mod states;
@@ -42,9 +48,10 @@ use self::keyless::KeylessMessages;
 pub use self::late::open_later;
 pub use self::maintenance::Maintenance;
 use self::messages::MessagesWithIds;
-pub use self::open::{Fault, MysqlOpenError, Site};
+pub use self::open::{DatabaseAddress, Fault, MysqlOpenError};
 use super::community::Community;
 use super::history::History;
+use super::hooks::HookQueue;
 use super::{AppendOutcome, Database, KeptMessage, MessageId, Messages, NewMessage, StoreCallback, StoreError};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
@@ -53,12 +60,12 @@ use crate::protocol::UserId;
 /// All roles of a [`Store`](super::Store) in a MySQL or MariaDB database.
 pub struct MysqlStore {
     base: Arc<Base>,
-    /// As its table is: with ids or without.
+    /// The role for the form of the table: with ids or without.
     messages: Box<dyn Messages>,
 }
 
 impl MysqlStore {
-    /// Connects and looks at the tables, which it logs.
+    /// Connects, and inspects the tables; logs both.
     ///
     /// # Errors
     ///
@@ -88,7 +95,8 @@ impl MysqlStore {
 
 impl Database for MysqlStore {
     fn describe(&self) -> String {
-        format!("{}, {}", self.base.name, self.base.schema.describe())
+        let in_use = self.base.calls.server_in_use().map_or_else(String::new, |server| format!(", in use: {server}"));
+        format!("{}{in_use}, {}", self.base.name, self.base.schema.describe())
     }
 
     fn history(self: Arc<Self>) -> Option<Arc<dyn History>> {
@@ -97,6 +105,10 @@ impl Database for MysqlStore {
 
     fn community(self: Arc<Self>) -> Option<Arc<dyn Community>> {
         if self.base.schema.has_history { Some(self) } else { None }
+    }
+
+    fn hooks(self: Arc<Self>) -> Option<Arc<dyn HookQueue>> {
+        if self.base.schema.has_history && self.base.schema.has_hooks { Some(self) } else { None }
     }
 
     fn appenders(&self) -> usize {
@@ -138,8 +150,8 @@ impl Messages for MysqlStore {
     }
 }
 
-/// Commits that a database flushes together.
+/// The number of commits that a database flushes together.
 const APPENDERS: usize = 4;
 
-/// The longest frame that clients may send, unless told otherwise.
+/// The longest frame that clients may send by default.
 const SMALL_TEXT_BYTES: usize = 64 * 1024;

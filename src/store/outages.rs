@@ -10,12 +10,12 @@ use pool::Outage;
 
 use crate::store::StoreError;
 
-/// The kinds of call that fail. Each kind is remembered by itself: one may fail while others work,
-/// when a right was revoked or a table is damaged, and then they must not take turns in the log.
+/// The kinds of call that fail. Each kind is remembered separately: with a revoked right or a
+/// damaged table one may fail while others work, and they must not alternate in the log.
 #[derive(Debug, Default)]
 pub struct Outages {
     failing: Mutex<BTreeMap<&'static str, Failing>>,
-    /// Whether any kind fails: most calls need not look closer.
+    /// Whether any kind fails: if not, a call needs no further check.
     any: AtomicBool,
 }
 
@@ -26,12 +26,12 @@ pub(super) struct RepeatedTrouble {
 }
 
 impl RepeatedTrouble {
-    /// This trouble is logged already.
+    /// Starts with a trouble that is logged already.
     pub(super) fn logged(trouble: String) -> RepeatedTrouble {
         RepeatedTrouble { logged: trouble }
     }
 
-    /// Logs the trouble of an attempt, if it is another than that of the attempt before.
+    /// Logs the trouble of an attempt, if it differs from that of the previous attempt.
     pub(super) fn note(&mut self, trouble: String) {
         if self.is_new(&trouble) {
             log::error!("{trouble}");
@@ -51,7 +51,7 @@ struct Failing {
 }
 
 impl Outages {
-    /// Notes how a call went. `what` names its kind, as in "storing messages".
+    /// Notes the result of a call. `what` names its kind, as in "storing messages".
     pub fn note(&self, what: &'static str, error: Option<&StoreError>) {
         match error {
             Some(StoreError::NameTaken) => {}

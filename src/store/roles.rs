@@ -1,5 +1,5 @@
-//! The roles of a store: each caller takes the one that it uses, and a test double implements that
-//! one.
+//! The roles of a store. Each caller takes only the one that it uses, and a test double implements
+//! only that one.
 //!
 //! | role | what is asked of it |
 //! |---|---|
@@ -8,6 +8,7 @@
 //! | [`Messages`] | what waits for users who are offline |
 //! | [`States`] | the column `User.state`, for neighbours and tools |
 //! | [`History`] | conversations of level 2; the tables may have none |
+//! | [`HookQueue`] | messages for the hook; the tables may lack the queue |
 //! | [`Community`] | own accounts, blocked users and changes of groups; the tables may have none |
 //! | [`Database`] | whether it works, for the operator |
 //!
@@ -15,13 +16,17 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rustc_hash::FxHashSet;
+
 use super::community::{Community, CommunityRole};
 use super::history::{History, HistoryRole};
+use super::hooks::{HookQueue, HookRole};
 use super::{
     AppendOutcome, FriendNames, Group, Joined, KeptMessage, Membership, MessageId, NewMessage, StoreError, User,
     UserState,
 };
 use crate::base::loads::PoolUse;
+use crate::base::rows::AccountState;
 use crate::protocol::{GroupId, UserId};
 
 /// The durable facts, by roles. Cloning shares them.
@@ -37,8 +42,10 @@ pub struct Store {
     pub states: Role<dyn States>,
     /// Conversations of level 2.
     pub history: HistoryRole,
-    /// What users do to accounts and groups at level 2.
+    /// Changes that users make to accounts and groups at level 2.
     pub community: CommunityRole,
+    /// Messages that may have to be posted to the hook.
+    pub hooks: HookRole,
     /// The database behind the roles. Always available.
     pub database: Arc<dyn Database>,
 }
@@ -53,6 +60,7 @@ impl Store {
             states: Role::of(store.clone()),
             history: HistoryRole::of(store.clone().history()),
             community: CommunityRole::of(store.clone().community()),
+            hooks: HookRole::of(store.clone().hooks()),
             database: store,
         }
     }
@@ -60,10 +68,10 @@ impl Store {
     /// The roles of a database that is not open yet, and what opens them.
     pub(super) fn late(database: Arc<dyn Database>) -> (Store, Opener) {
         let (accounts, contacts, messages, states) = (Role::none(), Role::none(), Role::none(), Role::none());
-        let (history, community) = (HistoryRole::default(), CommunityRole::default());
-        let store = Store { accounts, contacts, messages, states, history, community, database };
-        let Store { accounts, contacts, messages, states, history, community, .. } = store.clone();
-        (store, Opener { accounts, contacts, messages, states, history, community })
+        let (history, community, hooks) = (HistoryRole::default(), CommunityRole::default(), HookRole::default());
+        let store = Store { accounts, contacts, messages, states, history, community, hooks, database };
+        let Store { accounts, contacts, messages, states, history, community, hooks, .. } = store.clone();
+        (store, Opener { accounts, contacts, messages, states, history, community, hooks })
     }
 }
 
@@ -75,6 +83,7 @@ pub(super) struct Opener {
     states: Role<dyn States>,
     history: HistoryRole,
     community: CommunityRole,
+    hooks: HookRole,
 }
 
 impl Opener {
@@ -85,6 +94,7 @@ impl Opener {
         self.states.open(store.clone());
         self.history.open(store.clone().history());
         self.community.open(store.clone().community());
+        self.hooks.open(store.clone().hooks());
     }
 }
 
@@ -92,12 +102,12 @@ impl Opener {
 pub struct Role<R: ?Sized>(Arc<OnceLock<Arc<R>>>);
 
 impl<R: ?Sized> Role<R> {
-    /// One that is open.
+    /// An open role.
     pub fn of(role: Arc<R>) -> Role<R> {
         Role(Arc::new(OnceLock::from(role)))
     }
 
-    /// One that is not open, and perhaps never will be.
+    /// A role that is not open, and may never be.
     pub fn none() -> Role<R> {
         Role(Arc::default())
     }
@@ -117,8 +127,8 @@ impl<R: ?Sized> Role<R> {
 }
 
 impl Role<dyn Messages> {
-    /// As [`Messages::fits`]. A text that is accepted must be stored later, so none fits before the
-    /// tables are known.
+    /// Whether [`Messages::fits`]. False before the tables are known, because a text that is
+    /// accepted must be stored later.
     pub fn fits(&self, text: &str) -> bool {
         self.get().is_ok_and(|messages| messages.fits(text))
     }
@@ -138,33 +148,40 @@ pub trait AllRoles: Accounts + Contacts + Messages + States + Database {}
 impl<S: Accounts + Contacts + Messages + States + Database> AllRoles for S {}
 
 /// The accounts. Its methods block and may be called from any thread but a loop, as those of all
-/// roles.
+/// roles may.
 pub trait Accounts: Send + Sync + 'static {
-    /// Whether a hashed password fits its column. Where it does not, passwords are stored and
-    /// compared as plain text.
+    /// Whether a hashed password fits its column. If not, passwords are stored and compared as
+    /// plain text.
     fn fits_hashes(&self) -> bool;
 
     /// The stored password of `user` as it stands in the table (a PHC string, or plain text of the
     /// reference server), `None` for an unknown user.
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError>;
 
-    /// The same of many users, in any order; those who are unknown or have none are left out.
+    /// The stored passwords of many users, in any order. Users who are unknown or have none are
+    /// left out.
     fn credentials(&self, users: &[UserId]) -> Result<Vec<(UserId, String)>, StoreError> {
         let find = |user: &UserId| Ok(self.credential(*user)?.map(|stored| (*user, stored)));
         users.iter().filter_map(|user| find(user).transpose()).collect()
     }
 
-    /// A new user, offline. Names are unique without regard to case and accents.
+    /// Creates a user, offline. Names are unique without regard to case and accents.
     ///
     /// # Errors
-    /// [`StoreError::NameTaken`] when the name is in use.
+    /// [`StoreError::NameTaken`] if the name is in use.
     fn register(&self, name: &str, credential: &str) -> Result<UserId, StoreError>;
 
-    /// Replaces the stored password of `user`, but only where it still equals `old`.
+    /// Replaces the stored password of `user` if it still equals `old`.
     fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError>;
 
     /// One user, `None` if unknown.
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError>;
+
+    /// At most `limit` accounts with ids above `after`, by ascending id, each with its
+    /// state.
+    fn accounts_after(&self, _after: UserId, _limit: usize) -> Result<Vec<(User, AccountState)>, StoreError> {
+        Err(StoreError::Failed("this store does not list accounts".into()))
+    }
 
     /// The user with this name, without regard to case and accents.
     fn user_named(&self, name: &str) -> Result<Option<User>, StoreError>;
@@ -172,24 +189,24 @@ pub trait Accounts: Send + Sync + 'static {
 
 /// Friends and groups.
 pub trait Contacts: Send + Sync + 'static {
-    /// Makes two users friends of each other, each row once. `None` when one of them does not
-    /// exist.
+    /// Makes two users friends of each other. Existing rows are kept. `None` if one of them does
+    /// not exist.
     fn add_friends(&self, a: UserId, b: UserId) -> Result<Option<FriendNames>, StoreError>;
 
-    /// Deletes the one row `from` -> `to`; it is not an error if there is none.
+    /// Deletes the row `from` -> `to`. It is not an error if there is none.
     fn remove_friend(&self, from: UserId, to: UserId) -> Result<(), StoreError>;
 
     /// The friends of `user` by ascending id.
     fn friends(&self, user: UserId) -> Result<Vec<User>, StoreError>;
 
-    /// A new group with `owner` as its creator and first member.
+    /// Creates a group with `owner` as its creator and first member.
     fn create_group(&self, owner: UserId, name: &str, description: &str) -> Result<GroupId, StoreError>;
 
-    /// Makes `user` a normal member unless it is a member already, or the group has `members_max`
-    /// members. Nodes that do so at the same time may exceed that.
+    /// Makes `user` a normal member, unless the user is one already or the group has `members_max`
+    /// members. Several nodes at once may exceed that limit.
     fn join_group(&self, user: UserId, group: GroupId, members_max: usize) -> Result<Joined, StoreError>;
 
-    /// Whether `user` is a member, without reading all that are.
+    /// Whether `user` is a member, without reading all members.
     fn membership(&self, user: UserId, group: GroupId) -> Result<Membership, StoreError> {
         let members = self.members(group)?;
         Ok(match members.binary_search(&user) {
@@ -205,29 +222,47 @@ pub trait Contacts: Send + Sync + 'static {
     /// One group, `None` if unknown.
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError>;
 
+    /// At most `limit` groups with ids above `after`, by ascending id, each with its number of
+    /// members.
+    fn groups_after(&self, _after: GroupId, _limit: usize) -> Result<Vec<(Group, u64)>, StoreError> {
+        Err(StoreError::Failed("this store does not list groups".into()))
+    }
+
     /// At most `limit` groups whose name contains `text` literally, without regard to case and
-    /// accents, by ascending id; those that are found within [`SEARCH_TIME`](super::SEARCH_TIME).
+    /// accents, by ascending id: those that are found within [`SEARCH_TIME`](super::SEARCH_TIME).
     fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError>;
 
     /// The members of `group` by ascending id; empty for an unknown group, since every group has
     /// its creator.
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError>;
 
-    /// The same of each of these groups, in their order.
+    /// The users of these who are in these groups, in any order. The cost depends on the users and on
+    /// the groups that they are in.
+    fn memberships(&self, groups: &[GroupId], users: &[UserId]) -> Result<Vec<(GroupId, UserId)>, StoreError> {
+        let wanted: FxHashSet<GroupId> = groups.iter().copied().collect();
+        let mut found = Vec::new();
+        for user in users {
+            let theirs = self.groups_of(*user)?.into_iter().map(|group| group.id);
+            found.extend(theirs.filter(|group| wanted.contains(group)).map(|group| (group, *user)));
+        }
+        Ok(found)
+    }
+
+    /// The members of each of these groups, in the order of the groups.
     fn members_of_each(&self, groups: &[GroupId]) -> Result<Vec<Vec<UserId>>, StoreError> {
         groups.iter().map(|group| self.members(*group)).collect()
     }
 }
 
-/// Messages that are read once: what waits for users who are offline.
+/// Messages that are read once, stored for users who are offline.
 pub trait Messages: Send + Sync + 'static {
-    /// Keeps messages for recipients that are not online. The whole batch is one transaction: all
-    /// or nothing. Returns one outcome per message, in the order given; of one recipient, later
-    /// messages are fetched later.
+    /// Stores messages for offline recipients. The whole batch is one transaction: all or nothing.
+    /// Returns one outcome per message, in the order given. A recipient fetches earlier messages of
+    /// the batch first.
     fn append(&self, messages: &[NewMessage]) -> Result<Vec<AppendOutcome>, StoreError>;
 
-    /// Whether [`Messages::append`] would not find this text too long, as far as is known without
-    /// asking the database.
+    /// Whether [`Messages::append`] would not find this text too long, as far as is known without a
+    /// query.
     fn fits(&self, _text: &str) -> bool {
         true
     }
@@ -238,8 +273,8 @@ pub trait Messages: Send + Sync + 'static {
         Ok(0)
     }
 
-    /// The oldest messages stored for `user`, in the order they were appended, as many as fit in
-    /// `bytes_max` of text but at least one if there is any. Nothing is deleted.
+    /// The oldest messages stored for `user`, in the order they were appended: as many as fit in
+    /// `bytes_max` of text, but at least one if there is any. Nothing is deleted.
     fn fetch(&self, user: UserId, bytes_max: usize) -> Result<Vec<KeptMessage>, StoreError>;
 
     /// Deletes exactly these messages of `user`; it is not an error if one is already gone.
@@ -248,15 +283,15 @@ pub trait Messages: Send + Sync + 'static {
 
 /// `User.state`, which the server writes for neighbours and tools, and never trusts.
 pub trait States: Send + Sync + 'static {
-    /// Writes `User.state` for many users at once. Later entries of one user win; unknown users are
-    /// passed over.
+    /// Writes `User.state` for many users at once. The last entry of a user counts; unknown users
+    /// are ignored.
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError>;
 
-    /// Writes that nobody is online.
+    /// Sets all users to offline.
     fn set_all_offline(&self) -> Result<(), StoreError>;
 
-    /// Those of `users` whose `User.state` says online, in any order. The column is what reference
-    /// nodes go by.
+    /// The users of these whose `User.state` says online, in any order. Nodes of the reference
+    /// server rely on that column.
     fn online(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError>;
 
     /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of
@@ -266,7 +301,7 @@ pub trait States: Send + Sync + 'static {
 
 /// The database behind all roles.
 pub trait Database: Send + Sync + 'static {
-    /// One line for the log and the operator: which database this is and where.
+    /// One line for the log and the operator that names the database and its place.
     fn describe(&self) -> String;
 
     /// Conversations of level 2; `None` if the tables have none.
@@ -279,12 +314,17 @@ pub trait Database: Send + Sync + 'static {
         None
     }
 
+    /// The queue of the hook; `None` if the tables lack it.
+    fn hooks(self: Arc<Self>) -> Option<Arc<dyn HookQueue>> {
+        None
+    }
+
     /// The number of threads that append faster together than one alone.
     fn appenders(&self) -> usize {
         1
     }
 
-    /// How the connections are used, if there are any. Does not block.
+    /// The use of the connections, if there are any. Does not block.
     fn connections(&self) -> Option<PoolUse> {
         None
     }
@@ -294,7 +334,7 @@ pub trait Database: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Unavailable`] when it does not, or does not answer.
+    /// [`StoreError::Unavailable`] if it does not, or does not answer.
     fn check(&self) -> Result<(), StoreError>;
 
     /// Whether the database file was removed for good, so that nobody would find what is stored
@@ -312,6 +352,6 @@ pub trait Database: Send + Sync + 'static {
     fn on_trouble(&self, _look: StoreCallback) {}
 }
 
-/// What a store calls when its condition changes, on any thread. It must neither block nor call the
-/// store.
+/// The function that a store calls, on any thread, when its condition changes. It must neither
+/// block nor call the store.
 pub type StoreCallback = Box<dyn Fn() + Send + Sync>;

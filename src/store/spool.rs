@@ -1,17 +1,16 @@
-//! [`Spool`]: where messages wait on this node's disk while the database of the cluster is
+//! [`Spool`]: the messages that wait on this node's disk while the database of the cluster is
 //! unavailable.
 //!
 //! The lanes to the store (`backlog.rs`) decide when messages go in and come out; a spool only
-//! holds them, in order, and within its bound. Every message in it was accepted, and its sender has
-//! had the confirmation.
+//! holds them, in order, and within its bound. Every message in it was accepted, and confirmed to
+//! its sender.
 
 use crate::admission::Holder;
 pub use crate::base::loads::SpoolLoad;
 use crate::protocol::UserId;
 use crate::store::{NewMessage, StoreCallback, StoreError};
 
-/// A durable queue of messages. Its calls block, and are made by lanes only, but for
-/// [`Spool::load`].
+/// A durable queue of messages. Its calls block, and only lanes make them, except [`Spool::load`].
 pub trait Spool: Send + Sync + 'static {
     /// Adds messages at the end, in the order given, and returns for each whether it was added:
     /// there may be no room for all. Added messages are on the disk when this returns.
@@ -36,29 +35,29 @@ pub trait Spool: Send + Sync + 'static {
     /// The file cannot be read; all of them are still there then.
     fn remove(&self, ids: &[SpoolId]) -> Result<(), StoreError>;
 
-    /// Whether deletions are left to be retried.
+    /// Whether deletions wait to be retried.
     fn owes(&self) -> bool {
         false
     }
 
-    /// Retries the deletions that are left, unless that was tried within the last second.
+    /// Retries these deletions, unless that was tried within the last second.
     fn tidy(&self) {}
 
-    /// Keeps messages, but lets [`Spool::oldest`] pass them over until the next start: the database
-    /// refuses them.
+    /// Keeps messages that the database refuses, but hides them from [`Spool::oldest`] until the
+    /// next start.
     ///
     /// # Errors
     /// As for [`Spool::remove`].
     fn set_aside(&self, ids: &[SpoolId]) -> Result<(), StoreError>;
 
-    /// How full it is. Does not block for long.
+    /// The spool's fullness. Does not block for long.
     fn load(&self) -> SpoolLoad;
 
-    /// Finds out whether it takes what it is given, by a small write if need be, within a few
-    /// seconds.
+    /// Checks within a few seconds whether the spool stores messages, by a small write if
+    /// necessary.
     ///
     /// # Errors
-    /// [`StoreError::Unavailable`] when it does not, or says nothing.
+    /// [`StoreError::Unavailable`] if it does not, or does not answer.
     fn check(&self) -> Result<(), StoreError> {
         Ok(())
     }
@@ -74,24 +73,24 @@ pub trait Spool: Send + Sync + 'static {
     /// As [`Database::on_trouble`](crate::store::Database::on_trouble).
     fn on_trouble(&self, _look: StoreCallback) {}
 
-    /// Whether it ever keeps anything.
+    /// Whether this spool can keep anything.
     fn is_there(&self) -> bool {
         true
     }
 }
 
-/// A message that is to be kept.
+/// A message to be added.
 #[derive(Clone, Debug)]
 pub struct Addition {
     /// The message.
     pub message: NewMessage,
-    /// No sender can be told that it was refused, so it may exceed the bound.
+    /// Whether it may exceed the bound, because no sender could be notified of a refusal.
     pub must: bool,
     /// The account or address whose share of the room it takes, if any.
     pub holder: Option<Holder>,
 }
 
-/// A message that waits.
+/// A waiting message.
 #[derive(Clone, Debug)]
 pub struct Spooled {
     /// Its key.
@@ -100,27 +99,27 @@ pub struct Spooled {
     pub message: NewMessage,
 }
 
-/// The key of a message that waits, ascending in the order of arrival.
+/// The key of a waiting message, ascending in the order of arrival.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SpoolId(pub i64);
 
 /// Some of the messages of a spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Part {
-    /// The messages of one lane behind a certain message.
+    /// The messages of one lane after a certain message.
     Lane {
-        /// Counted from 0.
+        /// The number of the lane, counted from 0.
         nth: u64,
         /// The number of lanes in this run; there may have been others when the message came.
         of: u64,
         /// The last message that was processed.
         after: SpoolId,
     },
-    /// Those for one user.
+    /// The messages for one user.
     User(UserId),
 }
 
-/// The key of what is for `user` in lanes; its remainder is the lane.
+/// The key of `user` in lanes; its remainder is the lane.
 pub fn lane_key(user: UserId) -> u64 {
     u64::from(user.0.cast_unsigned())
 }
@@ -130,7 +129,7 @@ pub fn lane_of(user: UserId, lanes: u64) -> u64 {
     pool::lane_of(lane_key(user), lanes)
 }
 
-/// For a server that has none: nothing is ever kept.
+/// The spool of a server without one: it keeps nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct NoSpool;
 
@@ -162,7 +161,7 @@ impl Spool for NoSpool {
 
 /// The weight of a message in a spool beside its text.
 pub const MESSAGE_BYTES: usize = 64;
-/// Messages that [`Spool::oldest`] returns at most.
+/// The most messages that [`Spool::oldest`] returns.
 pub const PIECE_MAX: usize = 1024;
-/// Text that it returns at most, unless a single message is longer.
+/// The most text that it returns, unless a single message is longer.
 pub const PIECE_BYTES_MAX: usize = 1024 * 1024;

@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, `raybox.db`, that belongs to one server at a time.
 //!
 //! Changes go to one writer thread, which commits everything that is queued in one transaction
-//! (`writer.rs`); queries use connections of their own and never wait for the disk's writes
+//! (`writer.rs`). Queries use connections of their own and never wait for the disk's writes
 //! (`readers.rs`). `open.rs` decides whether a file is ours and valid.
 //!
 //! A write is in the write-ahead log and synced before its call returns, so a killed process or a
@@ -15,6 +15,7 @@ mod conversations;
 mod copier;
 mod failure;
 mod guard;
+mod hook_queue;
 mod ids;
 mod late;
 mod live;
@@ -50,19 +51,21 @@ pub use self::source::CopySource;
 pub use self::spool::SpoolFile;
 use super::community::Community;
 use super::history::History;
+use super::hooks::HookQueue;
 use super::{Database, StoreCallback, StoreError};
 
 /// All roles of a [`Store`](super::Store) in a SQLite file. Dropping it finishes the queue and
 /// leaves a single file without a log.
 pub struct SqliteStore {
     file: PathBuf,
-    /// There was no such file before.
+    /// Whether there was no such file before.
     is_new: bool,
     condition: Arc<Condition>,
     live: Late,
 }
 
-/// Looks at the database in this folder without a change: its bytes, `None` if there is none.
+/// Inspects the database in this folder without changing it. Returns its size in bytes, `None` if
+/// there is none.
 ///
 /// # Errors
 ///
@@ -104,7 +107,7 @@ impl SqliteStore {
 
 impl Database for SqliteStore {
     fn describe(&self) -> String {
-        // An operator who has named the wrong folder should see that at once.
+        // An operator who has named the wrong folder should notice at once.
         let new = if self.is_new { " (new, empty)" } else { "" };
         format!("SQLite {}{new}", self.file.display())
     }
@@ -114,6 +117,10 @@ impl Database for SqliteStore {
     }
 
     fn community(self: Arc<Self>) -> Option<Arc<dyn Community>> {
+        Some(self)
+    }
+
+    fn hooks(self: Arc<Self>) -> Option<Arc<dyn HookQueue>> {
         Some(self)
     }
 

@@ -65,25 +65,25 @@ pub const HISTORY: Table = table(
     2,
 );
 
-/// Which message is an edit of which.
+/// Edits: each with the message that it changes.
 pub const EDITS: Table = table("Edit", &["conv", "seq", "target"], 2);
 
-/// Which messages are recalled, as bits.
+/// Recalled messages, as bits.
 pub const RECALLED: Table = table("Recalled", &["conv", "block", "count", "bits"], 2);
 
-/// What members have read.
+/// The marks of members: the numbers that they have read and received.
 pub const MARKS: Table = table(
     "Member",
-    // A word of MySQL's.
+    // A reserved word of MySQL.
     &["conv", "user", "joined", "joined_nth", "`read`", "read_nth", "own", "recv", "marked"],
     2,
 );
 
-/// Devices, and what their tokens are made with.
+/// Devices, with the keys of their tokens.
 pub const DEVICES: Table =
     Table { numbers_itself: true, ..table("Device", &["id", "user", "device", "login", "secret", "seen"], 1) };
 
-/// What each device has reported.
+/// The cursors that each device has reported.
 pub const CURSORS: Table = table("DeviceCursor", &["device", "conv", "seq"], 2);
 
 /// The users whom a user has blocked.
@@ -92,13 +92,13 @@ pub const BLOCKED: Table = table("Blocked", &["user", "blocked"], 2);
 /// The users who may not join a group.
 pub const BANNED: Table = table("Banned", &["groupid", "userid"], 2);
 
-/// Who has asked whom to be friends.
+/// The open friend requests.
 pub const ASKED: Table = table("Asked", &["userid", "friendid"], 2);
 
-/// Notices that wait for a web server.
-pub const HOOKS: Table = table("Hook", &["id", "due", "tries", "body"], 1);
+/// Messages that may have to be posted to the hook.
+pub const HOOKS: Table = table("HookQueue", &["id", "sender", "conv", "seq", "time", "member"], 1);
 
-/// What the servers of a database share.
+/// Facts that all servers of a database share.
 pub const META: Table = table("Meta", &["id", "value"], 1);
 
 /// All tables.
@@ -136,7 +136,7 @@ pub enum Field {
 }
 
 /// One row of a [`Table`], with a field for each of its columns.
-pub type Fields = Vec<Field>;
+pub type RowFields = Vec<Field>;
 
 /// The position of a row in its table; for a key of one column the second number is 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -201,7 +201,7 @@ pub struct Summing<'t> {
 }
 
 impl Summing<'_> {
-    /// The sum of no rows yet.
+    /// The sum before the first row.
     pub fn new(table: &Table) -> Summing<'_> {
         Summing { table, hash: Blake2s256::new(), rows: 0, last: RowKey::FIRST }
     }

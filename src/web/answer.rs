@@ -1,4 +1,4 @@
-//! [`Answer`]: an HTTP answer.
+//! [`WebAnswer`]: an HTTP answer.
 
 use std::fmt::{self, Write as _};
 
@@ -6,9 +6,9 @@ use super::request::HttpError;
 pub use super::request::Persistence;
 use crate::config::HostName;
 
-/// An HTTP answer, to be sent as it is.
+/// An HTTP answer, ready to be sent.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct WebAnswer {
     /// The status.
     pub status: u16,
     /// Its bytes.
@@ -25,8 +25,8 @@ pub(super) struct Composer {
 }
 
 impl Composer {
-    /// With this status, and the headers of every answer: nobody shows it in a frame, guesses its
-    /// type, or hears where its reader came from.
+    /// An answer with this status, and the headers that every answer has: they forbid frames,
+    /// guessing the type, and sending a referrer.
     pub(super) fn new(status: u16, persistence: Persistence) -> Composer {
         let connection = if persistence == Persistence::Closes { "Connection: close\r\n" } else { "" };
         let head = format!("HTTP/1.1 {status} {}\r\n{SECURITY}{connection}", reason(status));
@@ -34,12 +34,12 @@ impl Composer {
     }
 
     pub(super) fn header(mut self, name: &str, value: impl fmt::Display) -> Composer {
-        // Writing into a string does not fail.
+        // Writing to a string does not fail.
         let _ = write!(self.head, "{name}: {value}\r\n");
         self
     }
 
-    /// The policy of a page: everything it loads and talks to is this server.
+    /// The policy of a page, which loads from and talks to this server only.
     pub(super) fn policy(self, host: Option<&HostName>) -> Composer {
         let sockets = host.map_or_else(String::new, |host| format!(" wss://{host} ws://{host}"));
         // 'self' does not cover WebSockets in older browsers (w3c/webappsec-csp#7).
@@ -52,15 +52,15 @@ impl Composer {
         )
     }
 
-    /// Without a body, which the status says.
-    pub(super) fn bodiless(self) -> Answer {
+    /// Completes an answer whose status implies that it has no body.
+    pub(super) fn bodiless(self) -> WebAnswer {
         let Composer { status, persistence, mut head } = self;
         head.push_str("\r\n");
-        Answer { status, bytes: head.into_bytes(), persistence }
+        WebAnswer { status, bytes: head.into_bytes(), persistence }
     }
 
-    /// With this body; a HEAD gets only its length.
-    pub(super) fn body(self, body: &[u8], with_body: bool) -> Answer {
+    /// Completes an answer with this body; a HEAD gets only its length.
+    pub(super) fn body(self, body: &[u8], with_body: bool) -> WebAnswer {
         let mut answer = self.header("Content-Length", body.len()).bodiless();
         if with_body {
             answer.bytes.extend_from_slice(body);
@@ -68,44 +68,44 @@ impl Composer {
         answer
     }
 
-    /// With this text, for a person.
-    pub(super) fn text(self, text: &str, with_body: bool) -> Answer {
+    /// Completes an answer with this text, for a person.
+    pub(super) fn text(self, text: &str, with_body: bool) -> WebAnswer {
         let typed = self.header("Content-Type", "text/plain; charset=utf-8").header("Cache-Control", "no-store");
         typed.policy(None).body(text.as_bytes(), with_body)
     }
 }
 
-impl Answer {
-    /// An error, for a person who reads it. The connection ends.
-    pub(super) fn error(error: HttpError) -> Answer {
+impl WebAnswer {
+    /// An error text for a person. The connection ends.
+    pub(super) fn error(error: HttpError) -> WebAnswer {
         Composer::new(error.status, Persistence::Closes).text(error.text, true)
     }
 
-    /// The request did not arrive in time.
-    pub fn late() -> Answer {
-        Answer::error(HttpError { status: 408, text: "the request did not arrive in time\n" })
+    /// The answer to a request that did not arrive in time.
+    pub fn late() -> WebAnswer {
+        WebAnswer::error(HttpError { status: 408, text: "the request did not arrive in time\n" })
     }
 
-    /// The head is too long.
-    pub fn too_long() -> Answer {
-        Answer::error(HttpError { status: 431, text: "the head of the request is too long, at most 8 KiB\n" })
+    /// The answer to a head that is too long.
+    pub fn too_long() -> WebAnswer {
+        WebAnswer::error(HttpError { status: 431, text: "the head of the request is too long, at most 8 KiB\n" })
     }
 
-    /// The connection sends more requests than the limits allow.
-    pub fn too_many() -> Answer {
+    /// The answer to a connection that sends more requests than the limits allow.
+    pub fn too_many() -> WebAnswer {
         let composer = Composer::new(429, Persistence::Closes).header("Retry-After", 1);
         composer.text("too many requests, wait a second\n", true)
     }
 }
 
-/// Without the bytes, which may contain what a user has sent.
-impl fmt::Debug for Answer {
+/// Leaves out the bytes, which may contain a user's data.
+impl fmt::Debug for WebAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).field("persistence", &self.persistence).finish()
     }
 }
 
-/// The reason phrases of RFC 9110, 15, for those statuses that are used here.
+/// The reason phrases of RFC 9110, 15, for the statuses used here.
 fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",

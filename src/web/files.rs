@@ -1,20 +1,20 @@
 //! The files of `web/`, compiled in: `build.rs` lists them.
 //!
-//! A file keeps its name when its content changes, so browsers ask each time whether it has
-//! changed, and are mostly answered with 304.
+//! A file keeps its name when its content changes. So browsers ask each time whether it has
+//! changed, and usually get a 304.
 
-use super::answer::{Answer, Composer};
-use super::request::{Persistence, Request};
+use super::answer::{Composer, WebAnswer};
+use super::request::{Persistence, RequestHead};
 
 /// A file of the web client.
 struct WebFile {
-    /// With a slash in front.
+    /// The path, with a leading slash.
     path: &'static str,
     content_type: &'static str,
-    /// Of its content, without quotes.
+    /// The hash of its content, without quotes.
     hash: &'static str,
     bytes: &'static [u8],
-    /// The same compressed, if that is shorter.
+    /// The compressed content, if that is shorter.
     gzip: Option<&'static [u8]>,
 }
 
@@ -22,7 +22,7 @@ struct WebFile {
 include!(concat!(env!("OUT_DIR"), "/web_files.rs"));
 
 /// The file at this path, for a GET or a HEAD.
-pub(super) fn answer(request: &Request<'_>) -> Option<Answer> {
+pub(super) fn answer(request: &RequestHead<'_>) -> Option<WebAnswer> {
     let path = if request.path == "/" { "/index.html" } else { request.path };
     let at = FILES.binary_search_by(|file| file.path.cmp(path)).ok()?;
     let file = &FILES[at];
@@ -43,14 +43,14 @@ pub(super) fn answer(request: &Request<'_>) -> Option<Answer> {
     })
 }
 
-/// No file has this path.
-pub(super) fn none(request: &Request<'_>) -> Answer {
+/// The answer if no file has this path.
+pub(super) fn none(request: &RequestHead<'_>) -> WebAnswer {
     let composer = Composer::new(404, request.persistence());
     composer.text("there is nothing here; the web client is at /\n", request.method != "HEAD")
 }
 
-/// A method that files do not know.
-pub(super) fn not_allowed(allow: &str) -> Answer {
+/// The answer to a method that files do not have.
+pub(super) fn not_allowed(allow: &str) -> WebAnswer {
     let composer = Composer::new(405, Persistence::Closes).header("Allow", allow);
     composer.text("this path does not know that method\n", true)
 }
@@ -61,14 +61,14 @@ pub(super) fn is_there(path: &str) -> bool {
 }
 
 /// Whether the client has the file with this tag.
-fn has(request: &Request<'_>, tag: &str) -> bool {
+fn has(request: &RequestHead<'_>, tag: &str) -> bool {
     let tags = request.all("if-none-match").filter_map(|value| std::str::from_utf8(value).ok());
     let mut tags = tags.flat_map(|value| value.split(',')).map(str::trim);
     tags.any(|other| other == "*" || other.strip_prefix("W/").unwrap_or(other) == tag)
 }
 
-/// Whether gzip is among the accepted encodings, and not with the weight 0.
-fn accepts_gzip(request: &Request<'_>) -> bool {
+/// Whether gzip is among the accepted encodings, with a weight above 0.
+fn accepts_gzip(request: &RequestHead<'_>) -> bool {
     let values = request.all("accept-encoding").filter_map(|value| std::str::from_utf8(value).ok());
     let mut codings = values.flat_map(|value| value.split(','));
     codings.any(|coding| {
@@ -85,7 +85,7 @@ mod tests {
 
     fn get(path: &str, headers: &str) -> Option<(String, Vec<u8>)> {
         let head = format!("GET {path} HTTP/1.1\r\nHost: a.org\r\n{headers}\r\n");
-        let request = Request::read(head.as_bytes()).expect("a request");
+        let request = RequestHead::read(head.as_bytes()).expect("a request");
         let bytes = answer(&request)?.bytes;
         let end = bytes.windows(4).position(|part| part == b"\r\n\r\n").expect("a head");
         Some((String::from_utf8(bytes[..end].to_vec()).expect("text"), bytes[end + 4..].to_vec()))

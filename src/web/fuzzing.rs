@@ -1,12 +1,12 @@
-//! A property for any head of a request.
+//! A property of any head of a request.
 
-use super::site::{Response, Site};
+use super::site::{Response, WebSettings};
 use crate::config::Config;
 
-/// The bytes are the head of a request. It is answered with a well-formed answer, as long as it
-/// says, or accepted; and a page of another site is never let in.
+/// Takes the bytes as the head of a request. It is accepted, or gets a well-formed answer of the
+/// stated length; and a page of another site is never admitted.
 pub fn web_request(data: &[u8]) {
-    let site = Site::new(&Config { web: true, ..Config::with_defaults(([127, 0, 0, 1], 0).into()) });
+    let site = WebSettings::new(&Config { web: true, ..Config::with_defaults(([127, 0, 0, 1], 0).into()) });
     match site.respond(data) {
         Response::Answer(answer) => {
             let end = memchr::memmem::find(&answer.bytes, b"\r\n\r\n").expect("a head") + 4;

@@ -1,15 +1,15 @@
-//! [`Request`]: the head of an HTTP request, checked.
+//! [`RequestHead`]: the head of an HTTP request, checked.
 
 use crate::config::HostName;
 
 /// The head of a request. Everything borrows from it.
 #[derive(Debug)]
-pub(super) struct Request<'h> {
+pub(super) struct RequestHead<'h> {
     pub(super) method: &'h str,
-    /// Without the query.
+    /// The path, without the query.
     pub(super) path: &'h str,
     pub(super) host: Option<HostName>,
-    /// Version 1.1, not 1.0.
+    /// Whether the version is 1.1, not 1.0.
     pub(super) is_modern: bool,
     headers: Vec<(&'h str, &'h [u8])>,
 }
@@ -18,11 +18,11 @@ pub(super) struct Request<'h> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct HttpError {
     pub(super) status: u16,
-    /// What to do, one line.
+    /// One line with advice.
     pub(super) text: &'static str,
 }
 
-/// What becomes of a connection after an answer.
+/// Whether a connection stays open after an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Persistence {
     /// Another request may follow.
@@ -36,13 +36,13 @@ pub enum Persistence {
 pub(super) enum BodyLength {
     None,
     Bytes(usize),
-    /// In pieces, as long as it is.
+    /// In pieces, so of unknown length.
     Unknown,
 }
 
-impl<'h> Request<'h> {
+impl<'h> RequestHead<'h> {
     /// Reads a head, which ends with an empty line.
-    pub(super) fn read(head: &'h [u8]) -> Result<Request<'h>, HttpError> {
+    pub(super) fn read(head: &'h [u8]) -> Result<RequestHead<'h>, HttpError> {
         let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
         let mut request = httparse::Request::new(&mut headers);
         match request.parse(head) {
@@ -57,7 +57,7 @@ impl<'h> Request<'h> {
         let headers: Vec<_> = request.headers.iter().map(|header| (header.name, header.value)).collect();
         let (authority, path) = match target.split_once("://") {
             _ if target.starts_with('/') => (None, target),
-            // RFC 9112, 3.2.2: what is said to a proxy; its host is the one that counts.
+            // RFC 9112, 3.2.2: the form for a proxy, whose host takes precedence.
             Some(("http" | "https", rest)) => {
                 let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
                 (Some(&rest[..at]), &rest[at..])
@@ -68,7 +68,7 @@ impl<'h> Request<'h> {
         let path = path.split(['?', '#']).next().unwrap_or_default();
         let path = if path.is_empty() { "/" } else { path };
         let is_modern = version == 1;
-        let mut request = Request { method, path, host: None, is_modern, headers };
+        let mut request = RequestHead { method, path, host: None, is_modern, headers };
         request.host = request.read_host(authority)?;
         Ok(request)
     }
@@ -104,14 +104,14 @@ impl<'h> Request<'h> {
         self.all(name).next().is_some()
     }
 
-    /// Whether a list of words contains this one, in any case of the letters.
+    /// Whether a list of words contains this one, regardless of case.
     pub(super) fn lists(&self, name: &str, word: &str) -> bool {
         let words = self.all(name).filter_map(|value| std::str::from_utf8(value).ok());
         words.flat_map(|value| value.split(',')).any(|other| other.trim().eq_ignore_ascii_case(word))
     }
 
-    /// The length of the body. Two lengths, or a length beside pieces, would let the sender and this
-    /// server disagree about the end of the request.
+    /// The length of the body. With two lengths, or a length beside pieces, the sender and this
+    /// server could disagree about the end of the request.
     pub(super) fn body(&self) -> Result<BodyLength, HttpError> {
         if self.has("transfer-encoding") {
             return Ok(BodyLength::Unknown);
@@ -124,12 +124,12 @@ impl<'h> Request<'h> {
         Ok(match digits.parse() {
             Ok(0) => BodyLength::None,
             Ok(len) => BodyLength::Bytes(len),
-            // It is a number.
+            // It is a number, but too large.
             Err(_) => BodyLength::Bytes(usize::MAX),
         })
     }
 
-    /// What becomes of the connection after an answer to a request without a body.
+    /// Whether the connection stays open after an answer to a request without a body.
     pub(super) fn persistence(&self) -> Persistence {
         let stays = self.is_modern && !self.lists("connection", "close") && self.body() == Ok(BodyLength::None);
         if stays { Persistence::Stays } else { Persistence::Closes }
@@ -150,8 +150,8 @@ const WRONG_VERSION: HttpError = HttpError { status: 505, text: "this server spe
 mod tests {
     use super::*;
 
-    fn read(head: &str) -> Result<Request<'_>, u16> {
-        Request::read(head.as_bytes()).map_err(|error| error.status)
+    fn read(head: &str) -> Result<RequestHead<'_>, u16> {
+        RequestHead::read(head.as_bytes()).map_err(|error| error.status)
     }
 
     #[test]

@@ -1,45 +1,45 @@
-//! [`Site`]: what a request gets.
+//! [`WebSettings`]: decides the response to a request.
 
-use super::answer::{Answer, Composer};
+use super::answer::{Composer, WebAnswer};
 use super::files;
 use super::post::{self, Post};
-use super::request::{HttpError, Persistence, Request};
+use super::request::{HttpError, Persistence, RequestHead};
 use super::upgrade::{self, Handshake};
-use crate::config::{Config, Hosts, Origin, Origins};
+use crate::config::{Config, Hosts, Origins, WebOrigin};
 
 /// The settings of HTTP.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Site {
+pub struct WebSettings {
     serves_files: bool,
     origins: Origins,
     hosts: Hosts,
 }
 
-/// What a request gets.
+/// The response to a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Response {
     /// This answer.
-    Answer(Answer),
+    Answer(WebAnswer),
     /// A WebSocket, after these bytes.
     WebSocket(Vec<u8>),
     /// Its body is a message.
     Post(Post),
 }
 
-impl Site {
-    /// With these settings.
-    pub fn new(config: &Config) -> Site {
-        Site { serves_files: config.web, origins: config.ws_origins.clone(), hosts: config.http_hosts.clone() }
+impl WebSettings {
+    /// The settings of HTTP from these settings.
+    pub fn new(config: &Config) -> WebSettings {
+        WebSettings { serves_files: config.web, origins: config.ws_origins.clone(), hosts: config.http_hosts.clone() }
     }
 
-    /// Decides about a request by its head. Its body is not looked at.
+    /// Decides about a request by its head, without its body.
     pub fn respond(&self, head: &[u8]) -> Response {
-        let request = match Request::read(head) {
+        let request = match RequestHead::read(head) {
             Ok(request) => request,
-            Err(error) => return Response::Answer(Answer::error(error)),
+            Err(error) => return Response::Answer(WebAnswer::error(error)),
         };
         if !self.hosts.allow(request.host.as_ref()) {
-            return Response::Answer(Answer::error(MISDIRECTED));
+            return Response::Answer(WebAnswer::error(MISDIRECTED));
         }
         match request.path {
             SOCKET => self.socket(&request),
@@ -52,16 +52,16 @@ impl Site {
         }
     }
 
-    fn socket(&self, request: &Request<'_>) -> Response {
+    fn socket(&self, request: &RequestHead<'_>) -> Response {
         if request.method != "GET" {
             return Response::Answer(files::not_allowed("GET"));
         }
         if !self.is_from_here(request) {
-            return Response::Answer(Answer::error(FOREIGN));
+            return Response::Answer(WebAnswer::error(FOREIGN));
         }
         match upgrade::look(request) {
             Handshake::Accepted(bytes) => Response::WebSocket(bytes),
-            Handshake::Wrong(text) => Response::Answer(Answer::error(HttpError { status: 400, text })),
+            Handshake::Wrong(text) => Response::Answer(WebAnswer::error(HttpError { status: 400, text })),
             Handshake::NotAsked => {
                 let composer = Composer::new(426, Persistence::Closes).header("Upgrade", "websocket");
                 let composer = composer.header("Connection", "Upgrade").header("Sec-WebSocket-Version", 13);
@@ -70,12 +70,12 @@ impl Site {
         }
     }
 
-    fn send(&self, request: &Request<'_>) -> Response {
+    fn send(&self, request: &RequestHead<'_>) -> Response {
         if request.method != "POST" {
             return Response::Answer(files::not_allowed("POST"));
         }
         if !self.is_from_here(request) {
-            return Response::Answer(Answer::error(FOREIGN));
+            return Response::Answer(WebAnswer::error(FOREIGN));
         }
         match post::look(request) {
             Ok(post) => Response::Post(post),
@@ -83,13 +83,13 @@ impl Site {
         }
     }
 
-    /// Whether no page of another site has made a browser send it. Other clients tell no origin.
-    fn is_from_here(&self, request: &Request<'_>) -> bool {
+    /// Whether no page of another site has made a browser send it. Other clients send no origin.
+    fn is_from_here(&self, request: &RequestHead<'_>) -> bool {
         if !request.has("origin") {
             return true;
         }
-        // An empty one, `null` and two are none of ours.
-        let Some(origin) = request.one("origin").and_then(Origin::parse) else { return false };
+        // An empty origin, `null` and two origins are not from here.
+        let Some(origin) = request.one("origin").and_then(WebOrigin::parse) else { return false };
         request.host.as_ref().is_some_and(|host| origin.is_of(host)) || self.origins.contain(&origin)
     }
 }

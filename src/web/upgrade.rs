@@ -4,20 +4,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
-use super::request::Request;
+use super::request::RequestHead;
 
 /// The upgrade that a request asks for.
 pub(super) enum Handshake {
-    /// It is right: the bytes of the answer.
+    /// It is valid: the bytes of the answer.
     Accepted(Vec<u8>),
-    /// It asks for no WebSocket of version 13.
+    /// It is not an upgrade to a WebSocket of version 13.
     NotAsked,
-    /// It is wrong.
+    /// It is invalid, for this reason.
     Wrong(&'static str),
 }
 
-/// Looks at a request whose origin may have a WebSocket.
-pub(super) fn look(request: &Request<'_>) -> Handshake {
+/// Checks a request whose origin may have a WebSocket.
+pub(super) fn look(request: &RequestHead<'_>) -> Handshake {
     if !request.is_modern || !request.lists("upgrade", "websocket") {
         return Handshake::NotAsked;
     }
@@ -31,7 +31,7 @@ pub(super) fn look(request: &Request<'_>) -> Handshake {
     let Some(key) = key.filter(|key| STANDARD.decode(key).is_ok_and(|bytes| bytes.len() == 16)) else {
         return Handshake::Wrong("Sec-WebSocket-Key must be 16 bytes in base64\n");
     };
-    // Nothing is chosen where a client does not offer what is spoken here, and no extensions are.
+    // No protocol is chosen if the client does not offer the right one, and no extensions are.
     let protocol = match request.lists("sec-websocket-protocol", PROTOCOL) {
         true => "Sec-WebSocket-Protocol: raybox.2\r\n",
         false => "",

@@ -87,7 +87,7 @@ impl TestClient {
     ///
     /// # Errors
     ///
-    /// Those of the handshake.
+    /// If the handshake fails.
     pub fn on_tls(stream: TcpStream, name: &str, config: &Arc<ClientConfig>) -> io::Result<TestClient> {
         TestClient::on_tls_within(PATIENCE, stream, name, config)
     }
@@ -96,7 +96,7 @@ impl TestClient {
     ///
     /// # Errors
     ///
-    /// Those of the handshake.
+    /// If the handshake fails.
     pub fn on_tls_within(
         patience: Duration,
         mut stream: TcpStream,
@@ -119,7 +119,7 @@ impl TestClient {
         self.wire.tls.as_ref()?.peer_certificates()?.first().map(|der| &der[..])
     }
 
-    /// How long this client waits for what it expects.
+    /// Sets how long this client waits for what it expects.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
     }
@@ -150,12 +150,12 @@ impl TestClient {
         assert!(self.try_send_raw(bytes), "cannot send {} bytes to the server", bytes.len());
     }
 
-    /// Sends one frame; false when the connection is gone.
+    /// Sends one frame; false if the connection is gone.
     pub fn try_send(&mut self, frame: &Value) -> bool {
         self.try_send_raw(frame.to_string().as_bytes())
     }
 
-    /// Sends bytes as they are; false when the connection ended before it took them all.
+    /// Sends bytes as they are; false if the connection ended before it took them all.
     pub fn try_send_raw(&mut self, bytes: &[u8]) -> bool {
         self.wire.write(bytes, self.patience)
     }
@@ -167,13 +167,13 @@ impl TestClient {
 
     // Receiving
 
-    /// The next frame; panics when none comes in time.
+    /// The next frame; panics if none comes in time.
     pub fn recv(&mut self) -> Value {
         let text = self.recv_text();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
     }
 
-    /// The text of the next frame; panics when none comes in time.
+    /// The text of the next frame; panics if none comes in time.
     pub fn recv_text(&mut self) -> String {
         match self.next_text(self.patience) {
             Some(text) => text,
@@ -182,7 +182,7 @@ impl TestClient {
         }
     }
 
-    /// The text of the next frame, or `None` as [`TestClient::recv_within`].
+    /// The text of the next frame; `None` as for [`TestClient::recv_within`].
     pub(crate) fn next_text(&mut self, patience: Duration) -> Option<String> {
         self.wire.next_text(patience)
     }
@@ -264,8 +264,9 @@ impl TestClient {
 
     // Barriers
 
-    /// Sends a cheap request and checks that its reply is the next frame. Then nothing else was
-    /// waiting, and everything this connection sent before has been processed.
+    /// Sends a cheap request and checks that its reply is the next frame. The reply proves that no
+    /// other frame was waiting, and that the server has processed everything sent on this
+    /// connection before.
     pub fn barrier(&mut self) {
         let early = self.recv_until_barrier();
         assert!(early.is_empty(), "unexpected: {early:?}");
@@ -273,8 +274,8 @@ impl TestClient {
 
     /// Sends a cheap request and returns what arrives before its reply.
     pub fn recv_until_barrier(&mut self) -> Vec<Value> {
-        // A client that is not logged in may not search, so it sends the message type of a reply,
-        // which is answered with that reply.
+        // A client that is not logged in may not search. Instead it sends the message type of a
+        // reply, which the server answers with that reply.
         let (request, is_reply): (Value, fn(&Value) -> bool) = match self.user {
             Some(user) => (json!({"msgType": 15, "keyword": user.to_string()}), |frame| frame["msgType"] == 15),
             None => (json!({"msgType": 200}), |frame| *frame == json!({"errno": 200, "msgType": 200})),
@@ -298,8 +299,8 @@ impl TestClient {
     }
 
     /// Proves that nothing was sent to this connection. Call it after the sender's own barrier. It
-    /// takes two barriers: the first makes this connection's loop take a turn, in which it also
-    /// handles what other loops posted.
+    /// takes two barriers: the first one makes this connection's loop take a turn, and in this turn
+    /// the loop also handles what other loops have posted.
     pub fn expect_silence_until_barrier(&mut self) {
         self.barrier();
         self.barrier();
@@ -401,8 +402,8 @@ impl TestClient {
         }
     }
 
-    /// Returns everything that reaches `user` here: the pushes that arrive, then one fetch. For
-    /// tests in which either may happen.
+    /// Returns everything that reaches `user` on this connection: the pushes that arrive, then one
+    /// fetch. For tests in which a message may come either way.
     pub fn collect(&mut self, user: i64) -> Vec<Value> {
         let mut frames = self.recv_until_barrier();
         self.send(&json!({"msgType": 14, "FROMID": user}));
@@ -420,13 +421,13 @@ impl TestClient {
         }
     }
 
-    /// The connection itself, for its settings.
+    /// The connection itself, for setting its options.
     pub fn stream(&self) -> &TcpStream {
         &self.wire.stream
     }
 }
 
-/// Checks the shape of the server's own refusals.
+/// Checks the form of the server's own refusals.
 pub fn assert_refusal(reply: &str, errno: u64) {
     let members = members(reply);
     let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();

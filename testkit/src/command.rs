@@ -16,7 +16,7 @@ pub struct Workplace(PathBuf);
 /// The result of a command.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None` if a signal killed it.
+    /// The exit code; `None` if a signal killed the process.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -48,7 +48,7 @@ impl Workplace {
         &self.0
     }
 
-    /// Writes a file into it.
+    /// Writes a file into the folder.
     pub fn write(&self, name: &str, text: &str) {
         fs::write(self.0.join(name), text).unwrap_or_else(|error| panic!("write {name}: {error}"));
     }

@@ -15,12 +15,12 @@ pub struct Footprint {
     pub resident: usize,
 }
 
-/// How much more than before a process may hold at the end without counting as a leak.
+/// The growth of a process that does not count as a leak.
 #[derive(Clone, Copy, Debug)]
 pub struct Margin(pub Footprint);
 
 impl Margin {
-    /// The connections that pools may leave open for the next call, and an allocator for the next
+    /// A pool may keep connections open for the next call, and an allocator memory for the next
     /// client. A suite makes hundreds of connections and tens of megabytes, so a leak would be far
     /// larger.
     pub const AFTER_A_TEST: Margin = Margin(Footprint { descriptors: 24, threads: 2, resident: 64 * 1024 });
@@ -38,7 +38,7 @@ impl Footprint {
         Some(Footprint { descriptors, threads: number("Threads:")?, resident: number("VmRSS:")? })
     }
 
-    /// Whether it exceeds `before` by no more than the margin.
+    /// Whether the process holds no more than `before` and the margin.
     pub fn is_within(&self, margin: Margin, before: Footprint) -> bool {
         let Margin(more) = margin;
         self.descriptors <= before.descriptors + more.descriptors
@@ -63,12 +63,11 @@ impl fmt::Display for Footprint {
     }
 }
 
-/// Waits until a process holds no more than before, within a margin. Returns what it holds if it
-/// does not get there.
+/// Waits until a process holds no more than before, within a margin.
 ///
 /// # Errors
 ///
-/// The resources that are still held, in words.
+/// The resources that are still held when the time is up, in words.
 pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Result<Footprint, String> {
     let deadline = Instant::now() + GIVEN_BACK_WITHIN;
     loop {
@@ -86,8 +85,7 @@ pub fn wait_given_back(process: u32, before: Footprint, margin: Margin) -> Resul
 /// Waits until a service has no more connections than its users' pools may keep open. Returns a
 /// description if more are left.
 ///
-/// `ours` tells whether the test has put the service out of reach, so that its connections cannot
-/// be counted.
+/// If `ours`, the test has made the service unreachable, and its connections cannot be counted.
 pub(crate) fn connection_leak(service: &str, users: usize, ours: bool, count: impl Fn() -> usize) -> Option<String> {
     if ours {
         eprintln!("the connections to {service} are not counted: the test has put it out of reach");
@@ -108,10 +106,11 @@ pub(crate) fn connection_leak(service: &str, users: usize, ours: bool, count: im
 }
 
 /// The most connections that a node keeps open to MariaDB or to Redis. A pool opens one whenever a
-/// call finds none free, and closes an idle one only after a minute; that makes about two for each
+/// call finds none free, and closes an idle one only after a minute. This makes about two for each
 /// thread that makes calls.
 const POOLED_MAX: usize = 40;
 
-/// Connections in use are released immediately. But a pool that has grown, as it does while the
-/// database is frozen, closes its surplus only within a minute and a half.
+/// The longest time until a server has released what it no longer needs. Connections of clients are
+/// released immediately. But a pool that has grown, as it does while the database is frozen, closes
+/// its surplus only within a minute and a half.
 pub const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(100);

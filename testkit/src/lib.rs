@@ -1,12 +1,13 @@
 //! Shared by the black-box suites: a real server in a folder of its own, clients that speak the
-//! public protocol, and waiting on a condition instead of sleeping.
+//! public protocol, and waits for a condition instead of sleeps.
 //!
-//! Silence is never proved by waiting. Instead the test sends a request that costs the server
-//! nothing, and its reply must be the next thing to arrive: a *barrier*.
+//! Silence is never proved by waiting. Instead the test sends a cheap request, and its reply must
+//! be the next frame to arrive: a *barrier*.
 
 mod client;
 mod cluster;
 mod command;
+pub mod jwt;
 mod leaks;
 pub mod level2;
 mod neighbour;
@@ -16,7 +17,7 @@ mod server;
 mod services;
 pub mod tls;
 mod victim;
-mod watchdog;
+pub mod watchdog;
 
 use std::fmt;
 use std::fs;
@@ -36,13 +37,13 @@ pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use qt::QtClient;
 pub use server::{Builder, StoreLock, TestServer};
-pub use services::{Database, MariaDb, Nginx, Redis, Switch, free_port};
+pub use services::{Database, Galera, MariaDb, Nginx, Redis, Replicas, Sentinel, Switch, WatchedRedis, free_port};
 pub use victim::World;
 
 /// How long a test waits for an expected event. Only a failing test ever waits this long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The same for tests that move tens of megabytes or use slow hashing on purpose.
+/// Like [`PATIENCE`], for tests that move tens of megabytes or use slow hashing on purpose.
 pub const LONG_PATIENCE: Duration = Duration::from_secs(90);
 
 /// An id that no test ever registers.
@@ -79,14 +80,14 @@ pub fn signal(pid: u32, name: &str) {
     assert!(status.expect("run kill").success(), "cannot send SIG{name} to process {pid}");
 }
 
-/// Freezes a process with SIGSTOP, and waits until all its threads stand still: a thread that runs may
-/// still answer when the signal is sent.
+/// Freezes a process with SIGSTOP, and waits until all its threads are stopped. A thread that still
+/// runs could answer after the signal is sent.
 pub fn freeze(pid: u32) {
     signal(pid, "STOP");
     wait_until("all threads of the process stand still", || {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the threads of the process");
         threads.flatten().all(|thread| {
-            // A thread that has ended meanwhile is no obstacle.
+            // A thread that has ended meanwhile counts as stopped.
             let Ok(stat) = fs::read_to_string(thread.path().join("stat")) else { return true };
             stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't', 'X', 'Z']))
         })
@@ -170,9 +171,9 @@ pub fn number_of(frame: &Value) -> usize {
     usize::try_from(n).expect("a small number")
 }
 
-/// Checks the messages of a recipient who read `live` from a connection that broke and fetched
-/// `stored` afterwards. Together they are 0..total in order; only messages around the break may
-/// occur twice.
+/// Checks the messages of a recipient whose connection broke. The recipient read `live` from it and
+/// fetched `stored` afterwards. Together they are 0..total in order; only messages around the break
+/// may occur twice.
 pub fn assert_covers(live: &[usize], stored: &[usize], total: usize) {
     let expected: Vec<usize> = (0..live.len()).collect();
     assert_eq!(live, expected, "the connection must have got a gapless prefix");
@@ -182,13 +183,13 @@ pub fn assert_covers(live: &[usize], stored: &[usize], total: usize) {
     assert_eq!(stored, expected, "what was stored must go on in order up to the last message");
 }
 
-/// The text of a file of the repository, which is named from its root.
+/// The text of a file, whose path begins at the root of the repository.
 fn text_of(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("read {}: {error}", path.display()))
 }
 
-/// The members of the object `text` in the order written, repeated ones repeated.
+/// The members of the object `text`, in the order written. A repeated member is listed repeatedly.
 pub fn members(text: &str) -> Vec<(String, Value)> {
     serde_json::from_str::<Members>(text).unwrap_or_else(|error| panic!("{error}: {text}")).0
 }

@@ -1,10 +1,10 @@
-//! A stand-in for a node of the C++ reference server, as protocol.md describes one: it relies on
-//! `User.state`, listens to `RayBox-user-*` by pattern, publishes bare frames, checks nothing, and
-//! writes `User.state` before it answers.
+//! A stand-in for a node of the C++ reference server, as protocol.md describes it. It relies on
+//! `User.state`, subscribes to `RayBox-user-*` by pattern, publishes bare frames, checks nothing,
+//! and writes `User.state` before it answers.
 //!
-//! On purpose it has the reference's faults that others can notice: a user's state becomes
-//! `offline` when any of the user's connections ends, and what it publishes for a user who is
-//! nowhere is lost.
+//! On purpose it has the faults of the reference that others can notice. A user's state becomes
+//! `offline` when any of the user's connections ends. A message that it publishes for a user who is
+//! not connected anywhere is lost.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -21,7 +21,7 @@ use serde_json::{Deserializer, Value, json};
 use crate::services::{Database, Redis};
 
 /// A running stand-in. Dropping it closes its connections and ends its threads. Like the reference,
-/// it leaves the states of its users as the closing makes them.
+/// it leaves behind the user states that the closing has written.
 pub struct Neighbour {
     node: Arc<Node>,
     address: SocketAddr,
@@ -39,7 +39,8 @@ struct Node {
 }
 
 impl Neighbour {
-    /// Starts one on a database and a Redis. When this returns, it is subscribed to the pattern.
+    /// Starts a stand-in on a database and a Redis. When this returns, it is subscribed to the
+    /// pattern.
     pub fn start(database: &Database, redis: &Redis) -> Neighbour {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let address = listener.local_addr().expect("an address");
@@ -84,15 +85,15 @@ impl Drop for Neighbour {
 }
 
 impl Node {
-    /// Receives what is published for any user, and forwards what is for its own users.
+    /// Receives what is published for any user, and forwards what is for users of this stand-in.
     fn listen(&self, mut connection: redis::Connection, subscribed: &mpsc::Sender<()>) {
         let mut subscription = connection.as_pubsub();
         subscription.psubscribe(format!("{CHANNELS}*")).expect("listen to a pattern");
         subscription.set_read_timeout(Some(Duration::from_millis(20))).expect("set the read timeout");
         subscribed.send(()).expect("somebody waits for this");
         while !self.stopping.load(Ordering::Relaxed) {
-            // An error is a timeout, or the loss of Redis; after a loss this node receives nothing
-            // more, like the reference.
+            // An error is a timeout, or the loss of Redis. Like the reference, this node receives
+            // nothing more after a loss.
             let Ok(message) = subscription.get_message() else { continue };
             let user = message.get_channel_name().strip_prefix(CHANNELS).and_then(|id| id.parse().ok());
             let Some(stream) = user.and_then(|user: i64| self.users().get(&user).cloned()) else { continue };
@@ -188,7 +189,7 @@ impl Node {
         }
     }
 
-    /// Answers a request that changes or reads tables alone.
+    /// Answers a request that only changes or reads tables.
     fn answer(&self, request: &Value) -> Value {
         let id = |member: &str| request[member].as_i64().unwrap_or(0);
         match request["msgType"].as_i64().unwrap_or(0) {
@@ -227,7 +228,8 @@ impl Node {
         }
     }
 
-    /// Forwards to its own user; otherwise publishes if the state says online; otherwise stores.
+    /// Forwards to a user of this stand-in. Otherwise publishes if the state is `online`, and
+    /// stores if it is not.
     fn forward(&self, to: i64, frame: &Value) {
         let text = frame.to_string();
         if let Some(stream) = self.users().get(&to).cloned() {
@@ -246,7 +248,7 @@ impl Node {
         }
     }
 
-    /// Returns the id of the new row, or `None` if there is an equal one.
+    /// Returns the id of the new row, or `None` if an equal one exists.
     fn insert(&self, statement: &str, values: [&Value; 2]) -> Option<u64> {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut database = lock(&self.database);

@@ -1,4 +1,4 @@
-//! The server's program: finds it, and removes the settings of the developer from its environment.
+//! The server's program: its path, and an environment without the developer's settings.
 
 use std::env;
 use std::path::PathBuf;
@@ -6,9 +6,9 @@ use std::process::Command;
 
 /// The path of `server`.
 ///
-/// Cargo tells each test of the package where its programs are. A test binary that is started by
-/// hand, as under a debugger, does not get this; then the program is in the folder above that of
-/// the test binary.
+/// Cargo passes the paths of the package's programs to each of its tests. A test binary that is
+/// started by hand, as under a debugger, does not get them. The program is then in the parent of
+/// the test binary's folder.
 pub(crate) fn path() -> PathBuf {
     let path = env::var_os("CARGO_BIN_EXE_server").map(PathBuf::from).or_else(|| {
         let test = env::current_exe().ok()?;

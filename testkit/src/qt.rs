@@ -1,6 +1,7 @@
-//! A client that reads and shows messages as the usual client (Qt) does. One read is one JSON text,
-//! or its content is lost. It is busy with every message that it shows, and its socket fills
-//! meanwhile. After a login, a registration or a logout, it takes the next bytes for the reply.
+//! A client that reads and shows messages as the usual client (Qt) does. It takes one read for one
+//! JSON text; anything else is lost. Each message that it shows keeps it busy for a while, and its
+//! socket fills meanwhile. After a login, a registration or a logout, it takes the next bytes for
+//! the reply.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -15,9 +16,9 @@ use crate::{LONG_PATIENCE, PATIENCE, TestServer};
 pub struct QtClient {
     stream: TcpStream,
     busy: Duration,
-    /// The messages it has shown.
+    /// The messages that it has shown.
     pub shown: Vec<Value>,
-    /// The other frames it has understood.
+    /// The other frames that it has understood.
     pub others: Vec<Value>,
     /// Input that it could not parse.
     pub lost: Vec<String>,
@@ -42,7 +43,7 @@ impl QtClient {
         client
     }
 
-    /// Sets another busy time, for a server whose `pace_ms` is less than the default.
+    /// Sets another busy time, for a server whose `pace_ms` is below the default.
     pub fn set_busy(&mut self, busy: Duration) {
         self.busy = busy;
     }
@@ -59,7 +60,7 @@ impl QtClient {
             .unwrap_or_else(|error| panic!("the reply to {request} cannot be read ({error}): {text}"))
     }
 
-    /// Reads once, in time, without showing it. Returns what it would show.
+    /// Reads the next frame without showing it. Returns the messages that it would show.
     pub fn read_frame(&mut self) -> Vec<Value> {
         let text = self.read(LONG_PATIENCE).expect("something to read");
         let frame = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
@@ -82,8 +83,8 @@ impl QtClient {
         true
     }
 
-    /// Reads and shows until this number of messages was shown, or until a loss is certain:
-    /// something was lost and nothing more has arrived for long.
+    /// Reads and shows until this number of messages was shown, or until a loss is certain: some
+    /// input was lost and nothing more has arrived for long.
     pub fn show_until(&mut self, messages: usize) {
         let deadline = Instant::now() + LONG_PATIENCE;
         while self.shown.len() < messages && Instant::now() < deadline {
@@ -106,7 +107,7 @@ impl QtClient {
     }
 }
 
-/// The messages that a frame shows: itself, or those in a frame of type 14.
+/// The messages that a frame shows: the frame itself, or those in a frame of type 14.
 fn messages(frame: &Value) -> Option<Vec<Value>> {
     match (frame["msgType"].as_i64()?, frame["msgs"].as_array()) {
         (4 | 9, _) => Some(vec![frame.clone()]),

@@ -22,10 +22,9 @@ use crate::{LONG_PATIENCE, PATIENCE, freeze, signal, wait_until, wait_within, wa
 /// A server in a folder of its own, which holds its settings, its logs and, unless it uses MySQL,
 /// its database.
 ///
-/// Dropping it checks that the process still runs, unless the test has ended it, and that it has
-/// released what its clients used; then it kills the process and removes the folder. Make the
-/// clients after the server, because values are dropped in reverse order. A process that the test
-/// itself has killed or asked to exit is not checked.
+/// Dropping it first checks the process, unless the test has killed it or asked it to exit: it must
+/// still run, and must have released what its clients used. Then the process is killed and the
+/// folder removed. Make the clients after the server, because values are dropped in reverse order.
 pub struct TestServer {
     builder: Builder,
     folder: PathBuf,
@@ -50,7 +49,7 @@ impl TestServer {
         TestServer::builder().start()
     }
 
-    /// A server with the tests' usual options, to which more can be added.
+    /// The tests' usual options, to which a test can add more.
     pub fn builder() -> Builder {
         Builder::usual()
     }
@@ -60,7 +59,7 @@ impl TestServer {
         self.address
     }
 
-    /// Whether `/readyz` of its admin port answers ready. Start the server with the option `admin`,
+    /// Whether `/readyz` of the admin port answers 200. Start the server with the option `admin`,
     /// `127.0.0.1:0`.
     pub fn is_ready(&self) -> bool {
         let answer = self.ask_admin("/readyz");
@@ -71,7 +70,7 @@ impl TestServer {
         }
     }
 
-    /// Whether `/healthz` answers that its event loops turn.
+    /// Whether `/healthz` answers 200, which says that the event loops turn.
     pub fn is_alive(&self) -> bool {
         let answer = self.ask_admin("/healthz");
         match answer.split(' ').nth(1) {
@@ -81,7 +80,7 @@ impl TestServer {
         }
     }
 
-    /// The value of a series without labels.
+    /// The value of a metric without labels.
     pub fn metric(&self, name: &str) -> f64 {
         let answer = self.ask_admin("/metrics");
         let value = answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
@@ -102,7 +101,18 @@ impl TestServer {
         self.ask_admin("/metrics")
     }
 
+    /// The whole answer of the admin port to a request with this key and without a body.
+    pub fn administer(&self, method: &str, path: &str, key: &str) -> String {
+        self.talk_to_admin(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
+        ))
+    }
+
     fn ask_admin(&self, path: &str) -> String {
+        self.talk_to_admin(&format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"))
+    }
+
+    fn talk_to_admin(&self, request: &str) -> String {
         let printed = self.output();
         let address =
             printed.split_once(" admin ").map(|(_, rest)| rest.split([',', ' ', '\n']).next().unwrap_or(rest));
@@ -110,12 +120,12 @@ impl TestServer {
         let ask = || {
             let mut stream = TcpStream::connect(address)?;
             stream.set_read_timeout(Some(LONG_PATIENCE))?;
-            write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
+            stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
             io::Result::Ok(answer)
         };
-        ask().unwrap_or_else(|error| panic!("ask {address} for {path}: {error}"))
+        ask().unwrap_or_else(|error| panic!("ask {address} with {request:?}: {error}"))
     }
 
     /// The PID, for /proc and for kill.
@@ -136,7 +146,7 @@ impl TestServer {
     /// The number of descriptors that are sockets.
     pub fn sockets(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("list /proc/PID/fd");
-        // A descriptor that was closed since it was listed is not counted.
+        // A descriptor that was closed since the listing is not counted.
         let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
@@ -155,7 +165,8 @@ impl TestServer {
         self.child.wait().expect("wait for the server");
     }
 
-    /// Freezes the process with SIGSTOP: its connections stay and take bytes, and nothing answers.
+    /// Freezes the process with SIGSTOP: its connections stay open and take bytes, but nothing
+    /// answers.
     pub fn stop(&self) {
         freeze(self.pid());
     }
@@ -172,7 +183,7 @@ impl TestServer {
         watchdog::release(&self.child, false);
     }
 
-    /// Describes what is wrong with the process at the end of its test.
+    /// Describes the errors of the process at the end of its test.
     fn trouble(&mut self) -> Option<String> {
         if let Some(status) = self.child.try_wait().expect("wait for the server") {
             return (!self.end_expected)
@@ -196,14 +207,17 @@ impl TestServer {
         signal(self.pid(), "TERM");
     }
 
-    /// The test makes the process exit by itself.
+    /// Notes that the test makes the process exit by itself.
     pub fn expect_exit(&mut self) {
         self.end_expected = true;
     }
 
-    /// Returns the exit status; panics if the process does not exit within `patience`.
+    /// Returns the exit status; panics if the process does not exit within `patience`. The
+    /// [output](Self::output) is complete then.
     pub fn wait_exit(&mut self, patience: Duration) -> ExitStatus {
         wait_within(patience, "the server's end", || self.has_exited());
+        // The threads that read the output may be behind.
+        wait_until("the rest of its output is read", || Arc::strong_count(&self.output) == 1);
         self.child.wait().expect("wait for the server")
     }
 
@@ -213,7 +227,7 @@ impl TestServer {
     }
 
     /// Starts the server again on the same folder; kills the process first if it still runs. The
-    /// port is a new one unless the builder was asked for a fixed one.
+    /// port is a new one unless the builder has set a fixed one.
     pub fn restart(&mut self) {
         self.end();
         (self.child, self.address, self.output) = self.builder.launch(&self.folder);
@@ -239,8 +253,8 @@ impl TestServer {
         text
     }
 
-    /// Waits until its logs contain this text, and returns all of them. A thread of its own writes
-    /// a line, so an answer may arrive before the line about it is in the file.
+    /// Waits until the logs contain this text, and returns them. A thread of its own writes log
+    /// lines, so an answer may arrive before its line is in the file.
     pub fn logs_with(&self, text: &str) -> String {
         let mut logs = String::new();
         wait_until(&format!("the log says {text:?}"), || {
@@ -277,8 +291,8 @@ impl TestServer {
         usize::try_from(count).expect("a count")
     }
 
-    /// Every row of every table, in hexadecimal digits, so that no byte is hidden. Without
-    /// `User.state`, which is written off the hot path.
+    /// Every row of every table, in hexadecimal digits, so that no byte is hidden. `User.state` is
+    /// left out, because it is written off the hot path.
     pub fn dump(&self) -> Vec<String> {
         let mut rows = Vec::new();
         for (table, columns) in [
@@ -363,7 +377,7 @@ impl StoreLock {
         StoreLock(connection)
     }
 
-    /// Changes something, and gives the lock back: nobody has changed anything else meanwhile.
+    /// Changes the database and releases the lock, so that nothing else can change in between.
     pub fn change(self, sql: &str) {
         self.0.execute_batch(&format!("{sql}; COMMIT")).expect("change the database");
     }
@@ -375,7 +389,7 @@ impl Drop for StoreLock {
     }
 }
 
-/// At most the last `length` bytes of `text`, beginning with a whole line.
+/// At most the last `length` bytes of `text`; they begin with a whole line.
 fn tail(text: &str, length: usize) -> &str {
     let mut start = text.len().saturating_sub(length);
     while !text.is_char_boundary(start) {

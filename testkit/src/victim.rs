@@ -4,8 +4,8 @@ use serde_json::json;
 
 use crate::{TestClient, TestServer, chat, user};
 
-/// The victim is offline, has bob as a friend, a group with bob in it and a stored message. Carol
-/// has no friends, and a group of her own.
+/// The victim is offline. It has bob as a friend, a group with bob in it, and a stored message.
+/// Carol has no friends, and a group of her own.
 pub struct World {
     pub server: TestServer,
     pub victim: i64,
@@ -31,7 +31,7 @@ impl World {
         World { server, victim, bob: (bob, b), carol: (carol, c), group, carols_group }
     }
 
-    /// Checks that no online user of the world was sent anything.
+    /// Checks that nothing was sent to the online users of the world.
     pub fn expect_silence(&mut self) {
         self.bob.0.expect_silence_until_barrier();
         self.carol.0.expect_silence_until_barrier();

@@ -1,9 +1,9 @@
 //! Kills the processes that the tests started, even if the test process is killed.
 //!
-//! Every server is killed when the value that represents it is dropped, also on a panic. A test
-//! process that is killed drops nothing. Then a shell, which reads from the test process and so
-//! notices its exit, kills the remaining processes and removes the folders of this run.
-//! (`PR_SET_PDEATHSIG` would not do: it fires at the end of the *thread* that started a child.)
+//! Every server is killed when its value is dropped, also on a panic. But a test process that is
+//! killed drops nothing. Therefore a shell reads from the test process, notices when it exits, and
+//! then kills the remaining processes and removes the folders of this run. (`PR_SET_PDEATHSIG`
+//! would not do: it fires at the end of the *thread* that started a child.)
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::{env, fs};
 
-/// Has `child` killed if this process exits before [releasing](release) it; with its process group
-/// if it leads one.
-pub(crate) fn watch(child: &Child, leads_group: bool) {
+/// Makes the watchdog kill `child` if this process exits before it [releases](release) the child.
+/// If the child leads a process group, the whole group is killed.
+pub fn watch(child: &Child, leads_group: bool) {
     tell(&format!("+{}", target(child, leads_group)));
 }
 
-/// Forgets a process that has exited. Call it once its status was taken, because another process
-/// may then get its PID.
-pub(crate) fn release(child: &Child, leads_group: bool) {
+/// Makes the watchdog forget a process that has exited. Call this once its status was taken,
+/// because the PID may then belong to another process.
+pub fn release(child: &Child, leads_group: bool) {
     tell(&format!("-{}", target(child, leads_group)));
 }
 
@@ -61,7 +61,8 @@ fn watchdog() -> MutexGuard<'static, ChildStdin> {
     input.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// Ignores the signals of a terminal; at the end of its input it kills and removes what is left.
+/// The watchdog's script: it ignores the signals of a terminal. At the end of its input it kills
+/// the remaining processes and removes the remaining folders.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP
 watched=' '

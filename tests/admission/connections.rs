@@ -6,9 +6,9 @@ use testkit::{TestClient, user, wait_until};
 use crate::{PING, behind_proxy, complaints, counting, from, header_of, refused};
 
 #[test]
-fn one_connection_too_many_is_told_so_and_closed() {
+fn a_connection_beyond_the_limit_gets_a_reason_and_is_closed() {
     let server = counting().option("max_connections", "2").start();
-    // Logged in, because connections without a login would make room.
+    // Both are logged in, because a connection without a login would be closed to make room.
     let (mut first, _) = user(&server, "first");
     let (mut second, _) = user(&server, "second");
     for _ in 0..20 {
@@ -21,7 +21,7 @@ fn one_connection_too_many_is_told_so_and_closed() {
     assert_eq!(complaints(&server, "max_connections"), 1, "and not for each of them");
     first.barrier();
     second.barrier();
-    // A connection that ends makes room.
+    // A connection that ends makes room for another one.
     drop(first);
     wait_until("there is room", || {
         let mut next = TestClient::connect(&server);
@@ -32,7 +32,7 @@ fn one_connection_too_many_is_told_so_and_closed() {
 #[test]
 fn a_connection_without_a_login_makes_room_and_the_log_names_the_limit() {
     let server = counting().option("max_connections", "4").start();
-    // One after the other, so that the first is the oldest.
+    // They connect one after the other, so that the first is the oldest.
     let mut strangers: Vec<_> = (0..3)
         .map(|_| {
             let mut stranger = TestClient::connect(&server);
@@ -77,7 +77,7 @@ fn the_addresses_that_a_proxy_tells_count_apart_and_ipv6_by_network() {
 #[test]
 fn a_connection_that_waits_for_its_proxy_header_counts() {
     const MAX: usize = 20;
-    // On one loop they are accepted in the order in which they connect.
+    // A single loop accepts them in the order in which they connect.
     let builder = behind_proxy().option("loops", "1").option("max_connections", &MAX.to_string());
     let server = builder.option("frame_timeout", "1h").start();
     let mut silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
@@ -90,8 +90,8 @@ fn a_connection_that_waits_for_its_proxy_header_counts() {
     assert!((refused(&server, "max_connections") - 5.0).abs() < 0.1);
     assert!((server.metric(r#"raybox_connections_open{loop="0"}"#) - MAX as f64).abs() < 0.1);
     wait_until("the log says so", || complaints(&server, "max_connections") == 1);
-    // The header makes it a client, and does not count it twice. A logged-in connection does not
-    // make room.
+    // The header turns a waiting connection into a client, which is not counted twice. A logged-in
+    // connection does not make room.
     silent[0].send_raw(header_of("203.0.113.7").as_bytes());
     let alice = silent[0].register("alice", "secret");
     silent[0].login(alice, "secret");
@@ -120,8 +120,8 @@ fn a_connection_without_a_proxy_header_in_time_makes_room() {
     for _ in 0..3 {
         let silent: Vec<TestClient> = (0..MAX).map(|_| TestClient::connect(&server)).collect();
         silent.into_iter().for_each(|mut client| {
-            // Closed because its header did not come, or because the ones before it are still
-            // there.
+            // The server closes it because its header did not come, or because earlier ones still
+            // occupy their places.
             client.read_to_end();
         });
     }

@@ -35,13 +35,14 @@ fn a_frame_beyond_the_burst_is_refused_and_neither_delivered_nor_kept() {
 }
 
 #[test]
-fn a_refusal_waits_for_what_was_sent_before_it() {
+fn a_refusal_waits_for_replies_to_earlier_requests() {
     let server = counting().option("auth", "compat").option("frames_per_second", "1/2").option("loops", "1").start();
     let carol = offline_user(&server, "carol");
     let lock = StoreLock::take(&server);
     let mut sender = TestClient::connect(&server);
     sender.send_raw(format!("{}{}{PING}", numbered(1, carol, 0), numbered(1, carol, 1)).as_bytes());
-    // There is one loop, so it has seen the first client's frames when it answers the second.
+    // There is only one loop. When it answers the second client, it has seen the first client's
+    // frames.
     let mut other = TestClient::connect(&server);
     other.ack_barrier();
     assert_eq!(sender.recv_now(), None, "two messages are on their way to the store");
@@ -64,7 +65,7 @@ fn a_client_that_goes_on_is_closed_after_its_output() {
     wait_until("it is counted", || {
         (server.metric(r#"raybox_connections_closed_total{reason="excess"}"#) - 1.0).abs() < 0.1
     });
-    // The client may connect again.
+    // The client may connect again at once.
     TestClient::connect(&server).ack_barrier();
 }
 
@@ -90,7 +91,7 @@ fn bytes_are_limited_too() {
     }
     client.expect_refusal(429);
     assert!((refused(&server, "bytes_per_second") - 1.0).abs() < 0.1);
-    // Invalid input counts by its length as well.
+    // Invalid input counts by its length, too.
     let mut client = TestClient::connect(&server);
     client.send_raw(format!("{}\n{PING}", "x".repeat(2000)).as_bytes());
     client.expect_text(BAD_REQUEST);
@@ -112,7 +113,7 @@ fn a_flood_of_blanks_is_refused_and_then_closed() {
     for blanks in ["\n", " ", "\r\n\t\0"] {
         let server = counting().option("frames_per_second", "100/5").option("bytes_per_second", "1k/10k").start();
         let mut client = TestClient::connect(&server);
-        // A few bytes between frames are counted, and have no other cost.
+        // A few bytes between frames count, but cost nothing else.
         for _ in 0..3 {
             client.send_raw(format!("{PING}{}", blanks.repeat(100)).as_bytes());
             client.expect_text(ACK);
@@ -140,7 +141,7 @@ fn blanks_behind_each_frame_use_up_bytes() {
             break;
         }
         assert_eq!(reply["errno"], 200);
-        // Without counting the blanks, there would be twice as many replies.
+        // If blanks were not counted, there would be twice as many replies.
         assert!(replies < 700, "blanks are free");
     }
     assert!(replies >= 40, "{replies}");
@@ -152,7 +153,7 @@ fn frames_that_are_never_finished_use_up_bytes() {
     let server = builder.option("frames_per_second", "1000000/2").start();
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);
-    // Its debt takes a minute to pay off.
+    // It exceeds the limit so far that the debt lasts for a minute.
     let unfinished = format!(r#"{{"x":"{}"#, "x".repeat(60_000));
     let mut replies = Vec::new();
     while client.try_send_raw(unfinished.as_bytes())
@@ -165,11 +166,11 @@ fn frames_that_are_never_finished_use_up_bytes() {
     assert_eq!(replies[0], 401);
     assert_eq!(replies.last(), Some(&json!(429)), "{replies:?}");
     assert!(refused(&server, "bytes_per_second") >= 3.0, "as many as frames may come at once, and the last word");
-    // Invalid input that arrives in pieces counts by its length as well.
+    // Invalid input that arrives in pieces counts by its length, too.
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);
     client.send_raw(&[b"x".repeat(1 << 20).as_slice(), b"\n", PING.as_bytes()].concat());
-    // An invalid run ends where the received bytes end, so there may be several.
+    // An invalid run ends where the received bytes end, so the input may be several runs.
     while let reply = client.recv()
         && reply["errno"] != 429
     {

@@ -15,7 +15,7 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
     let mut owner = from(&server, "203.0.113.8");
     let a = owner.register("alice", &password("alice"));
     let b = owner.register("bob", &password("bob"));
-    // Now the password is in the server's memory.
+    // The server now remembers the password.
     owner.login(a, &password("alice"));
     let mut attacker = from(&server, "203.0.113.7");
     let mut guesses = 0;
@@ -35,8 +35,8 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
         }
     };
     assert!(guesses > 3, "two are free, and the third costs a second");
-    // During the lockout nothing is checked, neither the right password nor a login on another
-    // connection.
+    // During the lockout the server checks no password. It refuses the right one, and a login on
+    // another connection.
     for mut guesser in [attacker, from(&server, "203.0.113.7")] {
         let reply = try_login(&mut guesser, a, &password("alice"));
         let waited = told.elapsed() + Duration::from_secs(1) >= Duration::from_secs(seconds);
@@ -51,12 +51,12 @@ fn guessing_takes_longer_each_time_and_does_not_lock_the_owner_out() {
     assert!(logs.contains(&format!("turned away a login as user {a} from 203.0.113.7")), "{logs}");
     assert!(!logs.contains("guess") && !logs.contains(&password("alice")), "no password in {logs}");
     assert!(server.metric(r#"raybox_logins_total{outcome="delayed"}"#) >= 1.0);
-    // The owner logs in from another address, with a remembered password or not.
+    // The owner can log in from another address, whether the password is remembered or not.
     from(&server, "203.0.113.8").login(a, &password("alice"));
     from(&server, "203.0.113.9").login(a, &password("alice"));
 }
 
-/// A guess at a remembered password is found wrong without a hasher.
+/// A guess at a remembered password is refused without a hasher.
 #[test]
 fn guesses_that_find_the_queue_full_count() {
     let builder = behind_proxy().option("login_failures", "2").option("loops", "1");
@@ -67,7 +67,7 @@ fn guesses_that_find_the_queue_full_count() {
     let mut holder = from(&server, "203.0.113.7");
     let mut attacker = from(&server, "203.0.113.7");
     [&mut holder, &mut attacker].into_iter().for_each(TestClient::ack_barrier);
-    // This request occupies the place of its address until the store writes.
+    // This request occupies its address's place until the store can write.
     let lock = StoreLock::take(&server);
     holder.send(&json!({"msgType": 2, "name": "holder", "password": "x"}));
     attacker.ack_barrier();
@@ -82,7 +82,7 @@ fn guesses_that_find_the_queue_full_count() {
         assert!(guesses < 10, "guesses are free");
     }
     assert!(guesses >= 3, "two are free, and the third costs a second");
-    // A guess at an account that has not logged in here reveals nothing, so it may be tried again.
+    // A guess at an account that has not logged in here reveals nothing, so it does not count.
     for _ in 0..10 {
         assert_eq!(try_login(&mut attacker, a + 1000, "guess")["errno"], 503);
     }
@@ -111,7 +111,7 @@ fn an_address_that_guesses_everywhere_has_to_wait_and_others_do_not() {
 }
 
 #[test]
-fn an_address_makes_so_many_accounts_an_hour() {
+fn an_address_may_create_a_limited_number_of_accounts_an_hour() {
     let server = behind_proxy().option("registrations_per_address", "2").start();
     let mut client = from(&server, "203.0.113.7");
     for n in 0..2 {
@@ -129,7 +129,7 @@ fn an_address_makes_so_many_accounts_an_hour() {
 }
 
 #[test]
-fn a_registration_costs_nothing_while_the_database_is_away() {
+fn a_registration_does_not_count_while_the_database_is_unreachable() {
     let mut mariadb = MariaDb::start();
     let server = counting().mysql(&mariadb.create_database()).option("registrations_per_address", "3").start();
     let mut client = TestClient::connect(&server);
@@ -144,7 +144,7 @@ fn a_registration_costs_nothing_while_the_database_is_away() {
     wait_within(LONG_PATIENCE, "the server knows that the database is gone", || !server.is_ready());
     mariadb.restart();
     wait_within(LONG_PATIENCE, "the server knows that it is back", || server.is_ready());
-    // A name that is taken counts as the client's own fault.
+    // A name that is taken is the client's own fault, so it counts.
     client.send(&register("first"));
     client.expect_text(SERVER_ERROR);
     client.register("second", "x");
@@ -161,7 +161,7 @@ fn guesses_count_while_the_database_is_away() {
     let a = client.register("alice", &password("alice"));
     client.login(a, &password("alice"));
     mariadb.kill();
-    // A client that knows the password is let in as before.
+    // A client that knows the password can log in as before.
     client.login(a, &password("alice"));
     for _ in 0..10 {
         assert_eq!(try_login(&mut client, a + 1000, "guess")["errno"], 503, "of nobody else anything is known");

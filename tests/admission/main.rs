@@ -1,9 +1,9 @@
-//! Limits: which clients are refused, slowed down or asked to come back later, and that all others
-//! notice nothing.
+//! Limits. Clients beyond a limit are refused, slowed down or told to retry later, and all other
+//! clients notice nothing.
 //!
-//! Behaviour that depends on time is tested where the time is an argument (`src/admission`). Here a
-//! burst is sent in one write to a fresh connection, so that it arrives in one turn of the loop,
-//! during which the loop's time does not advance.
+//! Behaviour over time is tested where the time is an argument (`src/admission`). Here a burst is
+//! sent in one write to a fresh connection. So it arrives in one turn of the loop, during which the
+//! loop's time stands still.
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
@@ -22,12 +22,12 @@ pub fn counting() -> Builder {
     TestServer::builder().option("admin", "0")
 }
 
-/// The same behind these tests' proxies, which connect from 127.0.0.1.
+/// Like [`counting`], behind a proxy that connects from 127.0.0.1.
 pub fn behind_proxy() -> Builder {
     counting().option("proxy_protocol", "on")
 }
 
-/// A client with this address, as the proxy header says.
+/// A client whose proxy header has this address.
 pub fn from(server: &TestServer, address: &str) -> TestClient {
     let mut client = TestClient::connect(server);
     client.send_raw(header_of(address).as_bytes());
@@ -39,7 +39,7 @@ pub fn header_of(address: &str) -> String {
     format!("PROXY {family} {address} {own} 51234 8003\r\n")
 }
 
-/// How often the log says that this limit is reached.
+/// The number of log lines that say that this limit is reached.
 pub fn complaints(server: &TestServer, limit: &str) -> usize {
     let end = format!("the limit {limit} is reached");
     server
@@ -53,7 +53,7 @@ pub fn refused(server: &TestServer, limit: &str) -> f64 {
     server.metric(&format!(r#"raybox_refused_total{{limit="{limit}"}}"#))
 }
 
-/// Expects a refusal with a time to wait, and returns the seconds.
+/// Expects a refusal with a `retryAfter`, and returns its seconds.
 pub fn expect_later(client: &mut TestClient, errno: u64) -> u64 {
     let reply = client.recv();
     assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(errno), &json!(errno)), "{reply}");

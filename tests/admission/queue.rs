@@ -8,7 +8,7 @@ use crate::{behind_proxy, counting, from, refused};
 #[test]
 fn a_full_queue_of_logins_says_when_to_come_again() {
     let builder = counting().option("hashers", "1").option("logins_max", "1");
-    // Expensive enough for all the requests to arrive while the first password is being hashed.
+    // A password costs so much that all the requests arrive while the first one is being hashed.
     let server = builder.option("argon2", "m=65536,t=2,p=1").option("login_failures", "off").start();
     let mut clients: Vec<TestClient> = (0..12).map(|_| TestClient::connect(&server)).collect();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -45,8 +45,8 @@ fn a_client_from_elsewhere_does_not_wait_for_all_that_one_address_has_in_the_que
     };
     let mut others: Vec<TestClient> = (0..5).map(|_| come("203.0.113.7")).collect();
     let (mut client, mut watcher) = (come("203.0.113.8"), come("203.0.113.9"));
-    // The first request occupies the hasher until the store writes, so the account numbers show the
-    // order.
+    // The first request occupies the hasher until the store can write. The ids of the new accounts
+    // then show the order.
     let lock = StoreLock::take(&server);
     let mut nth = 0;
     let mut register = |client: &mut TestClient| {

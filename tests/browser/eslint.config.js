@@ -9,7 +9,7 @@ export default [
     rules: {
       eqeqeq: ['error', 'always', { null: 'ignore' }],
       'no-var': 'error', 'prefer-const': 'error', 'no-unused-vars': ['error', { varsIgnorePattern: '^_' }], 'no-eval': 'error', 'no-implied-eval': 'error',
-      // Texts of others never become markup.
+      // Texts of other users must never become markup.
       'no-restricted-properties': ['error', ...['innerHTML', 'outerHTML', 'insertAdjacentHTML'].map((property) => (
         { property, message: 'build nodes and set textContent' }
       ))],

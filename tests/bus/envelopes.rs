@@ -1,10 +1,10 @@
-//! Envelopes between nodes: where they go, who confirms them, and who has come or left.
+//! Envelopes between nodes: which node receives and confirms them, and which users are where.
 
 use std::sync::Arc;
 
 use raybox::base::ids::FrameId;
 use raybox::bus::{BusHealth as _, Envelope, Exchange as _, Published, Publisher as _, Register as _};
-use raybox::delivery::{Comeback, Delivery, Origin};
+use raybox::delivery::{Comeback, Delivery, DeliveryOrigin};
 use raybox::protocol::GroupId;
 use testkit::{Redis, wait_until};
 
@@ -19,7 +19,7 @@ fn an_envelope_reaches_the_node_that_has_its_user_and_is_confirmed() {
     two.notes.wait_for(&Heard::Envelope(ANN, "{\"a\":1}\n{}".to_owned()));
     one.notes.wait_for(&Heard::Confirmed(41));
     assert_eq!(one.publish(BOB, 42, &["{}"]), Published::ToNobody);
-    // The third node's next event is its first: no envelope reached it.
+    // The third node's next event is its first one, so no envelope has reached it.
     one.bus.group_changed(GroupId(3));
     three.notes.wait_for(&Heard::Group(GroupId(3)));
     let heard = three.notes.heard.lock().expect("notes");
@@ -51,7 +51,8 @@ fn envelopes_for_a_place_go_there_in_one_message_with_each_text_once() {
     let place = one.find(ANN, 1);
     let text: Arc<str> = "{\"g\":1}".into();
     let envelopes = [(ANN, 2), (BOB, 3)].map(|(to, sequence)| {
-        let deliveries = vec![Delivery::new(to, text.clone(), Origin::Returned(FrameId::UNNAMED, Comeback::InOrder))];
+        let deliveries =
+            vec![Delivery::new(to, text.clone(), DeliveryOrigin::Returned(FrameId::UNNAMED, Comeback::InOrder))];
         Envelope { to, place: Some(place.clone()), sequence, is_returned: false, is_recorded: false, deliveries }
     });
     let watched = redis.watch_published();
@@ -69,13 +70,13 @@ fn envelopes_for_a_place_go_there_in_one_message_with_each_text_once() {
 }
 
 #[test]
-fn a_user_who_has_left_and_come_again_may_be_elsewhere_and_has_no_place_for_a_while() {
+fn a_user_who_leaves_and_comes_back_has_no_place_for_a_while() {
     let redis = Redis::start();
     let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
     let place = one.find(ANN, 1);
     two.leave(ANN);
-    // The second node does not receive this announcement.
+    // The second node does not receive this announcement, because its user is not here now.
     three.welcome(ANN);
     two.welcome(ANN);
     wait_until_both_want_ann(&redis);
@@ -88,7 +89,7 @@ fn a_user_who_has_left_and_come_again_may_be_elsewhere_and_has_no_place_for_a_wh
 }
 
 #[test]
-fn a_place_refuses_what_is_for_a_user_who_has_come_elsewhere_too() {
+fn a_place_refuses_envelopes_for_a_user_who_is_also_elsewhere() {
     let redis = Redis::start();
     let (one, two, three) = (Peer::start(&redis), Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
@@ -96,7 +97,7 @@ fn a_place_refuses_what_is_for_a_user_who_has_come_elsewhere_too() {
     assert_eq!(one.publish_at(Some(place.clone()), ANN, 2, &["{}"]), Published::Taken(1));
     one.notes.wait_for(&Heard::Confirmed(2));
     three.welcome(ANN);
-    // The announcement of node three arrives before what node one sends after it.
+    // The announcement of node three arrives before anything that node one sends after it.
     wait_until("three has said that it has the user too", || {
         one.publish_at(Some(place.clone()), ANN, 3, &["{\"alone\":true}"]);
         one.notes.count(&Heard::Refused(3, 0)) > 0
@@ -155,7 +156,7 @@ fn a_node_does_not_deliver_its_own_envelope() {
 }
 
 #[test]
-fn a_user_who_has_left_is_wanted_by_nobody() {
+fn no_node_subscribes_for_a_user_who_has_left() {
     let redis = Redis::start();
     let (one, two) = (Peer::start(&redis), Peer::start(&redis));
     two.welcome(ANN);
@@ -164,7 +165,7 @@ fn a_user_who_has_left_is_wanted_by_nobody() {
     two.notes.wait_for(&Heard::Left(ANN));
     assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
     assert_eq!(one.publish(BOB, 2, &["{}"]), Published::ToOne);
-    // Logins and logouts are processed in their order.
+    // Logins and logouts are processed in order.
     for _ in 0..50 {
         two.bus.unsubscribe(BOB);
         two.bus.subscribe(BOB, None);

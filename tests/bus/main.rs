@@ -1,4 +1,4 @@
-//! The bus of a cluster, on a real Redis, with nodes that only record their events.
+//! The bus of a cluster, on a real Redis. Its nodes only record their events.
 
 mod envelopes;
 mod faults;

@@ -1,4 +1,4 @@
-//! What else is on the same Redis: reference nodes, dead nodes, other installations.
+//! Neighbours on the same Redis: reference nodes, dead nodes, other installations.
 
 use std::collections::HashSet;
 
@@ -37,14 +37,14 @@ fn reference_nodes_are_heard_and_reached() {
     two.bus.claim(&[BOB]).expect("claim");
     wait_until("the neighbour is noticed", || {
         let neighbours = one.bus.publish_to_neighbours(offers(), &everybody);
-        // Bob is with a node of ours, so his messages are for no neighbour, whatever his state
+        // Bob is at one of our nodes, so his messages are for no neighbour, whatever his state
         // says.
         texts(&neighbours.taken) == ["{\"n\":1}", "{\"n\":3}"] && texts(&neighbours.untaken) == ["{\"n\":2}"]
     });
     for expected in ["{\"n\":1}", "{\"n\":3}"] {
         let message = loop {
             let message = patterns.get_message().expect("a message");
-            // A message for nobody only tests who listens.
+            // A message to user 0 only tests which nodes are subscribed.
             if message.get_channel_name() != "RayBox-user-0" {
                 break message;
             }

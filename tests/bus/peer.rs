@@ -13,18 +13,18 @@ use raybox::bus::{
     Register as _,
 };
 use raybox::config::RedisSettings;
-use raybox::delivery::{Comeback, Delivery, Origin, Posted};
+use raybox::delivery::{Comeback, Delivery, DeliveryOrigin, Posted};
 use raybox::protocol::{GroupId, UserId};
 use testkit::{LONG_PATIENCE, Redis, wait_until};
 
 /// Records the events of its node.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// Users whose messages find them here; messages for others find nobody.
+    /// The users who are at this node. Messages for any other user reach nobody.
     pub(crate) here: Mutex<HashSet<UserId>>,
     pub(crate) heard: Mutex<Vec<Heard>>,
     pub(crate) refused: Mutex<Vec<Receipt>>,
-    /// Where the last confirmation says that the user is.
+    /// The user's place in the last confirmation.
     pub(crate) place: Mutex<Option<Place>>,
 }
 
@@ -135,7 +135,7 @@ impl Peer {
         Peer { bus, notes }
     }
 
-    /// `user` logs in at this node, and the other nodes know.
+    /// Logs `user` in at this node, and waits until the other nodes know.
     pub(crate) fn welcome(&self, user: UserId) {
         self.notes.here.lock().expect("notes").insert(user);
         self.bus.subscribe(user, None);
@@ -151,14 +151,14 @@ impl Peer {
         self.bus.publish(&[Envelope { to, place, sequence, is_returned: false, is_recorded: false, deliveries }])[0]
     }
 
-    /// Where the user is, as a message for them finds out.
+    /// The user's place, which the confirmation of a message tells.
     pub(crate) fn find(&self, user: UserId, sequence: u64) -> Place {
         assert_eq!(self.publish(user, sequence, &["{}"]), Published::ToOne);
         self.notes.wait_for(&Heard::Confirmed(sequence));
         self.notes.last_place().expect("a node says where it is")
     }
 
-    /// `user` logs out from this node.
+    /// Logs `user` out from this node.
     pub(crate) fn leave(&self, user: UserId) {
         self.notes.here.lock().expect("notes").remove(&user);
         let left = self.notes.count(&Heard::Left(user));
@@ -183,7 +183,7 @@ pub(crate) fn settings_at(address: SocketAddr) -> RedisSettings {
 }
 
 pub(crate) fn delivery(to: UserId, text: &str) -> Delivery {
-    Delivery::new(to, text.into(), Origin::Returned(FrameId::UNNAMED, Comeback::InOrder))
+    Delivery::new(to, text.into(), DeliveryOrigin::Returned(FrameId::UNNAMED, Comeback::InOrder))
 }
 
 pub(crate) fn wait_until_both_want_ann(redis: &Redis) {

@@ -1,5 +1,5 @@
-//! [`Books`]: what one client sent, was answered and received, and when; and the checker, which
-//! compares the books of all clients.
+//! [`Books`]: one client's messages, the answers to them, and the messages it received, each with
+//! its time; and the checker, which compares the books of all clients.
 //!
 //! The checker tells several errors apart. A *lost* message was acknowledged and never arrived;
 //! what was in an nginx that was killed is counted separately. A *duplicated* message arrived more
@@ -23,7 +23,7 @@ pub enum Target {
     Group(i64),
 }
 
-/// Where a connection goes.
+/// The destination of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     Node(usize),
@@ -138,9 +138,10 @@ pub enum Wrong {
     /// Arrived in a fetch after a message that was sent later, because it had been on its way to a
     /// connection that broke. Not wrong: it was stored when the server noticed.
     CameBack,
-    /// Arrived in a fetch after a message that was sent later through another node: it waited in
-    /// the first node's spool while the database was unreachable. Not wrong: order is promised on a
-    /// connection, and in the database.
+    /// Arrived in a fetch after a message that was sent later and that another node stored: it
+    /// waited in the first node's spool while the database was unreachable. The other node stored
+    /// the later one because it was sent there, or because it came back there from a connection of
+    /// the recipient that broke. Not wrong: order is promised on a connection, and in the database.
     WaitedInSpool,
 }
 
@@ -154,7 +155,7 @@ pub struct Delivery {
     pub came: Option<Moment>,
 }
 
-/// How a message arrived at one recipient.
+/// The arrival of a message at one recipient.
 #[derive(Clone, Copy, Debug)]
 struct Came {
     first: Moment,
@@ -289,7 +290,7 @@ impl Verdict {
     /// given up have no order with those it sent later on another connection.
     fn reordered(&mut self, books: &Books, sent: &Sent, senders: &HashMap<i64, &Books>, outages: &[Part]) {
         let mut come = BTreeSet::new();
-        let mut last: HashMap<_, (usize, usize)> = HashMap::new();
+        let mut last: HashMap<_, (usize, &Lot)> = HashMap::new();
         for arrival in &books.arrivals {
             let Arrival { at, from, target, number, how } = *arrival;
             let Some(lot) = sent.get(&(from, target, number)) else { continue };
@@ -300,20 +301,23 @@ impl Verdict {
             let on_same = last.get(&(how, from, target, Some(lot.connection))).copied();
             let before = if matches!(lot.fate, Fate::Acknowledged { .. }) { on_any } else { on_same };
             for key in [None, Some(lot.connection)] {
-                let last = last.entry((how, from, target, key)).or_insert((number, lot.connection));
-                *last = (*last).max((number, lot.connection));
+                let last = last.entry((how, from, target, key)).or_insert((number, *lot));
+                if number > last.0 {
+                    *last = (number, *lot);
+                }
             }
-            if let Some((before, connection)) = before.filter(|(before, _)| *before > number) {
+            if let Some((before, later)) = before.filter(|(before, _)| *before > number) {
                 let fetched = matches!(how, How::Fetched(_));
-                let sender = senders.get(&from);
+                let spooled = |sender: &&Books| sender.spooled_elsewhere(lot, later, books, outages);
                 let what = if fetched && books.has_broken_with(lot.sent, lot.fate) {
                     Wrong::CameBack
-                } else if fetched && sender.is_some_and(|sender| sender.spooled_elsewhere(lot, connection, outages)) {
+                } else if fetched && senders.get(&from).is_some_and(spooled) {
                     Wrong::WaitedInSpool
                 } else {
                     Wrong::Reordered
                 };
-                let detail = format!("after {before}, {how:?}");
+                let paths = senders.get(&from).map(|sender| sender.paths([lot, later], books));
+                let detail = format!("after {before}, {how:?}; {}", paths.unwrap_or_default());
                 let way = lot.way(from, books.user, at, matches!(how, How::Fetched(_)));
                 self.find(what, (target, number), way, detail);
             }
@@ -346,14 +350,38 @@ impl Books {
     }
 
     /// Whether a lot of this sender may have waited for the database on another node than the one
-    /// that `connection` led to.
-    fn spooled_elsewhere(&self, lot: &Lot, connection: usize, outages: &[Part]) -> bool {
-        let [Some(one), Some(other)] = [lot.connection, connection].map(|number| self.connections.get(number)) else {
-            return false;
-        };
-        let are_apart = lot.connection != connection && (one.place != other.place || one.place == Place::Nginx);
+    /// that has stored the `later` lot for this recipient.
+    fn spooled_elsewhere(&self, lot: &Lot, later: &Lot, recipient: &Books, outages: &[Part]) -> bool {
         let settled = self.settled(lot);
-        are_apart && outages.iter().any(|outage| lot.sent <= outage.well + DRAINED_AFTER && outage.begun <= settled)
+        let waited = |outage: &Part| lot.sent <= outage.well + DRAINED_AFTER && outage.begun <= settled;
+        let Some(first) = self.connections.get(lot.connection) else { return false };
+        let is_apart = |other: &Connection| other.place != first.place || other.place == Place::Nginx;
+        let sent_elsewhere =
+            lot.connection != later.connection && self.connections.get(later.connection).is_some_and(is_apart);
+        let came_back_elsewhere = || recipient.broken_with(later.sent, later.fate).any(is_apart);
+        outages.iter().any(waited) && (sent_elsewhere || came_back_elsewhere())
+    }
+
+    /// The connections that these lots of this sender may have been on, for a report.
+    fn paths(&self, lots: [&Lot; 2], recipient: &Books) -> String {
+        let seconds = |moment: Moment| format!("{:.2}", moment.as_secs_f64());
+        let lots = lots.map(|lot| {
+            let place = self.connections.get(lot.connection).map(|connection| connection.place);
+            let fate = lot.fate;
+            format!(
+                "{:?} sent at {} on connection {} ({place:?}), {fate:?}",
+                lot.numbers,
+                seconds(lot.sent),
+                lot.connection
+            )
+        });
+        let of_recipient = recipient.connections.iter().map(|connection| {
+            let ended = connection.ended.map(seconds).unwrap_or_default();
+            let broke = if connection.broke { " broken" } else { "" };
+            format!("{:?} {}-{ended}{broke}", connection.place, seconds(connection.opened))
+        });
+        let of_recipient = of_recipient.collect::<Vec<_>>().join(", ");
+        format!("{}; the recipient's connections: {of_recipient}", lots.join(" and "))
     }
 
     /// The places where nodes may have known this user between these times.
@@ -369,11 +397,17 @@ impl Books {
     /// Whether a message that was sent at this time may have been handed to a connection of this
     /// user that broke.
     fn has_broken_with(&self, sent: Moment, fate: Fate) -> bool {
+        self.broken_with(sent, fate).next().is_some()
+    }
+
+    /// The connections of this user that broke and that a message that was sent at this time may
+    /// have been handed to.
+    fn broken_with(&self, sent: Moment, fate: Fate) -> impl Iterator<Item = &Connection> {
         let settled = match fate {
             Fate::Acknowledged { at, .. } => at,
             Fate::Open | Fate::Unknown => sent + AFTERMATH,
         };
-        self.connections.iter().any(|connection| {
+        self.connections.iter().filter(move |connection| {
             connection.broke
                 && connection.opened <= settled
                 && connection.ended.is_some_and(|ended| sent <= ended + AFTERMATH)
@@ -414,8 +448,8 @@ const AFTERMATH: Duration = Duration::from_secs(8);
 /// behind them.
 const DRAINED_AFTER: Duration = Duration::from_secs(3);
 
-/// A killed process has no open files any more some moments before its last socket is closed, on a busy machine. Until
-/// then the kernel acknowledges for it.
+/// A killed process has no open files any more some moments before its last socket is closed, on a
+/// busy machine. Until then the kernel acknowledges for it.
 const CLOSING: Duration = Duration::from_millis(200);
 
 /// How long nginx may hold a message on a busy machine.

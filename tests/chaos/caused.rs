@@ -1,4 +1,5 @@
-//! [`Caused`]: a fault that happened, the [`Part`]s that it hit, and the messages that it can have affected.
+//! [`Caused`]: a fault that was caused, the [`Part`]s that it hit, and the messages that it may
+//! have affected.
 
 use std::time::Duration;
 
@@ -10,11 +11,11 @@ use crate::schedule::Kind;
 pub struct Caused {
     pub kind: Kind,
     pub begun: Moment,
-    /// When the fault was complete: a process that is killed serves for some milliseconds after
-    /// `begun`.
+    /// When the fault was complete. A process that is killed goes on serving for some milliseconds
+    /// after `begun`.
     pub complete: Moment,
     pub over: Moment,
-    /// How long after the fault's end all nodes concerned were ready.
+    /// The time from the fault's end until all nodes concerned were ready.
     pub ready_after: Option<Duration>,
     /// The parts that failed.
     pub parts: Vec<Part>,
@@ -22,13 +23,13 @@ pub struct Caused {
     pub spooled: usize,
 }
 
-/// One thing that failed.
+/// One part that failed.
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
     pub party: Party,
     pub begun: Moment,
-    /// When it served again and all nodes concerned had noticed; for a client, when every node had
-    /// noticed that it has gone.
+    /// When the part served again and all nodes concerned had noticed. For a client: when every
+    /// node had noticed that it has gone.
     pub well: Moment,
 }
 
@@ -39,7 +40,7 @@ pub enum Party {
     Database,
     Redis,
     Nginx,
-    /// A client, by its user.
+    /// A client, by its user id.
     Client(i64),
 }
 
@@ -50,7 +51,7 @@ impl Caused {
     }
 
     /// Whether the fault can have affected this message; `sender` and `recipient` are the books of
-    /// its users.
+    /// the users.
     pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
         self.parts.iter().any(|part| part.touches(way, sender, recipient))
     }
@@ -66,9 +67,10 @@ impl Part {
         }
     }
 
-    /// The fault must lie between the sending and the (last) arrival, and must have hit a place
-    /// where the message was or may have been: the sender's node, the recipient and their nodes,
-    /// what is between these, and the database if it was stored.
+    /// Whether this part can have affected this message. It must have failed between the sending
+    /// and the last arrival, at a place where the message was or may have been: the sender's node,
+    /// the recipient, the recipient's nodes, the path between these, or the database if it was
+    /// stored.
     pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
         if way.sent > self.well || way.until < self.begun {
             return false;
@@ -80,14 +82,14 @@ impl Part {
             Party::Database => way.stored,
             Party::Redis => source == Place::Nginx || places.any(|place| place != source),
             Party::Nginx => source == Place::Nginx || places.any(|place| place == Place::Nginx),
-            // A fault of the sender's connection makes no server send a message again.
+            // A fault of the sender's connection does not make a server repeat a message.
             Party::Client(user) => user == way.to,
         }
     }
 }
 
 impl Party {
-    /// Which node it is, if it is one.
+    /// The number of the node, if this is a node.
     pub fn node(self) -> Option<usize> {
         match self {
             Party::Node(node) => Some(node),

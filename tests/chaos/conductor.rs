@@ -15,7 +15,7 @@ use crate::stage::{NODES, Stage};
 use crate::world::{Order, Phase, Post, World};
 use testkit::{LONG_PATIENCE, TestServer, wait_within};
 
-/// Causes the faults, and waits until everything works again.
+/// Causes the faults of a schedule, and waits until everything works again.
 pub struct Conductor<'a> {
     stage: &'a mut Stage,
     world: &'a World,
@@ -23,7 +23,7 @@ pub struct Conductor<'a> {
     posts: &'a [Post],
     devices: &'a [Device],
     desks: &'a [Desk],
-    /// The messages of devices that had no answer when a node was killed.
+    /// The number of unacknowledged messages of devices when a node was killed.
     caught: usize,
     caused: &'a Mutex<Vec<Caused>>,
     /// The parts that the current fault has hit.
@@ -31,7 +31,8 @@ pub struct Conductor<'a> {
     /// The number of messages in the spool of the node that was killed.
     spooled: usize,
     progress: Progress,
-    /// How much later than planned the remaining schedule is, so that its intervals stay the same.
+    /// The delay of the remaining schedule. All later faults shift by it, so their intervals stay
+    /// the same.
     shift: Duration,
     watch: &'a mut dyn FnMut(&Stage),
     next_watch: Moment,
@@ -139,7 +140,7 @@ impl<'a> Conductor<'a> {
     fn tell_client(&self, fault: &Fault) {
         let may = |person: &&Person| match fault.kind {
             Kind::StopsReading => person.small_buffer,
-            // For a client behind nginx, the servers' peer is nginx.
+            // A client behind nginx is no target: nginx is the peer of the servers.
             _ => !person.places.contains(&Place::Nginx),
         };
         let persons: Vec<&Person> = self.persons.iter().filter(may).collect();
@@ -169,12 +170,13 @@ impl<'a> Conductor<'a> {
                 self.fails(Party::Database);
                 self.fails(Party::Redis);
             }
-            Kind::NginxKilled | Kind::NginxReloaded => self.fails(Party::Nginx),
+            Kind::NginxKilled | Kind::NginxFrozen | Kind::NginxReloaded => self.fails(Party::Nginx),
             // The nodes of these faults are handled one by one.
             Kind::NodeKilled | Kind::RollingRestart => (),
             Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
         }
         let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
+        let nginx = &mut nginx[fault.target % 2];
         match fault.kind {
             Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
             Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.kill(),
@@ -190,14 +192,15 @@ impl<'a> Conductor<'a> {
                 cluster.redis.stop();
             }
             Kind::NginxKilled => nginx.kill(),
+            Kind::NginxFrozen => nginx.stop(),
             Kind::NginxReloaded => nginx.reload(),
             Kind::RollingRestart => self.restart_all(),
             Kind::NodeKilled | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
         }
     }
 
-    /// Kills a node; late in a database outage it first waits until the node's spool holds
-    /// something, for a limited time.
+    /// Kills a node. Late in a database outage, it first waits a limited time until the node's
+    /// spool holds something.
     fn kill_node(&mut self, fault: &Fault, at: Duration) {
         let is_late = fault.begin + EARLY < at && at < fault.begin + fault.length;
         let latest = self.world.now() + if is_late { SPOOL_PATIENCE } else { Duration::ZERO };
@@ -219,8 +222,8 @@ impl<'a> Conductor<'a> {
             self.fails(Party::Node(number));
             let node = &mut self.stage.cluster.nodes[number];
             node.terminate();
-            // Exit code 3: messages wait in its spool for the database, which was unreachable a
-            // moment ago.
+            // Exit code 3: the node's spool holds messages for the database, which was unreachable
+            // a moment ago.
             let code = node.wait_exit(LONG_PATIENCE).code();
             assert!(matches!(code, Some(0 | 3)), "it ends in order, not with {code:?}: {}", node.output());
             node.restart();
@@ -233,6 +236,7 @@ impl<'a> Conductor<'a> {
 
     fn bring_back(&mut self, fault: &Fault) {
         let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
+        let nginx = &mut nginx[fault.target % 2];
         match fault.kind {
             Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
             Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.restart(),
@@ -248,6 +252,7 @@ impl<'a> Conductor<'a> {
                 cluster.redis.cont();
             }
             Kind::NginxKilled => nginx.restart(),
+            Kind::NginxFrozen => nginx.cont(),
             Kind::NodeKilled
             | Kind::NginxReloaded
             | Kind::RollingRestart
@@ -275,11 +280,11 @@ impl<'a> Conductor<'a> {
         self.caused.lock().expect("what was caused").push(caused);
     }
 
-    /// Waits until everything that was sent is settled and has arrived, or can no longer arrive.
+    /// Waits until every message is settled and has arrived, or can no longer arrive.
     fn settle(&mut self, members: &Members) {
         self.world.enter(Phase::Settling);
         let begun = Instant::now();
-        // Only after this time are connections whose peer has gone recognized as dead.
+        // The servers recognise a connection whose peer has gone as dead only after this time.
         let earliest = USER_TIMEOUT + Duration::from_secs(2);
         while begun.elapsed() < SETTLE_PATIENCE {
             self.progress.show(self.world.now(), self.posts);
@@ -288,7 +293,11 @@ impl<'a> Conductor<'a> {
                 return;
             }
         }
-        self.progress.say(&format!("not settled within {SETTLE_PATIENCE:?}"));
+        let persons = self.persons.iter().zip(self.posts);
+        let persons =
+            persons.filter(|(_, post)| !post.is_idle.load(Ordering::Relaxed)).map(|(person, _)| &*person.name);
+        let busy: Vec<&str> = persons.chain(devices::busy(self.devices, self.desks)).collect();
+        self.progress.say(&format!("not settled within {SETTLE_PATIENCE:?}; still busy: {busy:?}"));
     }
 
     fn is_settled(&self, members: &Members) -> bool {
@@ -309,7 +318,7 @@ impl<'a> Conductor<'a> {
     }
 }
 
-/// How long to wait until somebody has written to an offline user.
+/// The longest wait until a message for an offline user is in the spool.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Messages that have not arrived this long after everything works again are lost.

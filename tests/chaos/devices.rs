@@ -1,8 +1,9 @@
-//! [`Device`]: a client of level 2 with a data file, which writes numbered messages, whatever happens to the servers,
-//! to its connections and to itself. It is the shipped client library, so the library's store and outbox are checked
-//! as well.
+//! [`Device`]: a client of level 2 with a data file. It writes numbered messages, whatever happens
+//! to the servers, to its connections and to itself. It is the shipped client library, so the store
+//! and the outbox of the library are checked as well.
 //!
-//! Besides the schedule, which makes servers fail, each device has accidents of its own ([`Keeper::suffer`]).
+//! The schedule makes servers fail. Besides, each device has accidents of its own
+//! ([`Keeper::suffer`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,37 +24,37 @@ use crate::wire::{Carrier, Wire};
 use crate::world::{Phase, World};
 use testkit::{PATIENCE, password};
 
-/// One device, planned.
+/// The plan of one device.
 pub struct Device {
-    /// Its number among all clients, which determines its addresses and its dice.
+    /// The number of this client, which determines its addresses and its random choices.
     pub index: usize,
     pub id: i64,
     pub name: String,
     pub tls: bool,
     pub carrier: Carrier,
-    /// Where it connects: it goes to the next place when one does not serve.
+    /// The places to which it connects. When one does not serve, it goes on to the next.
     pub places: Vec<Place>,
-    /// Where it writes, with the length of the texts.
+    /// The conversations in which it writes, each with the length of its texts.
     pub targets: Vec<(Conv, usize)>,
-    /// Its data file.
+    /// The path of its data file.
     pub file: PathBuf,
-    /// The certificate that it trusts.
+    /// The CA certificate that it trusts.
     pub ca: PathBuf,
 }
 
-/// Where the conductor and one device meet.
+/// The state that the conductor and one device share.
 #[derive(Default)]
 pub struct Desk {
     pub ledger: Mutex<Ledger>,
-    /// Everything that it sent is acknowledged.
+    /// Whether everything that the device sent is acknowledged.
     is_idle: AtomicBool,
-    /// The messages that have no answer.
+    /// The number of messages that are not acknowledged.
     pub in_flight: AtomicUsize,
-    /// How far its store goes.
+    /// The last number of each conversation in the device's store.
     held: Mutex<BTreeMap<Conv, u64>>,
 }
 
-/// The way that its wire takes next.
+/// The place and the address that the wire uses for its next connection.
 #[derive(Default)]
 struct Route {
     place: AtomicUsize,
@@ -68,7 +69,7 @@ struct Keeper<'a> {
     dice: Dice,
     route: &'a Route,
     wire: Wire,
-    /// Always there, but for the moment in which it is opened again.
+    /// The client; `None` only while it is opened again.
     client: Option<Client>,
     in_flight: Vec<Flight>,
     next_lot: Instant,
@@ -76,13 +77,14 @@ struct Keeper<'a> {
     next_accident: Instant,
     next_hurry: Instant,
     stalled_until: Option<Instant>,
-    /// An address that is cut off, when its wire is reset, and when the address is restored.
+    /// The address that is cut off, the time at which the wire is reset, and the time at which the
+    /// address is restored.
     cut: Option<(Source, Instant, Instant)>,
-    /// It has sent the last message to everybody.
+    /// Whether it has sent its last messages.
     has_closed: bool,
 }
 
-/// A message without an answer.
+/// A message in flight.
 struct Flight {
     ticket: Ticket,
     conv: Conv,
@@ -90,7 +92,8 @@ struct Flight {
     since: Instant,
 }
 
-/// Whether everything that was sent at level 2 is acknowledged, and in all stores as far as these know.
+/// Whether every message of level 2 is acknowledged, and all stores of a conversation reach the
+/// same number.
 pub fn are_settled(devices: &[Device], desks: &[Desk]) -> bool {
     if !desks.iter().all(|desk| desk.is_idle.load(Ordering::Relaxed)) {
         return false;
@@ -100,7 +103,7 @@ pub fn are_settled(devices: &[Device], desks: &[Desk]) -> bool {
         let held = desk.held.lock().expect("what is held");
         let ledger = desk.ledger.lock().expect("a ledger");
         for conv in &ledger.convs {
-            // A pair has one name here: the smaller user's id is the conversation of the larger one.
+            // A pair gets one name here, made of both ids, the smaller one first.
             let room = match conv {
                 Conv::User(other) if *other > device.id => (*other << 32) + device.id,
                 Conv::User(other) => (device.id << 32) + other,
@@ -118,8 +121,14 @@ pub fn are_settled(devices: &[Device], desks: &[Desk]) -> bool {
     heads.values().all(|heads| heads.iter().all(|head| *head == heads[0]))
 }
 
+/// The devices that have no answer to something they have sent, or are not online.
+pub fn busy<'d>(devices: &'d [Device], desks: &'d [Desk]) -> impl Iterator<Item = &'d str> {
+    let devices = devices.iter().zip(desks);
+    devices.filter(|(_, desk)| !desk.is_idle.load(Ordering::Relaxed)).map(|(device, _)| &*device.name)
+}
+
 impl Device {
-    /// Runs until the end of the run, and then reads what its store and the history hold.
+    /// Runs until the end of the run, and then reads its store and the history.
     pub fn run(&self, world: &World, desk: &Desk) {
         let route = Route::default();
         thread::scope(|scope| {
@@ -153,7 +162,7 @@ impl Device {
         world.network.connect(source, world.address(place), None)
     }
 
-    /// Opens its file, or a device that holds nothing.
+    /// Opens the data file, or a new device without one.
     fn open(&self, wire: &Wire, with_file: bool) -> raybox_client::Result<Client> {
         let port = wire.address.port();
         let options = match self.tls {
@@ -163,7 +172,7 @@ impl Device {
         if !with_file {
             return Client::open(options.password(&self.name, password(&self.name)));
         }
-        // A file that has logged in before holds a token.
+        // A file that was logged in before holds a token.
         match Client::open(options.clone().file(&self.file)) {
             Err(Error::NoAccount) => Client::open(options.file(&self.file).password(&self.name, password(&self.name))),
             opened => opened,
@@ -185,7 +194,7 @@ impl Keeper<'_> {
             self.take_answers();
             self.connect(now);
             self.show();
-            // Events only wake it: everything is in the store.
+            // Events only wake the thread; the messages are in the store.
             self.client().events().next_within(TURN);
             while self.client().events().next_now().is_some() {}
         }
@@ -209,7 +218,8 @@ impl Keeper<'_> {
         (0..count).for_each(|_| self.send(conv, length));
     }
 
-    /// One more message to everybody shows a client what it may lack.
+    /// Sends one last message to each conversation: it shows a client whether it lacks earlier
+    /// ones.
     fn send_last(&mut self) {
         if !std::mem::replace(&mut self.has_closed, true) {
             for (conv, length) in &self.device.targets {
@@ -250,7 +260,7 @@ impl Keeper<'_> {
 
     // The connection
 
-    /// Goes to another place if this one does not serve.
+    /// Goes to another place if the current one does not serve.
     fn connect(&mut self, now: Instant) {
         match self.client().state() {
             State::Ended(end) => {
@@ -301,7 +311,8 @@ impl Keeper<'_> {
         }
     }
 
-    /// Its address is cut off. It notices after a while, and comes back from another one.
+    /// Cuts the device's address off. The device notices after a while, and comes back from another
+    /// address.
     fn vanish(&mut self, now: Instant) {
         let source =
             Source(1 + self.device.index as u8 * SOURCES + self.route.source.load(Ordering::Relaxed) % SOURCES);
@@ -335,10 +346,10 @@ impl Keeper<'_> {
         }
     }
 
-    /// The client ends, with whatever is on its way, and is opened again from its file.
+    /// Ends the client, whatever is in flight, and opens it again from its file.
     fn restart(&mut self) {
         self.in_flight.clear();
-        // The file has one user at a time: the old client must go first.
+        // Only one client may use the file, so the old one must go first.
         self.client = None;
         self.client = Some(self.device.open(&self.wire, true).expect("its file opens again"));
         self.desk.ledger.lock().expect("a ledger").restarts += 1;
@@ -379,12 +390,12 @@ impl Keeper<'_> {
     }
 }
 
-/// A folder for data files, which is removed at the end.
+/// A folder for data files; removed when dropped.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
     pub fn new() -> Folder {
-        // Several tests run at the same time.
+        // Several tests run at the same time, so each folder has its own number.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("chaos-devices-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
@@ -403,7 +414,7 @@ impl Drop for Folder {
 /// How long a device waits for the next event.
 const TURN: Duration = Duration::from_millis(20);
 
-/// The messages of a device that are on their way at most before it sends another lot.
+/// The most messages in flight of a device before it waits with the next lot.
 const IN_FLIGHT_MAX: usize = 32;
 
 /// How long a device waits for an answer before it tries another place.

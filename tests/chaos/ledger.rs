@@ -1,41 +1,42 @@
-//! [`Ledger`]: what one client of level 2 sent, and what its store and the server's history hold at the end; and the
-//! checker, which compares the ledgers of all.
+//! [`Ledger`]: the messages of one client of level 2, and the content of its store and of the
+//! server's history at the end. The checker compares the ledgers of all clients.
 //!
-//! At level 2 no fault excuses anything: everything that was put into an outbox is in the end in the history and in the
-//! store of each member of its conversation, once, under the number that the sender was told, without a hole, and in
-//! the order of sending.
+//! At level 2 no fault is an excuse. At the end every message of an outbox must be in the history
+//! and in the store of each member of its conversation. It must be there once, under the
+//! acknowledged number, without a gap, and in the order of sending.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use raybox_client::{Client, Content, Conv, Message, Result};
 
-/// Everything about one client.
+/// The record of one client.
 #[derive(Clone, Debug, Default)]
 pub struct Ledger {
     pub user: i64,
     /// The conversations of this user.
     pub convs: BTreeSet<Conv>,
-    /// The messages that the outbox took, in their order. A message's place is its number.
+    /// The messages that the outbox took, in order. The index of a message is its number.
     pub sent: BTreeMap<Conv, Vec<Sent>>,
-    /// What the client's store holds.
+    /// The content of the client's store.
     pub store: BTreeMap<Conv, Vec<Held>>,
-    /// What the server shows to a device that holds nothing.
+    /// The messages that the server shows to a device that holds nothing.
     pub history: BTreeMap<Conv, Vec<Held>>,
     /// Anything else that should not have happened.
     pub troubles: Vec<String>,
-    /// Connections that reached a server, and how often the client was opened again from its file.
+    /// The number of connections that reached a server, and how often the client was opened again
+    /// from its file.
     pub connections: usize,
     pub restarts: usize,
 }
 
-/// An own message.
+/// A message of this client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
-    /// The number in the conversation that the server has acknowledged.
+    /// The number under which the server has acknowledged it.
     pub acknowledged: Option<u64>,
 }
 
-/// A message as a store or the history has it.
+/// A message in a store or in the history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     pub seq: u64,
@@ -45,28 +46,28 @@ pub struct Held {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The sender's message with this number.
+    /// The message of the sender with this number.
     Numbered(usize),
     /// An event of a group.
     Event,
-    /// It differs from everything that was sent.
+    /// A content that nobody sent.
     Other,
 }
 
-/// What is wrong.
+/// A mistake that was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Flaw {
-    /// Somebody lacks a message that was sent.
+    /// A client lacks a message that was sent.
     Lost,
-    /// Somebody has it twice.
+    /// A client has the message twice.
     Doubled,
-    /// A number of the conversation is nobody's.
+    /// A number of the conversation has no message.
     Hole,
-    /// It comes after one that was sent later.
+    /// A message comes after one that was sent later.
     Misordered,
-    /// A number is not the same message's for everybody.
+    /// A number belongs to different messages for different clients.
     Renumbered,
-    /// Nobody sent it there.
+    /// A message that its sender has not sent in this conversation.
     Foreign,
     /// One of [`Ledger::troubles`].
     Trouble,
@@ -80,18 +81,18 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// A conversation, the same for all its members.
+/// A conversation, with the same name for all its members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Room {
     Pair(i64, i64),
     Group(i64),
 }
 
-/// One list of messages that is checked.
+/// One list of messages to check.
 struct List<'a> {
     ledger: &'a Ledger,
     conv: Conv,
-    /// Its owner: the store or the server.
+    /// The origin of the list: the store or the server.
     source: &'static str,
     held: &'a [Held],
 }
@@ -130,9 +131,10 @@ impl List<'_> {
         }
     }
 
-    /// No number is missing, each is the same message's for everybody, and that of an acknowledgement its own.
+    /// Checks that no number is missing, that each belongs to the same message for every client,
+    /// and that each acknowledged number belongs to its own message.
     fn check_numbers(&self, numbers: &mut HashMap<(Room, u64), Held>, findings: &mut Vec<Finding>) {
-        // A group is seen from the moment of joining.
+        // A member sees a group's conversation from the moment of joining.
         let mut next = if self.conv.is_group() { self.held.first().map_or(1, |first| first.seq) } else { 1 };
         for held in self.held {
             if held.seq != next {
@@ -154,7 +156,7 @@ impl List<'_> {
         }
     }
 
-    /// What each member has sent is there once, in order.
+    /// Checks that the messages of each member are there once and in order.
     fn check_senders(&self, by_user: &HashMap<i64, &Ledger>, findings: &mut Vec<Finding>) {
         let me = self.ledger.user;
         let mut numbers: BTreeMap<i64, Vec<usize>> = BTreeMap::new();
@@ -200,7 +202,7 @@ impl List<'_> {
 }
 
 impl Ledger {
-    /// Reads the store, and asks the server for what the store knows that it lacks.
+    /// Reads the store. Messages that the store knows but lacks are read from the server.
     pub fn read_store(&mut self, client: &Client) -> Result<()> {
         self.store = read_all(client, &self.convs)?;
         Ok(())
@@ -263,7 +265,7 @@ fn number_of(user: i64, told: &str) -> Option<usize> {
     (told == text(user, number, length)).then_some(number)
 }
 
-/// Messages in one look at a store.
+/// The number of messages in one read of a store.
 const PAGE: usize = 1_000;
 
 mod tests {
@@ -272,7 +274,8 @@ mod tests {
     const ANN: i64 = 1;
     const BOB: i64 = 2;
 
-    /// Ann has sent Bob three messages, and Bob has answered one; the second of Ann's has no answer yet.
+    /// Ann has sent Bob three messages, the second of which is not acknowledged yet. Bob has sent
+    /// one.
     fn talk() -> [Ledger; 2] {
         let held = |seq, from, number| Held { seq, from, what: What::Numbered(number) };
         let list = vec![held(1, ANN, 0), held(2, BOB, 0), held(3, ANN, 1), held(4, ANN, 2)];
@@ -304,10 +307,10 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_store_has_wrong_is_found() {
+    fn every_error_of_a_store_is_found() {
         assert_eq!(broken(|store| _ = store.pop()), [(Flaw::Lost, BOB)]);
         assert_eq!(broken(|store| _ = store.remove(0)), [(Flaw::Hole, BOB), (Flaw::Lost, BOB)]);
-        // Bob has not even the message of his own that was acknowledged.
+        // Bob lacks even his own message that was acknowledged.
         let nothing = [Flaw::Renumbered, Flaw::Lost, Flaw::Lost, Flaw::Lost, Flaw::Lost];
         assert_eq!(broken(Vec::clear), nothing.map(|flaw| (flaw, BOB)));
         let again = Held { seq: 5, from: ANN, what: What::Numbered(2) };
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_have_wrong_in_the_same_way_is_found() {
+    fn an_error_in_all_ledgers_alike_is_found() {
         let mut ledgers = talk();
         for (ledger, conv) in ledgers.iter_mut().zip([BOB, ANN].map(Conv::User)) {
             for lists in [&mut ledger.store, &mut ledger.history] {
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_was_changed_is_no_number() {
+    fn a_changed_text_has_no_number() {
         assert_eq!(number_of(7, &text(7, 12, 30)), Some(12));
         assert_eq!(number_of(8, &text(7, 12, 30)), None);
         assert_eq!(number_of(7, &text(7, 12, 30)[..30]), None);

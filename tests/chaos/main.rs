@@ -1,9 +1,9 @@
-//! Clients that number their messages, on a cluster whose parts fail one after the other. A seed
+//! Clients number their messages while the parts of their cluster fail one after the other. A seed
 //! determines the schedule of the faults. At the end, the books of all clients are compared.
 //!
 //! - `CHAOS_SEED=n` repeats the faults of an earlier run, `CHAOS_SECONDS=n` sets the length of a
 //!   run (70), `CHAOS_RUNS=n` makes this number of runs with consecutive seeds.
-//! - `CHAOS_NAMESPACE=off` puts the clients on the loopback interface even where they could have a
+//! - `CHAOS_NAMESPACE=off` puts the clients on the loopback interface even if they could have a
 //!   network namespace.
 //!
 //! [`soak`] and [`window`] have flags of their own.
@@ -80,7 +80,7 @@ fn number(variable: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {text:?}")))
 }
 
-/// Prints to stderr directly, so that the output of a passing test is not captured.
+/// Prints to stderr directly, so that the text appears although the test passes.
 fn say(text: &str) {
     writeln!(io::stderr(), "{text}").expect("print");
 }

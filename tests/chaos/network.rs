@@ -1,10 +1,10 @@
 //! [`Network`]: the network of the clients, in which a client can be cut off.
 //!
-//! Where the kernel and our rights allow it, clients live in a network namespace of their own, at
-//! the other end of a virtual cable, each with its own addresses. Removing an address makes a real
-//! black hole: nothing acknowledges what the servers send there, and their kernel has to notice by
-//! itself. Nothing is left behind: the namespace, and the cable with it, is removed with the last
-//! thread and the last socket that use it.
+//! Where the kernel and the user's rights allow it, clients live in a network namespace of their
+//! own, at the other end of a virtual cable, each with its own addresses. Removing an address makes
+//! a real black hole: nothing acknowledges what the servers send there, and their kernel has to
+//! notice by itself. The namespace and the cable disappear with the last thread and the last socket
+//! that use them.
 
 use std::env;
 use std::fmt;
@@ -18,11 +18,11 @@ use std::time::Duration;
 use rustix::thread::{UnshareFlags, unshare};
 use socket2::{Domain, Socket, Type};
 
-/// Where clients connect from.
+/// The addresses that clients connect from.
 pub enum Network {
-    /// From the other end of a cable.
+    /// Addresses at the other end of a cable.
     Namespace(Namespace),
-    /// From addresses of the loopback interface: these cannot be cut off.
+    /// Addresses of the loopback interface, which cannot be cut off.
     Loopback,
 }
 
@@ -38,13 +38,13 @@ pub struct Namespace {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A client's address: its last byte.
+/// A client's address, by its last byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source(pub u8);
 
 impl Network {
-    /// Opens a namespace, or the loopback interface with the reason why there is no namespace: it
-    /// needs root, Linux and iproute2. `CHAOS_NAMESPACE=off` chooses the loopback interface.
+    /// Opens a namespace, which needs root, Linux and iproute2. Otherwise returns the loopback
+    /// interface and the reason. `CHAOS_NAMESPACE=off` chooses the loopback interface.
     pub fn open() -> (Network, Option<String>) {
         if env::var("CHAOS_NAMESPACE").is_ok_and(|value| value == "off") {
             return (Network::Loopback, Some("CHAOS_NAMESPACE=off".to_owned()));
@@ -68,8 +68,8 @@ impl Network {
         matches!(self, Network::Namespace(_))
     }
 
-    /// Connects from an address. A small `receive_buffer` limits what the kernel takes for a client
-    /// that does not read.
+    /// Connects from an address. A small `receive_buffer` limits what the kernel accepts for a
+    /// client that does not read.
     pub fn connect(&self, from: Source, to: SocketAddr, receive_buffer: Option<usize>) -> io::Result<TcpStream> {
         let socket = match self {
             Network::Namespace(namespace) => {
@@ -86,23 +86,23 @@ impl Network {
         Ok(socket.into())
     }
 
-    /// Makes an address vanish: nothing arrives there, nothing is sent from there, and neither end
-    /// is notified.
+    /// Makes an address vanish: nothing arrives there, nothing leaves it, and neither end is
+    /// notified.
     pub fn cut(&self, source: Source) {
         if let Network::Namespace(namespace) = self {
             namespace.change_address("del", source);
         }
     }
 
-    /// Gives the address back.
+    /// Restores the address.
     pub fn mend(&self, source: Source) {
         if let Network::Namespace(namespace) = self {
             namespace.change_address("add", source);
         }
     }
 
-    /// Blocks everything that is sent to an address, until the result is dropped; packets from
-    /// there still pass.
+    /// Drops everything that is sent to an address until the result is dropped. Packets from there
+    /// still pass.
     pub fn deafen(&self, source: Source) -> Option<Deaf> {
         let Network::Namespace(namespace) = self else { return None };
         let address = format!("{}/32", namespace.address(source));
@@ -111,7 +111,7 @@ impl Network {
     }
 }
 
-/// An address that receives nothing while this lives.
+/// An address that receives nothing while this value lives.
 pub struct Deaf(String);
 
 impl Drop for Deaf {
@@ -122,7 +122,7 @@ impl Drop for Deaf {
 
 impl Namespace {
     fn open() -> Result<Namespace, String> {
-        // The network for benchmarks (RFC 2544), which is not used otherwise; concurrent runs take
+        // The network for benchmarks (RFC 2544), which has no other use. Concurrent runs take
         // different parts of it.
         let number = process::id() % 512;
         let prefix = [198, 18 + u8::try_from(number / 256).expect("less than 2"), (number % 256) as u8];
@@ -213,7 +213,7 @@ fn check(output: io::Result<Output>) -> Result<(), String> {
 /// Our end of the cable; clients have smaller numbers.
 const GATEWAY: u8 = 254;
 
-/// The name of the cable's other end.
+/// The name of the inner end of the cable.
 const INSIDE: &str = "inside";
 
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);

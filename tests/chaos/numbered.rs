@@ -17,7 +17,7 @@ impl Books {
                     self.note_message(at, how, &frame.unwrap_or_default());
                 }
             }
-            // Answers to requests sent before the connection was given up.
+            // Replies to requests from before the connection was given up.
             (Some(15 | 429 | 503), _) => (),
             _ if is_ack(frame) => (),
             _ => self.strays.push(frame.to_string()),
@@ -54,7 +54,7 @@ pub fn is_ack(frame: &Value) -> bool {
     *frame == json!({"errno": 200, "msgType": 200})
 }
 
-/// Whether a login was refused for now.
+/// Whether a login was refused because the server is busy.
 pub fn is_busy(frame: &Value) -> bool {
     matches!(frame["errno"].as_u64(), Some(429 | 503))
 }

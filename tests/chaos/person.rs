@@ -1,13 +1,13 @@
-//! [`Person`]: a client that writes numbered messages and keeps [`Books`], whatever happens to its
-//! connections.
+//! [`Person`]: a client of level 1 that writes numbered messages and keeps [`Books`], whatever
+//! happens to its connections.
 //!
-//! It sends a lot of messages and then a *barrier*, a search for its own id: any answer to that
-//! acknowledges the lot. A request that needs only the node follows, because a refused search looks
-//! like a refused message.
+//! It sends a lot of messages and then a *barrier*, a search for its own id: any answer to the
+//! barrier acknowledges the lot. But a refused search looks like a refused message. So another
+//! request follows that only needs the node.
 //!
 //! When it gives up a connection, it shuts down its sending direction and reads the rest, so that
-//! everything a server has written counts as delivered. A lost message was then lost by the servers
-//! and not by the client itself.
+//! everything a server has written counts as delivered. A lost message was then lost by the
+//! servers, not by this client.
 
 use std::collections::HashMap;
 use std::net::Shutdown;
@@ -25,9 +25,9 @@ use crate::schedule::Dice;
 use crate::world::{Order, Phase, Post, World};
 use testkit::{TestClient, password};
 
-/// One client.
+/// The plan of one client.
 pub struct Person {
-    /// Its number, which determines its addresses and its dice.
+    /// The number of this client, which determines its addresses and its random choices.
     pub index: usize,
     pub id: i64,
     pub name: String,
@@ -36,15 +36,15 @@ pub struct Person {
     pub lines: bool,
     /// Whether it speaks TLS.
     pub tls: bool,
-    /// Whether its kernel takes little of what it does not read.
+    /// Whether its kernel accepts only little that it has not read.
     pub small_buffer: bool,
-    /// Where it logs in: it stays at a place as long as that serves.
+    /// The places at which it logs in. It stays at one as long as that serves.
     pub places: Vec<Place>,
-    /// The recipients of its messages, and the length of the texts.
+    /// The recipients of its messages, each with the length of the texts.
     pub targets: Vec<(Target, usize)>,
 }
 
-/// The habit of a person when there is no fault.
+/// The behaviour of a person without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Habit {
     /// Stays logged in all the time.
@@ -63,7 +63,7 @@ pub struct Actor<'a> {
     dice: Dice,
     session: Option<Session>,
     given_up: Vec<GivenUp>,
-    /// Indices of its place and its address.
+    /// The indices of its place and of its address.
     place: usize,
     source: u8,
     numbers: HashMap<Target, usize>,
@@ -72,7 +72,7 @@ pub struct Actor<'a> {
     next_fetch: Instant,
     next_change: Instant,
     next_look: Instant,
-    /// Does not log in before this time.
+    /// The time before which it does not log in.
     away_until: Instant,
 }
 
@@ -85,11 +85,11 @@ struct Session {
     since: Instant,
 }
 
-/// The answers that a session waits for.
+/// The replies that a session waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waiting {
     Nothing,
-    /// The answers behind this lot.
+    /// The replies to the requests that follow this lot.
     Lot {
         lot: usize,
         refused: usize,
@@ -198,8 +198,8 @@ impl<'a> Actor<'a> {
         for number in numbers {
             bytes.push_str(&format!("{}{end}", message(self.person.id, target, number, length)));
         }
-        // Half of all persons send no search, which needs the database, so that they go on during
-        // an outage of it.
+        // Half of all persons send no search, because a search needs the database. So they go on
+        // during an outage of the database.
         let searches = self.person.index.is_multiple_of(2);
         if searches {
             bytes.push_str(&format!("{}{end}", json!({"msgType": 15, "keyword": self.person.id.to_string()})));
@@ -266,7 +266,7 @@ impl<'a> Actor<'a> {
                 Some(frame) if is_busy(&frame) => {
                     self.place += 1;
                     self.give_up(None);
-                    // It tries again soon, but not immediately.
+                    // It retries soon, but not immediately.
                     self.away_until = Instant::now() + 10 * TURN;
                 }
                 Some(frame) => self.note(number, &frame),
@@ -280,7 +280,7 @@ impl<'a> Actor<'a> {
         self.next_fetch = Instant::now();
     }
 
-    /// An address of this person's that is not cut off.
+    /// One of this person's addresses that is not cut off.
     fn free_source(&mut self) -> Source {
         loop {
             let source = Source(1 + self.person.index as u8 * SOURCES + self.source % SOURCES);
@@ -293,7 +293,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Stops using the connection; the fate of what it waited for is unknown.
+    /// Gives the connection up; the fate of the messages that it waits for is unknown.
     fn give_up(&mut self, cut: Option<(Instant, Source)>) {
         let Some(Session { client, number, waiting, .. }) = self.session.take() else { return };
         {
@@ -327,7 +327,7 @@ impl<'a> Actor<'a> {
 
     fn obey(&mut self) {
         let Some((at, order)) = self.post.next_order() else { return };
-        // An order is skipped if the person was not logged in in time.
+        // An order is dropped if the person was not logged in in time.
         if at.elapsed() > ORDER_PATIENCE || self.session.is_none() {
             return;
         }
@@ -353,7 +353,7 @@ impl<'a> Actor<'a> {
         let Some(session) = &self.session else { return };
         let (source, until) = (session.source, Instant::now() + length);
         self.world.network.cut(source);
-        // The client's reaction: it waits for a while, and then tries another place.
+        // The client's reaction: it waits for a while and then tries another place.
         let noticed = Instant::now() + Duration::from_millis(self.dice.between(300, 1_500));
         while Instant::now() < noticed {
             self.read();
@@ -368,8 +368,8 @@ impl<'a> Actor<'a> {
 
     fn reset(&mut self) {
         let Some(source) = self.session.as_ref().map(|session| session.source) else { return };
-        // Messages that this client's kernel has acknowledged count as delivered: nothing more may
-        // arrive, and what has arrived is read.
+        // Messages that this client's kernel has acknowledged count as delivered. So the test
+        // blocks further ones, and reads those that have arrived.
         let Some(deaf) = self.world.network.deafen(source) else { return self.give_up(None) };
         loop {
             let before = self.post.books().arrivals.len();
@@ -388,7 +388,7 @@ impl<'a> Actor<'a> {
 
     // Receiving
 
-    /// Reads what has arrived; waits for a turn at most if there is nothing.
+    /// Reads the frames that have arrived; if there are none, waits for one turn at most.
     fn read(&mut self) {
         let mut patience = TURN;
         while let Some(session) = &mut self.session {
@@ -404,7 +404,7 @@ impl<'a> Actor<'a> {
             (Waiting::Lot { found, .. }, Some(15)) => *found = true,
             (Waiting::Lot { refused, .. }, Some(429 | 503)) => *refused += 1,
             (Waiting::Lot { lot, refused, found }, Some(200)) if is_ack(frame) => {
-                // A refused barrier is counted among the refusals.
+                // A refused barrier was counted as a refusal, too.
                 let refused = *refused - usize::from(!*found);
                 let at = self.world.now();
                 self.post.books().lots[*lot].fate = Fate::Acknowledged { at, refused };
@@ -444,7 +444,7 @@ impl<'a> Actor<'a> {
         }
         self.next_look = Instant::now() + 10 * TURN;
         for mut given_up in std::mem::take(&mut self.given_up) {
-            // Where nothing can be cut off, a client that does not read takes its place.
+            // If addresses cannot be cut off, the client only stops reading for that time.
             if !self.world.network.can_cut() && given_up.cut.is_some_and(|(until, _)| Instant::now() < until) {
                 self.given_up.push(given_up);
                 continue;
@@ -481,15 +481,15 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(6);
 const LOGIN_PATIENCE: Duration = Duration::from_secs(3);
 const SEND_PATIENCE: Duration = Duration::from_secs(3);
 
-/// An order that could not be executed for this long is void, so that no fault happens at a time
-/// when it must not.
+/// An order that could not be carried out for this long is dropped, so that no fault happens
+/// outside its planned time.
 const ORDER_PATIENCE: Duration = Duration::from_millis(300);
 
 /// The number of addresses of each client.
 pub const SOURCES: u8 = 8;
 
-/// The number of clients for whom there are addresses.
+/// The number of clients for which there are addresses.
 pub const CLIENTS_MAX: usize = 31;
 
-/// The receive buffer of persons with a small one.
+/// The receive buffer of persons with a small one, in bytes.
 const SMALL_BUFFER: usize = 8 * 1024;

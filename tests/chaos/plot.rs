@@ -7,8 +7,8 @@ use crate::books::{How, Moment};
 use crate::schedule::Kind;
 use crate::stage::Run;
 
-/// Draws the deliveries of each quarter of a second, live and fetched, over bands for the faults of
-/// servers; the faults of clients are in lanes below.
+/// Draws the deliveries of each quarter of a second, live and fetched. Bands behind them show the
+/// faults of servers; lanes below them show the faults of clients.
 pub fn draw(run: &Run) -> String {
     let bins = bins(run);
     let most = bins.iter().map(|[live, fetched]| live + fetched).max().unwrap_or(0).max(1);
@@ -28,9 +28,9 @@ pub fn draw(run: &Run) -> String {
 }
 
 struct Plot {
-    /// The seconds that the width stands for.
+    /// The number of seconds across the width.
     seconds: f64,
-    /// The value that the height stands for.
+    /// The value at the top of the plot.
     top: f64,
 }
 
@@ -47,7 +47,7 @@ fn bins(run: &Run) -> Vec<[usize; 2]> {
     bins
 }
 
-/// A round distance between the lines of the grid.
+/// A round distance between two lines of the grid.
 fn step(most: usize) -> usize {
     let steps = [10, 20, 25, 50, 100, 200, 250, 500, 1_000, 2_000, 2_500, 5_000, 10_000];
     steps.into_iter().find(|step| most.div_ceil(*step) <= 5).unwrap_or(most)
@@ -67,7 +67,7 @@ impl Plot {
         let _ = writeln!(
             svg,
             "<text x=\"{LEFT}\" y=\"24\" font-size=\"16\" font-weight=\"bold\">Deliveries per {} ms while parts of the \
-             cluster fail</text>\n<text x=\"{LEFT}\" y=\"42\" fill=\"#666\">{} clients, 3 nodes, MariaDB, Redis, nginx; \
+             cluster fail</text>\n<text x=\"{LEFT}\" y=\"42\" fill=\"#666\">{} clients, 3 nodes, MariaDB, Redis, two nginx; \
              {came} deliveries; seed {}</text>",
             BIN.as_millis(),
             run.books.len(),
@@ -84,8 +84,8 @@ impl Plot {
         }
     }
 
-    /// Faults of servers, each with its name above it, in as many rows as are needed to keep the
-    /// names apart.
+    /// Faults of servers as bands with their names above. The names take as many rows as keep them
+    /// apart.
     fn bands(&self, run: &Run, svg: &mut String) {
         let mut rows = [f64::MIN; LABEL_ROWS];
         for caused in run.caused.iter().filter(|caused| !caused.kind.is_of_client()) {

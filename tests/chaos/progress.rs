@@ -1,4 +1,5 @@
-//! [`Progress`]: how far a run is, one line that is rewritten on a terminal, otherwise a line now and then.
+//! [`Progress`]: the progress of a run. A terminal shows it on one line that is rewritten; other
+//! outputs get a line now and then.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use crate::books::Moment;
 use crate::schedule::Kind;
 use crate::world::Post;
 
-/// The progress of a run: one line that is rewritten on a terminal, otherwise a line now and then.
+/// See the [module](self).
 pub struct Progress {
     seed: u64,
     length: Duration,
@@ -61,7 +62,7 @@ impl Progress {
     pub fn say(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.set_message(line.to_owned()),
-            // Written to stderr directly, so that the output of a passing test is not captured.
+            // Written to stderr directly, so that the text appears although the test passes.
             None => writeln!(io::stderr(), "{line}").expect("print the progress"),
         }
     }

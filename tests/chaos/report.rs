@@ -13,7 +13,7 @@ use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
 
-/// One or more runs, checked.
+/// One or more runs after the check.
 pub struct Report<'a> {
     checked: Vec<Checked<'a>>,
 }
@@ -22,9 +22,9 @@ struct Checked<'a> {
     run: &'a Run,
     verdict: Verdict,
     books: HashMap<i64, &'a Books>,
-    /// The users whom each fault concerns.
+    /// The users that each fault concerns.
     concerned: Vec<BTreeSet<i64>>,
-    /// What is wrong at level 2.
+    /// The findings at level 2.
     flaws: Vec<ledger::Finding>,
 }
 
@@ -116,15 +116,15 @@ impl<'a> Report<'a> {
         let _ = write!(
             table,
             "\n{spooled} messages were in the spools of nodes as they were killed. {refused} messages were refused with an error; {came_back} came in a fetch behind later ones, having been on \
-             their way to a connection that broke, and {waited} behind later ones that were sent through another node, \
-             having waited in the first one's spool; {taken} were in the memory of an nginx that was killed, and are not \
+             their way to a connection that broke, and {waited} behind later ones that another node stored, \
+             having waited in the spool of a node; {taken} were in the memory of an nginx that was killed, and are not \
              counted as lost.\n"
         );
         self.add_devices(&mut table);
         table
     }
 
-    /// What became of the messages of level 2.
+    /// Adds the outcome of the messages of level 2.
     fn add_devices(&self, table: &mut String) {
         let devices = || self.checked.iter().flat_map(|checked| &checked.run.devices);
         let sum = |count: fn(&Ledger) -> usize| devices().map(count).sum::<usize>();
@@ -206,7 +206,7 @@ impl<'a> Checked<'a> {
         Checked { run, verdict, books: run.books.iter().map(|books| (books.user, books)).collect(), concerned, flaws }
     }
 
-    /// Whether a fault can have affected a message. The same rule holds for all messages.
+    /// Whether a fault can have affected a message. One rule holds for all messages.
     fn is_touched(&self, fault: usize, way: &Way) -> bool {
         let (Some(sender), Some(recipient)) = (self.books.get(&way.from), self.books.get(&way.to)) else {
             return false;
@@ -218,7 +218,7 @@ impl<'a> Checked<'a> {
         (0..self.run.caused.len()).filter(move |fault| self.is_touched(*fault, way))
     }
 
-    /// A duplicate is bad only if no fault explains it.
+    /// Whether a finding breaks a promise. A duplicate does so only if no fault explains it.
     fn is_bad(&self, finding: &Finding) -> bool {
         match finding.what {
             Wrong::Lost | Wrong::Reordered | Wrong::Misdelivered => true,
@@ -252,9 +252,9 @@ impl<'a> Checked<'a> {
         self.verdict.findings.iter().for_each(|finding| row.note(finding));
     }
 
-    /// The longest time until the first delivery from or to a steady client whom the fault
-    /// concerns: after the end of a fault of servers, after the beginning of a fault of a client.
-    /// Also which client that was, and whether it sent or received.
+    /// The longest time until the first delivery from or to a steady client that the fault
+    /// concerns. The time begins at the end of a server's fault, or at the beginning of a client's
+    /// fault. Also returns the client, and whether it sent or received.
     fn delivered_after(&self, fault: usize) -> Option<(Duration, i64, bool)> {
         let caused = &self.run.caused[fault];
         let since = if caused.kind.is_of_client() { caused.begun } else { caused.over };
@@ -318,7 +318,7 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-/// The folder for reports.
+/// The folder that reports are written to.
 pub fn folder() -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("chaos");
     fs::create_dir_all(&folder).expect("create a folder for reports");
@@ -326,7 +326,7 @@ pub fn folder() -> PathBuf {
 }
 
 impl Kind {
-    /// Its colour in the plot.
+    /// The colour of this kind in the plot.
     pub fn colour(self) -> &'static str {
         match self {
             Kind::NodeKilled => "#c0392b",
@@ -340,6 +340,7 @@ impl Kind {
             Kind::ServicesKilled => "#6e2c00",
             Kind::ServicesFrozen => "#a04000",
             Kind::NginxKilled => "#117864",
+            Kind::NginxFrozen => "#1e8449",
             Kind::NginxReloaded => "#45b39d",
             Kind::RollingRestart => "#5d6d7e",
             Kind::BlackHole => "#212f3d",

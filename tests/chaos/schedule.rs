@@ -1,13 +1,13 @@
-//! [`Schedule`]: when each part fails. It follows from a seed alone, so the same seed repeats the
-//! same faults.
+//! [`Schedule`]: the times at which the parts fail. It depends on a seed alone, so the same seed
+//! repeats the same faults.
 //!
-//! Two tracks run beside each other: what happens to servers, one thing at a time but for what is
-//! meant to coincide, and what happens to single clients. Left out is the overlap under which no
-//! server could keep the promise: a node is killed while it holds messages for a client that takes
-//! none (cut off, reset or not reading, or so until shortly before). They are in the node's own
-//! memory, or in its kernel's. If the database has gone away by then, what such a connection gives
-//! back may wait in that memory until the call in front of it fails, so the client's fault must lie
-//! before the outage.
+//! Two tracks run side by side. One has the faults of servers, one at a time except where two are
+//! meant to coincide. The other one has the faults of single clients. One overlap is left out,
+//! because no server could keep the promise under it: a node is killed while it holds messages for
+//! a client that takes none, or took none until shortly before (cut off, reset or not reading).
+//! Such messages are only in the memory of the node or of its kernel. If the database is
+//! unreachable by then, messages that the connection gives back may wait in that memory until the
+//! call before them fails. So the client's fault must come before the outage.
 
 use std::fmt;
 use std::ops::Range;
@@ -20,17 +20,19 @@ pub enum Kind {
     /// A node is killed while the database is down, or just after; it may be started again before
     /// the database is.
     NodeKilledDatabaseKilled,
-    /// The same while the database is frozen.
+    /// Like `NodeKilledDatabaseKilled`, with a frozen database.
     NodeKilledDatabaseFrozen,
     NodeFrozen,
     DatabaseKilled,
     DatabaseFrozen,
     RedisKilled,
     RedisFrozen,
-    /// Both services at the same time.
+    /// The database and Redis at the same time.
     ServicesKilled,
     ServicesFrozen,
+    /// One of the two.
     NginxKilled,
+    NginxFrozen,
     NginxReloaded,
     RollingRestart,
     BlackHole,
@@ -38,17 +40,17 @@ pub enum Kind {
     StopsReading,
 }
 
-/// One fault, planned.
+/// One planned fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     pub kind: Kind,
-    /// Index of the node or the client.
+    /// The index of the node or of the client.
     pub target: usize,
-    /// Since the beginning of the run.
+    /// The time since the beginning of the run.
     pub begin: Duration,
-    /// How long the fault lasts, for anything but the killed node.
+    /// The duration of the fault. A killed node has its own duration.
     pub length: Duration,
-    /// When the node is killed, and when it is started again.
+    /// The time at which the node is killed, and the time at which it is started again.
     pub node_down: Option<Range<Duration>>,
 }
 
@@ -58,13 +60,13 @@ pub struct Schedule {
     pub faults: Vec<Fault>,
 }
 
-/// A stream of numbers determined by a seed (splitmix64).
+/// A stream of random numbers from a seed (splitmix64).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
 impl Schedule {
-    /// Faults for a run of this length, with `nodes` nodes and `clients` clients that a fault may
-    /// hit.
+    /// Makes the faults of a run of this length, with `nodes` nodes and `clients` clients that a
+    /// fault may hit.
     pub fn new(seed: u64, length: Duration, nodes: usize, clients: usize) -> Schedule {
         let mut dice = Dice::new(seed);
         let mut faults = of_servers(seed, &mut dice, length, nodes);
@@ -80,7 +82,7 @@ fn of_servers(seed: u64, dice: &mut Dice, length: Duration, nodes: usize) -> Vec
     let mut deck = Vec::new();
     let mut begin = WARM_UP;
     for round in 0.. {
-        // From each set of similar kinds, one takes its turn.
+        // Of each set of similar kinds, one takes its turn in each round.
         deck.extend(SERVERS.iter().map(|alike| alike[(seed % 2 + round) as usize % alike.len()]));
         dice.shuffle(&mut deck);
         while let Some(kind) = deck.pop() {
@@ -99,11 +101,13 @@ fn of_server(kind: Kind, begin: Duration, dice: &mut Dice, nodes: usize) -> Faul
     let length = Duration::from_millis(match kind {
         Kind::NodeKilled | Kind::NginxKilled => dice.between(300, 3_000),
         Kind::NodeFrozen => dice.between(2_000, 7_000),
-        // A rolling restart lasts until it is complete.
+        // The length has no meaning: a rolling restart lasts until it is complete.
         Kind::RollingRestart => 1,
-        // A reload is quick, and the old worker processes stay.
+        // A reload is quick, and the old worker processes live on.
         Kind::NginxReloaded => 1_000,
-        // Longer than it takes until calls have failed and the spool is in use.
+        // Shorter than the time after which a client of level 1 gives up its connection.
+        Kind::NginxFrozen => dice.between(1_500, 3_000),
+        // Long enough for calls to fail and for the spool to be used.
         Kind::NodeKilledDatabaseKilled => dice.between(2_500, 4_000),
         Kind::NodeKilledDatabaseFrozen => dice.between(6_000, 7_500),
         _ => dice.between(1_500, 4_000),
@@ -157,7 +161,7 @@ impl Fault {
 }
 
 impl Kind {
-    /// Whether it affects one client only.
+    /// Whether it affects only one client.
     pub fn is_of_client(self) -> bool {
         CLIENTS.contains(&self)
     }
@@ -177,6 +181,7 @@ impl fmt::Display for Kind {
             Kind::ServicesKilled => "MariaDB and Redis killed",
             Kind::ServicesFrozen => "MariaDB and Redis frozen",
             Kind::NginxKilled => "nginx killed",
+            Kind::NginxFrozen => "nginx frozen",
             Kind::NginxReloaded => "nginx reloaded",
             Kind::RollingRestart => "rolling restart",
             Kind::BlackHole => "client in a black hole",
@@ -217,7 +222,7 @@ impl Dice {
 }
 
 /// All kinds, those of servers first.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [Kind; 17] = [
     Kind::NodeKilled,
     Kind::NodeKilledDatabaseKilled,
     Kind::NodeKilledDatabaseFrozen,
@@ -229,6 +234,7 @@ pub const KINDS: [Kind; 16] = [
     Kind::ServicesKilled,
     Kind::ServicesFrozen,
     Kind::NginxKilled,
+    Kind::NginxFrozen,
     Kind::NginxReloaded,
     Kind::RollingRestart,
     Kind::BlackHole,
@@ -236,7 +242,7 @@ pub const KINDS: [Kind; 16] = [
     Kind::StopsReading,
 ];
 
-/// The kinds of server faults in each round; of a set of several, one.
+/// The kinds of server faults in each round; of each set, one.
 const SERVERS: [&[Kind]; 12] = [
     &[Kind::NodeKilled],
     &[Kind::NodeKilledDatabaseKilled],
@@ -248,29 +254,29 @@ const SERVERS: [&[Kind]; 12] = [
     &[Kind::RedisFrozen],
     &[Kind::ServicesFrozen, Kind::ServicesKilled],
     &[Kind::NginxKilled],
-    &[Kind::NginxReloaded],
+    &[Kind::NginxReloaded, Kind::NginxFrozen],
     &[Kind::RollingRestart],
 ];
 
 const CLIENTS: [Kind; 3] = [Kind::BlackHole, Kind::Reset, Kind::StopsReading];
 
-/// The default length of a run, enough for one fault of every kind.
+/// The default length of a run, which fits one fault of every kind.
 pub const LENGTH: Duration = Duration::from_secs(70);
 
-/// The time at the beginning without faults.
+/// The time without faults at the beginning.
 const WARM_UP: Duration = Duration::from_secs(4);
 
-/// How long a silent peer may leave data unacknowledged in these tests.
+/// The `user_timeout` of these tests: how long sent data may stay unacknowledged by a silent peer.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// After a client was cut off for this time, no node holds anything for it any more.
+/// After a client was cut off for this long, no node holds anything for it any more.
 const AFTER_CLIENT: Duration = Duration::from_millis(5_000);
 
-/// For this long after the database has become unreachable, calls may not have failed yet.
+/// For this long after the loss of the database, calls may not have failed yet.
 pub const EARLY: Duration = Duration::from_secs(1);
 
-/// For this long after the database is back, a node may be killed before it has stored what waited
-/// for it.
+/// For this long after the database is back, a killed node may still have unstored messages that
+/// waited for it.
 const AFTER_DATABASE: Duration = Duration::from_millis(800);
 
 mod tests {
@@ -284,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_comes_and_what_is_excluded_does_not() {
+    fn every_kind_of_fault_occurs_and_excluded_overlaps_do_not() {
         let came = |schedule: &Schedule, kind| schedule.faults.iter().any(|fault| fault.kind == kind);
         for seed in 0..200 {
             let [schedule, next] = [seed, seed + 1].map(|seed| Schedule::new(seed, LENGTH, 3, 10));

@@ -1,5 +1,6 @@
-//! Mixed traffic of both levels without faults of servers, for any length of time: nothing is lost or
-//! duplicated, and the servers' memory does not grow. Devices of level 2 have their accidents here too.
+//! Mixed traffic of both levels for any length of time, without faults of servers: nothing is lost
+//! or duplicated, and the servers' memory does not grow. Devices of level 2 have their own
+//! accidents here, too.
 //!
 //! `SOAK_SECONDS=n` sets the length (20); an hour is `SOAK_SECONDS=3600`.
 
@@ -84,7 +85,8 @@ impl std::fmt::Display for Held {
     }
 }
 
-/// Strangers: each connects, sends an invalid request or nothing, and disconnects without a logout.
+/// Runs strangers: each connects, sends an invalid request or nothing, and disconnects without a
+/// logout.
 fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
     for (number, node) in nodes.iter().cycle().enumerate() {
         if stop.load(Ordering::Relaxed) {
@@ -97,6 +99,6 @@ fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
     }
 }
 
-/// The memory that all nodes together may hold in the last third beyond the first.
+/// What all nodes together may hold in the last third of the run beyond the first third.
 const MARGIN: Margin = Margin(Footprint { descriptors: 12, threads: 0, resident: 48 * 1024 });
 const CONNECTIONS: usize = 6;

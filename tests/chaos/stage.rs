@@ -1,4 +1,4 @@
-//! A cluster with nginx in front of it and its services behind it, and the clients of a run.
+//! A cluster with two nginx in front, its services behind it, and the clients of a run.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,38 +25,38 @@ use testkit::tls::{Certificate, trusting};
 use testkit::{Cluster, MariaDb, Nginx, Redis};
 use testkit::{login, offline_user};
 
-/// The servers.
+/// The servers and services.
 pub struct Stage {
     pub cluster: Cluster,
-    pub nginx: Nginx,
+    pub nginx: [Nginx; 2],
     pub mariadb: MariaDb,
     certificate: Certificate,
 }
 
-/// The events of a run.
+/// The record of a run.
 pub struct Run {
     pub seed: u64,
     pub network: String,
     pub length: Duration,
     pub books: Vec<Books>,
-    /// Of the clients of level 2.
+    /// The ledgers of the clients of level 2.
     pub devices: Vec<Ledger>,
-    /// The messages of level 2 without an answer when a node was killed, all kills together.
+    /// The number of unacknowledged messages of level 2 at the kills of nodes, all kills together.
     pub caught: usize,
     pub members: Members,
     pub caused: Vec<Caused>,
-    /// The persons who are logged in all the time, so that a silence means something.
+    /// The persons who are logged in all the time, so that a silence means a failure.
     pub steady: BTreeSet<i64>,
 }
 
 impl Stage {
-    /// Starts everything, with the nodes where the clients of `network` reach them.
+    /// Starts everything. The nodes listen where the clients of `network` reach them.
     pub fn start(network: &Network) -> Stage {
         let mariadb = MariaDb::start();
         let database = mariadb.create_database();
         let certificate = Certificate::of("localhost");
-        // Pools grow while the database is frozen; their idle connections are closed soon after the
-        // run.
+        // Pools grow while the database is frozen. Their idle connections should be closed soon
+        // after the run.
         let cnf = format!("{}maxIdleTime=5\n", database.cnf());
         let options = |builder: testkit::Builder| {
             // Clients and nginx expect a restarted node at its old port.
@@ -68,7 +68,7 @@ impl Stage {
             builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
         };
         let cluster = Cluster::start_on(database, Redis::start(), NODES, options);
-        let nginx = Nginx::as_shipped_on(network.host(), &cluster.addresses());
+        let nginx = [0, 1].map(|_| Nginx::as_shipped_on(network.host(), &cluster.addresses()));
         Stage { cluster, nginx, mariadb, certificate }
     }
 
@@ -83,7 +83,7 @@ impl Stage {
             persons.push(Person { index, id, name, habit, lines, tls, small_buffer, places, targets: Vec::new() });
             index
         };
-        // A person stays at a place as long as that serves.
+        // The places of a person in order; the person stays at one as long as that serves.
         let around = |home: usize| (0..NODES).map(|step| Place::Node((home + step) % NODES)).collect::<Vec<_>>();
         let mut pairs = Vec::new();
         for home in 0..NODES {
@@ -117,7 +117,7 @@ impl Stage {
         }
         for (number, visitor) in visitors.iter().enumerate() {
             let [one, other] = pairs[number % pairs.len()];
-            // One whose barriers need the database, and one whose do not.
+            // The barriers of one writer need the database; those of the other one do not.
             for writer in [one, other] {
                 persons[writer].targets.push((Target::User(ids[*visitor]), 100));
             }
@@ -148,8 +148,8 @@ impl Stage {
         (persons, members)
     }
 
-    /// Registers users of level 2, each with a device, who write to each other in pairs and in a group. `index` is the
-    /// number of the first among all clients.
+    /// Registers users of level 2, each with a device. They write to each other in pairs and in a
+    /// group. `index` is the number of the first one among all clients.
     fn equip(&self, index: usize, folder: &Path) -> (Vec<Device>, Vec<Desk>) {
         let node = &self.cluster.nodes[0];
         let ca = folder.join("ca.pem");
@@ -178,7 +178,7 @@ impl Stage {
         }
         let desks: Vec<Desk> = devices.iter().map(|_| Desk::default()).collect();
         let ids: Vec<i64> = devices.iter().map(|device| device.id).collect();
-        // In a circle, so that each has two partners.
+        // The pairs form a circle, so each device has two partners.
         for number in 0..devices.len() {
             let (next, length) = ((number + 1) % devices.len(), if number == 0 { 2_000 } else { 20 });
             devices[number].targets.push((Conv::User(ids[next]), length));
@@ -195,7 +195,7 @@ impl Stage {
         (devices, desks)
     }
 
-    /// Stores the logs of the nodes, for the investigation of a failure.
+    /// Saves the logs of the nodes, to investigate a failure.
     pub fn keep_logs(&self, seed: u64) {
         for (number, node) in self.cluster.nodes.iter().enumerate() {
             let path = report::folder().join(format!("seed-{seed}-node-{number}.log"));
@@ -203,14 +203,14 @@ impl Stage {
         }
     }
 
-    /// Runs the persons while the schedule of a seed is carried out.
+    /// Carries out the schedule of a seed while the persons run.
     pub fn run(&mut self, network: Network, seed: u64, length: Duration) -> Run {
         let schedule = Schedule::new(seed, length, NODES, 1_000);
         self.carry_out(network, seed, length, &schedule, &mut |_| ())
     }
 
-    /// Like [`Stage::run`], with the caller's own schedule. `watch` looks at the servers once a
-    /// second.
+    /// Like [`Stage::run`], with the caller's own schedule. `watch` is called once a second to look
+    /// at the servers.
     pub fn carry_out(
         &mut self,
         network: Network,
@@ -224,7 +224,8 @@ impl Stage {
         let (devices, desks) = self.equip(persons.len(), &folder.0);
         let kind_of_network = network.to_string();
         let tls = trusting(&[&self.certificate]);
-        let world = World::new(network, self.cluster.addresses(), self.nginx.addresses()[0], seed, tls);
+        let nginx = self.nginx.iter().map(|nginx| nginx.addresses()[0]).collect();
+        let world = World::new(network, self.cluster.addresses(), nginx, seed, tls);
         let posts: Vec<Post> = persons.iter().map(|_| Post::default()).collect();
         let caused = Mutex::new(Vec::new());
         let mut caught = 0;
@@ -256,7 +257,7 @@ impl Stage {
                     Order::StopReading(_) => Kind::StopsReading,
                 };
                 let (begun, over) = (*begun, *over);
-                // It may take so long until its node gives up what it has sent there.
+                // The client's node may take so long to give up the bytes that it has sent there.
                 let part = Part { party: Party::Client(person.id), begun, well: over + USER_TIMEOUT };
                 caused.push(Caused {
                     kind,

@@ -1,7 +1,7 @@
-//! The messages that are lost when a node is killed: those that it has acknowledged and that are in
-//! its own memory, because the recipient's connection has not taken them yet. No server can close
-//! this window at level 1, without acknowledgements from the recipients; these tests measure it.
-//! [`level2`] shows that it is closed at level 2.
+//! The messages that are lost when a node is killed: it has acknowledged them, but they are only in
+//! its memory, because the recipient's connection has not taken them yet. No server can close this
+//! window at level 1, where recipients do not acknowledge. These tests measure it. [`level2`] shows
+//! that level 2 closes it.
 //!
 //! `WINDOW_TRIES=n` sets how often each node is killed (5).
 
@@ -22,7 +22,7 @@ use testkit::{Cluster, LONG_PATIENCE, SetOnDrop, TestClient};
 use testkit::{login, number_of, numbered_with_text, offline_user, password, wait_within};
 
 #[test]
-fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {
+fn a_killed_node_loses_next_to_nothing_of_recipients_who_read() {
     const RECIPIENTS: usize = 8;
     let mut cluster = cluster();
     let tries = number("WINDOW_TRIES").unwrap_or(TRIES);
@@ -40,8 +40,8 @@ fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {
                 names.iter().zip(ids).map(|(name, id)| login(&cluster.nodes[VICTIM], name, *id)).collect();
             let readers: Vec<_> =
                 readers.into_iter().map(|mut client| scope.spawn(move || read_to_end(&mut client))).collect();
-            // Every other sender is on the node that is killed, and gets its answers from that
-            // node.
+            // Every other sender is on the node that is killed, and gets its acknowledgements from
+            // there.
             let senders: Vec<_> = (0..RECIPIENTS)
                 .map(|n| {
                     let name = format!("writer {attempt} {n}");
@@ -72,12 +72,13 @@ fn a_killed_node_takes_next_to_nothing_from_recipients_who_read() {
         "a node killed {tries} times under the traffic of {RECIPIENTS} recipients who read: {settled} messages acknowledged, \
          {lost} lost, at most {most} at a time"
     ));
-    // A recipient's connection holds less than this; if the recipient reads, next to nothing.
+    // A recipient's connection holds less than this. If the recipient reads, it holds next to
+    // nothing.
     assert!(most <= RECIPIENTS * OUTPUT_MAX / TEXT, "{most} at a time");
 }
 
 #[test]
-fn a_killed_node_takes_at_most_what_waits_for_a_recipient_who_does_not_read() {
+fn a_killed_node_loses_at_most_the_output_of_a_recipient_who_does_not_read() {
     let mut cluster = cluster();
     let tries = number("WINDOW_TRIES").unwrap_or(TRIES);
     let mut report = String::new();
@@ -123,7 +124,7 @@ fn cluster() -> Cluster {
     Cluster::start_with(2, |builder| builder.fixed_port().option("output_max", &OUTPUT_MAX.to_string()))
 }
 
-/// Writes until `stop` is set or the connection ends; returns the numbers that were acknowledged.
+/// Writes until `stop` is set or the connection ends. Returns the numbers that were acknowledged.
 fn write(node: SocketAddr, name: &str, from: i64, to: i64, stop: &AtomicBool) -> Vec<usize> {
     let mut client = TestClient::connect_to(node);
     client.set_patience(LONG_PATIENCE);
@@ -159,7 +160,7 @@ fn read_to_end(client: &mut TestClient) -> Vec<usize> {
     numbers
 }
 
-/// A client whose kernel takes little of what it does not read, so that the server's output fills
+/// A client whose kernel accepts only little that is not read, so that the server's output fills
 /// soon.
 fn connect_with_little_room(address: SocketAddr) -> TestClient {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("make a socket");
@@ -174,7 +175,7 @@ const VICTIM: usize = 1;
 const TRIES: u64 = 5;
 const LOT: usize = 10;
 
-/// More than the kernel takes for a client that does not read.
+/// More messages than the kernel accepts for a client that does not read.
 const MESSAGES_MAX: usize = 1_400;
 const TEXT: usize = 1_000;
 

@@ -1,6 +1,6 @@
-//! [`Wire`]: a port of this machine whose connections are passed on to a server, and what can go wrong on the way: a
-//! reset in the middle of a frame, silence, another server the next time. It also turns the lines of a client into
-//! messages of a WebSocket, and back.
+//! [`Wire`]: a port of this machine that forwards connections to a server, and its faults: a reset
+//! in the middle of a frame, a stall, another server for the next connection. It can also turn the
+//! lines of a client into messages of a WebSocket, and back.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// What carries the frames behind the wire.
+/// The layer that carries the frames between the wire and the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     Bytes,
     WebSocket,
 }
 
-/// Its threads end when it is dropped.
+/// See the [module](self). Its threads end when it is dropped.
 pub struct Wire {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -28,13 +28,13 @@ pub struct Wire {
 struct Shared {
     stop: AtomicBool,
     is_stalled: AtomicBool,
-    /// The resets so far: connections from before the last one are over.
+    /// The number of resets so far. Connections from before the last reset are over.
     resets: AtomicUsize,
     connections: AtomicUsize,
 }
 
 impl Wire {
-    /// A wire on a free port. `dial` connects to the server, for each connection anew.
+    /// Opens a wire on a free port. `dial` connects to the server, once for each connection.
     pub fn open<'scope>(
         scope: &'scope Scope<'scope, '_>,
         carrier: Carrier,
@@ -50,7 +50,7 @@ impl Wire {
                     return;
                 }
                 let passed = near.and_then(|near| Ok((near, carrier.begin(dial()?)?)));
-                // A client whose server cannot be reached sees its connection end.
+                // If the server cannot be reached, the client's connection is closed.
                 let Ok((near, far)) = passed else { continue };
                 shared.connections.fetch_add(1, Ordering::Relaxed);
                 let resets = shared.resets.load(Ordering::Relaxed);
@@ -69,7 +69,7 @@ impl Wire {
         self.shared.resets.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether nothing is passed on in either direction.
+    /// Stops forwarding in both directions, or resumes it.
     pub fn stall(&self, is_stalled: bool) {
         self.shared.is_stalled.store(is_stalled, Ordering::Relaxed);
     }
@@ -84,7 +84,7 @@ impl Drop for Wire {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
         self.reset();
-        // The thread that accepts wakes up, and sees that it is over.
+        // This connection wakes the accepting thread, which then sees the flag.
         let _ = TcpStream::connect(self.address);
     }
 }
@@ -102,7 +102,7 @@ impl Line {
         self.shared.resets.load(Ordering::Relaxed) != self.resets
     }
 
-    /// Passes on what comes, until either end has closed or the connection is reset.
+    /// Forwards bytes until either end has closed or the connection is reset.
     fn pass(&self, from: &TcpStream, to: &TcpStream, mut translate: impl FnMut(&[u8]) -> Option<Vec<u8>>) {
         let _ = from.set_read_timeout(Some(LOOK)).and_then(|()| to.set_write_timeout(Some(LOOK)));
         let mut buffer = [0; 16 * 1024];
@@ -124,7 +124,7 @@ impl Line {
             }
         }
         if self.is_reset() {
-            // The reset is sent when both directions have let go of the sockets.
+            // The kernel sends the reset when both directions have closed their sockets.
             let _ = SockRef::from(&self.far).set_linger(Some(Duration::ZERO));
         } else {
             let _ = self.near.shutdown(Shutdown::Both);
@@ -145,7 +145,7 @@ impl Line {
 }
 
 impl Carrier {
-    /// Begins on a connection to a server.
+    /// Prepares a new connection to a server for this carrier.
     fn begin(self, mut far: TcpStream) -> io::Result<TcpStream> {
         if self == Carrier::Bytes {
             return Ok(far);
@@ -164,7 +164,8 @@ impl Carrier {
         is_open.then_some(far).ok_or_else(|| io::Error::other(String::from_utf8_lossy(&head).into_owned()))
     }
 
-    /// Bytes of the client as the server gets them; `rest` is the beginning of a line.
+    /// Bytes of the client in the form that the server gets; `rest` holds the beginning of an
+    /// unfinished line.
     fn wrap(self, rest: &mut Vec<u8>, bytes: &[u8]) -> Option<Vec<u8>> {
         if self == Carrier::Bytes {
             return Some(bytes.to_vec());
@@ -186,7 +187,7 @@ impl Carrier {
         Some(out)
     }
 
-    /// Bytes of the server as the client gets them; `None` at the end of a WebSocket.
+    /// Bytes of the server in the form that the client gets; `None` at the end of a WebSocket.
     fn unwrap(self, rest: &mut Vec<u8>, bytes: &[u8]) -> Option<Vec<u8>> {
         if self == Carrier::Bytes {
             return Some(bytes.to_vec());
@@ -205,7 +206,7 @@ impl Carrier {
     }
 }
 
-/// The first byte of a server's first whole frame, and where its payload is.
+/// The first byte of a server's first whole frame, and the range of its payload.
 fn first_frame(bytes: &[u8]) -> Option<(u8, std::ops::Range<usize>)> {
     let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | usize::from(*byte));
     let (start, len) = match bytes.get(1)? {
@@ -220,7 +221,7 @@ fn is_late(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
 }
 
-/// How often a direction looks whether its connection was reset.
+/// How often each direction checks for a reset.
 const LOOK: Duration = Duration::from_millis(50);
 
 const UPGRADE_WITHIN: Duration = Duration::from_secs(3);

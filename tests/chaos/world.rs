@@ -1,8 +1,9 @@
-//! [`World`]: what all clients of a run share; [`Post`]: where the conductor and one person meet.
+//! [`World`]: the state that all clients of a run share. [`Post`]: the state that the conductor and
+//! one person share.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::network::Network;
 /// A fault of a client.
 #[derive(Clone, Copy, Debug)]
 pub enum Order {
-    /// Its address is cut off for this time; the client notices after a while, and comes back from
+    /// Its address is cut off for this time. The client notices after a while, and comes back from
     /// another address.
     Vanish(Duration),
     /// Its connection is reset.
@@ -27,7 +28,9 @@ pub enum Order {
 pub struct World {
     pub network: Network,
     pub nodes: Vec<SocketAddr>,
-    pub nginx: SocketAddr,
+    pub nginx: Vec<SocketAddr>,
+    /// The number of connections to nginx so far.
+    turns: AtomicUsize,
     pub seed: u64,
     pub tls: Arc<ClientConfig>,
     begun: Instant,
@@ -39,9 +42,9 @@ pub struct World {
 pub struct Post {
     pub books: Mutex<Books>,
     orders: Mutex<VecDeque<(Instant, Order)>>,
-    /// The executed orders, with the beginning and end of each.
+    /// The orders that were carried out, each with its beginning and its end.
     pub obeyed: Mutex<Vec<(Order, Moment, Moment)>>,
-    /// Nothing of it is on its way.
+    /// Whether no message of this person is in flight.
     pub is_idle: AtomicBool,
 }
 
@@ -49,7 +52,7 @@ pub struct Post {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Talking = 0,
-    /// Nothing new is sent; all persons log in and fetch.
+    /// No new message is sent; all persons log in and fetch.
     Settling = 1,
     Over = 2,
 }
@@ -58,11 +61,20 @@ impl World {
     pub fn new(
         network: Network,
         nodes: Vec<SocketAddr>,
-        nginx: SocketAddr,
+        nginx: Vec<SocketAddr>,
         seed: u64,
         tls: Arc<ClientConfig>,
     ) -> World {
-        World { network, nodes, nginx, seed, tls, begun: Instant::now(), phase: AtomicU8::new(0) }
+        World {
+            network,
+            nodes,
+            nginx,
+            turns: AtomicUsize::new(0),
+            seed,
+            tls,
+            begun: Instant::now(),
+            phase: AtomicU8::new(0),
+        }
     }
 
     /// The time since the beginning.
@@ -78,10 +90,12 @@ impl World {
         self.phase.load(Ordering::Relaxed) == phase as u8
     }
 
+    /// The address for a new connection. Those to nginx go to each in turn, so a client that has
+    /// lost one soon reaches the other.
     pub fn address(&self, place: Place) -> SocketAddr {
         match place {
             Place::Node(node) => self.nodes[node],
-            Place::Nginx => self.nginx,
+            Place::Nginx => self.nginx[self.turns.fetch_add(1, Ordering::Relaxed) % self.nginx.len()],
         }
     }
 }

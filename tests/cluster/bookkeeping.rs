@@ -1,4 +1,4 @@
-//! Tests the books of the other tests' traffic, on one embedded server.
+//! Tests of the books that the other tests' traffic keeps, on one embedded server.
 
 use crate::traffic::{Pair, Person, Recipient, Totals, Traffic, Twice};
 use testkit::{TestServer, offline_user};
@@ -25,7 +25,7 @@ fn traffic_goes_on_after_a_node_is_killed_and_started_again() {
     assert!(totals.acknowledged >= 800, "{totals}");
 }
 
-/// A user who writes to an online user, and one who writes to an offline user.
+/// Two pairs: one user writes to an online user, one to an offline user.
 fn pairs(server: &TestServer) -> [Pair; 2] {
     let person = |name: &str| Person::new(name, offline_user(server, name), &[server.address()]);
     [

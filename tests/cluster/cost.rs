@@ -1,5 +1,5 @@
-//! The cost of a message between nodes for Redis, by Redis's own counters: the same with two nodes
-//! and with eight.
+//! The cost of a message between nodes, by Redis's own counters. It is the same with two nodes and
+//! with eight.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -9,22 +9,23 @@ use serde_json::json;
 use testkit::{Cluster, Redis, TestClient};
 use testkit::{numbered, user};
 
-/// Messages that are counted; each is sent when the one before has arrived, so that no two share an
-/// envelope.
+/// The number of counted messages. Each is sent after the one before has arrived, so no two share
+/// an envelope.
 const MESSAGES: usize = 500;
 
 /// The work of Redis for [`MESSAGES`] messages.
 #[derive(Debug)]
 struct Cost {
-    /// Commands that published an envelope, and the subscribers that got it.
+    /// The number of commands that published an envelope, and the number of subscribers that
+    /// received one.
     envelopes: usize,
     envelopes_received: usize,
-    /// The same for confirmations, which share a command if possible.
+    /// The same two numbers for confirmations, which share a command if possible.
     confirmations: usize,
     confirmations_received: usize,
-    /// Probes, which nodes send to themselves; they cost the same without any traffic.
+    /// The number of probes, which nodes send to themselves. Their cost does not depend on traffic.
     probes: usize,
-    /// All bytes that Redis sent, including replies to commands.
+    /// The number of bytes that Redis sent, replies to commands included.
     bytes_sent: u64,
 }
 
@@ -46,7 +47,7 @@ fn a_message_between_nodes_costs_the_same_however_many_there_are() {
             cost.bytes_sent / MESSAGES as u64
         ));
     }
-    // Written to stderr directly, so that the table is printed although the test passes.
+    // Written to stderr directly, so that the table appears although the test passes.
     write!(io::stderr(), "{table}").expect("print the table");
     for (nodes, cost) in &costs {
         assert_eq!((cost.envelopes, cost.envelopes_received), (MESSAGES, MESSAGES), "{nodes} nodes: {cost:?}");
@@ -55,7 +56,7 @@ fn a_message_between_nodes_costs_the_same_however_many_there_are() {
     }
 }
 
-/// Members of the group on each node, in addition to the writer.
+/// The number of members on each node, in addition to the writer.
 const MEMBERS: usize = 6;
 
 #[test]
@@ -75,20 +76,20 @@ fn a_group_message_is_published_once_for_each_node_and_not_for_each_member() {
             ann.send(&message);
             members.iter_mut().for_each(|member| member.expect(&message));
         }
-        // Everything is confirmed, and the confirmations say where the members are.
+        // Now everything is confirmed, and the confirmations have told the members' places.
         ann.barrier();
     };
     write(0..1);
     let published = published(&cluster.redis, || write(1..101));
     let envelopes: usize = published.iter().filter(|((_, kind), _)| *kind == '1').map(|(_, count)| count).sum();
-    // Without sharing it would be twelve for each message. If a writer loses the processor in the
-    // middle, there may be one more.
+    // Without sharing there would be twelve envelopes for each message. If a writer loses the
+    // processor in the middle, there may be one more than two.
     assert!((200..300).contains(&envelopes), "{envelopes}: {published:?}");
 }
 
 fn measure(nodes: usize) -> Cost {
     let cluster = Cluster::start(nodes);
-    // Every node has a user, so that each node could be sent something.
+    // Every node has a user, so each node could be sent something.
     let mut users: Vec<(TestClient, i64)> =
         (0..nodes).map(|node| user(&cluster.nodes[node], &format!("user {node}"))).collect();
     let (mut bob, b) = users.pop().expect("the last one");
@@ -100,8 +101,8 @@ fn measure(nodes: usize) -> Cost {
         }
         ann.barrier();
     };
-    // Once without observing, for the bytes; once with Redis reporting every command, which costs
-    // bytes of its own.
+    // One run without observation, for the bytes. In another run Redis reports every command, which
+    // costs bytes of its own.
     let before = bytes_sent(&cluster.redis);
     talk();
     let bytes_sent = bytes_sent(&cluster.redis) - before;

@@ -33,8 +33,8 @@ fn installations_that_share_a_redis_do_not_read_each_others_messages() {
         builder.file("redis.cnf", redis.cnf() + added).start()
     };
     let nodes: Vec<[TestServer; 2]> = (0..3).map(|installation| [node(installation), node(installation)]).collect();
-    // Both installations have the same ids: the first user is online on the second node, the second
-    // one writes on the first node.
+    // The installations have the same ids. In one the first user is online on the second node; in
+    // the other one the second user writes on the first node.
     let mut strangers: Vec<_> = nodes.iter().map(|[_, two]| user(two, "ann")).collect();
     let mut senders: Vec<_> = nodes.iter().map(|[one, _]| user(one, "bob")).collect();
     assert!(strangers.iter().all(|(_, id)| *id == strangers[0].1), "they are taken for each other by their ids");
@@ -78,7 +78,7 @@ fn a_user_on_several_nodes_is_reached_on_each_and_stays_reachable() {
     bob.send(&numbered(b, a, 0));
     first.expect(&numbered(b, a, 0));
     second.expect(&numbered(b, a, 0));
-    // A node to which the user is connected delivers there.
+    // A node delivers to its own connections of the user.
     let (mut carol, c) = user(&cluster.nodes[2], "carol");
     carol.send(&numbered(c, a, 1));
     second.expect(&numbered(c, a, 1));
@@ -89,7 +89,8 @@ fn a_user_on_several_nodes_is_reached_on_each_and_stays_reachable() {
     bob.send(&numbered(b, a, 2));
     second.expect(&numbered(b, a, 2));
     bob.barrier();
-    // Dave leaves the same node later. Once he is known to be offline, the same holds for alice.
+    // Dave leaves the same node after Alice. Once he is known to be offline, her logout has been
+    // processed as well.
     let (dave, d) = user(&cluster.nodes[1], "dave");
     cluster.nodes[1].wait_state(d, "online");
     drop(dave);
@@ -136,14 +137,14 @@ fn a_user_who_joins_a_group_on_one_node_is_a_member_on_all_at_once() {
         let name = format!("bob {n}");
         let (mut bob, b) = user(&cluster.nodes[1], &name);
         bob.join_group(b, group);
-        // Alice's node knows the group. Bob, who has joined, notifies her and writes immediately.
+        // Alice's node has cached the group. Bob joins, tells her so, and she writes to the group
+        // immediately.
         bob.send(&chat(b, a, "I am in too"));
         alice.expect(&chat(b, a, "I am in too"));
         alice.send(&message(n));
         bob.expect(&message(n));
         carol.expect(&message(n));
-        // The other way round: a node that knew the group without this user lets the user write
-        // there.
+        // In the other direction: the node that cached the group without Bob lets him write to it.
         bob.send(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "n": n}));
         alice.expect(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "n": n}));
         carol.expect(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "n": n}));

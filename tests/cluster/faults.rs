@@ -13,9 +13,9 @@ use testkit::{LONG_PATIENCE, chat, login, number_of, numbered, offline_user, use
 /// How a service fails.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// With kill -9: its port is closed, and its connections end.
+    /// By SIGKILL: its port is closed, and its connections end.
     Killed,
-    /// With SIGSTOP: its connections stay and nothing answers.
+    /// By SIGSTOP: its connections stay open, but nothing answers.
     Frozen,
 }
 
@@ -56,7 +56,7 @@ fn redis_freezes_under_a_message_to_many_who_are_offline() {
     bob.send(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "msg": "to all"}));
     let mut until_stored = || {
         carol.send(&chat(c, away, "are you there?"));
-        // With one timeout for each member's message this would take longer than a client waits.
+        // With a timeout for each member's message, this would take longer than a client waits.
         carol.barrier();
         begun.elapsed().as_secs_f64()
     };
@@ -92,7 +92,7 @@ fn mariadb_freezes() {
 fn redis_fails(fault: Fault) {
     let mut cluster = Cluster::start_with(2, |builder| builder.option("admin", "127.0.0.1:0"));
     let node = &cluster.nodes[1];
-    // A new user can register and log in meanwhile.
+    // Meanwhile a new user can register and log in.
     let arrive = || user(node, "newcomer");
     outage(&format!("Redis {fault:?}"), &cluster.nodes, &mut cluster.redis, fault, arrive);
 }
@@ -104,7 +104,7 @@ fn mariadb_fails(fault: Fault) {
     let node = &cluster.nodes[1];
     let (mut before, id) = user(node, "regular");
     before.logout(id);
-    // A user who was online before can log in meanwhile.
+    // Meanwhile a user who was online before can log in.
     let arrive = || (login(node, "regular", id), id);
     outage(&format!("MariaDB {fault:?}"), &cluster.nodes, &mut mariadb, fault, arrive);
 }
@@ -140,7 +140,7 @@ fn outage(
         }
         let lots: Vec<usize> =
             traffic.acknowledged().iter().zip(&settled).map(|(after, before)| after - before).collect();
-        // An answer that waited for the failed service would take a second and more.
+        // An answer that waited for the failed service would take more than a second.
         assert!(lots[SAME_NODE] as u64 >= 2 * length.as_secs(), "{what}: chat on a node is held up: {lots:?} lots");
         let growth = logged_since(nodes, logged);
         assert!(growth < LOG_GROWTH_MAX, "{what}: the logs grew by {growth} bytes");
@@ -165,7 +165,7 @@ fn outage(
     let others = Totals::of(&books[1..], Twice::Allowed);
     assert_eq!(others.unknown, 0, "{what}: a client of a node that lives is not disconnected");
     assert_eq!(others.refused, 0, "{what}: what the database cannot keep waits in the spool");
-    // Written to stderr directly, so that the output of a passing test is not captured.
+    // Written to stderr directly, so that the text appears although the test passes.
     writeln!(io::stderr(), "{report}\n  on a node: {same_node}\n  others: {others}").expect("print the report");
 }
 
@@ -214,7 +214,7 @@ fn a_node_is_killed_with_messages_that_it_has_not_confirmed() {
     let mut cluster = Cluster::start(3);
     let (mut bob, b) = user(&cluster.nodes[0], "bob");
     let (_alice, a) = user(&cluster.nodes[1], "alice");
-    // While frozen, it takes messages and does nothing with them.
+    // While frozen, the node takes messages but does not process them.
     cluster.nodes[1].stop();
     let mut published = cluster.redis.watch_published();
     for n in 0..MESSAGES {
@@ -240,8 +240,8 @@ fn a_node_freezes_and_goes_on() {
     let books = Traffic::run(&pairs, |traffic| {
         traffic.flow(20);
         cluster.nodes[1].stop();
-        // Longer than the deadline of confirmations, twice: messages for its users are acknowledged
-        // because they are stored.
+        // The pause is longer than two deadlines of confirmations. Messages for the node's users
+        // are acknowledged because they are stored.
         traffic.flow_of(&[0], 3);
         traffic.flow_of(&[2], 20);
         cluster.nodes[1].cont();
@@ -263,7 +263,7 @@ fn pair(nodes: &[TestServer], name: &str, from: usize, to: usize, recipient: Rec
     Pair { from: person("from", &nodes[from]), to: person("to", &nodes[to]), recipient }
 }
 
-/// Like [`pair`]; both users log in at another node if theirs is down.
+/// Like [`pair`]; each user logs in at `refuge` while its own node is down.
 fn pair_with_refuge(nodes: &[TestServer], name: &str, from: usize, to: usize, refuge: usize) -> Pair {
     let mut pair = pair(nodes, name, from, to, Recipient::Stays);
     for person in [&mut pair.from, &mut pair.to] {
@@ -328,5 +328,5 @@ impl Service for MariaDb {
     }
 }
 
-/// If a log grows by more than this during an outage, something logs without a limit.
+/// If a log grows by more than this during an outage, some part logs without a limit.
 const LOG_GROWTH_MAX: usize = 64 * 1024;

@@ -1,5 +1,5 @@
-//! A cluster of our nodes and a node of the reference server, on the reference server's tables and
-//! on ours.
+//! A cluster of our nodes and a node of the reference server (a *neighbour*), on the reference
+//! server's tables and on ours.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ impl Mixed {
         Mixed { neighbour, cluster: Cluster::start_on(database, redis, 2, |builder| builder) }
     }
 
-    /// A user who is logged in at one of our nodes, and known to be online.
+    /// A user who is logged in at one of our nodes and whose state is `online`.
     fn ours(&self, node: usize, name: &str) -> (TestClient, i64) {
         let (client, id) = user(&self.cluster.nodes[node], name);
         self.cluster.nodes[node].wait_state(id, "online");
@@ -73,7 +73,7 @@ fn chat_both_ways(mixed: &Mixed) {
         assert_eq!(got, (0..100).collect::<Vec<_>>());
         client.barrier();
     }
-    // Characters that are hard to quote pass unchanged.
+    // Characters that are hard to quote must pass unchanged.
     let text = "引号\" ' \\ \n 😀 % ; --";
     alice.send(&chat(a, b, text));
     bob.expect(&chat(a, b, text));
@@ -93,7 +93,7 @@ fn groups_both_ways(mixed: &Mixed) {
     let d = offline_user(mixed.node(), "dave");
     let group = alice.create_group(a, "the group");
     carol.join_group(c, group);
-    // The neighbour's user joins there; the neighbour notifies no node.
+    // These users join at the neighbour, which notifies no other node.
     for id in [b, d] {
         let join = format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES ({group}, {id}, 'normal')");
         mixed.cluster.database.run(&join);
@@ -159,7 +159,7 @@ fn users_who_move(mixed: &Mixed) {
     let (mut alice, a) = mixed.ours(0, "alice");
     let (mut bob, b) = mixed.theirs("bob");
     for round in 0..5 {
-        // Bob moves: from the neighbour to nowhere, to us, to nowhere, and back.
+        // Bob moves: from the neighbour to nowhere, to our node, to nowhere, and back.
         bob.logout(b);
         alice.send(&numbered(a, b, 4 * round));
         alice.barrier();
@@ -207,10 +207,10 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     alice.send(&chat(a, b, "hello"));
     bob.expect(&chat(a, b, "hello"));
     drop(neighbour);
-    // The state that a crash would leave.
+    // The state that a crash of the neighbour would leave.
     cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id = {b}"));
-    // Our node notices within seconds that the neighbour has gone; until then such a message is
-    // lost, as among neighbours.
+    // Our node notices within seconds that the neighbour has gone. Until then a message to its
+    // users is lost, as it is among neighbours.
     let mut sent = 0;
     wait_until("messages are stored", || {
         alice.send(&numbered(a, b, sent));
@@ -224,10 +224,10 @@ fn when_the_last_neighbour_goes_its_users_messages_are_stored() {
     assert_eq!(cluster.nodes[0].stored_for(b), stored + 1);
 }
 
-/// A neighbour's client writes to a user as soon as it is notified that the user has logged in or
-/// out.
+/// A client of the neighbour writes to a user as soon as it is notified of the user's login or
+/// logout.
 #[test]
-fn the_state_is_right_when_a_login_or_logout_is_answered() {
+fn the_state_is_correct_when_a_login_or_logout_is_answered() {
     let mixed = Mixed::start(Database::create_reference());
     let (mut bob, b) = mixed.theirs("bob");
     let a = offline_user(mixed.node(), "alice");
@@ -246,8 +246,8 @@ fn the_state_is_right_when_a_login_or_logout_is_answered() {
 /// Patterns that `redis-cli PSUBSCRIBE` and monitoring tools subscribe to.
 const TOOLS: [&str; 3] = ["*", "RayBox-*", "RayBox-user*"];
 
-/// Of the subscribers to such patterns, only a node of the reference server delivers messages, so
-/// messages are published only if there is one.
+/// Of the subscribers to such patterns, only a node of the reference server delivers messages. So
+/// messages are published only if there is such a node.
 #[test]
 fn a_tool_that_listens_to_patterns_takes_no_messages() {
     let (database, redis) = (Database::create_reference(), Redis::start());
@@ -279,7 +279,7 @@ fn the_users_of_the_last_neighbour_are_offline_when_it_is_gone() {
     alice.send(&chat(a, b, "hello"));
     bob.expect(&chat(a, b, "hello"));
     drop(neighbour);
-    // The state that a crash would leave.
+    // The state that a crash of the neighbour would leave.
     cluster.database.run(&format!("UPDATE User SET state = 'online' WHERE id IN ({b}, {c})"));
     for n in 0..5 {
         alice.send(&numbered(a, b, n));
@@ -291,7 +291,7 @@ fn the_users_of_the_last_neighbour_are_offline_when_it_is_gone() {
     assert_eq!(cluster.nodes[1].state_of(a), "online", "who is with a node of ours stays online");
 }
 
-/// Only the operator knows that a neighbour has gone for good while another one still runs.
+/// While another neighbour runs, only the operator knows that one has gone for good.
 #[test]
 fn the_users_of_a_neighbour_that_stopped_are_set_to_offline_by_a_command() {
     let mixed = Mixed::start(Database::create_reference());
@@ -313,14 +313,14 @@ fn the_users_of_a_neighbour_that_stopped_are_set_to_offline_by_a_command() {
     }
     alice.barrier();
     assert_eq!([b, c].map(|user| mixed.node().stored_for(user)), [1, 1]);
-    // The user of the running neighbour becomes reachable by logging in again.
+    // The running neighbour's user becomes reachable by logging in again.
     let mut bob = mixed.log_in_there(b);
     alice.send(&chat(a, b, "live again"));
     bob.expect(&chat(a, b, "live again"));
 }
 
-/// A user of ours who logs in and out is never taken for one of the neighbour's, whose node would
-/// drop the messages.
+/// A user of our nodes who logs in and out is never taken for a user of the neighbour, which would
+/// lose the messages.
 #[test]
 fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
     const TIMES: usize = 12;
@@ -351,7 +351,7 @@ fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
             mixed.node().wait_state(b, "online");
             flow();
             bob.send(&json!({"msgType": 3, "USERID": b}));
-            // Everything that arrived before the answer to the logout.
+            // Reads every message that arrived before the answer to the logout.
             loop {
                 let frame = bob.recv();
                 if frame["msgType"] != 4 {
@@ -369,8 +369,7 @@ fn nothing_is_lost_to_the_neighbour_when_a_user_of_ours_leaves() {
     assert!(lost.is_empty(), "lost {} of {sent:?}: {lost:?}", lost.len());
 }
 
-/// While nodes of the reference are replaced, one nginx stands in front of both kinds, with
-/// settings for this time.
+/// During a migration, one nginx stands in front of nodes of both kinds, with settings of its own.
 #[test]
 fn nginx_before_both_kinds_of_nodes() {
     let mixed = Mixed::start(Database::create_reference());

@@ -12,7 +12,7 @@ fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
     const PAIRS: usize = 9;
     const ROUNDS: usize = 2;
     let mut cluster = Cluster::start_with(NODES, |builder| {
-        // nginx expects a restarted node at its old port.
+        // nginx expects a restarted node on its old port.
         let builder = builder.fixed_port().option("admin", "127.0.0.1:0");
         builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
     });
@@ -36,8 +36,8 @@ fn a_rolling_restart_loses_nothing_that_was_acknowledged() {
                 wait_within(LONG_PATIENCE, "the new node is ready", || node.is_ready());
                 traffic.flow(10);
             }
-            // A node that shuts down gracefully answers for everything that it was sent: no sender
-            // waits in vain.
+            // A node that shuts down gracefully answers every message that it has read, so no
+            // sender waits in vain.
             for node in &cluster.nodes {
                 late += node.metric("raybox_bus_unconfirmed_total");
             }

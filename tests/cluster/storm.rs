@@ -1,5 +1,5 @@
-//! Thousands of users who come back at the same time: all are served, and the cost of each for the
-//! database is counted.
+//! Thousands of users come back at the same time. All are served, and the cost of each login for
+//! the database is counted.
 
 use std::env;
 use std::io::{self, Write};
@@ -13,17 +13,17 @@ use testkit::{Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient};
 use testkit::{TestServer, chat, password, raise_descriptor_limit, wait_within};
 
 const USERS: usize = 500;
-/// Clients that connect at the same time.
+/// The number of clients that connect at the same time.
 const THREADS: usize = 50;
 
-/// Statements that MariaDB counts.
+/// The kinds of statements that MariaDB counts.
 const COUNTERS: [&str; 5] = ["Questions", "Com_select", "Com_update", "Com_insert", "Com_delete"];
 
 #[test]
 fn everybody_comes_back_at_once() {
     let users = number_of_users();
     raise_descriptor_limit(process::id(), users + 500);
-    // A MariaDB of its own, because the counters cover all of its databases.
+    // A MariaDB of its own, because the counters cover all databases of a server.
     let mariadb = MariaDb::start();
     let cluster = Cluster::start_on(mariadb.create_database(), Redis::start(), 2, |builder| builder);
     let node = &cluster.nodes[0];
@@ -43,7 +43,7 @@ fn everybody_comes_back_at_once() {
         ask_all(&mut clients, request);
         text.push_str(&format!("each {what}: {}\n", Statements::since(&before, database, users)));
     }
-    // All users are online, also as seen from the other node.
+    // All users are online, even as seen from the other node.
     let mut bob = TestClient::connect(&cluster.nodes[1]);
     let b = bob.register("bob", "pw-bob");
     bob.login(b, "pw-bob");
@@ -52,7 +52,7 @@ fn everybody_comes_back_at_once() {
         bob.send(&chat(b, to, "welcome back"));
         client.expect(&chat(b, to, "welcome back"));
     }
-    // Written to stderr directly, so that the numbers are printed although the test passes.
+    // Written to stderr directly, so that the numbers appear although the test passes.
     write!(io::stderr(), "{text}").expect("print the result");
     assert!(again.statements.of("Com_select") < 0.5, "users who were verified before are looked up again: {again}");
 }
@@ -70,7 +70,7 @@ fn register(database: &Database, users: usize) {
 struct Wave {
     took: Duration,
     statements: Statements,
-    /// Passwords that were hashed meanwhile; each costs an update.
+    /// The number of passwords that were hashed meanwhile. Each costs an update.
     hashed: usize,
 }
 
@@ -91,7 +91,7 @@ fn come(node: &TestServer, database: &Database, users: usize) -> (Vec<TestClient
     (clients, Wave { took, statements, hashed: hashed(database) - hashed_before })
 }
 
-/// Sends a request of this type from every client, with the same concurrency as the logins.
+/// Sends a request of this type from every client, as many at a time as the logins.
 fn ask_all(clients: &mut [TestClient], request: u32) {
     let share = clients.len().div_ceil(THREADS);
     thread::scope(|scope| {
@@ -105,7 +105,7 @@ fn ask_all(clients: &mut [TestClient], request: u32) {
     });
 }
 
-/// Like the real client, tries again if the server is too busy.
+/// Like the real client, retries when the server is too busy.
 fn log_in(node: &TestServer, id: usize) -> TestClient {
     let mut client = None;
     let password = password(&id.to_string());

@@ -1,9 +1,9 @@
 //! Traffic that keeps books, for tests in which something fails meanwhile.
 //!
-//! Each [`Pair`] is one user who writes numbered messages to another. The sender writes some, then
-//! a request that is always answered, and waits: the answer acknowledges everything sent before it.
-//! Afterwards the books of both must agree: an acknowledged message has reached the recipient, live
-//! or as a stored message, unless the sender was notified that it failed.
+//! Each [`Pair`] is one user who writes numbered messages to another. The sender writes some
+//! messages, then a request that is always answered, and waits: the answer acknowledges everything
+//! sent before it. Afterwards the books of both must agree. An acknowledged message has reached the
+//! recipient, live or as a stored message, unless the sender was notified that it failed.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,8 @@ use serde_json::{Value, json};
 use testkit::{LONG_PATIENCE, SetOnDrop, TestClient};
 use testkit::{assert_refusal, number_of, numbered, password, wait_within};
 
-/// A user of a [`Pair`], and the nodes where the user logs in: at the first one that accepts.
+/// A user of a [`Pair`], and the nodes where the user may log in. The first one that accepts is
+/// used.
 #[derive(Clone)]
 pub struct Person {
     pub name: String,
@@ -36,24 +37,24 @@ pub struct Pair {
 /// The behaviour of a recipient during the test.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Recipient {
-    /// Is online, and comes back when the connection ends.
+    /// The recipient is online, and logs in again whenever its connection ends.
     Stays,
-    /// Comes at the end and fetches.
+    /// The recipient is offline, and logs in and fetches at the end.
     IsAway,
-    /// Logs out after some messages, and logs in at the next node.
+    /// The recipient logs out after some messages, and logs in at the next node.
     Moves,
 }
 
-/// The events between one pair.
+/// The record of one pair.
 #[derive(Debug, Default)]
 pub struct Books {
-    /// The fate of each lot of messages, as the sender knows it.
+    /// Each lot of messages, with its fate as the sender knows it.
     lots: Vec<Lot>,
     /// Messages that arrived live, for each connection of the recipient.
     live: Vec<Vec<usize>>,
-    /// Messages of each fetch.
+    /// The messages of each fetch.
     fetched: Vec<Vec<usize>>,
-    /// The longest that the sender waited for an answer.
+    /// The sender's longest wait for an answer.
     slowest: Duration,
 }
 
@@ -65,7 +66,7 @@ struct Lot {
 
 #[derive(Debug)]
 enum Fate {
-    /// All are settled; the sender was notified that `refused` of them failed.
+    /// All messages are settled; the sender was notified that `refused` of them failed.
     Acknowledged { refused: usize },
     /// The connection ended before the answer.
     Unknown,
@@ -74,13 +75,13 @@ enum Fate {
 /// Whether a message may arrive more than once.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Twice {
-    /// Without a failure it may not.
+    /// No: nothing has failed.
     Never,
-    /// After a failure it may.
+    /// Yes, because something has failed.
     Allowed,
 }
 
-/// The result of the books of one or more pairs.
+/// The totals of the books of one or more pairs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Totals {
     /// Messages that were acknowledged.
@@ -92,27 +93,27 @@ pub struct Totals {
     /// Messages that arrived live, and those that were fetched.
     pub live: usize,
     pub fetched: usize,
-    /// How many of those arrived once more.
+    /// The number of messages that arrived more than once.
     pub repeated: usize,
-    /// The longest wait for an answer.
+    /// The longest wait of a sender for an answer.
     pub slowest: Duration,
 }
 
 /// The traffic of all pairs while it flows.
 pub struct Traffic {
-    /// How many lots of each pair have been acknowledged.
+    /// The number of acknowledged lots of each pair.
     progress: Vec<AtomicUsize>,
     stop_senders: AtomicBool,
     stop_recipients: AtomicBool,
 }
 
 impl Person {
-    /// A registered user with the password for this name.
+    /// A registered user with the test password of this name.
     pub fn new(name: &str, id: i64, nodes: &[SocketAddr]) -> Person {
         Person { name: name.to_owned(), id, nodes: nodes.to_vec() }
     }
 
-    /// A logged-in connection, at the first node that accepts.
+    /// A new connection on which the user is logged in, at the first node that accepts.
     pub fn log_in(&self) -> TestClient {
         let mut client = None;
         wait_within(LONG_PATIENCE, &format!("{} can log in somewhere", self.name), || {
@@ -130,8 +131,8 @@ impl Person {
 }
 
 impl Traffic {
-    /// Runs the traffic of all pairs while `meanwhile` runs, and returns their books. By then
-    /// everything that was sent is settled, and every recipient has read and fetched everything.
+    /// Runs the traffic of all pairs while `meanwhile` runs, and returns their books. Then every
+    /// message is settled, and every recipient has read and fetched everything.
     pub fn run(pairs: &[Pair], meanwhile: impl FnOnce(&Traffic)) -> Vec<Books> {
         let traffic = Traffic {
             progress: pairs.iter().map(|_| AtomicUsize::new(0)).collect(),
@@ -159,7 +160,7 @@ impl Traffic {
         })
     }
 
-    /// Waits until every pair has had this many more lots acknowledged.
+    /// Waits until this many more lots of every pair are acknowledged.
     pub fn flow(&self, lots: usize) {
         let all: Vec<usize> = (0..self.progress.len()).collect();
         self.flow_of(&all, lots);
@@ -174,7 +175,7 @@ impl Traffic {
         });
     }
 
-    /// How many lots of each pair have been acknowledged.
+    /// The number of acknowledged lots of each pair.
     pub fn acknowledged(&self) -> Vec<usize> {
         self.progress.iter().map(|progress| progress.load(Ordering::Relaxed)).collect()
     }
@@ -194,15 +195,15 @@ impl Traffic {
                 Fate::Unknown => client = pair.from.log_in(),
             }
             books.lots.push(Lot { numbers, fate });
-            // A pause without a condition: it keeps a test of many seconds from producing millions
-            // of rows.
+            // This pause waits for no condition. It keeps a test of many seconds from producing
+            // millions of rows.
             thread::sleep(PACE);
         }
         books
     }
 
-    /// Reads until the end of the traffic, and logs in again whenever the connection ends; an
-    /// offline recipient comes at the end.
+    /// Reads until the end of the traffic, and logs in again whenever the connection ends. An
+    /// offline recipient logs in at the end.
     fn receive(&self, pair: &Pair, there: Option<TestClient>) -> Books {
         let mut books = Books::default();
         let mut person = pair.to.clone();
@@ -238,7 +239,7 @@ impl Traffic {
     }
 }
 
-/// Sends some messages, and waits until they are settled.
+/// Sends a lot of messages, and waits until they are settled.
 fn send_lot(client: &mut TestClient, pair: &Pair, numbers: Range<usize>) -> Fate {
     for n in numbers {
         if !client.try_send(&numbered(pair.from.id, pair.to.id, n)) {
@@ -267,7 +268,7 @@ fn is_ack(frame: &Value) -> bool {
     *frame == json!({"errno": 200, "msgType": 200})
 }
 
-/// The result of a fetch.
+/// The outcome of a fetch.
 #[derive(PartialEq, Eq)]
 enum Fetched {
     Some,
@@ -318,11 +319,11 @@ impl Books {
         }
     }
 
-    /// Reads and fetches everything; false if the connection ends before.
+    /// Reads and fetches everything; false if the connection ends before that.
     fn close(&mut self, client: &mut TestClient, user: i64) -> bool {
-        // Every settled message is written to this connection or stored. It takes two answers: the
-        // first makes the loop of this connection take a turn, in which it also writes what other
-        // loops posted.
+        // Every settled message is written to this connection or stored. This takes two answers.
+        // The first one makes the loop of this connection take a turn, in which it also writes what
+        // other loops have posted.
         let mut answers = 0;
         while answers < 2 {
             if !client.try_send(&json!({"msgType": 200})) {
@@ -349,9 +350,9 @@ impl Books {
     }
 
     /// Checks that every acknowledged message has arrived, each list in order, and without
-    /// duplicates if `twice` forbids them. After a failure the order holds between acknowledged
-    /// messages and those that were sent afterwards: within one lot, messages that were on their
-    /// way to a connection that ended may arrive after those sent to the next one.
+    /// duplicates if `twice` forbids them. After a failure the order only holds between
+    /// acknowledged messages and those sent afterwards. Within one lot, messages in flight to a
+    /// connection that ended may arrive after those sent to the next connection.
     pub fn check(&self, twice: Twice) -> Totals {
         let live = self.live.iter().map(|list| ("live on one connection", list));
         let lists = live.chain(self.fetched.iter().map(|list| ("in one fetch", list)));
@@ -410,10 +411,10 @@ impl fmt::Display for Totals {
     }
 }
 
-/// Messages that are sent before the sender waits for an answer.
+/// The number of messages that are sent before the sender waits for an answer.
 const LOT: usize = 10;
 
-/// Messages that a moving recipient takes at one place.
+/// The number of messages that a moving recipient takes at one place.
 const STAY: usize = 25;
 
 /// The pause between lots, and between checks of whether to stop.

@@ -58,7 +58,7 @@ fn is_late(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut)
 }
 
-/// The node that has got one more connection than it had before.
+/// The node that has one more connection than before.
 fn newest(cluster: &Cluster, before: &[usize]) -> usize {
     let mut found = None;
     wait_within(LONG_PATIENCE, "a node has the connection", || {
@@ -72,7 +72,7 @@ fn connections(cluster: &Cluster) -> Vec<usize> {
     cluster.nodes.iter().map(testkit::TestServer::open_connections).collect()
 }
 
-/// A message in each direction between a user of level 1 and one of level 2.
+/// Sends a message in each direction between a user of level 1 and one of level 2.
 #[track_caller]
 fn between_levels(one: &mut Socket, two: &mut Socket, one_id: i64, two_id: i64, when: &str) {
     one.send(&json!({"msgType": 4, "FROMID": one_id, "TOID": two_id, "msg": format!("from level 1 {when}")}));
@@ -105,7 +105,7 @@ fn websockets_of_both_levels_go_on_when_a_node_behind_nginx_is_killed() {
     ann.until(45);
     assert_ne!(newest(&cluster, &before), home, "new clients go to the node with the fewest");
     let before = connections(&cluster);
-    // At level 1.
+    // The same at level 1.
     let mut carol = Socket::connect(&nginx);
     carol.send(&json!({"msgType": 1, "USERID": c, "password": password("carol")}));
     assert_eq!(carol.until(200)["errno"], 200);
@@ -131,7 +131,8 @@ fn websockets_of_both_levels_go_on_when_a_node_behind_nginx_is_killed() {
     }
     between_levels(&mut carol, &mut ann, c, a, "after");
 
-    // nginx gives the next client a node that lives. What bob has missed follows his cursor.
+    // nginx leads the next client to a running node. Bob's cursor brings him the messages that he
+    // has missed.
     let mut bob = Socket::connect(&nginx);
     bob.send(&json!({"msgType": 1, "level": 2, "token": token, "device": "web", "have": {conv.clone(): cursor}}));
     assert_eq!(bob.until(40)["errno"], 200);

@@ -1,11 +1,13 @@
-//! Groups: who creates, joins, leaves, is removed, and follows.
+//! Groups: creating, joining, leaving and removing, and the successor of a creator.
 
 use std::thread;
 
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::Contacts as _;
 use raybox::store::community::{Community as _, Deed, GroupRefusal, Swapped, Visible};
-use raybox::store::history::{Committed, Denied, EntryRefusal, History as _, HistoryReads as _, NewEntry};
+use raybox::store::history::{
+    CommitOutcome, Denied, EntryRefusal, History as _, HistoryReads as _, NewEntry, SenderCheck,
+};
 use serde_json::json;
 
 use super::{
@@ -60,11 +62,11 @@ pub(crate) fn who_joins_and_leaves_is_an_entry_of_the_group(opened: &impl Opened
 
 pub(crate) fn the_longest_standing_member_follows_the_creator(opened: &impl Opened) {
     let store = opened.store();
-    // Not by their ids.
+    // Their ids have another order than their joining, because the order of joining must count.
     let (cat, bob, ann) = (new_user(&*store), new_user(&*store), new_user(&*store));
     let (group, _) = new_group(&*store, ann);
     joins(&*store, group, bob).unwrap();
-    // A time apart from that of the one before.
+    // The next join must have a later time than the one before.
     let before = now();
     while now() <= before {
         thread::yield_now();
@@ -76,7 +78,7 @@ pub(crate) fn the_longest_standing_member_follows_the_creator(opened: &impl Open
     assert_eq!(events(&recorded), [left, creator]);
     assert_eq!((&recorded.members[..], &recorded.gone[..]), (&[cat, bob][..], &[ann][..]));
     assert_eq!(members(&*store, group, cat), [(cat, false), (bob, true)]);
-    // A user who comes back has not stood long.
+    // A user who comes back counts from the new join.
     joins(&*store, group, ann).unwrap();
     leave(&*store, group, bob);
     assert_eq!(members(&*store, group, ann), [(cat, true), (ann, false)]);
@@ -116,7 +118,7 @@ pub(crate) fn who_was_removed_is_out_until_the_creator_relents(opened: &impl Ope
     assert_eq!(act(&*store, group, ann, Deed::LiftBan(UserId(i32::MAX))), Err(GroupRefusal::NoSuchUser));
     joins(&*store, group, bob).unwrap();
     act(&*store, group, ann, Deed::Remove(bob)).unwrap();
-    // The creator's word is above the ban, and ends it.
+    // The creator may add a banned user, which lifts the ban.
     let add = |user, sees| act(&*store, group, ann, Deed::Add { user, members_max: 9, sees });
     let recorded = add(bob, Visible::Hidden).unwrap().recorded.unwrap();
     let joined = json!({"event": "joined", "USERID": bob.0, "by": ann.0, "name": name(&*store, bob)});
@@ -162,8 +164,8 @@ pub(crate) fn a_creator_renames_describes_and_dissolves(opened: &impl Opened) {
     assert_eq!(head(&*store, bob, group), Err(Denied::Unknown));
     let last = store.run(of(group), recorded.entries[0].place.seq, i64::MAX, false, BYTES).unwrap();
     assert_eq!(last.len(), 1, "a connection that is behind still finds the last entry");
-    let more = NewEntry { is_unchecked: true, ..text(of(group), ann, "more") };
-    assert_eq!(store.commit(&[more], DAY).unwrap(), [Committed::Refused(EntryRefusal::NoSuchGroup)]);
+    let more = NewEntry { check: SenderCheck::Whole, ..text(of(group), ann, "more") };
+    assert_eq!(store.commit(&[more], DAY).unwrap(), [CommitOutcome::Refused(EntryRefusal::NoSuchGroup)]);
 }
 
 pub(crate) fn an_event_marks_nothing_as_read(opened: &impl Opened) {
@@ -197,7 +199,8 @@ pub(crate) fn members_who_leave_at_the_same_time_leave_one_creator(opened: &impl
         let entries = stores[1].run(of(group), 1, i64::MAX, false, BYTES).unwrap();
         assert!(entries.iter().map(|entry| entry.seq).eq(1..=entries.len() as i64));
         let of_kind = |kind: &str| {
-            let is_it = |entry: &&raybox::store::history::Entry| frame(entry.text.as_deref().unwrap())["event"] == kind;
+            let is_it =
+                |entry: &&raybox::store::history::HistoryEntry| frame(entry.text.as_deref().unwrap())["event"] == kind;
             entries.iter().filter(is_it).count()
         };
         assert_eq!(of_kind("left"), 5);

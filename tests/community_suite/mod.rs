@@ -1,5 +1,5 @@
-//! The behaviour of accounts, friends and groups of level 2, tested through the role alone. Every
-//! test makes its own users and groups, and asserts nothing about the rest.
+//! The behaviour of accounts, friends and groups of level 2, tested through the store's trait
+//! alone. Every test makes its own users and groups, and asserts nothing about others.
 
 mod groups;
 mod people;
@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::AllRoles;
-use raybox::store::community::{Community, Deed, GroupAct, GroupChanged, GroupRefusal, GroupRole, NewGroup, Recorded};
+use raybox::store::community::{
+    Community, Deed, GroupAct, GroupChanged, GroupRefusal, GroupRole, NewGroup, Recorded, Right,
+};
 use raybox::store::history::{
-    Cid, Denied, DeviceLogin, EntryKind, FrameHash, Head, History, LoggedIn, LoginProof, NewEntry,
+    Cid, CommitRules, Denied, EntryKind, FrameHash, Head, History, LoggedIn, LoginProof, NewDeviceLogin, NewEntry,
+    SenderCheck,
 };
 use serde_json::{Value, json};
 
@@ -38,7 +41,7 @@ pub(crate) trait Opened {
     fn second(&self) -> Arc<Self::Store>;
 }
 
-/// Makes a `#[test]` of every behaviour, on the stores that `$open` gives.
+/// Makes a `#[test]` of every behaviour, on the stores that `$open` opens.
 macro_rules! community_suite {
     ($open:path) => {
         $crate::community_suite::behaviours!($open:
@@ -79,14 +82,14 @@ pub(crate) fn leave(store: &impl Community, group: GroupId, user: UserId) -> Rec
     act(store, group, user, Deed::Leave).unwrap().recorded.unwrap()
 }
 
-/// The members by ascending id, and whether each is the creator.
+/// The members by ascending id. The flag says whether a member is the creator.
 pub(crate) fn members(store: &impl Community, group: GroupId, asker: UserId) -> Vec<(UserId, bool)> {
     let members = store.members_of(group, asker).unwrap().unwrap();
     members.iter().map(|member| (member.user, member.role == GroupRole::Creator)).collect()
 }
 
 fn act(store: &impl Community, group: GroupId, by: UserId, deed: Deed) -> Result<GroupChanged, GroupRefusal> {
-    store.act(&GroupAct { group, by, deed, nonce: nonce() }).unwrap()
+    store.act(&GroupAct { group, by, right: Right::Standing, deed, nonce: nonce() }).unwrap()
 }
 
 fn joins(store: &impl Community, group: GroupId, user: UserId) -> Result<GroupChanged, GroupRefusal> {
@@ -120,11 +123,19 @@ fn of(group: GroupId) -> ConversationId {
 
 fn log_in(store: &impl History, user: UserId, name: &str) -> LoggedIn {
     let proof = LoginProof::Password("x".to_owned());
-    let login = DeviceLogin { user, name: name.to_owned(), proof, nonce: 5, secret: [1; 16], devices_max: 16 };
+    let login = NewDeviceLogin {
+        user,
+        name: name.to_owned(),
+        proof,
+        nonce: 5,
+        secret: [1; 16],
+        renews_secret: false,
+        devices_max: 16,
+    };
     store.log_in(&login).unwrap().unwrap()
 }
 
-/// The events, without their type.
+/// The recorded events, without their type.
 fn events(recorded: &Recorded) -> Vec<Value> {
     let event = |text: &str| {
         let mut event = frame(text);
@@ -138,7 +149,7 @@ fn frame(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
 }
 
-/// A message whose id is new.
+/// A message with a new id.
 fn text(conv: ConversationId, sender: UserId, text: &str) -> NewEntry {
     NewEntry {
         conv,
@@ -147,7 +158,8 @@ fn text(conv: ConversationId, sender: UserId, text: &str) -> NewEntry {
         hash: FrameHash::of(text.as_bytes()),
         kind: EntryKind::Message,
         is_imported: false,
-        is_unchecked: false,
+        check: SenderCheck::None,
+        is_hooked: false,
         change: None,
         text: text.into(),
     }
@@ -169,6 +181,6 @@ fn unique() -> String {
     format!("{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-const DAY: i64 = 86_400_000;
+const DAY: CommitRules = CommitRules { edit_window: 86_400_000, conversations_max: 1000 };
 
 const BYTES: usize = 256 << 10;

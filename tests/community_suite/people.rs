@@ -9,7 +9,9 @@ use raybox::store::community::{
     BLOCKED_MAX, Befriended, BlockOutcome, Community as _, FriendPolicy, FriendRequest, OwnAccount, PasswordChange,
     Swapped, Trace,
 };
-use raybox::store::history::{Committed, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry};
+use raybox::store::history::{
+    CommitOutcome, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry, SenderCheck,
+};
 use raybox::store::{Accounts as _, Contacts as _, Messages as _, NewMessage, StoreError};
 use serde_json::json;
 
@@ -21,8 +23,11 @@ use super::{
 pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     let store = opened.store();
     let [ann, bob, cat, dan] = [(); 4].map(|()| new_user(&*store));
-    let befriend =
-        |a, b, policy| store.befriend(&FriendRequest { a, b, policy, trace: Trace::Recorded, nonce: nonce() }).unwrap();
+    let befriend = |a, b, policy| {
+        store
+            .befriend(&FriendRequest { a, b, policy, trace: Trace::Recorded, conversations_max: 1000, nonce: nonce() })
+            .unwrap()
+    };
     let Befriended::New(names, Some(recorded)) = befriend(bob, ann, FriendPolicy::Open) else { panic!("new") };
     assert_eq!((names.a, names.b), (name(&*store, bob), name(&*store, ann)));
     assert_eq!((recorded.conv, &recorded.members[..]), (ConversationId::between(ann, bob), &[ann, bob][..]));
@@ -30,27 +35,38 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     assert_eq!((frame(&recorded.entries[0].text), recorded.entries[0].from), (push, bob));
     assert!(matches!(befriend(ann, bob, FriendPolicy::Ask), Befriended::Already(_)));
     assert_eq!(friend_ids(&*store, ann), [bob]);
-    // A user who must be asked has to ask, or to have asked, as well.
+    // If a user must be asked, the other one becomes a friend only after both have asked.
     let Befriended::Asked(_, Some(recorded)) = befriend(ann, cat, FriendPolicy::Ask) else { panic!("asked") };
     assert_eq!(frame(&recorded.entries[0].text)["ask"], true);
     assert!(matches!(befriend(ann, cat, FriendPolicy::Ask), Befriended::AskedBefore(_)));
     assert_eq!((friend_ids(&*store, ann), friend_ids(&*store, cat)), (vec![bob], vec![]));
     assert!(matches!(befriend(cat, ann, FriendPolicy::Ask), Befriended::New(..)));
     assert_eq!((friend_ids(&*store, ann), friend_ids(&*store, cat)), (vec![bob, cat], vec![ann]));
-    // A recorded 5 is a request, and so is one that was noted.
+    // A recorded frame of type 5 is a request, and so is a noted one.
     let five = NewEntry { kind: EntryKind::Other, ..text(ConversationId::between(bob, cat), bob, "five") };
     store.commit(&[five], DAY).unwrap();
     assert!(matches!(befriend(cat, bob, FriendPolicy::Ask), Befriended::New(..)));
     store.note_asked(dan, ann).unwrap();
     store.note_asked(dan, ann).unwrap();
     assert!(matches!(befriend(ann, dan, FriendPolicy::Ask), Befriended::New(..)));
-    // Friends who part have to ask again.
+    // After friends have parted, they have to ask again.
     store.remove_friend(ann, dan).unwrap();
     assert!(matches!(befriend(ann, dan, FriendPolicy::Ask), Befriended::Asked(..)));
     assert_eq!(befriend(ann, UserId(i32::MAX), FriendPolicy::Open), Befriended::NoSuchUser);
-    // The same without an entry.
+    // A request that is recorded needs room for a conversation.
+    let crowded = FriendRequest {
+        a: dan,
+        b: cat,
+        policy: FriendPolicy::Open,
+        trace: Trace::Recorded,
+        conversations_max: 2,
+        nonce: nonce(),
+    };
+    assert_eq!(store.befriend(&crowded).unwrap(), Befriended::NoRoom);
+    assert_eq!(friend_ids(&*store, dan), [ann]);
+    // The same for requests that are not recorded as entries.
     let unrecorded = |a, b, policy| {
-        let request = FriendRequest { a, b, policy, trace: Trace::None, nonce: nonce() };
+        let request = FriendRequest { a, b, policy, trace: Trace::None, conversations_max: 1000, nonce: nonce() };
         store.befriend(&request).unwrap()
     };
     assert!(matches!(unrecorded(bob, dan, FriendPolicy::Ask), Befriended::Asked(_, None)));
@@ -73,14 +89,22 @@ pub(crate) fn who_is_blocked_cannot_send_or_ask(opened: &impl Opened) {
     assert_eq!(store.blocks_after(before, 2).unwrap(), [(ann, bob), (ann, cat)]);
     assert_eq!(store.blocks_after((ann, bob), 1).unwrap(), [(ann, cat)]);
     let conv = ConversationId::between(ann, bob);
-    let send = |from, body| store.commit(&[NewEntry { is_unchecked: true, ..text(conv, from, body) }], DAY).unwrap()[0];
-    assert_eq!(send(bob, "1"), Committed::Refused(EntryRefusal::Blocked));
-    assert!(matches!(send(ann, "2"), Committed::New(..)), "the other way is open");
-    let request = FriendRequest { a: bob, b: ann, policy: FriendPolicy::Open, trace: Trace::None, nonce: nonce() };
+    let send =
+        |from, body| store.commit(&[NewEntry { check: SenderCheck::Whole, ..text(conv, from, body) }], DAY).unwrap()[0];
+    assert_eq!(send(bob, "1"), CommitOutcome::Refused(EntryRefusal::Blocked));
+    assert!(matches!(send(ann, "2"), CommitOutcome::New(..)), "the other way is open");
+    let request = FriendRequest {
+        a: bob,
+        b: ann,
+        policy: FriendPolicy::Open,
+        trace: Trace::None,
+        conversations_max: 1000,
+        nonce: nonce(),
+    };
     assert_eq!(store.befriend(&request).unwrap(), Befriended::Blocked);
     store.unblock(ann, bob).unwrap();
     store.unblock(ann, bob).unwrap();
-    assert!(matches!(send(bob, "3"), Committed::New(..)));
+    assert!(matches!(send(bob, "3"), CommitOutcome::New(..)));
     assert_eq!(store.blocked_by(ann).unwrap(), [named(cat)]);
 }
 
@@ -111,7 +135,7 @@ pub(crate) fn an_account_has_a_name_and_receipts(opened: &impl Opened) {
     let renamed = format!("É-{}", unique());
     assert_eq!(store.change_own(ann, Some(&renamed), None).unwrap(), own(&renamed, true));
     assert_eq!(store.change_own(ann, None, Some(false)).unwrap(), own(&renamed, false));
-    // The same but for case and accents is the same.
+    // A name that differs only in case or accents is the same name.
     let taken = store.change_own(bob, Some(&renamed.replace('É', "e")), Some(false));
     assert!(matches!(taken, Err(StoreError::NameTaken)), "{taken:?}");
     assert_eq!(store.own(bob).unwrap(), own(&name(&*store, bob), true), "nothing of a refused change stays");
@@ -122,7 +146,7 @@ pub(crate) fn an_account_has_a_name_and_receipts(opened: &impl Opened) {
         "the own name in another spelling"
     );
     assert_eq!(store.change_own(bob, Some(&first), None).unwrap(), own(&first, true), "a name that is free again");
-    // Neither of two is shown the marks of the other.
+    // Each of the two users is shown no marks of the other one.
     let conv = ConversationId::between(ann, bob);
     store.commit(&[text(conv, ann, "hello")], DAY).unwrap();
     let peer = |user| store.heads(user).unwrap()[0].peer;
@@ -167,7 +191,14 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
     store.commit(&[text(conv, ann, "hello"), text(conv, bob, "hi")], DAY).unwrap();
     for (a, b) in [(ann, bob), (cat, ann)] {
         store
-            .befriend(&FriendRequest { a, b, policy: FriendPolicy::Open, trace: Trace::Recorded, nonce: nonce() })
+            .befriend(&FriendRequest {
+                a,
+                b,
+                policy: FriendPolicy::Open,
+                trace: Trace::Recorded,
+                conversations_max: 1000,
+                nonce: nonce(),
+            })
             .unwrap();
     }
     store.block(bob, ann).unwrap();
@@ -190,12 +221,12 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
     assert_eq!((store.blocked_by(bob).unwrap(), store.blocked_by(ann).unwrap()), (vec![], vec![]));
     assert_eq!((store.fetch(ann, 1 << 20).unwrap().len(), store.fetch(bob, 1 << 20).unwrap().len()), (0, 1));
     assert_eq!(store.devices(ann).unwrap(), []);
-    // The messages stay, as from nobody who can be written to.
+    // The messages stay, but their partner has no name and cannot be written to.
     let of_bob = store.heads(bob).unwrap().into_iter().find(|head| head.conv == conv).unwrap();
     assert_eq!((of_bob.name, of_bob.head), (None, 3));
     assert_eq!(store.run(conv, 1, 1, false, BYTES).unwrap()[0].text.as_deref(), Some("hello"));
-    let more = NewEntry { is_unchecked: true, ..text(conv, bob, "more") };
-    assert_eq!(store.commit(&[more], DAY).unwrap(), [Committed::Refused(EntryRefusal::NoSuchUser)]);
+    let more = NewEntry { check: SenderCheck::Whole, ..text(conv, bob, "more") };
+    assert_eq!(store.commit(&[more], DAY).unwrap(), [CommitOutcome::Refused(EntryRefusal::NoSuchUser)]);
     assert_eq!(store.delete_account(ann, "x", nonce).unwrap(), Swapped::Stale);
     let again = store.register(&own_name, "x").unwrap();
     assert!(again > ann.max(cat), "the name is free, the id is not");

@@ -1,4 +1,5 @@
-//! [`Ear`]: a proxy that hears when a transaction is committed, and cuts the connection just then.
+//! [`Ear`]: a proxy that notices the commit of a transaction, and cuts the connection at that
+//! moment.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::{io, thread};
 
-/// Its threads end with their connections.
+/// See the [module](self). Its threads end with their connections.
 pub(crate) struct Ear {
     port: u16,
     shared: Arc<Shared>,
@@ -14,7 +15,7 @@ pub(crate) struct Ear {
 
 #[derive(Default)]
 struct Shared {
-    /// Whether the database hears of the commit that is lost; `None`: none is to be lost.
+    /// Whether the database receives the commit whose answer is lost; `None` if none is to be lost.
     next: Mutex<Option<bool>>,
     is_armed: AtomicBool,
     lost: AtomicUsize,
@@ -45,20 +46,20 @@ impl Ear {
         self.port
     }
 
-    /// Cuts the connection on which the next transaction is committed: after the database has heard
-    /// of it, or before.
+    /// Cuts the connection on which the next transaction is committed. With `is_heard`, the
+    /// database still receives the commit.
     pub(crate) fn lose_next_commit(&self, is_heard: bool) {
         *self.shared.next.lock().unwrap() = Some(is_heard);
         self.shared.is_armed.store(true, Ordering::SeqCst);
     }
 
-    /// How many were lost since the last call.
+    /// The number of connections cut since the last call.
     pub(crate) fn lost(&self) -> usize {
         self.shared.lost.swap(0, Ordering::SeqCst)
     }
 }
 
-/// Forwards requests. The client waits for each answer, so a request is what comes at once.
+/// Forwards requests. The client waits for each answer, so one read is one request.
 fn listen(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream) {
     let mut buffer = vec![0; 1 << 20];
     while let Ok(count @ 1..) = client.read(&mut buffer) {
@@ -69,7 +70,7 @@ fn listen(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream) {
             let _ = server.shutdown(Shutdown::Both);
         }
         if lost.is_some() {
-            // No answer can come before the client sees the end.
+            // The client's connection is cut first, so no answer can reach it.
             let _ = client.shutdown(Shutdown::Both);
             shared.is_armed.store(false, Ordering::SeqCst);
             shared.lost.fetch_add(1, Ordering::SeqCst);
@@ -78,7 +79,8 @@ fn listen(shared: &Shared, mut client: &TcpStream, mut server: &TcpStream) {
             break;
         }
         if lost.is_some() {
-            // The database reads on until it has committed, and finds the end then.
+            // The database receives the commit and executes it, and only then finds the end of the
+            // connection.
             let _ = server.shutdown(Shutdown::Write);
             return;
         }

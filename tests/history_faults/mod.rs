@@ -1,5 +1,5 @@
-//! History on a database that several nodes use and that fails in the middle: deadlocks, lost
-//! connections, commits whose answer is lost.
+//! History on a database that several nodes use and that fails in the middle of calls: deadlocks,
+//! lost connections, commits whose answer is lost.
 
 mod ear;
 
@@ -12,7 +12,7 @@ use mysql::prelude::Queryable;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
 use raybox::store::history::{
-    Committed, EntryPlace, EntryRefusal, History, HistoryReads, NewEntry, PageAsk, PageOutcome,
+    CommitOutcome, EntryPlace, EntryRefusal, History, HistoryReads, NewEntry, PageAsk, PageOutcome,
 };
 use raybox::store::mysql::MysqlStore;
 use raybox::store::{Contacts as _, StoreError};
@@ -22,8 +22,9 @@ use self::ear::Ear;
 use crate::history_suite::{BYTES, DAY, login, new_place, new_user, text};
 use crate::mysql_store::open_with;
 
-/// With numbers given by AUTO_INCREMENT a reader who asks for what is behind its last number misses
-/// a quarter of the messages here: a number is given at the insert and seen at the commit.
+/// With numbers from AUTO_INCREMENT, a reader that asks for messages after its last number would
+/// miss a quarter of them here: a number is assigned at the insert, but visible only after the
+/// commit.
 #[test]
 fn a_reader_that_pages_by_number_misses_nothing_of_four_writers() {
     const WRITERS: usize = 4;
@@ -38,7 +39,7 @@ fn a_reader_that_pages_by_number_misses_nothing_of_four_writers() {
                 let convs = &convs;
                 scope.spawn(move || {
                     for batch in 0..BATCHES {
-                        // Every writer has another order of conversations in each batch.
+                        // Every writer and every batch has another order of conversations.
                         let order = [0, 1, 2].map(|at| convs[(at * (nth % 2 + 1) + batch + nth) % 3]);
                         let entries: Vec<NewEntry> = (order.iter().chain(&order))
                             .enumerate()
@@ -91,7 +92,8 @@ fn the_victim_of_a_deadlock_begins_from_the_top() {
     let both: Vec<NewEntry> = [0, 1].map(|nth| text(convs[nth], users[0], "a")).into();
     store.commit(&both, DAY).unwrap();
     let mut other = database.connect();
-    // It has changed more than the store will have, so the store is the one to be rolled back.
+    // This transaction has changed more than the store's will have, so the database rolls back the
+    // store's.
     other.query_drop("START TRANSACTION").unwrap();
     for device in 0..50 {
         other.query_drop(format!("INSERT INTO DeviceCursor VALUES ({device}, 1, 1)")).unwrap();
@@ -142,7 +144,7 @@ fn a_conversation_that_stays_locked_is_an_outage_and_nothing_is_stored() {
     lock(&mut other, convs[0]);
     let second = [text(convs[1], users[0], "b"), text(convs[0], users[0], "b")];
     assert!(matches!(store.commit(&second, DAY), Err(StoreError::Unavailable(_))));
-    // What is not locked goes on meanwhile.
+    // Conversations that are not locked are not affected.
     assert_eq!(new_place(store.commit(&[text(convs[1], users[0], "c")], DAY).unwrap()[0]).seq, 1);
     other.query_drop("ROLLBACK").unwrap();
     let places: Vec<i64> = store.commit(&second, DAY).unwrap().into_iter().map(|new| new_place(new).seq).collect();
@@ -153,7 +155,7 @@ fn a_conversation_that_stays_locked_is_an_outage_and_nothing_is_stored() {
 fn a_commit_whose_answer_is_lost_is_settled_by_its_own_repeat() {
     let database = Database::create();
     let ear = Ear::to(database.address());
-    let store = open_with(&database, |settings| settings.port = ear.port());
+    let store = open_with(&database, |settings| settings.servers[0].port = ear.port());
     let (users, convs) = three_groups(&store, 2);
     let edit = |body| text(convs[0], users[0], body);
     store.commit(&[edit("a")], DAY).unwrap();
@@ -165,8 +167,8 @@ fn a_commit_whose_answer_is_lost_is_settled_by_its_own_repeat() {
         assert_eq!(ear.lost(), 1, "the fault has happened");
         let places: Vec<EntryPlace> = outcomes[..3].iter().map(|outcome| new_place(*outcome)).collect();
         assert_eq!(places[..2].iter().map(|place| place.seq).collect::<Vec<_>>(), [from, from + 1]);
-        assert_eq!(outcomes[3], Committed::Again(places[0]), "the repeat in the same batch is one");
-        let again: Vec<Committed> = places.into_iter().map(Committed::Again).collect();
+        assert_eq!(outcomes[3], CommitOutcome::Again(places[0]), "the repeat in the same batch is one");
+        let again: Vec<CommitOutcome> = places.into_iter().map(CommitOutcome::Again).collect();
         assert_eq!(store.commit(&batch, DAY).unwrap(), again, "of another call it is a repeat");
     }
     assert_eq!(texts(&database, convs[0]), ["a", "b", "c", "b", "c"]);
@@ -176,7 +178,7 @@ fn a_commit_whose_answer_is_lost_is_settled_by_its_own_repeat() {
 fn a_login_whose_answer_is_lost_still_says_whom_it_replaces() {
     let database = Database::create();
     let ear = Ear::to(database.address());
-    let store = open_with(&database, |settings| settings.port = ear.port());
+    let store = open_with(&database, |settings| settings.servers[0].port = ear.port());
     let ann = new_user(&store);
     ear.lose_next_commit(true);
     let first = store.log_in(&login(ann, "phone", 1)).unwrap().unwrap();
@@ -204,7 +206,7 @@ fn a_small_packet_takes_a_large_batch_and_refuses_one_message_by_itself() {
     assert!(outcomes.iter().zip(1..).all(|(outcome, seq)| new_place(*outcome).seq == seq));
     batch = vec![sized(10), sized(300_000), sized(10)];
     let outcomes = store.commit(&batch, DAY).unwrap();
-    assert_eq!(outcomes[1], Committed::Refused(EntryRefusal::Unstorable));
+    assert_eq!(outcomes[1], CommitOutcome::Refused(EntryRefusal::Unstorable));
     assert_eq!([outcomes[0], outcomes[2]].map(|outcome| new_place(outcome).seq), [41, 42]);
     assert_eq!(store.run(convs[0], 1, 42, false, usize::MAX).unwrap().len(), 42);
 }
@@ -229,7 +231,7 @@ fn a_login_costs_as_many_queries_with_many_conversations_as_with_few() {
         store.tags(&places).unwrap();
         store.cursors(device.id).unwrap();
         assert!(heads.len() > count, "{}", heads.len());
-        // The looks after the database's health name none of these tables.
+        // Health checks name none of these tables.
         counts.push(database.count(
             "SELECT COUNT(*) FROM mysql.general_log WHERE command_type IN ('Query', 'Execute')
                  AND argument NOT LIKE '%general_log%' AND argument REGEXP 'Member|Device|Message AS|FROM Message |User'",
@@ -255,7 +257,7 @@ fn open(database: &Database) -> MysqlStore {
     open_with(database, |_| ())
 }
 
-/// Members, and three groups that all of them are in.
+/// Users, and three groups of which all of them are members.
 fn three_groups(store: &MysqlStore, members: usize) -> (Vec<UserId>, [ConversationId; 3]) {
     let users: Vec<UserId> = (0..members).map(|_| new_user(store)).collect();
     let groups = [(); 3].map(|()| store.create_group(users[0], "g", "").unwrap());
@@ -271,8 +273,8 @@ fn lock(connection: &mut Conn, conv: ConversationId) {
     assert_eq!(id, Some(conv.column()));
 }
 
-/// The connections to this database that wait for a lock. The tables of information_schema would
-/// show what was so when another test last asked.
+/// The connections to this database that wait for a lock. The tables of information_schema will not
+/// do: they may show the state of another test's last query.
 fn waiting(database: &Database) -> Vec<u64> {
     let of_database: Vec<u64> =
         database.rows(&format!("SELECT id FROM information_schema.processlist WHERE db = '{}'", database.name()));

@@ -2,27 +2,30 @@
 
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
-use raybox::store::history::{DeviceId, DeviceLogin, History as _, HistoryReads as _, LoginProof};
+use raybox::store::history::{DeviceId, History as _, HistoryReads as _, LoginProof, NewDeviceLogin};
 
 use super::{DAY, Opened, login, new_user, text};
 
 pub(crate) fn devices_come_and_go(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
-    let log_in = |login: &DeviceLogin| store.log_in(login).unwrap().unwrap();
+    let log_in = |login: &NewDeviceLogin| store.log_in(login).unwrap().unwrap();
     let phone = log_in(&login(ann, "phone", 11));
     assert_eq!((phone.replaced, phone.forgotten.len()), (None, 0));
-    let again = log_in(&DeviceLogin { secret: [9; 16], ..login(ann, "phone", 12) });
+    let again = log_in(&NewDeviceLogin { secret: [9; 16], ..login(ann, "phone", 12) });
     assert_eq!((again.replaced, again.device.id), (Some(phone.device.login), phone.device.id));
     assert!(again.device.login > phone.device.login, "a later login has a higher number");
     assert_eq!(again.device.secret, phone.device.secret, "older tokens go on");
+    let renewed = log_in(&NewDeviceLogin { secret: [9; 16], renews_secret: true, ..login(ann, "phone", 15) });
+    assert_eq!((renewed.device.id, renewed.device.secret), (phone.device.id, [9; 16]), "older tokens end");
+    assert_eq!(store.device(phone.device.id).unwrap().map(|device| device.secret), Some([9; 16]));
     let upper = log_in(&login(ann, "PHONE", 13));
     assert_ne!(upper.device.id, phone.device.id);
     store.seen(&[phone.device.id]).unwrap();
     let conv = ConversationId::between(ann, bob);
     store.commit(&[text(conv, bob, "1")], DAY).unwrap();
     store.report(ann, upper.device.id, &[(conv, 1)]).unwrap();
-    let third = log_in(&DeviceLogin { devices_max: 1, ..login(ann, "third", 14) });
+    let third = log_in(&NewDeviceLogin { devices_max: 1, ..login(ann, "third", 14) });
     assert_eq!(third.forgotten.len(), 2);
     assert_eq!(store.devices(ann).unwrap(), std::slice::from_ref(&third.device));
     assert_eq!(store.device(phone.device.id).unwrap(), None);
@@ -45,7 +48,7 @@ pub(crate) fn devices_come_and_go(opened: &impl Opened) {
 pub(crate) fn a_login_is_written_only_if_what_was_proved_still_holds(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
-    let proved = |proof| DeviceLogin { proof, ..login(ann, "phone", 1) };
+    let proved = |proof| NewDeviceLogin { proof, ..login(ann, "phone", 1) };
     let other_password = proved(LoginProof::Password("X".to_owned()));
     assert_eq!(store.log_in(&other_password).unwrap(), None);
     assert_eq!(store.devices(ann).unwrap(), [], "nothing is written");
@@ -53,12 +56,12 @@ pub(crate) fn a_login_is_written_only_if_what_was_proved_still_holds(opened: &im
     let token = |device, secret| proved(LoginProof::Token(device, secret));
     let again = store.log_in(&token(phone.id, phone.secret)).unwrap().unwrap().device;
     assert_eq!(again.id, phone.id);
-    let web = DeviceLogin { name: "web".to_owned(), ..token(phone.id, phone.secret) };
-    let of_bob = DeviceLogin { user: bob, ..token(phone.id, phone.secret) };
+    let web = NewDeviceLogin { name: "web".to_owned(), ..token(phone.id, phone.secret) };
+    let of_bob = NewDeviceLogin { user: bob, ..token(phone.id, phone.secret) };
     for stale in [token(phone.id, [9; 16]), token(DeviceId(phone.id.0 + 1), phone.secret), web, of_bob] {
         assert_eq!(store.log_in(&stale).unwrap(), None, "{stale:?}");
     }
     assert_eq!(store.forget(ann, &[phone.id]).unwrap(), 1);
     assert_eq!(store.log_in(&token(phone.id, phone.secret)).unwrap(), None, "it is logged out");
-    assert_eq!(store.log_in(&DeviceLogin { user: UserId(i32::MAX), ..login(ann, "d", 1) }).unwrap(), None);
+    assert_eq!(store.log_in(&NewDeviceLogin { user: UserId(i32::MAX), ..login(ann, "d", 1) }).unwrap(), None);
 }

@@ -1,11 +1,11 @@
-//! Messages, edits and recalls, and who may read which.
+//! Messages, edits and recalls, and the users who may read them.
 
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::Contacts as _;
 use raybox::store::history::{
-    Committed, Denied, EntryKind, EntryPlace, EntryRefusal, FrameHash, History, HistoryReads as _, MemberChange,
-    NewEntry, PageAsk, PageOutcome,
+    CommitOutcome, CommitRules, Denied, EntryKind, EntryPlace, EntryRefusal, FrameHash, History, HistoryReads as _,
+    MemberChange, NewEntry, PageAsk, PageOutcome, SenderCheck,
 };
 
 use super::{BYTES, DAY, Opened, head, new_place, new_user, text};
@@ -39,24 +39,24 @@ pub(crate) fn a_repeat_is_the_same_answer_and_another_content_a_conflict(opened:
     let (ann, bob, cat) = (new_user(&*store), new_user(&*store), new_user(&*store));
     let (ab, ac) = (ConversationId::between(ann, bob), ConversationId::between(ann, cat));
     let first = text(ab, ann, "first");
-    // A repeat within the batch, as after a reconnect.
+    // A repeat within one batch, as after a reconnect.
     let outcomes = store.commit(&[first.clone(), first.clone()], DAY).unwrap();
     let place = new_place(outcomes[0]);
-    assert_eq!(outcomes, [Committed::New(place, None), Committed::Again(place)]);
-    assert_eq!(other.commit(std::slice::from_ref(&first), DAY).unwrap(), [Committed::Again(place)]);
+    assert_eq!(outcomes, [CommitOutcome::New(place, None), CommitOutcome::Again(place)]);
+    assert_eq!(other.commit(std::slice::from_ref(&first), DAY).unwrap(), [CommitOutcome::Again(place)]);
     let changed = NewEntry { hash: FrameHash::of(b"other"), ..first.clone() };
     let moved = NewEntry { conv: ac, ..first.clone() };
     let of_another = NewEntry { sender: bob, ..first.clone() };
     let outcomes = other.commit(&[changed, moved, of_another], DAY).unwrap();
-    assert_eq!(outcomes[..2], [Committed::Refused(EntryRefusal::Conflict); 2]);
+    assert_eq!(outcomes[..2], [CommitOutcome::Refused(EntryRefusal::Conflict); 2]);
     assert_eq!(new_place(outcomes[2]).seq, 2, "an id is its sender's");
-    // A recalled message is still known.
+    // The id of a recalled message is still known.
     let recall = NewEntry { kind: EntryKind::Recall(1), ..text(ab, ann, "recall") };
     let recalled = store.commit(&[recall], DAY).unwrap()[0];
     assert_eq!(new_place(recalled).seq, 3);
     let before = new_place(outcomes[2]).tag;
-    assert_eq!(recalled, Committed::New(new_place(recalled), Some(before)), "it says which one is before it");
-    assert_eq!(store.commit(&[first], DAY).unwrap(), [Committed::Again(place)]);
+    assert_eq!(recalled, CommitOutcome::New(new_place(recalled), Some(before)), "it says which one is before it");
+    assert_eq!(store.commit(&[first], DAY).unwrap(), [CommitOutcome::Again(place)]);
 }
 
 pub(crate) fn rights_are_looked_at_after_repeats(opened: &impl Opened) {
@@ -64,7 +64,7 @@ pub(crate) fn rights_are_looked_at_after_repeats(opened: &impl Opened) {
     let (ann, bob, stranger) = (new_user(&*store), new_user(&*store), new_user(&*store));
     let group = store.create_group(ann, "g", "").unwrap();
     let (of_group, none) = (ConversationId::of_group(group), ConversationId::of_group(GroupId(i32::MAX)));
-    let unchecked = |conv, sender, body| NewEntry { is_unchecked: true, ..text(conv, sender, body) };
+    let unchecked = |conv, sender, body| NewEntry { check: SenderCheck::Whole, ..text(conv, sender, body) };
     let leaves = NewEntry { change: Some(MemberChange::Leaves(ann)), ..text(of_group, bob, "removed") };
     let mine = unchecked(of_group, ann, "mine");
     let batch = [
@@ -76,19 +76,54 @@ pub(crate) fn rights_are_looked_at_after_repeats(opened: &impl Opened) {
         unchecked(ConversationId::between(ann, ann), ann, "notes"),
         leaves,
     ];
-    let refused = Committed::Refused;
+    let refused = CommitOutcome::Refused;
     let outcomes = store.commit(&batch, DAY).unwrap();
     let place = new_place(outcomes[0]);
     assert_eq!(
         outcomes[1..4],
         [EntryRefusal::NotMember, EntryRefusal::NoSuchGroup, EntryRefusal::NoSuchUser].map(refused)
     );
-    assert!(outcomes[4..].iter().all(|outcome| matches!(outcome, Committed::New(..))), "{outcomes:?}");
+    assert!(outcomes[4..].iter().all(|outcome| matches!(outcome, CommitOutcome::New(..))), "{outcomes:?}");
     assert_eq!(store.members(group).unwrap(), []);
     let outcomes = store.commit(&[mine, unchecked(of_group, ann, "more")], DAY).unwrap();
-    assert_eq!(outcomes, [Committed::Again(place), refused(EntryRefusal::NotMember)]);
+    assert_eq!(outcomes, [CommitOutcome::Again(place), refused(EntryRefusal::NotMember)]);
     assert_eq!(store.heads_of(ann, &[of_group]).unwrap(), [Err(Denied::NotYours)]);
     assert_eq!(store.heads_of(ann, &[none]).unwrap(), [Err(Denied::Unknown)]);
+}
+
+pub(crate) fn strangers_use_up_half_of_the_room_for_conversations(opened: &impl Opened) {
+    let store = opened.store();
+    let rules = CommitRules { conversations_max: 4, ..DAY };
+    let [victim, known, friend, other] = [(); 4].map(|()| new_user(&*store));
+    let crowd = [(); 3].map(|()| new_user(&*store));
+    let send = |from, to| NewEntry { check: SenderCheck::Whole, ..text(ConversationId::between(from, to), from, "hi") };
+    let commit = |batch: &[NewEntry]| -> Vec<bool> {
+        let outcomes = store.commit(batch, rules).unwrap();
+        let full = CommitOutcome::Refused(EntryRefusal::NoRoom);
+        assert!(outcomes.iter().all(|outcome| *outcome == full || matches!(outcome, CommitOutcome::New(..))));
+        outcomes.iter().map(|outcome| *outcome != full).collect()
+    };
+    store.add_friends(victim, friend).unwrap();
+    assert_eq!(commit(&[send(known, victim)]), [true]);
+    // One more stranger has room, in one batch and after it.
+    assert_eq!(commit(&crowd.map(|stranger| send(stranger, victim))), [true, false, false]);
+    assert_eq!(commit(&[send(crowd[1], victim)]), [false]);
+    // The others are served: in what is open, as friends, and in what the victim opens.
+    assert_eq!(commit(&[send(known, victim), send(crowd[0], victim), send(friend, victim)]), [true; 3]);
+    assert_eq!(commit(&[send(victim, other), send(victim, other), send(other, victim)]), [true; 3]);
+    // Now there is no room for anybody.
+    let notes = ConversationId::between(victim, victim);
+    let late = new_user(&*store);
+    store.add_friends(victim, late).unwrap();
+    assert_eq!(commit(&[send(victim, late), send(late, victim), send(victim, victim)]), [false; 3]);
+    assert_eq!(commit(&[send(victim, known), send(friend, victim)]), [true; 2]);
+    // The server itself and an operator are not refused.
+    let announced = NewEntry { check: SenderCheck::Rights, ..text(notes, victim, "news") };
+    assert_eq!(commit(&[announced, text(ConversationId::between(late, victim), late, "imported")]), [true; 2]);
+    // A repeat is recognised all the same.
+    let first = send(victim, known);
+    let place = new_place(store.commit(std::slice::from_ref(&first), rules).unwrap()[0]);
+    assert_eq!(store.commit(&[first], rules).unwrap(), [CommitOutcome::Again(place)]);
 }
 
 pub(crate) fn an_edit_shows_in_its_place_and_a_recall_empties_all(opened: &impl Opened) {
@@ -99,8 +134,8 @@ pub(crate) fn an_edit_shows_in_its_place_and_a_recall_empties_all(opened: &impl 
     store.commit(&[text(conv, ann, "a"), text(conv, ann, "b"), edit(1, "a1"), edit(2, "b1")], DAY).unwrap();
     store.commit(&[edit(1, "a2")], DAY).unwrap();
     let before = store.run(conv, 1, 9, false, BYTES).unwrap();
-    let shown = |entries: &[raybox::store::history::Entry]| {
-        let show = |e: &raybox::store::history::Entry| (e.text.clone(), e.edited, e.recalled);
+    let shown = |entries: &[raybox::store::history::HistoryEntry]| {
+        let show = |e: &raybox::store::history::HistoryEntry| (e.text.clone(), e.edited, e.recalled);
         entries.iter().map(show).collect::<Vec<_>>()
     };
     let some = |text: &str| Some(text.to_owned());
@@ -116,9 +151,9 @@ pub(crate) fn an_edit_shows_in_its_place_and_a_recall_empties_all(opened: &impl 
     );
     let recall = NewEntry { kind: EntryKind::Recall(1), ..text(conv, ann, "gone") };
     let again = NewEntry { kind: EntryKind::Recall(1), ..text(conv, ann, "twice") };
-    // An edit of the same batch goes with it.
+    // An edit in the batch of the recall is emptied with the message.
     let outcomes = store.commit(&[edit(1, "a3"), recall, again, edit(1, "late")], DAY).unwrap();
-    assert_eq!(outcomes[2..], [Committed::Refused(EntryRefusal::NotYours); 2]);
+    assert_eq!(outcomes[2..], [CommitOutcome::Refused(EntryRefusal::NotYours); 2]);
     let after = store.run(conv, 1, 9, false, BYTES).unwrap();
     assert_eq!(
         shown(&after),
@@ -143,10 +178,13 @@ pub(crate) fn what_may_not_be_changed_is_refused(opened: &impl Opened) {
     let edit = |target| NewEntry { kind: EntryKind::Edit(target), ..text(conv, ann, "edit") };
     store.commit(&[text(conv, bob, "bob's"), request, text(conv, ann, "mine"), edit(3)], DAY).unwrap();
     let batch = [edit(1), edit(2), edit(4), edit(0), edit(-1), edit(5), edit(i64::MAX)];
-    let [not_yours, none] = [EntryRefusal::NotYours, EntryRefusal::NoSuchTarget].map(Committed::Refused);
+    let [not_yours, none] = [EntryRefusal::NotYours, EntryRefusal::NoSuchTarget].map(CommitOutcome::Refused);
     let expected = [not_yours, not_yours, not_yours, none, none, none, none];
     assert_eq!(store.commit(&batch, DAY).unwrap(), expected);
-    assert_eq!(store.commit(&[edit(3)], -1).unwrap(), [Committed::Refused(EntryRefusal::TooLate)]);
+    assert_eq!(
+        store.commit(&[edit(3)], CommitRules { edit_window: -1, ..DAY }).unwrap(),
+        [CommitOutcome::Refused(EntryRefusal::TooLate)]
+    );
     let head = head(&*store, ann, conv);
     assert_eq!((head.head, head.read), (4, 4), "what is refused takes no number");
 }
@@ -168,21 +206,21 @@ pub(crate) fn who_joins_sees_a_group_from_there(opened: &impl Opened) {
     assert_eq!((of_cat.floor, of_cat.head, of_cat.unread), (0, 5, 0), "what was sent before joining is read");
     assert_eq!(page_seqs(&*store, bob, conv, PageAsk::Newest), [3, 4, 5]);
     assert_eq!(store.page(bob, conv, PageAsk::Before(3), 10, BYTES).unwrap(), PageOutcome::Gone { floor: 2 });
-    // The latest membership counts.
+    // If a user has joined more than once, the latest membership counts.
     let leaves = NewEntry { change: Some(MemberChange::Leaves(bob)), ..text(conv, bob, "left") };
     store.commit(&[leaves, text(conv, ann, "7")], DAY).unwrap();
     let denied = PageOutcome::Denied(Denied::NotYours);
     assert_eq!(store.page(bob, conv, PageAsk::Newest, 10, BYTES).unwrap(), denied);
     store.commit(&[joins(bob, false)], DAY).unwrap();
     assert_eq!(page_seqs(&*store, bob, conv, PageAsk::Newest), [8]);
-    // A node that knows no history lets somebody in.
+    // A node without history lets a user join.
     let dan = new_user(&*store);
     store.join_group(dan, group, 100).unwrap();
     assert_eq!(head(&*store, dan, conv).floor, 8);
     assert_eq!(store.heads(dan).unwrap()[0].floor, 8);
     store.commit(&[text(conv, ann, "9")], DAY).unwrap();
     assert_eq!(page_seqs(&*store, dan, conv, PageAsk::Newest), [9]);
-    // Another one speaks before logging in.
+    // Another user writes before a login at level 2.
     let eve = new_user(&*store);
     store.join_group(eve, group, 100).unwrap();
     store.commit(&[text(conv, eve, "10")], DAY).unwrap();
@@ -195,7 +233,7 @@ pub(crate) fn pages_keep_to_their_bounds(opened: &impl Opened) {
     let conv = ConversationId::between(ann, bob);
     let batch: Vec<NewEntry> = (1..=20).map(|_| text(conv, ann, &"x".repeat(100))).collect();
     store.commit(&batch, DAY).unwrap();
-    let seqs = |entries: Vec<raybox::store::history::Entry>| entries.iter().map(|e| e.seq).collect::<Vec<_>>();
+    let seqs = |entries: Vec<raybox::store::history::HistoryEntry>| entries.iter().map(|e| e.seq).collect::<Vec<_>>();
     assert_eq!(seqs(store.run(conv, 3, 9, false, 350).unwrap()), [3, 4, 5]);
     assert_eq!(seqs(store.run(conv, 3, 9, true, 350).unwrap()), [7, 8, 9]);
     assert_eq!(seqs(store.run(conv, 3, 9, true, 0).unwrap()), [9]);

@@ -1,4 +1,4 @@
-//! What is unread, read and stored.
+//! Marks: unread, read and waiting messages.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) fn what_is_unread_is_exact(opened: &impl Opened) {
     assert_eq!(unread(bob), 1, "what was read and then recalled counts no more than before");
     store.commit(&[text(conv, bob, "8")], DAY).unwrap();
     assert_eq!((unread(bob), unread(ann)), (0, 1));
-    // An imported message moves no mark of its sender, and is not unread to the sender.
+    // An imported message moves no mark of its sender, and does not count as unread for the sender.
     let imported = NewEntry { is_imported: true, ..text(conv, ann, "9") };
     store.commit(&[imported], DAY).unwrap();
     assert_eq!((unread(bob), unread(ann)), (1, 1));
@@ -62,7 +62,7 @@ pub(crate) fn marks_rise_and_reports_are_cumulative(opened: &impl Opened) {
     assert_eq!(found_by_pages_of_two(&*store, conv), Some(2));
 }
 
-/// The head of a conversation that was touched within the last minute, as pages tell it.
+/// The head of a conversation as the pages of recently touched conversations tell it.
 fn found_by_pages_of_two(store: &dyn History, conv: ConversationId) -> Option<i64> {
     let (mut found, mut last) = (None, None);
     loop {
@@ -91,7 +91,7 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     let conv = ConversationId::between(ann, bob);
     store.commit(&[text(conv, ann, "1"), text(conv, ann, "2"), text(conv, ann, "3")], DAY).unwrap();
     let recorded = |text: &str| NewMessage { recorded: Some(conv), ..NewMessage::new(bob, text) };
-    // Some share a text, and rows with and without a mark are of one batch.
+    // Some rows share a text. The batch has rows with and without a mark.
     let (shared, wide) = (Arc::<str>::from("shared"), "x".repeat(1_000));
     let of_ann = NewMessage::new(ann, "of another");
     let batch = [
@@ -112,7 +112,7 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     assert_eq!(texts(&unmarked(first, 10, 10)), ["shared"]);
     assert_eq!(texts(&unmarked(all[0].id, 10, 1)), std::slice::from_ref(&wide), "at least one");
     assert_eq!(texts(&unmarked(all[2].id, 10, BYTES)), [""; 0]);
-    // Type 14 makes no difference between them.
+    // A fetch (type 14) returns both kinds of rows.
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["shared", "3", "shared", &wide, "last"]);
     store.mark_rows(bob, &[(all[0].id, conv, 1), (all[1].id, conv, 2)]).unwrap();
     assert_eq!(texts(&unmarked(first, 10, BYTES)), ["last"]);
@@ -124,7 +124,7 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     store.delete_marked(bob).unwrap();
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last"]);
     assert_eq!(texts(&store.fetch(ann, BYTES).unwrap()), ["of another"]);
-    // Of several conversations at once, each up to its own number.
+    // A report may name several conversations, each with its own number.
     let others = [(); 3].map(|()| ConversationId::between(new_user(&*store), bob));
     for (nth, conv) in others.into_iter().enumerate() {
         store.commit(&[text(conv, bob, "1")], DAY).unwrap();
@@ -135,13 +135,13 @@ pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl O
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last", "of 0", "of 2"]);
     store.report(bob, device, &[(others[2], 1), (others[0], 1)]).unwrap();
     assert_eq!(texts(&store.fetch(bob, BYTES).unwrap()), ["last"]);
-    // What its sender has called so.
+    // A message is found by the id that its sender gave it.
     let named = text(conv, ann, "4");
     assert_eq!(store.place_of(ann, &named.cid).unwrap(), None);
     store.commit(std::slice::from_ref(&named), DAY).unwrap();
     assert_eq!(store.place_of(ann, &named.cid).unwrap(), Some((conv, 4, named.hash)));
     assert_eq!(store.place_of(bob, &named.cid).unwrap(), None);
-    // The first login at level 2 counts as one at level 1.
+    // The first login at level 2 counts as a use of level 1.
     assert!(!store.uses_level1(bob, 60_000).unwrap());
     store.use_level2(bob).unwrap();
     assert!(store.uses_level1(bob, 60_000).unwrap() && !store.uses_level1(bob, -60_000).unwrap());

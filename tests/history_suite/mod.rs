@@ -1,5 +1,5 @@
-//! The behaviour of history, tested through its role alone. Every test makes its own users and
-//! groups, and asserts nothing about the rest.
+//! The behaviour of history, tested through its trait alone. Every test makes its own users and
+//! groups, and asserts nothing about others.
 
 mod devices;
 mod entries;
@@ -15,14 +15,16 @@ use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
 use raybox::store::AllRoles;
 use raybox::store::history::{
-    Cid, Committed, DeviceLogin, EntryKind, EntryPlace, FrameHash, Head, History, LoginProof, NewEntry,
+    Cid, CommitOutcome, CommitRules, EntryKind, EntryPlace, FrameHash, Head, History, LoginProof, NewDeviceLogin,
+    NewEntry, SenderCheck,
 };
 
 pub(crate) use self::devices::{a_login_is_written_only_if_what_was_proved_still_holds, devices_come_and_go};
 pub(crate) use self::entries::{
     a_repeat_is_the_same_answer_and_another_content_a_conflict, an_edit_shows_in_its_place_and_a_recall_empties_all,
     heads_are_the_users_own, numbers_are_dense_and_tags_stay, pages_keep_to_their_bounds,
-    rights_are_looked_at_after_repeats, what_may_not_be_changed_is_refused, who_joins_sees_a_group_from_there,
+    rights_are_looked_at_after_repeats, strangers_use_up_half_of_the_room_for_conversations,
+    what_may_not_be_changed_is_refused, who_joins_sees_a_group_from_there,
 };
 pub(crate) use self::marks::{
     marks_rise_and_reports_are_cumulative, what_is_unread_is_exact, what_waits_is_read_and_marked_until_it_is_reported,
@@ -43,13 +45,14 @@ pub(crate) trait Opened {
     fn second(&self) -> Arc<Self::Store>;
 }
 
-/// Makes a `#[test]` of every behaviour, on the stores that `$open` gives.
+/// Makes a `#[test]` of every behaviour, on the stores that `$open` opens.
 macro_rules! history_suite {
     ($open:path) => {
         $crate::history_suite::behaviours!($open:
             numbers_are_dense_and_tags_stay,
             a_repeat_is_the_same_answer_and_another_content_a_conflict,
             rights_are_looked_at_after_repeats,
+            strangers_use_up_half_of_the_room_for_conversations,
             an_edit_shows_in_its_place_and_a_recall_empties_all,
             what_may_not_be_changed_is_refused,
             what_is_unread_is_exact,
@@ -87,7 +90,7 @@ pub(crate) use behaviours;
 
 pub(crate) use self::model::random_batches_are_as_the_model_says;
 
-pub(crate) const DAY: i64 = 86_400_000;
+pub(crate) const DAY: CommitRules = CommitRules { edit_window: 86_400_000, conversations_max: 1000 };
 
 pub(crate) const BYTES: usize = 256 << 10;
 
@@ -95,7 +98,7 @@ pub(crate) fn new_user(store: &dyn AllRoles) -> UserId {
     store.register(&format!("user-{}", unique()), "x").unwrap()
 }
 
-/// A message whose id is new.
+/// A message with a new id.
 pub(crate) fn text(conv: ConversationId, sender: UserId, text: &str) -> NewEntry {
     NewEntry {
         conv,
@@ -104,7 +107,8 @@ pub(crate) fn text(conv: ConversationId, sender: UserId, text: &str) -> NewEntry
         hash: FrameHash::of(text.as_bytes()),
         kind: EntryKind::Message,
         is_imported: false,
-        is_unchecked: false,
+        check: SenderCheck::None,
+        is_hooked: false,
         change: None,
         text: text.into(),
     }
@@ -116,14 +120,22 @@ fn unique() -> String {
     format!("{now}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-pub(crate) fn login(user: UserId, name: &str, nonce: u32) -> DeviceLogin {
+pub(crate) fn login(user: UserId, name: &str, nonce: u32) -> NewDeviceLogin {
     let proof = LoginProof::Password("x".to_owned());
-    DeviceLogin { user, name: name.to_owned(), proof, nonce, secret: [nonce as u8; 16], devices_max: 16 }
+    NewDeviceLogin {
+        user,
+        name: name.to_owned(),
+        proof,
+        nonce,
+        secret: [nonce as u8; 16],
+        renews_secret: false,
+        devices_max: 16,
+    }
 }
 
-pub(crate) fn new_place(outcome: Committed) -> EntryPlace {
+pub(crate) fn new_place(outcome: CommitOutcome) -> EntryPlace {
     match outcome {
-        Committed::New(place, _) => place,
+        CommitOutcome::New(place, _) => place,
         other => panic!("{other:?}"),
     }
 }

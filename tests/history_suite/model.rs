@@ -1,11 +1,13 @@
-//! Random batches, held against a model that keeps every message in memory and counts one by one.
+//! Random batches, compared with a model that keeps every message in memory and counts one by one.
 
 use std::collections::BTreeMap;
 
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
 use raybox::store::Contacts as _;
-use raybox::store::history::{Committed, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry};
+use raybox::store::history::{
+    CommitOutcome, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry, SenderCheck,
+};
 
 use super::{BYTES, DAY, Opened, head, new_user, text};
 
@@ -47,7 +49,7 @@ impl Conversation {
             }
             EntryKind::Message | EntryKind::Other => {}
         }
-        // An event of a group is not a send.
+        // An event of a group does not count as a send.
         if entry.kind != EntryKind::Other || entry.conv.group().is_none() {
             self.read.insert(entry.sender, seq);
         }
@@ -99,15 +101,19 @@ pub(crate) fn random_batches_are_as_the_model_says(opened: &impl Opened) {
                 4 => EntryKind::Other,
                 _ => EntryKind::Message,
             };
-            batch.push(NewEntry { kind, is_unchecked: true, ..text(*conv, sender, &format!("{round} {target}")) });
+            batch.push(NewEntry {
+                kind,
+                check: SenderCheck::Whole,
+                ..text(*conv, sender, &format!("{round} {target}"))
+            });
         }
         let outcomes = store.commit(&batch, DAY).unwrap();
         for (entry, outcome) in batch.iter().zip(&outcomes) {
             let expected = model.entry(entry.conv).or_default().send(entry);
             let found = match outcome {
-                Committed::New(place, _) => Ok(place.seq),
-                Committed::Refused(refusal) => Err(*refusal),
-                Committed::Again(_) => panic!("{outcome:?}"),
+                CommitOutcome::New(place, _) => Ok(place.seq),
+                CommitOutcome::Refused(refusal) => Err(*refusal),
+                CommitOutcome::Again(_) => panic!("{outcome:?}"),
             };
             assert_eq!(found, expected, "round {round}: {entry:?}");
         }
@@ -138,7 +144,7 @@ pub(crate) fn random_batches_are_as_the_model_says(opened: &impl Opened) {
     }
 }
 
-/// A generator of the family of Marsaglia's xorshift: the same numbers in every run.
+/// A random number generator (xorshift) that returns the same numbers in every run.
 struct Dice(u64);
 
 impl Dice {

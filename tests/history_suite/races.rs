@@ -6,7 +6,7 @@ use std::thread;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
 use raybox::store::Contacts as _;
-use raybox::store::history::{Committed, EntryRefusal, History as _, NewEntry};
+use raybox::store::history::{CommitOutcome, EntryRefusal, History as _, NewEntry};
 
 use super::{BYTES, DAY, Opened, new_place, new_user, text};
 
@@ -73,7 +73,7 @@ pub(crate) fn one_id_at_two_stores_is_stored_once(opened: &impl Opened) {
     for _ in 0..20 {
         let same = text(ab, ann, "same");
         let elsewhere = NewEntry { conv: ac, ..same.clone() };
-        let outcomes: Vec<Committed> = thread::scope(|scope| {
+        let outcomes: Vec<CommitOutcome> = thread::scope(|scope| {
             let send = |(nth, entry): (usize, NewEntry)| {
                 let store = &stores[nth % 2];
                 scope.spawn(move || store.commit(&[entry], DAY).unwrap()[0])
@@ -81,11 +81,11 @@ pub(crate) fn one_id_at_two_stores_is_stored_once(opened: &impl Opened) {
             let sending: Vec<_> = [same.clone(), same.clone(), elsewhere].into_iter().enumerate().map(send).collect();
             sending.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
-        let stored = outcomes.iter().filter(|outcome| matches!(outcome, Committed::New(..))).count();
+        let stored = outcomes.iter().filter(|outcome| matches!(outcome, CommitOutcome::New(..))).count();
         assert_eq!(stored, 1, "{outcomes:?}");
-        let conflict = Committed::Refused(EntryRefusal::Conflict);
+        let conflict = CommitOutcome::Refused(EntryRefusal::Conflict);
         match outcomes[2] {
-            Committed::New(..) => assert_eq!(outcomes[..2], [conflict; 2]),
+            CommitOutcome::New(..) => assert_eq!(outcomes[..2], [conflict; 2]),
             other => assert_eq!(other, conflict),
         }
     }

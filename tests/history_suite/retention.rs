@@ -1,8 +1,9 @@
-//! What is deleted, and by which node.
+//! Retention: the deletion of old messages, and the choice of the node that deletes.
 
 use raybox::base::conversation::ConversationId;
 use raybox::store::history::{
-    Committed, EntryKind, History as _, HistoryReads as _, NewEntry, Retention, RetentionClaim, RetentionRules,
+    CommitOutcome, EntryKind, History as _, HistoryReads as _, HistoryRetention, NewEntry, RetentionClaim,
+    RetentionRules,
 };
 
 use super::{BYTES, DAY, Opened, head, new_place, new_user, text};
@@ -19,7 +20,7 @@ pub(crate) fn retention_raises_the_floor_and_still_knows_repeats(opened: &impl O
     let recall = NewEntry { kind: EntryKind::Recall(1_400), ..text(conv, ann, "recall") };
     store.commit(&[recall], DAY).unwrap();
     assert_eq!(head(&*store, bob, conv).unread, 1_499);
-    let keep = Retention { before: 0, newest: 200, ids_before: 0 };
+    let keep = HistoryRetention { before: 0, newest: 200, ids_before: 0 };
     let step = store.retire(&keep, before).unwrap();
     assert_eq!((step.retired, step.deleted, step.next), (1_000, 0, None), "small steps");
     assert_eq!(head(&*store, bob, conv).floor, 1_000);
@@ -28,15 +29,15 @@ pub(crate) fn retention_raises_the_floor_and_still_knows_repeats(opened: &impl O
     let of_bob = head(&*store, bob, conv);
     assert_eq!((of_bob.floor, of_bob.head, of_bob.unread), (1_301, 1_501, 198));
     assert_eq!(store.run(conv, 1, 2_000, false, BYTES).unwrap()[0].seq, 1_302);
-    assert_eq!(store.commit(std::slice::from_ref(&first), DAY).unwrap(), [Committed::Again(place)]);
+    assert_eq!(store.commit(std::slice::from_ref(&first), DAY).unwrap(), [CommitOutcome::Again(place)]);
     let step = store.retire(&keep, before).unwrap();
     assert_eq!((step.retired, step.deleted), (0, 0), "nothing is left to do");
-    // Later the ids go as well, and the rest after its time.
-    let ids_go = Retention { ids_before: i64::MAX, ..keep };
+    // Later the ids are deleted as well, and then everything that is old enough.
+    let ids_go = HistoryRetention { ids_before: i64::MAX, ..keep };
     let deleted: Vec<u64> = (0..3).map(|_| store.retire(&ids_go, before).unwrap().deleted).collect();
     assert_eq!(deleted, [1_000, 301, 0]);
     assert_eq!(store.tags(&[(conv, 1_301)]).unwrap(), [None]);
-    store.retire(&Retention { before: i64::MAX, newest: i64::MAX, ids_before: 0 }, before).unwrap();
+    store.retire(&HistoryRetention { before: i64::MAX, newest: i64::MAX, ids_before: 0 }, before).unwrap();
     let of_bob = head(&*store, bob, conv);
     assert_eq!((of_bob.floor, of_bob.unread), (1_501, 0));
     assert_eq!(new_place(store.commit(&[text(conv, ann, "next")], DAY).unwrap()[0]).seq, 1_502);
@@ -54,7 +55,7 @@ pub(crate) fn retention_lets_conversations_take_turns(opened: &impl Opened) {
             store.commit(&batch, DAY).unwrap();
         }
     }
-    let keep = Retention { before: 0, newest: 100, ids_before: 0 };
+    let keep = HistoryRetention { before: 0, newest: 100, ids_before: 0 };
     let (mut after, mut floors) = (ConversationId::from_column(i64::MIN), Vec::new());
     for _ in 0..3 {
         let step = store.retire(&keep, after).unwrap();

@@ -12,8 +12,8 @@ use testkit::{assert_refusal, raise_descriptor_limit, wait_within};
 
 const MIB: usize = 1 << 20;
 
-/// Far more than the server needs for its work, far less than it would use if it stored everything
-/// it is sent.
+/// Far more than the server needs, and far less than it would use if it stored everything that it
+/// is sent.
 const RESIDENT_MAX: usize = 200 * MIB;
 
 /// Sends `bytes` again and again and reads the replies meanwhile. Returns all replies.
@@ -65,11 +65,12 @@ fn a_flood_of_garbage_is_answered_line_by_line_and_disturbs_nobody() {
         [b"\xff\xfe\x00\x01{\n", b"[[[[[[{{{{\n", b"\"\"\"{{{\n", b"\x16\x03\x01\x02\x00\x01\n", b"{\"a\":\n"];
     undisturbed(&server, b"", || {
         for line in garbage {
-            // The first bytes of a connection tell whether it speaks TLS: these do not.
+            // The first bytes of a connection decide whether it speaks TLS, so these begin with a
+            // frame.
             let lines = [b"{}\n", &line.repeat(LINES / 100)[..]].concat();
             let replies = flood(&server, &lines, 100);
             let replies = String::from_utf8(replies).expect("text");
-            // The content of one line may be more than one invalid run.
+            // The bytes of one line may be more than one invalid run.
             let count = replies
                 .lines()
                 .filter(|reply| !reply.is_empty())
@@ -89,10 +90,11 @@ fn a_client_that_sends_frames_beyond_the_greatest_length_is_cut_off_and_disturbs
             let mut client = TestClient::connect(&server);
             client.set_patience(LONG_PATIENCE);
             client.send_raw(br#"{"msgType":4,"TOID":1,"msg":""#);
-            // A short and a long frame: the server does not wait for its end.
+            // Short and long frames: the server does not wait for the end of either.
             let length = if n % 10 == 0 { 8 * MIB } else { 70_000 };
             client.try_send_raw(&vec![b'x'; length]);
-            // The reply may be lost because bytes arrive after the close.
+            // The reply may be lost, because bytes that arrive after the close reset the
+            // connection.
             if let Some(reply) = client.recv_within(LONG_PATIENCE) {
                 assert_refusal(&reply.to_string(), 413);
             }
@@ -111,7 +113,7 @@ fn nesting_up_to_the_limit_is_read_and_beyond_it_refused_however_often() {
         for (levels, reply) in [(128, NO_SUCH_METHOD), (129, BAD_REQUEST), (20_000, BAD_REQUEST)] {
             let replies = String::from_utf8(flood(&server, nested(levels).as_bytes(), 500)).expect("text");
             let count = replies.lines().filter(|got| !got.is_empty()).inspect(|got| assert_eq!(*got, reply)).count();
-            // An invalid run also ends where the received data ends, and the rest is another one.
+            // An invalid run also ends where the received bytes end. The rest is then another run.
             assert!(count == 500 || (levels > 128 && count > 500), "{count} replies to {levels} levels");
         }
     });

@@ -1,5 +1,5 @@
-//! Every request, in the name of every kind of user, from every position: the reply is exactly as
-//! expected, and nothing is done.
+//! Sends every request in the name of every kind of user, from every kind of connection. The reply
+//! must be exactly the expected one, and nothing must change.
 
 use serde_json::json;
 
@@ -12,8 +12,7 @@ struct Scene {
     eve: i64,
 }
 
-/// The position of an attacker: its connection, the users it is logged in as, and the users it must
-/// not act as.
+/// A kind of attacker: its connection, and the users that it must not act as.
 struct Position {
     name: &'static str,
     client: TestClient,
@@ -22,7 +21,7 @@ struct Position {
 }
 
 impl Position {
-    /// Sends a request, whose reply must be this.
+    /// Sends a request, which must get exactly this reply.
     fn expect(&mut self, request: &str, expected: &str) {
         self.client.send_text(request);
         assert_eq!(self.client.recv_text(), expected, "{}: {request}", self.name);
@@ -44,7 +43,7 @@ impl Scene {
         let mut successor = login(&self.world.server, "victim", v);
         successor.logout(v);
         successor.login(e, &password("eve"));
-        // A client that logs in as two users may act as both, and as no other user.
+        // A client that is logged in as two users may act as both, but as no other user.
         let mut both = login(&self.world.server, "eve", e);
         let maud = offline_user(&self.world.server, "maud");
         both.login(maud, &password("maud"));
@@ -67,7 +66,8 @@ impl Scene {
         ]
     }
 
-    /// Requests in a user's name: the type, the member that names the user, the other members.
+    /// The requests that name their user: the type, the member with the user's id, and the other
+    /// members.
     fn requests(&self) -> Vec<(i64, &'static str, String)> {
         let (b, c) = (self.world.bob.1, self.world.carol.1);
         vec![
@@ -96,7 +96,7 @@ impl Scene {
         self.world.expect_silence();
     }
 
-    /// Ids of others and of nobody, once and twice in a request.
+    /// Sends requests with ids of others and of nobody, once and twice in each request.
     fn name_others(&self, position: &mut Position) {
         let is_logged_in = position.is_logged_in;
         let refusal = if is_logged_in { NOT_YOU } else { LOG_IN_FIRST };
@@ -109,13 +109,13 @@ impl Scene {
                     _ => refusal,
                 };
                 position.expect(&format!(r#"{{"msgType":{kind},"{key}":{id}{rest}}}"#), expected);
-                // If the member occurs twice, the last one counts.
+                // If a member occurs twice, the last one counts.
                 position.expect(&format!(r#"{{"{key}":1,"msgType":{kind}{rest},"{key}":{id}}}"#), expected);
             }
         }
     }
 
-    /// Ids that are none, and requests without one.
+    /// Sends requests with malformed ids, and without one.
     fn name_nobody_well(&self, position: &mut Position) {
         for id in MALFORMED {
             let id = id.replace("VICTIM", &self.world.victim.to_string());
@@ -126,7 +126,7 @@ impl Scene {
             position.expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), BAD_REQUEST);
             position.expect(&format!(r#"{{"msgType":{id},"FROMID":{}}}"#, self.world.victim), BAD_REQUEST);
         }
-        // If the member is missing: a chat may omit it, but a login must be there.
+        // A chat may leave the member out, but then the client must be logged in.
         for (kind, _, rest) in self.requests() {
             let expected = match kind {
                 4 | 5 if position.is_logged_in => continue,
@@ -138,9 +138,9 @@ impl Scene {
         }
     }
 
-    /// Logins, registrations, groups, and kinds of messages that are none of a client's.
+    /// Sends logins, registrations, requests for groups, and types that a client must not send.
     fn ask_for_more(&self, position: &mut Position) {
-        // Once is enough: a client that tries too often has to wait.
+        // Once is enough, because a client that tries too often has to wait.
         let ids = if position.name == "a stranger" { &NOBODIES[..] } else { &[] };
         for id in ids {
             position.expect(&format!(r#"{{"msgType":1,"USERID":{id},"password":"x"}}"#), WRONG_PASSWORD);
@@ -169,8 +169,8 @@ impl Scene {
     }
 }
 
-/// Integer ids of no user. All but the last would be ids of users if they were truncated to 32
-/// bits.
+/// Integers that are no user's id. All but the last would be users' ids if they were truncated to
+/// 32 bits.
 const NOBODIES: [&str; 8] = [
     "0",
     "-1",
@@ -182,7 +182,7 @@ const NOBODIES: [&str; 8] = [
     "99999999999999999999999999",
 ];
 
-/// Values that are not ids, though a lenient parser might take them for the victim's.
+/// Values that are not ids. A lenient parser might take them for the victim's id.
 const MALFORMED: [&str; 12] = [
     "VICTIM.0",
     "VICTIMe0",
@@ -214,11 +214,11 @@ fn nobody_acts_as_somebody_else(server: TestServer) {
 }
 
 #[test]
-fn nobody_acts_as_somebody_else_on_the_embedded_store() {
+fn no_client_acts_as_another_user_on_the_embedded_store() {
     nobody_acts_as_somebody_else(TestServer::start());
 }
 
 #[test]
-fn nobody_acts_as_somebody_else_on_mariadb() {
+fn no_client_acts_as_another_user_on_mariadb() {
     nobody_acts_as_somebody_else(TestServer::builder().mysql(&Database::create()).start());
 }

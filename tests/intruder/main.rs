@@ -1,4 +1,4 @@
-//! An attacker: what a hostile client may send, and that other clients notice nothing.
+//! An attacker: the server withstands everything that it sends, and other clients notice nothing.
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 

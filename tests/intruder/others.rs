@@ -1,4 +1,4 @@
-//! [`undisturbed`]: clients who only want to chat.
+//! [`undisturbed`]: clients that only want to chat.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -7,7 +7,7 @@ use testkit::{LONG_PATIENCE, SetOnDrop, TestClient, TestServer, numbered, offlin
 
 const PAIRS: usize = 3;
 
-/// The least number of messages that each pair exchanges, however short the attack is.
+/// The least number of messages that each pair exchanges, even if the attack is short.
 const MESSAGES_MIN: usize = 200;
 
 /// Runs an attack while pairs of users chat, and returns its result. Every message must arrive, in
@@ -15,7 +15,7 @@ const MESSAGES_MIN: usize = 200;
 pub fn undisturbed<T>(server: &TestServer, opening: &[u8], attack: impl FnOnce() -> T) -> T {
     let connect = |name: &str| {
         let id = {
-            // Registering needs the opening as well.
+            // Registration needs the opening, too.
             let mut client = TestClient::connect(server);
             client.send_raw(opening);
             client.register(name, &password(name))
@@ -49,7 +49,7 @@ pub fn undisturbed<T>(server: &TestServer, opening: &[u8], attack: impl FnOnce()
     })
 }
 
-/// A user who exists.
+/// Registers a user.
 pub fn somebody(server: &TestServer, name: &str) -> (i64, String) {
     (offline_user(server, name), password(name))
 }

@@ -1,4 +1,4 @@
-//! A thousand connections that send slowly, are silent or do not read, while other clients chat.
+//! A thousand connections send slowly, stay silent or do not read, while other clients chat.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -25,7 +25,7 @@ fn start(builder: Builder) -> TestServer {
     server
 }
 
-/// A connection on which the test does not wait for anything.
+/// A connection on which the test never blocks.
 struct Slow {
     stream: TcpStream,
     received: Vec<u8>,
@@ -67,7 +67,7 @@ impl Slow {
     }
 }
 
-/// Runs `step` for all in turns until `is_done` holds for all.
+/// Runs `step` for each in turn until `is_done` holds for all.
 fn until_all(what: &str, all: &mut [Slow], mut step: impl FnMut(&mut Slow), is_done: impl Fn(&Slow) -> bool) {
     let deadline = Instant::now() + LONG_PATIENCE;
     loop {
@@ -90,7 +90,7 @@ fn assert_small(server: &TestServer) {
 }
 
 #[test]
-fn those_who_send_a_byte_at_a_time_get_their_401_and_disturb_nobody() {
+fn clients_that_send_a_byte_at_a_time_get_a_401_and_disturb_nobody() {
     let server = start(TestServer::builder().option("frame_timeout", "1s"));
     undisturbed(&server, b"", || {
         let before = server.sockets();
@@ -114,7 +114,7 @@ fn those_who_send_a_byte_at_a_time_get_their_401_and_disturb_nobody() {
 }
 
 #[test]
-fn those_who_say_nothing_are_closed_and_disturb_nobody() {
+fn silent_clients_are_closed_and_disturb_nobody() {
     let server = start(TestServer::builder().option("idle_timeout", "5s"));
     undisturbed(&server, b"", || {
         let before = server.sockets();
@@ -128,11 +128,11 @@ fn those_who_say_nothing_are_closed_and_disturb_nobody() {
 }
 
 #[test]
-fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody() {
+fn clients_that_do_not_read_their_replies_take_little_memory_and_disturb_nobody() {
     const GROUPS: usize = 60;
     const ASKS: usize = 5;
     let server = start(TestServer::builder().option("output_max", "64k"));
-    // A reply of about 60 KiB.
+    // With these groups, a reply has about 60 KiB.
     let (id, secret) = somebody(&server, "hog");
     let mut client = TestClient::connect(&server);
     client.login(id, &secret);
@@ -146,7 +146,7 @@ fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody
     let asked = format!(r#"{{"msgType":11,"FROMID":{id}}}"#).repeat(ASKS);
     let login = format!(r#"{{"msgType":1,"USERID":{id},"password":"{secret}"}}"#);
     undisturbed(&server, b"", || {
-        // The store opens files as it needs them, so files are not counted.
+        // The store opens files when it needs them, so only sockets are counted.
         let before = server.sockets();
         let mut all = Slow::all(&server);
         let mut resident_max = 0;
@@ -154,7 +154,8 @@ fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody
             slow.send(login.as_bytes());
             slow.send(asked.as_bytes());
         }
-        // Another user's requests wait behind theirs, and so show how far the server has come.
+        // The requests of another user wait behind those of the greedy ones, so their replies show
+        // how far the server has come.
         for _ in 0..2 * ASKS {
             bystander.ask(&json!({"msgType": 11, "FROMID": b}));
             resident_max = resident_max.max(server.resident_bytes());
@@ -167,14 +168,14 @@ fn those_who_do_not_read_what_they_ask_for_take_little_memory_and_disturb_nobody
 }
 
 #[test]
-fn those_who_dribble_a_proxy_header_are_closed_and_disturb_nobody() {
+fn clients_that_dribble_a_proxy_header_are_closed_and_disturb_nobody() {
     const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
     let server = start(TestServer::builder().option("proxy_protocol", "on").option("frame_timeout", "3s"));
     undisturbed(&server, HEADER, || {
         let before = server.sockets();
         let mut all = Slow::all(&server);
         let dribble = |slow: &mut Slow| {
-            // The client never ends its line, and never exceeds the longest allowed line.
+            // The header's line never ends, and never exceeds the allowed length.
             let sent = slow.received.len();
             slow.receive();
             assert_eq!(slow.received.len(), sent, "a header that does not end is not answered");

@@ -1,12 +1,12 @@
-//! SQL, and other text with a meaning for databases, in every string: the server treats it as plain
-//! text.
+//! SQL, and other text with a meaning for databases, in every string. The server must treat it as
+//! plain text.
 
 use serde_json::{Value, json};
 
 use testkit::{BAD_REQUEST, Database, SERVER_ERROR, TestClient, TestServer, WRONG_PASSWORD};
 use testkit::{login, offline_user, user, wait_until};
 
-/// Short enough for a name with a number appended.
+/// Texts that fit into a name together with a number.
 const TEXTS: [&str; 20] = [
     "'",
     "''",
@@ -30,7 +30,7 @@ const TEXTS: [&str; 20] = [
     "CHAR(39)||\r\n\t\u{8}\u{1a}",
 ];
 
-/// As the search compares: case-insensitively.
+/// Whether a name contains a text, ignoring case, as the search compares.
 fn contains(name: &str, text: &str) -> bool {
     name.to_lowercase().contains(&text.to_lowercase())
 }
@@ -50,7 +50,7 @@ fn texts_stay_texts(server: &TestServer) {
     beyond_their_columns(server, &mut eve, e);
 }
 
-/// Names, passwords, descriptions, and the search for them.
+/// Uses the texts in names, passwords and descriptions, and searches for them.
 fn in_names_and_descriptions(server: &TestServer, eve: &mut TestClient, e: i64, common: i64) {
     let mut groups = vec![(common, "everybody".to_owned(), "d".to_owned())];
     let mut friends = Vec::new();
@@ -59,7 +59,7 @@ fn in_names_and_descriptions(server: &TestServer, eve: &mut TestClient, e: i64, 
         let mut client = TestClient::connect(server);
         let id = client.register(&name, text);
         client.login(id, text);
-        // Accepted, whatever quotes it contains.
+        // The server accepts the name, whatever quotes it contains.
         client.send(&json!({"msgType": 2, "name": name, "password": "x"}));
         client.expect_text(SERVER_ERROR);
         for wrong in ["' OR '1'='1", "%"].into_iter().filter(|wrong| wrong != text) {
@@ -85,7 +85,7 @@ fn in_names_and_descriptions(server: &TestServer, eve: &mut TestClient, e: i64, 
     assert_eq!(contacts["friends"], Value::from([friends, in_list].concat()));
 }
 
-/// A search finds only names that contain the text literally.
+/// Searches must find only names that contain the text literally.
 fn groups_are_found(eve: &mut TestClient, groups: &[(i64, String, String)]) {
     for text in TEXTS.iter().copied().chain(["", "1' UNION SELECT 1,2,3 -- ", "%%", "e_e", "1 OR 1=1"]) {
         let found: Vec<&(i64, String, String)> = groups.iter().filter(|(_, name, _)| contains(name, text)).collect();
@@ -102,7 +102,7 @@ fn groups_are_found(eve: &mut TestClient, groups: &[(i64, String, String)]) {
     }
 }
 
-/// Messages to online and to offline users; the text in every member of a message, too.
+/// Uses the texts in messages to online and to offline users, in every member of a message.
 fn in_messages(
     server: &TestServer,
     (eve, e): (&mut TestClient, i64),
@@ -115,7 +115,7 @@ fn in_messages(
     for text in TEXTS.iter().copied().chain([long.as_str()]) {
         let chat = |to: i64| {
             let mut frame = json!({"msgType": 4, "FROMID": e, "TOID": to, "msg": text});
-            // Repeated up to the longest allowed frame.
+            // Repeated until the frame has the greatest allowed length.
             if text.len() < 1000 {
                 frame["sendTime"] = json!(text);
                 frame[text] = json!(text);
@@ -132,7 +132,7 @@ fn in_messages(
             eve.send(&frame);
             kept.push(frame);
         }
-        // The group's messages came first.
+        // The group's messages come before these.
         let at = kept.len() - 2;
         kept.insert(at, group);
     }
@@ -142,7 +142,7 @@ fn in_messages(
     assert_eq!(carol.fetch_all(c), kept);
 }
 
-/// A string in the place of a number is invalid.
+/// Uses the texts in the place of numbers, where a string is invalid.
 fn in_the_place_of_numbers(eve: &mut TestClient, e: i64, b: i64, common: i64) {
     for text in TEXTS {
         for (kind, key) in [
@@ -169,7 +169,7 @@ fn in_the_place_of_numbers(eve: &mut TestClient, e: i64, b: i64, common: i64) {
     }
 }
 
-/// Too long for its column: refused, and not truncated.
+/// Uses names that are too long for their columns: they are refused, not truncated.
 fn beyond_their_columns(server: &TestServer, eve: &mut TestClient, e: i64) {
     wait_until("what was fetched is deleted", || server.stored() == 0);
     let before = server.dump();

@@ -1,4 +1,4 @@
-//! Accounts: passwords, names, blocked users, devices, and the end of it.
+//! Accounts: passwords, names, blocked users, devices, and deletion.
 
 use serde_json::json;
 use testkit::level2::{Level2Client, LoginAs, Store};
@@ -37,7 +37,7 @@ fn a_new_password_ends_all_other_connections() {
     drop(again);
     let mut level1 = TestClient::connect(&server);
     level1.login(a, "new");
-    // At level 1 there is no token to be given.
+    // A reply at level 1 contains no token.
     let reply = level1.ask(&json!({"msgType": 60, "FROMID": a, "password": "new", "new": "newer"}));
     assert_eq!(reply, json!({"errno": 200, "msgType": 60}));
     level1.barrier();
@@ -66,7 +66,7 @@ fn an_account_has_another_name_and_keeps_its_id() {
 }
 
 #[test]
-fn who_is_blocked_cannot_write() {
+fn a_blocked_user_cannot_write() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -82,7 +82,7 @@ fn who_is_blocked_cannot_write() {
     ann.ask_for(404, json!({"msgType": 66, "USERID": 999_999, "block": true}));
     ann.ask_for(400, json!({"msgType": 66, "USERID": ann.store.me, "block": true}));
     ann.ask_for(400, json!({"msgType": 66, "USERID": b}));
-    // At level 1 as well.
+    // The same at level 1.
     let mut level1 = TestClient::connect(&server);
     level1.login(b, &password("bob"));
     let chat = json!({"msgType": 4, "FROMID": b, "TOID": ann.store.me, "msg": "x"});
@@ -99,7 +99,7 @@ fn who_is_blocked_cannot_write() {
     dan.expect_refusal(403);
     cat.send(&json!({"msgType": 4, "FROMID": c, "TOID": d, "msg": "x"}));
     assert_eq!(dan.recv()["msg"], "x");
-    // Typing and marks are silent both ways.
+    // Typing and marks have no effect in either direction.
     ann.send_frame(&json!({"msgType": 51, "conv": &to_bob, "event": "typing"}));
     bob.ask_for(200, json!({"msgType": 49, "conv": &to_ann, "read": 1}));
     ann.ask_for_pong();

@@ -105,7 +105,7 @@ fn level_1_on_one_node_and_level_2_on_another() {
     let b = offline_user(&cluster.nodes[1], "bob");
     let mut bob = login(&cluster.nodes[1], "bob", b);
     let conv = format!("u{b}");
-    // The other node has learnt that ann uses level 2, or learns it in time.
+    // The other node has learnt that ann uses level 2, or learns it from the first of these.
     for n in 1..=20 {
         bob.send(&json!({"msgType": 4, "FROMID": b, "TOID": a, "msg": n.to_string()}));
         bob.barrier();
@@ -196,7 +196,8 @@ fn messages_arrive_in_time_when_redis_is_gone() {
     ann.say(&to_bob, "1");
     bob.until_at(&to_ann, 1);
     cluster.redis.kill();
-    // They are acknowledged at once, and the other node looks for what it was not told.
+    // The sends are acknowledged at once. The other node was not notified, so it has to look into
+    // the database.
     for n in 2..=10 {
         ann.say(&to_bob, &n.to_string());
     }
@@ -247,7 +248,7 @@ fn a_database_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() 
 }
 
 #[test]
-fn of_two_logins_of_one_device_on_two_nodes_at_once_one_stays() {
+fn one_of_two_simultaneous_logins_of_a_device_on_two_nodes_stays() {
     let cluster = Cluster::start(2);
     let a = offline_user(&cluster.nodes[0], "ann");
     for _ in 0..3 {
@@ -255,7 +256,7 @@ fn of_two_logins_of_one_device_on_two_nodes_at_once_one_stays() {
     }
 }
 
-/// A login with a token that must be refused on this node.
+/// Expects this node to refuse a login with this token.
 fn expect_no_token(node: &TestServer, user: i64, token: &str, device: &str) {
     let login = LoginAs::token(token, device);
     let refused = Level2Client::try_login(TestClient::connect(node), Store::new(user), login);
@@ -302,18 +303,18 @@ fn a_revoked_device_is_out_on_other_nodes_also_without_redis() {
 }
 
 #[test]
-fn groups_and_friends_of_two_nodes_hear_what_happens_and_blocks_hold_on_both() {
+fn events_of_groups_and_friends_and_blocks_cross_two_nodes() {
     let cluster = Cluster::start(2);
     let (mut ann, mut bob) = pair(&cluster);
     let (a, b) = (ann.store.me, bob.store.me);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
     let carol = offline_user(&cluster.nodes[1], "carol");
     let mut old = login(&cluster.nodes[1], "carol", carol);
-    // A friend.
+    // Bob becomes a friend.
     ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": b}));
     bob.until_at(&to_ann, 1);
     assert_eq!(bob.store.logs[&to_ann].messages[&1].m.value()["new"], true);
-    // A group, with a member at level 1.
+    // A group gets a member at level 1.
     let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": a, "name": "team", "description": ""}));
     let (group, conv) = (group["GROUPID"].clone(), format!("g{}", group["GROUPID"]));
     bob.ask_for(200, json!({"msgType": 10, "FROMID": b, "GROUPID": group}));
@@ -339,7 +340,7 @@ fn groups_and_friends_of_two_nodes_hear_what_happens_and_blocks_hold_on_both() {
     bob.until_at(&conv, 8);
     assert_eq!(event(&bob, 8)["event"], "dissolved");
     bob.ask_for(404, json!({"msgType": 48, "conv": conv}));
-    // A block, which the other node looks up with each send.
+    // A block, which the other node checks at each send.
     ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": true}));
     let cid = bob.send(&to_ann, "no");
     assert_eq!(bob.answer(&cid)["errno"], 403);

@@ -1,4 +1,4 @@
-//! Requests of accounts and groups: malformed members, and what is under way when they come.
+//! Requests about accounts and groups: malformed members, and requests in flight at the same time.
 
 use serde_json::{Value, json};
 
@@ -90,7 +90,7 @@ fn a_token_from_before_a_new_password_is_none_and_its_reply_has_a_new_one() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
-    // Sends that are under way when the password changes are committed or not acknowledged.
+    // Sends in flight while the password changes are either committed or not acknowledged.
     let cids: Vec<String> = (0..20).map(|n| ann.send(&to_bob, &n.to_string())).collect();
     let mut tablet = Level2Client::enter(&server, "ann", ann.store.me, "a2");
     let reply = tablet.ask_for(200, json!({"msgType": 60, "password": password("ann"), "new": "other"}));
@@ -112,7 +112,7 @@ fn members_come_and_go_while_others_write() {
     let (id, conv) = (group["GROUPID"].clone(), format!("g{}", group["GROUPID"]));
     let mut carol = Level2Client::enter(&server, "carol", offline_user(&server, "carol"), "c1");
     carol.ask_for(200, json!({"msgType": 10, "FROMID": carol.store.me, "GROUPID": id}));
-    // That no number is left out or comes after the end is checked by the clients.
+    // The clients check that no number is left out and that none comes after the end.
     for round in 0..30 {
         for n in 0..5 {
             ann.send(&conv, &format!("a {round} {n}"));
@@ -120,7 +120,7 @@ fn members_come_and_go_while_others_write() {
         }
         bob.ask_for(200, json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": id}));
         bob.say(&conv, "hello");
-        // What is on its way when one leaves may come too late.
+        // A message in flight when its sender leaves may come too late.
         bob.send(&conv, "bye");
         bob.ask_for(200, json!({"msgType": 62, "GROUPID": id}));
         bob.settle();

@@ -1,4 +1,4 @@
-//! Servers that die in the middle of sends, a database that is away, readers that are slow.
+//! Servers that die while clients send, a database that is unreachable, and slow readers.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use testkit::{
     Builder, PATIENCE, SetOnDrop, StoreLock, TestClient, TestServer, login, offline_user, password, wait_until,
 };
 
-/// A device that writes to conversations until it is told to stop, whatever happens to servers.
+/// A device that writes to conversations until it is stopped, whatever happens to servers.
 pub struct Writer<'t> {
     pub name: &'t str,
     pub device: &'t str,
@@ -23,7 +23,7 @@ pub struct Writer<'t> {
 
 impl Writer<'_> {
     /// Writes and reads until `stop`, and then until everything is acknowledged. Each connection
-    /// goes to the next of the nodes.
+    /// goes to the next node.
     pub fn run(mut self, nodes: &[SocketAddr], stop: &AtomicBool, acked: &AtomicUsize) -> Store {
         for address in nodes.iter().copied().cycle() {
             let (store, has_finished) = self.connection(address, stop, acked);
@@ -35,7 +35,7 @@ impl Writer<'_> {
         self.store
     }
 
-    /// One connection: the store afterwards, and whether everything is acknowledged.
+    /// One connection. Returns the store afterwards, and whether everything is acknowledged.
     fn connection(&mut self, address: SocketAddr, stop: &AtomicBool, acked: &AtomicUsize) -> (Store, bool) {
         let store = std::mem::take(&mut self.store);
         let Some(tcp) = TestClient::try_connect_to(address) else {
@@ -67,7 +67,7 @@ impl Writer<'_> {
                 return (client.leave(), false);
             }
             acked.fetch_add(before - client.unanswered(), Ordering::Relaxed);
-            // What has failed for now is sent again on a new connection.
+            // Failed sends are retried on a new connection.
             if client.unanswered() == 0 && !client.store.outbox.is_empty() {
                 return (client.leave(), false);
             }
@@ -110,8 +110,8 @@ fn a_server_that_is_killed_in_the_middle_of_sends_loses_and_doubles_nothing() {
     check(&server, &devices.map(|(name, device, _)| (name, device)), stores);
 }
 
-/// All devices come back once more and look at everything: nothing that was acknowledged is lost or
-/// doubled, there are no holes, and all have the same.
+/// Reconnects all devices once more and compares everything: no acknowledged message is lost or
+/// duplicated, no number is missing, and all devices hold the same.
 pub fn check(server: &TestServer, devices: &[(&str, &str)], stores: Vec<Store>) {
     let come_back = |(store, (name, device)): (Store, &(&str, &str))| {
         let mut client = Level2Client::resume(server, name, device, store);
@@ -120,7 +120,7 @@ pub fn check(server: &TestServer, devices: &[(&str, &str)], stores: Vec<Store>) 
         for conv in &convs {
             let count = client.page_through(conv);
             let log = &client.store.logs[conv];
-            // Below the floor nothing is shown.
+            // Messages below the floor are not shown.
             assert_eq!(log.missing(log.cursor - count), Vec::<u64>::new(), "{device} {conv}");
         }
         assert!(client.store.outbox.is_empty());
@@ -140,7 +140,7 @@ pub fn check(server: &TestServer, devices: &[(&str, &str)], stores: Vec<Store>) 
 }
 
 #[test]
-fn those_behind_a_failed_send_fail_until_it_is_sent_again() {
+fn sends_after_a_failed_one_fail_until_it_is_retried() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -152,12 +152,12 @@ fn those_behind_a_failed_send_fail_until_it_is_sent_again() {
     assert!(first["retryAfter"].is_number(), "{first}");
     ann.settle();
     drop(lock);
-    // What was not acknowledged is still to be sent, and a new send is refused before that.
+    // The messages that failed must be sent first, so a new send is refused before that.
     let late = ann.send(&to_bob, "late");
     let answer = ann.answer(&late);
     assert_eq!(answer["errno"], 503, "{answer}");
     assert!(answer["retryAfter"].is_number(), "{answer}");
-    // Other conversations go on.
+    // Other conversations are not affected.
     let notes = with(&ann);
     testkit::wait_until("the database is there again", || {
         let cid = ann.send(&notes, "note");
@@ -176,7 +176,8 @@ fn those_behind_a_failed_send_fail_until_it_is_sent_again() {
 fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
     const COUNT: u64 = 20_000;
     let rates = |builder: Builder| builder.option("frames_per_second", "off").option("bytes_per_second", "off");
-    // The slow one takes nothing until everything is sent, on a busy machine for longer than 30 seconds.
+    // The slow reader reads nothing until everything is sent, which takes a busy machine more than
+    // 30 seconds.
     let server = rates(TestServer::builder().may_keep(24)).option("user_timeout", "10m").start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -199,12 +200,12 @@ fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
         ann.settle();
         reader.join().expect("the quick reader");
     });
-    // The caches of the database are full by then, and 7 MB more are unread at the end.
+    // By this sample the caches of the database are full. At the end 7 MB more are unread.
     let (filled, most) = (resident[13], resident.iter().max().copied().unwrap_or_default());
     assert!(most < filled + 4 * 1024 * 1024, "it grows with what is unread: {resident:?}");
     (0..=COUNT).step_by(1_000).for_each(|seq| bob.until_at(&to_ann, seq));
     assert_eq!(bob.store.logs[&to_ann].messages.len() as u64, COUNT);
-    // What comes now is live again.
+    // From now on messages are live again.
     ann.say(&to_bob, "on");
     bob.until_at(&to_ann, COUNT + 1);
     assert!(bob.store.logs[&to_ann].missing(0).is_empty());
@@ -214,7 +215,8 @@ fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
 fn a_thousand_conversations_come_in_pieces_of_one_moment() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
-    // Two thousand conversations, made in the database as a server makes them.
+    // The two thousand conversations are written into the database in the form that a server
+    // writes.
     let ids: Vec<i64> = (0..2_000).map(|n| 1_000_000 + n).collect();
     let mut users = String::from("BEGIN;");
     for id in &ids {
@@ -229,18 +231,18 @@ fn a_thousand_conversations_come_in_pieces_of_one_moment() {
         ann.settle();
     }
     let store = ann.leave();
-    // All are known: nothing is missing, nothing is said about them but the 43s.
+    // All conversations are known and nothing was missed, so only the 43s mention them.
     let mut ann = Level2Client::resume(&server, "ann", "a1", store);
     let overviews = ann.inbox().filter(|frame| frame["msgType"] == 43).count();
     assert_eq!(overviews, 10);
     assert!(!ann.inbox().any(|frame| frame["msgType"] == 44));
     ann.say(&format!("u{}", ids[77]), "y");
-    // Another device knows none of them.
+    // Another device knows none of the conversations.
     let mut other = Level2Client::enter(&server, "ann", a, "a2");
     assert_eq!(other.store.logs.len(), 2_000);
     ann.say(&format!("u{}", ids[1_999]), "z");
     other.until_at(&format!("u{}", ids[1_999]), 2);
-    // One that knows all at 0 gets a run for each.
+    // A device that knows all of them, each at 0, gets a run for each.
     let have: serde_json::Map<String, serde_json::Value> =
         ids.iter().map(|id| (format!("u{id}"), json!("0:00000000"))).collect();
     let login = LoginAs::password(a, &password("ann"), "a3").with("have", json!(have));

@@ -1,4 +1,4 @@
-//! What is not a message: typing, heartbeats, and why connections end.
+//! Frames that are not messages: typing, heartbeats, and the reasons why connections end.
 
 use serde_json::{Value, json};
 
@@ -29,10 +29,10 @@ fn typing_reaches_the_others_once_in_a_while() {
     shown += bob.inbox().filter(|frame| frame["msgType"] == 51).count();
     assert!(shown < 10, "one in three seconds: {shown} more");
     assert!(!tablet.inbox().any(|frame| frame["msgType"] == 51), "not to oneself");
-    // Each conversation and each sender has its own.
+    // Each conversation and each sender has a limit of its own.
     bob.send_frame(&typing(&to_ann));
     ann.take_kind(51);
-    // It is nothing that is kept.
+    // Typing is not stored.
     let fresh = Level2Client::enter(&server, "bob", bob.store.me, "b2");
     assert_eq!(fresh.store.logs[&to_ann].cursor, 1);
 }
@@ -44,13 +44,13 @@ fn typing_in_a_group_is_for_members() {
     let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": ""}));
     let conv = format!("g{}", group["GROUPID"]);
     bob.ask_for(200, json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": group["GROUPID"]}));
-    // Only who has something to read is told that something more comes.
+    // Typing is shown only to members that the node has loaded. This message makes it load them.
     let number = ann.say(&conv, "hello");
     bob.until_at(&conv, number);
     bob.send_frame(&typing(&conv));
     let shown = ann.take_kind(51);
     assert_eq!((&shown["conv"], &shown["from"]), (&json!(conv), &json!(bob.store.me)), "{shown}");
-    // A stranger is not heard.
+    // Typing of a user who is not a member reaches nobody.
     let mut carol = Level2Client::enter(&server, "carol", offline_user(&server, "carol"), "c1");
     carol.send_frame(&typing(&conv));
     carol.ask_for_pong();
@@ -91,7 +91,7 @@ fn a_server_that_stops_says_so() {
     for client in [&mut ann, &mut bob] {
         client.expect_farewell("drain");
     }
-    // What was read before is answered before.
+    // Requests that the server has read before are answered first.
     let store = ann.leave();
     old.expect_eof();
     assert!(server.wait_exit(LONG_PATIENCE).success());

@@ -1,4 +1,4 @@
-//! Conversations as people have them: sends, pages, marks, several devices, coming back.
+//! Everyday conversations: sends, pages, marks, several devices, coming back.
 
 use serde_json::json;
 
@@ -95,7 +95,7 @@ fn a_friend_request_is_a_message() {
 }
 
 #[test]
-fn m_is_what_the_sender_sent_to_the_byte() {
+fn m_is_the_frame_of_the_sender_byte_for_byte() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -122,7 +122,7 @@ fn pages_go_in_every_direction() {
     }
     ann.settle();
     bob.until_at(&to_ann, 130);
-    // The client checks each page against what was asked for, and against what it holds.
+    // The client checks each page against its request and against the messages that it holds.
     let range = |bob: &mut Level2Client, more: serde_json::Value| {
         let mut request = json!({"msgType": 48, "conv": to_ann});
         more.as_object().expect("members").iter().for_each(|(key, value)| request[key] = value.clone());
@@ -202,12 +202,12 @@ fn read_marks_rise_and_reach_the_other_device_and_the_partner() {
     assert_eq!((&pushed["read"], &pushed["unread"]), (&json!(3), &json!(2)), "{pushed}");
     let marks = ann.take("the mark 3", |frame| frame["msgType"] == 50 && frame["read"] == 3);
     assert_eq!((&marks["conv"], &marks["user"]), (&json!(to_bob), &json!(bob.store.me)), "{marks}");
-    // It does not fall, and does not go beyond the head.
+    // The mark does not fall, and does not go beyond the head.
     assert_eq!(read(&mut bob, 1)["read"], 3);
     assert_eq!(read(&mut bob, -1)["read"], 3);
     assert_eq!(read(&mut bob, 1_000)["read"], 5);
     ann.take("the mark 5", |frame| frame["msgType"] == 50 && frame["read"] == 5);
-    // Sending marks all before it as read.
+    // A send marks all messages before it as read.
     ann.say(&to_bob, "6");
     bob.until_at(&to_ann, 6);
     assert_eq!(bob.say(&to_ann, "7"), 7);
@@ -216,7 +216,7 @@ fn read_marks_rise_and_reach_the_other_device_and_the_partner() {
 }
 
 #[test]
-fn what_a_device_reports_reaches_the_partner() {
+fn the_reports_of_a_device_reach_the_partner() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -225,7 +225,8 @@ fn what_a_device_reports_reaches_the_partner() {
     bob.until_at(&to_ann, 2);
     bob.send_frame(&json!({"msgType": 47, "recv": {to_ann.clone(): 1}}));
     ann.take("that 1 is received", |frame| frame["msgType"] == 50 && frame["recv"] == 1);
-    // Beyond the head counts as the head; a lower one and foreign conversations are ignored.
+    // A number beyond the head counts as the head. A lower number and foreign conversations are
+    // ignored.
     let far = json!({"msgType": 47, "recv": {to_ann.clone(): 900, "g77": 5, "u2000000001": 3}});
     bob.send_frame(&far);
     let marks = ann.take("that 2 is received", |frame| frame["msgType"] == 50 && frame["recv"] == 2);
@@ -238,7 +239,7 @@ fn what_a_device_reports_reaches_the_partner() {
 }
 
 #[test]
-fn who_was_away_gets_exactly_what_is_missing() {
+fn a_device_that_was_offline_gets_exactly_the_missing_messages() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -256,10 +257,10 @@ fn who_was_away_gets_exactly_what_is_missing() {
     assert!(bob.store.logs[&to_ann].missing(0).is_empty());
     ann.say(&to_bob, "61");
     bob.until_at(&to_ann, 61);
-    // Nothing was missed: no 44.
+    // Nothing was missed, so there is no 44.
     let bob = Level2Client::resume(&server, "bob", "b1", bob.leave());
     assert!(!bob.inbox().any(|frame| frame["msgType"] == 44));
-    // More was missed than is wanted at once: the gap is named.
+    // More was missed than the client takes at once, so the 44 names the gap.
     let store = bob.leave();
     for n in 62..=100 {
         ann.send(&to_bob, &n.to_string());
@@ -310,7 +311,7 @@ fn a_device_may_rely_on_what_it_has_reported() {
     bob.sync();
     let run = bob.take_kind(44);
     assert_eq!((&run["from"], &run["to"]), (&json!(7), &json!(9)), "{run}");
-    // Another device has reported nothing.
+    // Another device of the user has reported nothing.
     let login = LoginAs::password(store.me, &password("bob"), "b2").with("have", json!("device"));
     let mut other = Level2Client::login(TestClient::connect(&server), Store::new(store.me), login);
     other.sync();
@@ -338,7 +339,7 @@ fn a_client_that_doubts_asks_again() {
     bob.ask(json!({"msgType": 46, "have": have, "resume": 3}));
     let run = bob.take_kind(44);
     assert_eq!((&run["gap"], &run["from"]), (&json!([6, 17]), &json!(18)), "{run}");
-    // Nothing is missing: only a 45.
+    // Nothing is missing, so only a 45 comes.
     bob.catch_up();
     assert!(!bob.inbox().any(|frame| frame["msgType"] == 44));
     ann.say(&to_bob, "21");

@@ -1,4 +1,4 @@
-//! A client that asks for as much as it can, beside one that asks for little.
+//! A client that requests as much as it can, beside one that requests little.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -9,7 +9,7 @@ use crate::people::{pair, with};
 use testkit::level2::Level2Client;
 use testkit::{Builder, PATIENCE, SetOnDrop, StoreLock, TestServer, offline_user, wait_until};
 
-/// Keeps sends, pages and 46s in flight until told to stop. Counts the answers.
+/// Keeps sends, pages and 46s in flight until `stop`. Counts the answers.
 fn flood(greedy: &mut Level2Client, conv: &str, stop: &AtomicBool, answers: &AtomicUsize) {
     let have = json!({conv: "1:00000000"});
     while !stop.load(Ordering::Relaxed) {
@@ -53,8 +53,8 @@ fn a_greedy_client_does_not_hold_up_a_quiet_one() {
             served.push(answers.load(Ordering::Relaxed) - before);
         }
         served.sort_unstable();
-        // Three requests of the quiet one, each behind all that the greedy one has in flight, would
-        // be behind a thousand answers.
+        // If each of the quiet client's three requests waited behind everything that the greedy one
+        // has in flight, it would wait for a thousand answers.
         assert!(served[25] < 350, "half of the quiet one's requests wait for too much: {served:?}");
         println!("answers to the greedy one while the quiet one has three: {served:?}");
     });
@@ -72,7 +72,8 @@ fn a_message_does_not_wait_for_megabytes_of_another_sender() {
         (0..DEVICES).map(|n| Level2Client::enter(&server, "greedy", g, &format!("g{n}"))).collect();
     let (to_friend, notes, text) = (with(&friend), with(&greedy[0]), "x".repeat(60_000));
     let read = || server.metric(r#"raybox_frames_total{type="4"}"#) as usize;
-    // Nothing is committed while this lock is held. The first batch is one message, so all others wait.
+    // While this lock is held, nothing is committed. The first batch has one message, so all others
+    // wait.
     let lock = StoreLock::take(&server);
     begin_batch(&server, &mut greedy[0], &notes);
     for device in &mut greedy {
@@ -93,11 +94,11 @@ fn a_message_does_not_wait_for_megabytes_of_another_sender() {
     let behind = format!("SELECT count(*) FROM Message WHERE id > (SELECT id FROM Message WHERE sender <> {g})");
     let behind = server.count(&behind);
     println!("{behind} of {} large messages are committed behind the quiet one's", DEVICES * EACH);
-    // At most one turn of each flow is before it.
+    // At most one turn of each flow comes before the quiet client's message.
     assert!(behind > DEVICES * EACH * 3 / 4, "{behind} are behind it");
 }
 
-/// Sends a message, and returns when the lane of conversations has begun a batch with it.
+/// Sends a message, and returns when the lane of its conversation has begun a batch with it.
 fn begin_batch(server: &TestServer, client: &mut Level2Client, conv: &str) {
     let first = client.message(conv);
     client.send_many(&[first]);
@@ -116,7 +117,8 @@ fn a_message_does_not_wait_for_all_that_another_sender_has_in_flight() {
     let to_friend = with(&_friend);
     let notes = with(&greedy[0]);
     let read = || server.metric(r#"raybox_frames_total{type="4"}"#) as usize;
-    // Nothing is committed while this lock is held. The first batch is one message, so all others wait.
+    // While this lock is held, nothing is committed. The first batch has one message, so all others
+    // wait.
     let lock = StoreLock::take(&server);
     begin_batch(&server, &mut greedy[0], &notes);
     for device in &mut greedy {
@@ -143,7 +145,7 @@ fn a_message_does_not_wait_for_hundreds_to_a_group_of_thousands() {
     let g = offline_user(&server, "greedy");
     server.run_sql("INSERT INTO AllGroup (id, groupname, name_key, groupdesc) VALUES (7, 'all', 'all', '')");
     server.run_sql(&format!("INSERT INTO GroupUser (groupid, userid, grouprole) VALUES (7, {g}, 'creator')"));
-    // They have used level 2, and nothing else for a month.
+    // The members have used level 2, but have not used level 1 for a month.
     server.run_sql(&format!(
         "WITH RECURSIVE n(i) AS (SELECT 1000 UNION ALL SELECT i + 1 FROM n WHERE i < 999 + {MEMBERS})
          INSERT INTO User (id, name, name_key, password, level2) SELECT i, 'u' || i, 'u' || i, '', 1 FROM n"
@@ -179,8 +181,47 @@ fn a_message_does_not_wait_for_hundreds_to_a_group_of_thousands() {
             served.push(answers.load(Ordering::Relaxed) - before);
         }
         served.sort_unstable();
-        // A batch of all that the greedy one has in flight is 250.
+        // A batch with everything that the greedy client has in flight would have 250 messages.
         assert!(served[10] < 60, "half of the quiet one's messages wait for too many: {served:?}");
         println!("answers to the greedy one while the quiet one has one: {served:?}");
     });
+}
+
+/// Strangers who write to one user, and a user who writes to everybody, reach the bound. Those who
+/// write to each other already are served all the while.
+#[test]
+fn a_sender_that_fills_conversations_takes_no_room_from_others() {
+    let server = TestServer::builder().option("conversations_max", "4").start();
+    let (mut quiet, mut friend) = pair(&server);
+    let (to_friend, to_quiet) = (with(&friend), with(&quiet));
+    assert_eq!(quiet.say(&to_friend, "1"), 1);
+    let strangers: Vec<i64> = (0..6).map(|n| offline_user(&server, &format!("stranger-{n}"))).collect();
+    let mut opened = 0;
+    for (n, id) in strangers.iter().enumerate() {
+        let mut stranger = Level2Client::enter(&server, &format!("stranger-{n}"), *id, "s1");
+        let frame = stranger.message(&to_quiet);
+        stranger.send_frame(&frame);
+        let cid = frame["cid"].as_str().expect("a cid");
+        let answer = stranger.answer(cid);
+        match answer["errno"].as_i64() {
+            Some(200) => opened += 1,
+            _ => assert_eq!((&answer["errno"], &answer["retryAfter"]), (&json!(403), &Value::Null), "{answer}"),
+        }
+        // A request to be friends opens none either.
+        let asked = stranger.ask(json!({"msgType": 6, "U1": id, "U2": quiet.store.me}));
+        assert_eq!(asked["errno"] == 200, n == 0, "only what is open goes on: {asked}");
+        let so_far = n as u64 + 2;
+        assert_eq!(quiet.say(&to_friend, "between"), so_far);
+        friend.until_at(&to_quiet, so_far);
+    }
+    assert_eq!(opened, 1, "half of four, of which the friend has one");
+    // The other half is the quiet one's own.
+    for to in [strangers[4], strangers[5]] {
+        assert_eq!(quiet.say(&format!("u{to}"), "I write first"), 1);
+    }
+    let frame = quiet.message(&format!("u{}", strangers[3]));
+    quiet.send_frame(&frame);
+    assert_eq!(quiet.answer(frame["cid"].as_str().expect("a cid"))["errno"], 403);
+    let shown = Level2Client::enter(&server, "ann", quiet.store.me, "a2");
+    assert_eq!(shown.store.logs.len(), 4);
 }

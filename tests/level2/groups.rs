@@ -1,11 +1,12 @@
-//! Groups: who sees what of their history, and how their conversations begin and end.
+//! Groups: the part of the history that each member sees, and how conversations begin and end for
+//! members.
 
 use serde_json::{Value, json};
 
 use testkit::level2::{Level2Client, assert_agree};
 use testkit::{TestServer, offline_user};
 
-/// Four users with a device each, and a group that the first has made.
+/// Four users with a device each, and a group that the first one has created.
 fn group(server: &TestServer) -> (Vec<Level2Client>, String) {
     let names = ["ann", "bob", "carol", "dave"];
     let mut people: Vec<Level2Client> =
@@ -43,7 +44,7 @@ fn a_new_group_is_there_for_who_made_it() {
 }
 
 #[test]
-fn who_joins_sees_the_history_from_there() {
+fn a_new_member_sees_the_history_from_the_join_on() {
     let server = TestServer::start();
     let (mut people, conv) = group(&server);
     join(&mut people[1], &conv);
@@ -60,7 +61,7 @@ fn who_joins_sees_the_history_from_there() {
     let first = *carol.store.logs[&conv].messages.keys().next().expect("a message");
     let joined = event(carol, &conv, first);
     assert_eq!((&joined["event"], &joined["USERID"]), (&json!("joined"), &json!(carol.store.me)), "{joined}");
-    // Pages end there.
+    // Pages end at the same floor.
     let count = carol.page_through(&conv);
     assert_eq!(count, after + 1 - first);
     assert_eq!(carol.store.texts(&conv), ["after"]);
@@ -68,7 +69,7 @@ fn who_joins_sees_the_history_from_there() {
     assert!(page.get("msgs").is_none(), "{page}");
     let page = carol.ask_for(200, json!({"msgType": 48, "conv": conv, "after": 0}));
     assert_eq!((&page["from"], &page["floor"]), (&json!(first), &json!(first - 1)), "{page}");
-    // Also on another device, and in runs.
+    // The same holds for another device, and in runs.
     let mut other = Level2Client::enter(&server, "carol", carol.store.me, "d2");
     other.page_through(&conv);
     assert_eq!(other.store.texts(&conv), ["after"]);
@@ -99,7 +100,7 @@ fn a_group_has_one_order_for_all() {
 }
 
 #[test]
-fn who_has_left_sees_nothing() {
+fn a_member_who_has_left_sees_nothing() {
     let server = TestServer::start();
     let (mut people, conv) = group(&server);
     join(&mut people[1], &conv);
@@ -119,14 +120,14 @@ fn who_has_left_sees_nothing() {
     assert_eq!(bob.store.logs[&conv].closed, Some(403));
     let cid = bob.send(&conv, "still here?");
     assert_eq!(bob.answer(&cid)["errno"], 403);
-    // Who comes back sees it from there.
+    // A member who comes back sees the messages from the new join on.
     let later = people[0].say(&conv, "without bob");
     join(&mut people[1], &conv);
     let last = people[0].say(&conv, "with bob");
     people[1].until_at(&conv, last);
     assert!(!people[1].store.logs[&conv].messages.contains_key(&later));
     people[1].ask_for(410, json!({"msgType": 48, "conv": conv, "before": number}));
-    // Who was away is told that it is over.
+    // A member who was offline is notified that the conversation is over.
     people[0].ask_for(200, json!({"msgType": 63, "GROUPID": id(&conv), "USERID": away.me}));
     let mut carol = Level2Client::resume(&server, "carol", "d", std::mem::take(&mut away));
     assert_eq!(carol.store.logs[&conv].closed, Some(403));
@@ -161,7 +162,8 @@ fn a_list_of_many_members_comes_in_several_frames() {
          {names} INSERT INTO GroupUser (groupid, userid, grouprole) SELECT {}, id, 'normal' FROM some;",
         id(&conv)
     ));
-    // Several lists are asked for at once, and the client reads slowly: nothing is mixed, and it stays.
+    // The client requests several lists at once and reads slowly. The lists must not be mixed, and
+    // the connection must stay open.
     let request = |rid: i64| json!({"msgType": 61, "GROUPID": id(&conv), "rid": rid});
     ann.send_many(&[request(1), request(2), json!({"msgType": 53, "rid": 3}), request(4)]);
     for rid in [1, 2, 4] {

@@ -1,5 +1,5 @@
-//! What waited in mailboxes goes into conversations, and what is recorded also waits for those who
-//! still use level 1. On both kinds of database.
+//! Messages from mailboxes are imported into conversations, and recorded messages also wait in
+//! mailboxes for users who still use level 1. On both kinds of database.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn unmarked(server: &TestServer, user: i64) -> usize {
     server.count(&format!("SELECT count(*) FROM OfflineMessage WHERE userid = {user} AND seq = 0"))
 }
 
-/// The messages of a conversation as its page shows them.
+/// The newest messages of a conversation, as a page shows them.
 fn page(client: &mut Level2Client, conv: &str) -> Vec<Value> {
     let page = client.ask_for(200, json!({"msgType": 48, "conv": conv, "limit": 200}));
     page["msgs"].as_array().expect("messages").clone()
@@ -26,13 +26,13 @@ fn texts(messages: &[Value]) -> Vec<&str> {
         .collect()
 }
 
-/// Stores a row as another server does.
+/// Stores a row as another server stores it.
 fn put(server: &TestServer, user: i64, frame: &str) {
     server.run_sql(&format!("INSERT INTO OfflineMessage (userid, message) VALUES ({user}, '{frame}')"));
 }
 
 #[test]
-fn what_waited_is_in_conversations_once_and_in_its_order() {
+fn waiting_messages_are_imported_once_and_in_order() {
     on_both(|server| {
         let (mut ann, a) = user(server, "ann");
         let b = offline_user(server, "bob");
@@ -61,14 +61,14 @@ fn what_waited_is_in_conversations_once_and_in_its_order() {
         let overview = bob.inbox().find(|frame| frame["msgType"] == 43).expect("a 43").clone();
         let line = overview["convs"].as_array().and_then(|lines| lines.iter().find(|line| line["conv"] == with_ann));
         assert_eq!(line.expect("the conversation")["unread"], 4, "{overview}");
-        // Another login imports nothing, and what comes now is behind it.
+        // Another login imports nothing. A message that comes now follows the imported ones.
         let mut tablet = Level2Client::enter(server, "bob", b, "tablet");
         assert_eq!(page(&mut tablet, &with_ann).len(), 5);
         ann.send(&chat(a, b, "live"));
         ann.barrier();
         tablet.until_at(&with_ann, 6);
         assert_eq!(page(&mut tablet, &with_ann)[5].get("imported"), None);
-        // The old client still finds what waited. What a device has reported is gone there.
+        // The old client still finds the waiting messages, except those that a device has reported.
         assert_eq!(server.stored_for(b), 8);
         bob.send_frame(&json!({"msgType": 47, "recv": {with_ann.clone(): 2, team: 1000}}));
         wait_until("reported messages wait no longer", || server.stored_for(b) == 3);
@@ -103,7 +103,7 @@ fn members_who_import_the_same_messages_get_them_once() {
 }
 
 #[test]
-fn what_cannot_be_read_stays_and_what_others_stored_is_imported() {
+fn unreadable_rows_stay_and_rows_of_other_programs_are_imported() {
     on_both(|server| {
         let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
         let frames = [
@@ -120,7 +120,7 @@ fn what_cannot_be_read_stays_and_what_others_stored_is_imported() {
         assert_eq!(messages.iter().map(|message| message["m"]["msgType"].clone()).collect::<Vec<_>>(), [4, 6]);
         assert_eq!(texts(&page(&mut bob, &format!("u{b}"))), ["note"]);
         assert_eq!(unmarked(server, b), 3);
-        // They are in nobody's way at the next login.
+        // The unreadable rows do not hinder the next login.
         let mut bob = Level2Client::enter(server, "bob", b, "phone");
         assert_eq!(page(&mut bob, &format!("u{a}")).len(), 2);
         assert_eq!(unmarked(server, b), 3);
@@ -128,7 +128,7 @@ fn what_cannot_be_read_stays_and_what_others_stored_is_imported() {
 }
 
 #[test]
-fn a_device_hears_of_what_another_member_imports() {
+fn a_device_is_shown_messages_that_another_member_imports() {
     let server = TestServer::start();
     let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
     put(&server, b, &format!(r#"{{"FROMID":{a},"msg":"old","msgType":4}}"#));
@@ -144,13 +144,13 @@ fn a_recorded_message_waits_for_who_uses_level_1_and_is_never_imported() {
         let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
         let mut ann = Level2Client::enter(server, "ann", a, "phone");
         let (with_ann, with_bob) = (format!("u{a}"), format!("u{b}"));
-        // Bob has never used level 2.
+        // Bob has never used level 2, so the messages wait.
         ann.say(&with_bob, "1");
         ann.say(&with_bob, "2");
         assert_eq!((server.stored_for(b), unmarked(server, b)), (2, 0));
         let mut bob = Level2Client::enter(server, "bob", b, "phone");
         assert_eq!(texts(&page(&mut bob, &with_ann)), ["1", "2"]);
-        // A device that is here takes it.
+        // An online device takes this message.
         ann.say(&with_bob, "3");
         bob.until_at(&with_ann, 3);
         assert_eq!(server.stored_for(b), 2);
@@ -169,14 +169,14 @@ fn a_recorded_message_waits_for_who_uses_level_1_and_is_never_imported() {
 }
 
 #[test]
-fn nothing_waits_for_who_has_left_level_1() {
+fn nothing_waits_for_a_user_who_has_left_level_1() {
     on_both(|server| {
         let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
         put(server, b, &format!(r#"{{"FROMID":{a},"msg":"1","msgType":4}}"#));
         let bob = Level2Client::enter(server, "bob", b, "phone");
         assert_eq!(server.stored_for(b), 1);
         let store = bob.leave();
-        // More than a month ago.
+        // Bob used level 1 more than a month ago.
         server.run_sql(&format!("UPDATE User SET level1_seen = 1 WHERE id = {b}"));
         put(server, b, &format!(r#"{{"FROMID":{a},"msg":"2","msgType":4}}"#));
         let bob = Level2Client::resume(server, "bob", "phone", store);
@@ -198,7 +198,7 @@ fn nothing_waits_for_who_has_left_level_1() {
 
 #[test]
 fn a_large_mailbox_is_imported_while_others_are_served() {
-    // What a piece of the import needs is independent of the mailbox.
+    // The memory for one step of the import does not depend on the size of the mailbox.
     let server = TestServer::builder().option("admin", "0").may_keep(48).start();
     let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
     server.run_sql(&format!(
@@ -213,7 +213,7 @@ fn a_large_mailbox_is_imported_while_others_are_served() {
     let login = testkit::level2::LoginAs::password(b, &testkit::password("bob"), "phone");
     let mut bob = Level2Client::login(TestClient::connect(&server), store, login);
     bob.set_patience(LONG_PATIENCE);
-    // While the import is under way, others send, read pages and log in.
+    // During the import other clients send, read pages and log in.
     let (conv, mut largest) = (format!("u{c}"), 0);
     for n in 1.. {
         assert_eq!(ann.say(&conv, "quiet"), n);
@@ -233,7 +233,7 @@ fn a_large_mailbox_is_imported_while_others_are_served() {
 }
 
 #[test]
-fn what_a_reference_node_stored_is_imported_at_each_login() {
+fn messages_that_a_reference_node_stored_are_imported_at_each_login() {
     let cluster = Cluster::start(1);
     let node = &cluster.nodes[0];
     let (a, b) = (offline_user(node, "ann"), offline_user(node, "bob"));
@@ -253,7 +253,7 @@ fn what_a_reference_node_stored_is_imported_at_each_login() {
     assert_eq!(texts(&page(&mut bob, &conv)), ["1", "same", "same"]);
     let store = bob.leave();
     wait_until("bob is offline", || cluster.database.state_of(b).as_deref() == Some("offline"));
-    // What comes later is behind it, equal or not.
+    // Later messages follow the imported ones, even if their texts are equal.
     says(&["same", "5"]);
     let mut bob = Level2Client::resume(node, "bob", "phone", store);
     bob.until_at(&conv, 5);
@@ -265,7 +265,7 @@ fn what_a_reference_node_stored_is_imported_at_each_login() {
 }
 
 #[test]
-fn what_was_spooled_while_the_database_was_away_is_imported_once_and_in_order() {
+fn messages_spooled_during_an_outage_are_imported_once_and_in_order() {
     let mut mariadb = MariaDb::start();
     let server = TestServer::builder().mysql(&mariadb.create_database()).option("admin", "0").start();
     let (mut ann, a) = user(&server, "ann");
@@ -280,7 +280,7 @@ fn what_was_spooled_while_the_database_was_away_is_imported_once_and_in_order() 
     };
     say(0..5);
     mariadb.kill();
-    // These go on unrecorded, as if nobody used level 2.
+    // These stay unrecorded, because no node knows now that Bob uses level 2.
     say(5..15);
     assert_eq!(server.metric("raybox_recorded_total{what=\"unrecorded\"}"), 10.0);
     mariadb.restart();
@@ -293,7 +293,7 @@ fn what_was_spooled_while_the_database_was_away_is_imported_once_and_in_order() 
     drop(bob);
     wait_within(LONG_PATIENCE, "the spool is empty", || server.metric("raybox_spool_messages") == 0.0);
     let mut bob = Level2Client::login(TestClient::connect(&server), store.clone(), login());
-    // The import may be the one that the first login has begun: then they come behind the 43.
+    // The first login may have begun the import, so the messages may come after the 43.
     bob.until_at(&conv, 15);
     let all: Vec<String> = (0..15).map(|n| n.to_string()).collect();
     assert_eq!(texts(&page(&mut bob, &conv)), all);
@@ -303,7 +303,7 @@ fn what_was_spooled_while_the_database_was_away_is_imported_once_and_in_order() 
 const ROWS: i64 = 100_000;
 
 #[test]
-fn a_cid_in_a_frame_of_level_1_is_no_proof_that_it_is_recorded() {
+fn a_cid_in_a_frame_of_level_1_does_not_prove_that_it_is_recorded() {
     on_both(|server| {
         let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
         let mut ann = Level2Client::enter(server, "ann", a, "a1");
@@ -311,10 +311,11 @@ fn a_cid_in_a_frame_of_level_1_is_no_proof_that_it_is_recorded() {
         let cid = ann.send(&to_bob, "hello");
         ann.settle();
         let frame = ann.store.logs[&to_bob].messages[&1].m.0.clone();
-        // As it came back from a connection of an older node, and as a client with line breaks had sent it.
+        // The frame as an older node's connection gave it back, and with other blanks, as another
+        // client would have sent it.
         put(server, b, &frame);
         put(server, b, &frame.replace(",\"msg\"", " , \"msg\""));
-        // Another message with that name: whoever wrote it, its recipient has to get it.
+        // Another message with the same `cid`: its recipient has to get it, whoever wrote it.
         put(server, b, &json!({"FROMID": a, "TOID": b, "cid": cid, "msg": "another", "msgType": 4}).to_string());
         let mut bob = Level2Client::enter(server, "bob", b, "phone");
         assert_eq!(texts(&page(&mut bob, &with_ann)), ["hello", "another"]);

@@ -1,4 +1,4 @@
-//! Limits that a client of level 2 runs into, and rights that settings of level 1 do not widen.
+//! Limits that a client of level 2 meets, and rights that settings of level 1 do not extend.
 
 use serde_json::json;
 
@@ -94,7 +94,7 @@ fn requests_during_the_synchronisation_are_answered() {
     let login =
         testkit::level2::LoginAs::password(store.me, &testkit::password("bob"), "b1").with("resume", json!(5_000));
     let mut bob = Level2Client::login(testkit::TestClient::connect(&server), store, login);
-    // Nothing of it has been read.
+    // The client has not read any of the synchronisation yet.
     let cid = bob.send(&to_ann, "in between");
     bob.send_frame(&json!({"msgType": 48, "conv": to_ann, "rid": "p"}));
     bob.send_frame(&json!({"msgType": 53, "rid": "h"}));

@@ -1,4 +1,4 @@
-//! Logins: proofs, tokens, devices and their limits.
+//! Logins: passwords, tokens, devices and their limits.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::people::{pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
 use testkit::{ACK, NOBODY, TestClient, TestServer, chat, offline_user, password, user, wait_until};
 
-/// Logs in and returns the 40 that refuses it.
+/// Logs in. The login must be refused; returns the 40.
 fn refused(server: &TestServer, login: LoginAs) -> Value {
     match Level2Client::try_login(TestClient::connect(server), Store::new(0), login) {
         Ok(_) => panic!("the login is accepted"),
@@ -87,7 +87,7 @@ fn one_login_is_all_that_a_connection_takes() {
     }
     let notes = with(&ann);
     assert_eq!(ann.say(&notes, "still here"), 1);
-    // At level 1 as well.
+    // The same on a connection of level 1.
     let (mut carol, c) = user(&server, "carol");
     let login = json!({"msgType": 1, "USERID": c, "password": password("carol"), "level": 2, "device": "x"});
     let reply = carol.ask(&login);
@@ -132,7 +132,7 @@ fn a_token_logs_in_on_its_device_also_after_a_restart() {
     assert_ne!(token, second, "every 40 brings a new one");
     server.kill9();
     server.restart();
-    // Older ones live on.
+    // Earlier tokens stay valid.
     for token in [&token, &second] {
         with_token(&server, a, "phone", token).sync();
     }
@@ -153,7 +153,8 @@ fn a_token_that_is_not_exactly_right_is_none() {
         wrong.push(token[..length].to_owned());
     }
     for at in (0..token.len()).step_by(3).chain([token.len() - 1]) {
-        // Another letter anywhere, the last one included, whose low bits may mean nothing.
+        // Changes one letter, at every third place and at the last one, whose low bits may have no
+        // meaning.
         let mut bytes = token.clone().into_bytes();
         bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
         wrong.push(String::from_utf8(bytes).expect("ASCII"));
@@ -165,12 +166,12 @@ fn a_token_that_is_not_exactly_right_is_none() {
     for wrong in wrong.iter().filter(|wrong| **wrong != token) {
         expect_refused(&server, LoginAs::token(wrong, "phone"), 302);
     }
-    // Another device, another user.
+    // The right token for another device or another user.
     expect_refused(&server, LoginAs::token(&token, "tablet"), 302);
     expect_refused(&server, LoginAs::token(&token, "phone").with("USERID", json!(b)), 302);
     expect_refused(&server, LoginAs::token(&token, "phone").with("name", json!("bob")), 302);
     expect_refused(&server, LoginAs::token(&bob.welcome.token, "phone").with("USERID", json!(a)), 302);
-    // None of these has ended the connection of the device.
+    // None of these logins has ended the connection of the device.
     let (mut ann, notes) = (ann, format!("u{a}"));
     ann.say(&notes, "still here");
 }
@@ -203,7 +204,7 @@ fn logging_out_ends_the_tokens_of_the_device() {
     phone.expect_farewell("logout");
     expect_refused(&server, LoginAs::token(&old, "phone"), 302);
     expect_refused(&server, LoginAs::token(&new, "phone"), 302);
-    // The other device is as it was, and the password opens this one again.
+    // The other device is not affected, and the password logs this device in again.
     let notes = with(&tablet);
     tablet.say(&notes, "still here");
     with_token(&server, a, "tablet", &tablet.welcome.token).sync();
@@ -277,7 +278,7 @@ fn the_least_recently_seen_device_of_more_than_16_is_forgotten() {
     last.say(&notes, "17");
     let kept = if farewells[0] == 1 { 2 } else { 1 };
     devices[kept].until_at(&notes, 2);
-    // The one that logs in is never it, however often.
+    // The device that logs in is never the one that is forgotten, however often this happens.
     for n in 17..40 {
         let mut device = Level2Client::enter(&server, "ann", a, &format!("d{n}"));
         device.ask_for_pong();

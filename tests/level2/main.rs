@@ -1,5 +1,6 @@
 //! Level 2 over real sockets. Every client checks each frame against what must come next, and
-//! keeps what it is shown (`testkit::level2`). `store` and `mistakes` check that client.
+//! stores the messages that it is shown (`testkit::level2`). The modules `store` and `mistakes`
+//! test that client.
 
 #![allow(unreachable_pub, reason = "the parts of one program")]
 
@@ -12,6 +13,7 @@ mod everyday;
 mod fairness;
 mod groups;
 mod import;
+mod jwt;
 mod limits;
 mod logins;
 mod malformed;

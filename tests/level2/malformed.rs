@@ -1,5 +1,5 @@
-//! Every member of every request, missing, of a wrong kind and out of range: the exact errno, and
-//! whether the connection goes on.
+//! Every member of every request, missing, of a wrong kind and out of range. The tests check the
+//! exact errno, and whether the connection stays open.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::people::{pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
 use testkit::{BAD_REQUEST, NO_SUCH_METHOD, NOBODY, TestClient, TestServer, password, user};
 
-/// Values of every kind of JSON.
+/// Values of every JSON type.
 fn kinds() -> Vec<Value> {
     vec![
         json!(null),
@@ -22,7 +22,7 @@ fn kinds() -> Vec<Value> {
     ]
 }
 
-/// A request without one member, and with values for it that are not of the right kinds.
+/// Variants of a request: without one member, and with values of wrong kinds for it.
 fn spoilt(request: &Value, member: &str, right: IsRight, optional: bool) -> Vec<Value> {
     let mut all = Vec::new();
     if !optional {
@@ -42,7 +42,7 @@ fn is_integer(value: &Value) -> bool {
     value.is_i64()
 }
 
-/// Whether a member is needed.
+/// Whether a member is required.
 #[derive(Clone, Copy, PartialEq)]
 enum Need {
     Needed,
@@ -51,10 +51,11 @@ enum Need {
 
 use Need::{Needed, Optional};
 
-/// A request, one of its members, whether it is needed, and which values are of its kind.
+/// A request, one of its members, whether that is required, and the values that are of the right
+/// kind.
 type Case = (Value, &'static str, Need, IsRight);
 
-/// Whether a value is of the kind of a member.
+/// Whether a value is of the right kind for a member.
 type IsRight = fn(&Value) -> bool;
 
 #[test]
@@ -137,7 +138,7 @@ fn conversations_are_named_as_the_server_names_them() {
         requests(&name).into_iter().for_each(|request| drop(ann.ask_for(400, request)));
     }
     for (name, errno) in [(format!("u{NOBODY}"), 404), (format!("g{NOBODY}"), 404), (format!("g{group}"), 403)] {
-        // Typing that reaches nobody may be dropped.
+        // Only the first two requests: typing that reaches nobody may be dropped.
         requests(&name).into_iter().take(2).for_each(|request| drop(ann.ask_for(errno, request)));
     }
     let notes = with(&ann);
@@ -192,7 +193,7 @@ fn is_cid(cid: &str) -> bool {
 }
 
 #[test]
-fn what_is_no_request_is_answered_as_at_level_1() {
+fn frames_that_are_not_requests_are_answered_as_at_level_1() {
     let server = TestServer::start();
     let (mut ann, bob) = pair(&server);
     let fixed = |client: &mut Level2Client, text: &str, expected: &str| {
@@ -222,7 +223,7 @@ fn what_is_no_request_is_answered_as_at_level_1() {
     ann.ask_for(404, json!({"msgType": 58, "text": "x"}));
     let conv = with(&bob);
     assert_eq!(ann.say(&conv, "still here"), 1);
-    // At level 1 the types of level 2 do not exist, and nothing is repeated.
+    // At level 1 the types of level 2 do not exist, and replies repeat no `rid`.
     let (mut carol, c) = user(&server, "carol");
     for kind in [40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 70] {
         let request =
@@ -255,7 +256,7 @@ fn too_long_by_one(server: &TestServer, limit: usize) {
     ann.settle();
     assert_eq!(ann.store.cursor(&conv), 1);
     let too_long = of_length(&ann, limit + 1);
-    // It may end before all of it is taken.
+    // The connection may end before the server has taken all of it.
     let _ = ann.tcp().try_send_raw(too_long.as_bytes());
     let farewell = ann.take_kind(55);
     assert_eq!((&farewell["reason"], &farewell["errno"]), (&json!("protocol"), &json!(413)), "{farewell}");
@@ -314,7 +315,7 @@ fn malformed_logins_are_a_400_of_type_40() {
     Level2Client::login(client, Store::new(a), right).sync();
 }
 
-/// Texts that are no cursor.
+/// Texts that are not a cursor.
 const NO_CURSORS: [&str; 11] = [
     "",
     "1",
@@ -352,7 +353,7 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
         have[format!("u{}", NOBODY - 1 - n as i64)] = cursor;
     }
     let count = have.as_object().map_or(0, serde_json::Map::len);
-    // The client checks that each has its 44 with the errno that the contract says.
+    // The client checks that each conversation gets a 44 with the errno of the contract.
     let store = Store::new(bob.store.me);
     let login = LoginAs::password(bob.store.me, &password("bob"), "b2").with("have", have.clone());
     let mut other = Level2Client::login(TestClient::connect(&server), store, login);
@@ -361,12 +362,12 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
     let reset = other.take("the reset", |frame| frame["msgType"] == 44 && frame["conv"] == to_ann.as_str());
     assert_eq!((&reset["reset"], &reset["from"]), (&json!(true), &json!(1)), "{reset}");
     assert_eq!(other.store.texts(&to_ann), ["1", "2"]);
-    // The same with 46.
+    // The same with a 46.
     other.ask(json!({"msgType": 46, "have": have}));
     other.take("the reset", |frame| frame["msgType"] == 44 && frame["conv"] == to_ann.as_str());
     ann.say(&to_bob, "3");
     other.until_at(&to_ann, 3);
-    // Another tag at the head, and below it.
+    // Wrong tags for the head, and for numbers below it.
     for cursor in ["2:00000000", "1:00000000", "3:00000001", "2:ABCDEF00", "3:nonsense", "1:0", "2:00000000 "] {
         let have = json!({to_ann.clone(): cursor});
         other.ask(json!({"msgType": 46, "have": have}));
@@ -376,7 +377,7 @@ fn cursors_of_garbage_of_the_future_and_of_others_are_answered_one_by_one() {
         assert_eq!((&run["from"], &run["to"]), (&json!(1), &json!(3)), "{run}");
         assert_eq!(other.store.texts(&to_ann), ["1", "2", "3"]);
     }
-    // Of 0 there is no tag.
+    // Number 0 has no tag.
     other.clear_inbox();
     other.ask(json!({"msgType": 46, "have": json!({to_ann.clone(): "0:"})}));
     let run = other.take_kind(44);
@@ -434,7 +435,7 @@ fn a_rid_is_repeated_if_it_is_one() {
     let conv = with(&bob);
     ann.take_kind(43);
     ann.take_kind(45);
-    // Each reply is checked by the client: it repeats exactly what is to be repeated.
+    // The client checks that each reply repeats exactly the `rid` that is to be repeated.
     for (n, rid) in repeated.iter().chain(&not).enumerate() {
         for request in [
             json!({"msgType": 53}),
@@ -457,7 +458,7 @@ fn a_rid_is_repeated_if_it_is_one() {
             assert_eq!(reply.get("rid"), is_repeated.then_some(rid), "{request}: {reply}");
         }
     }
-    // The login's is in its 40.
+    // The 40 repeats the `rid` of the login.
     let login = LoginAs::password(ann.store.me, &password("ann"), "a2").with("rid", json!("login"));
     let mut other = Level2Client::login(TestClient::connect(&server), Store::new(ann.store.me), login);
     assert_eq!(other.welcome.rid, Some(json!("login")));

@@ -1,4 +1,4 @@
-//! Groups: who comes and goes, and what members see of it.
+//! Groups: members who come and go, and the events that members see.
 
 use serde_json::{Value, json};
 use testkit::level2::{Level2Client, Store};
@@ -6,12 +6,12 @@ use testkit::{TestClient, TestServer, offline_user, user};
 
 use crate::people::with;
 
-/// What a client holds of a conversation.
+/// The messages of a conversation that a client holds.
 fn bodies(client: &Level2Client, conv: &str) -> Vec<Value> {
     client.store.log(conv).map_or(Vec::new(), |log| log.messages.values().map(|message| message.m.value()).collect())
 }
 
-/// The events among them, with whom they concern and who did it.
+/// The events in a conversation, each with the user it concerns and the user who caused it.
 fn events(client: &Level2Client, conv: &str) -> Vec<(String, i64, i64)> {
     let event = |m: &Value| {
         let id = |key: &str| m[key].as_i64();
@@ -32,7 +32,7 @@ fn join(client: &mut Level2Client, group: i64) -> Value {
 }
 
 #[test]
-fn whoever_comes_and_goes_is_a_message_of_the_group() {
+fn each_join_and_leave_is_a_message_of_the_group() {
     let server = TestServer::start();
     let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
     let mut ann = Level2Client::enter(&server, "ann", a, "a1");
@@ -51,7 +51,7 @@ fn whoever_comes_and_goes_is_a_message_of_the_group() {
         members,
         json!([{"id": a, "name": "ann", "role": "creator"}, {"id": b, "name": "bob", "role": "member"}])
     );
-    // The creator leaves, and the other one is creator.
+    // The creator leaves, and the other member becomes the creator.
     ann.ask_for(200, json!({"msgType": 62, "GROUPID": group}));
     bob.until_at(&conv, 6);
     ann.until_at(&conv, 5);
@@ -67,7 +67,7 @@ fn whoever_comes_and_goes_is_a_message_of_the_group() {
     bob.until_at(&conv, 8);
     bob.ask_for(404, json!({"msgType": 61, "GROUPID": group}));
     assert_eq!(events(&bob, &conv)[4], ("dissolved".to_owned(), b, b));
-    // A device that was away is told that it has lost the group.
+    // A device that was offline is notified that it has lost the group.
     let store = ann.leave();
     let ann = Level2Client::resume(&server, "ann", "a1", store);
     assert_eq!(events(&ann, &conv).last(), Some(&("left".to_owned(), a, a)));
@@ -112,7 +112,7 @@ fn a_creator_removes_and_lets_in_again() {
 }
 
 #[test]
-fn friends_are_told_in_their_conversation() {
+fn new_friends_get_a_message_in_their_conversation() {
     let server = TestServer::start();
     let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
     let mut ann = Level2Client::enter(&server, "ann", a, "a1");
@@ -125,7 +125,7 @@ fn friends_are_told_in_their_conversation() {
     assert_eq!(*m, json!({"errno": 200, "msgType": 6, "name": "ann", "new": true, "userId": a}));
     ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": b}));
     ann.say(&with(&bob), "second");
-    // A user of level 1 is told as ever, at once and when offline.
+    // A user of level 1 is notified as before, at once or when it fetches.
     let (mut cat, c) = user(&server, "cat");
     let d = offline_user(&server, "dan");
     for friend in [c, d] {
@@ -164,11 +164,11 @@ fn clients_of_level_1_may_ask_too() {
     assert_eq!(stranger.ask(&json!({"msgType": 67, "FROMID": a}))["errno"], 403);
     assert_eq!(ann.ask(&json!({"msgType": 65, "FROMID": a, "GROUPID": group})), json!({"errno": 200, "msgType": 65}));
     assert_eq!(bob.ask(&json!({"msgType": 11, "FROMID": b}))["groups"], json!([]));
-    // What only clients of level 2 may send is unknown, as ever.
+    // Types that only clients of level 2 may send are still unknown.
     for kind in [40, 46, 48, 52, 58, 59, 70] {
         assert_eq!(ann.ask(&json!({"msgType": kind, "FROMID": a}))["errno"], 404, "{kind}");
     }
-    // Events are in the conversation when somebody comes who can see them.
+    // A user of level 2 who comes later finds the events in the conversation.
     let group = ann.create_group(a, "h");
     let ann = Level2Client::resume(&server, "ann", "a1", Store::new(a));
     assert_eq!(events(&ann, &format!("g{group}")), [("created".to_owned(), a, a)]);
@@ -210,7 +210,7 @@ fn friends_have_to_agree_where_the_server_says_so() {
 }
 
 #[test]
-fn somebody_at_level_1_is_asked_and_answers() {
+fn a_user_of_level_1_is_asked_and_answers() {
     let server = TestServer::builder().option("friends", "ask").start();
     let a = offline_user(&server, "ann");
     let mut ann = Level2Client::enter(&server, "ann", a, "phone");
@@ -221,7 +221,7 @@ fn somebody_at_level_1_is_asked_and_answers() {
     assert_eq!(bob.recv(), asked);
     ann.until_at(&with_bob, 1);
     assert_eq!(ann.store.logs[&with_bob].messages[&1].m.value(), asked);
-    // Asking again says nothing new.
+    // A second request changes nothing, and is not repeated to the user who is asked.
     ann.ask_for(202, json!({"msgType": 6, "U1": a, "U2": b}));
     let friends =
         |client: &mut Level2Client| client.ask_for(200, json!({"msgType": 8, "FROMID": a}))["friends"].clone();

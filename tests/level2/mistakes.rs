@@ -1,9 +1,9 @@
-//! The checking client without a server: it notices what the contract does not allow.
+//! The checking client without a server: it notices everything that the contract forbids.
 
 use crate::script::*;
 use testkit::level2::Mistake;
 
-/// A step that is a mistake, the steps before it, and a part of what is said about it.
+/// The name of a mistake, the steps before it, the wrong step, and a part of the error text.
 type Case = (&'static str, Vec<Step>, String, &'static str);
 
 fn check(cases: Vec<Case>) {

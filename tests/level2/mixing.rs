@@ -1,4 +1,4 @@
-//! Level 1 and level 2 together: every row of the table of who gets what.
+//! Level 1 and level 2 together: every row of the delivery table.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::people::with;
 use testkit::level2::{Level2Client, assert_agree};
 use testkit::{TestClient, TestServer, login, offline_user, user};
 
-/// A chat frame of level 1, as it is forwarded.
+/// A chat frame of level 1 as the server forwards it.
 fn said(from: i64, to: i64, msg: &str) -> Value {
     json!({"msgType": 4, "FROMID": from, "TOID": to, "msg": msg})
 }
@@ -35,7 +35,7 @@ fn users_who_have_never_used_level_2_are_as_ever() {
 }
 
 #[test]
-fn what_level_1_says_to_a_user_of_level_2_is_recorded_before_its_next_reply() {
+fn messages_of_level_1_to_a_user_of_level_2_are_recorded_before_the_next_reply() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
     let mut ann = Level2Client::enter(&server, "ann", a, "a1");
@@ -54,7 +54,7 @@ fn what_level_1_says_to_a_user_of_level_2_is_recorded_before_its_next_reply() {
         assert_eq!(log.messages[&1].m.value(), said(b, a, "1"));
     }
     assert_agree(&ann.store, &conv, &tablet.store, &conv);
-    // Also while no device is there.
+    // The same while no device of the user is online.
     let (store, _) = (ann.leave(), tablet.leave());
     bob.send(&said(b, a, "away"));
     bob.barrier();
@@ -63,7 +63,7 @@ fn what_level_1_says_to_a_user_of_level_2_is_recorded_before_its_next_reply() {
 }
 
 #[test]
-fn what_a_user_of_level_2_says_at_level_1_is_recorded() {
+fn messages_of_level_1_from_a_user_of_level_2_are_recorded() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
     let mut phone = Level2Client::enter(&server, "ann", a, "phone");
@@ -76,7 +76,7 @@ fn what_a_user_of_level_2_says_at_level_1_is_recorded() {
     let conv = format!("u{b}");
     phone.until_at(&conv, 1);
     assert_eq!(phone.store.logs[&conv].messages[&1].from, a);
-    // The answer of bob, who knows nothing of level 2, reaches both.
+    // Bob does not know level 2; his answer reaches both.
     bob.send(&said(b, a, "answer"));
     bob.barrier();
     old.expect(&said(b, a, "answer"));
@@ -84,7 +84,7 @@ fn what_a_user_of_level_2_says_at_level_1_is_recorded() {
 }
 
 #[test]
-fn level_1_gets_what_level_2_sent_as_it_was_sent() {
+fn level_1_gets_messages_of_level_2_unchanged() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
     let mut ann = Level2Client::enter(&server, "ann", a, "a1");
@@ -97,7 +97,7 @@ fn level_1_gets_what_level_2_sent_as_it_was_sent() {
     ann.send_text(&request);
     ann.settle();
     bob.expect_text(&request);
-    // Edits and recalls are not for it.
+    // Level 1 does not get edits and recalls.
     let conv = format!("u{b}");
     ann.send_with(&conv, json!({"edit": 1, "msg": "other"}));
     ann.send_with(&conv, json!({"recall": 1}));
@@ -110,7 +110,7 @@ fn level_1_gets_what_level_2_sent_as_it_was_sent() {
 }
 
 #[test]
-fn level_1_gets_what_it_missed_with_14() {
+fn level_1_fetches_missed_messages_with_14() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
     let mut ann = Level2Client::enter(&server, "ann", a, "a1");
@@ -129,7 +129,7 @@ fn level_1_gets_what_it_missed_with_14() {
 }
 
 #[test]
-fn who_uses_both_gets_each_message_on_every_device_and_the_newest_old_connection() {
+fn a_user_of_both_levels_gets_each_message_on_every_device_and_the_newest_level_1_connection() {
     let server = TestServer::start();
     let (mut first, a) = user(&server, "ann");
     let mut second = login(&server, "ann", a);
@@ -144,7 +144,7 @@ fn who_uses_both_gets_each_message_on_every_device_and_the_newest_old_connection
     tablet.until_at(&to_bob, 1);
     first.expect_silence_until_barrier();
     assert_eq!(server.stored_for(a), 0, "connections took it");
-    // With the new connections alone, somebody took it as well.
+    // If only the connections of level 2 are left, they take the message, so it is not stored.
     drop((first, second));
     server.wait_state(a, "online");
     bob.say(&to_ann, "2");
@@ -191,7 +191,7 @@ fn level_1_keeps_its_bytes_beside_level_2() {
     let mut bob = TestClient::connect(&server);
     let b = bob.register("bob", "pw-bob");
     bob.login(b, "pw-bob");
-    // A cid at level 1 is a member like any other, and nothing is acknowledged.
+    // At level 1 a `cid` has no meaning, and nothing is acknowledged.
     for cid in ["x", "y"] {
         let text = format!(r#"{{"msgType":4,"FROMID":{b},"TOID":{a},"cid":"{cid}","rid":1}}"#);
         bob.send_text(&text);
@@ -200,4 +200,40 @@ fn level_1_keeps_its_bytes_beside_level_2() {
     ann.until_at(&format!("u{b}"), 2);
     bob.send(&json!({"msgType": 15, "keyword": b.to_string(), "rid": "r"}));
     assert!(bob.recv().get("rid").is_none());
+}
+
+#[test]
+fn messages_that_fit_no_page_of_level_2_are_refused_and_others_come() {
+    let server = TestServer::builder().option("max_frame", "1m").start();
+    let a = offline_user(&server, "ann");
+    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
+    let (mut bob, b) = user(&server, "bob");
+    let (mut carol, c) = user(&server, "carol");
+    let group = bob.create_group(b, "team");
+    carol.join_group(c, group);
+    // A recipient at level 1 gets such messages as before.
+    let huge = "x".repeat(600_000);
+    bob.send(&said(b, c, &huge));
+    carol.expect(&said(b, c, &huge));
+    login(&server, "ann", a).join_group(a, group);
+    let refused = json!({
+        "errmsg": "at most 256 KiB can be recorded, send shorter messages", "errno": 413, "msgType": 413
+    });
+    bob.send(&said(b, a, &huge));
+    bob.expect(&refused);
+    bob.send(&json!({"msgType": 9, "FROMID": b, "GROUPID": group, "msg": huge}));
+    bob.expect(&refused);
+    // Each of these fits into a page, but two do not fit into one.
+    let long = "x".repeat(200_000);
+    let conv = format!("u{b}");
+    for n in 1..=3 {
+        bob.send(&said(b, a, &long));
+        bob.barrier();
+        ann.until_at(&conv, n);
+    }
+    let store = ann.leave();
+    bob.send(&said(b, a, &long));
+    bob.send(&said(b, a, "short"));
+    bob.barrier();
+    Level2Client::resume(&server, "ann", "a1", store).until_at(&conv, 5);
 }

@@ -1,4 +1,4 @@
-//! Devices that come and go while others write.
+//! Devices that come and go while other users write.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -10,7 +10,7 @@ use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
 use testkit::{LONG_PATIENCE, PATIENCE, SetOnDrop, TestClient, TestServer, offline_user, password, wait_within};
 
 #[test]
-fn who_comes_and_goes_while_others_write_misses_nothing() {
+fn a_device_that_comes_and_goes_while_others_write_misses_nothing() {
     const VISITS: usize = 60;
     let server = TestServer::start();
     let (mut ann, bob) = pair(&server);
@@ -29,7 +29,7 @@ fn who_comes_and_goes_while_others_write_misses_nothing() {
             });
         }
         for visit in 0..VISITS {
-            // At any moment: before the synchronisation, in it, and after it.
+            // The device may leave at any moment: before, during or after the synchronisation.
             let login = LoginAs::password(store.me, &password("bob"), "b1").with("resume", json!(5_000));
             let mut bob = Level2Client::login(TestClient::connect(&server), std::mem::take(&mut store), login);
             if visit % 3 != 0 {
@@ -44,7 +44,7 @@ fn who_comes_and_goes_while_others_write_misses_nothing() {
     });
     let bob = Level2Client::resume(&server, "bob", "b1", store);
     for (other, conv) in [(&ann, &to_ann), (&carol, &to_carol)] {
-        // What was there before it first knew the conversation is for pages.
+        // Messages from before the device first knew the conversation would come in pages only.
         let held = bob.store.logs[conv].messages.len() as u64;
         assert!(held > 0 && bob.store.cursor(conv) == other.store.cursor(&to_bob));
         let first = *bob.store.logs[conv].messages.keys().next().expect("a message");
@@ -53,14 +53,14 @@ fn who_comes_and_goes_while_others_write_misses_nothing() {
     }
 }
 
-/// Logs one device in on two nodes at the same moment, and waits until exactly one of the
+/// Logs one device in on two nodes at the same moment, and waits until exactly one of its
 /// connections is left.
 pub fn log_in_twice_at_once(nodes: [&TestServer; 2], name: &str, id: i64) {
     let enter = |node: &TestServer| {
         let login = LoginAs::password(id, &password(name), "phone");
         match Level2Client::try_login(TestClient::connect(node), Store::new(id), login) {
             Ok(client) => Some(client),
-            // The other one was quicker.
+            // The other login has replaced this one before it was complete.
             Err(refused) => {
                 let reply = refused.reply.expect("a reply");
                 assert_eq!(reply["reason"], "replaced", "{reply}");
@@ -78,7 +78,7 @@ pub fn log_in_twice_at_once(nodes: [&TestServer; 2], name: &str, id: i64) {
         assert!(last["msgType"] == 54 || last["reason"] == "replaced", "{last}");
         last["msgType"] == 54
     };
-    // Some answers may come before the end does.
+    // Some answers may come before the connection ends.
     wait_within(LONG_PATIENCE, "one of them is replaced", || {
         for client in &mut both {
             if client.as_mut().is_some_and(|client| !is_there(client)) {
@@ -92,7 +92,7 @@ pub fn log_in_twice_at_once(nodes: [&TestServer; 2], name: &str, id: i64) {
 }
 
 #[test]
-fn of_two_logins_of_one_device_at_once_one_stays() {
+fn one_of_two_simultaneous_logins_of_a_device_stays() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
     for _ in 0..20 {
@@ -105,7 +105,7 @@ fn a_conversation_that_is_new_to_both_begins_at_once() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
-    // Both write the first message at the same moment.
+    // Both users write the first message at the same moment.
     ann.send(&to_bob, "a");
     bob.send(&to_ann, "b");
     ann.until_at(&to_bob, 2);

@@ -1,15 +1,15 @@
-//! The people of these tests.
+//! The users of these tests.
 
 use testkit::level2::Level2Client;
 use testkit::{Database, TestServer, offline_user};
 
-/// Two users, each with one device that is synchronised.
+/// Two users, each with one synchronised device.
 pub fn pair(server: &TestServer) -> (Level2Client, Level2Client) {
     let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
     (Level2Client::enter(server, "ann", a, "a1"), Level2Client::enter(server, "bob", b, "b1"))
 }
 
-/// What the first of two users calls the conversation with the second.
+/// The name that other users have for the conversation with this user.
 pub fn with(other: &Level2Client) -> String {
     format!("u{}", other.store.me)
 }

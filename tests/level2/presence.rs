@@ -1,4 +1,6 @@
-//! Presence: who is told that somebody comes and goes.
+//! Presence: the users who are notified that another one comes or goes.
+
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -7,7 +9,7 @@ use testkit::level2::Level2Client;
 use testkit::{NOBODY, TestServer, login, offline_user};
 
 #[test]
-fn who_watches_friends_is_told_who_comes_and_goes() {
+fn a_watching_user_is_notified_when_friends_come_and_go() {
     let server = TestServer::start();
     let (mut ann, bob) = pair(&server);
     let (a, b) = (ann.store.me, bob.store.me);
@@ -25,14 +27,14 @@ fn who_watches_friends_is_told_who_comes_and_goes() {
     assert!(!online(&mut ann, carol));
     assert!(!online(&mut ann, stranger), "others look offline");
     assert!(!online(&mut ann, NOBODY));
-    // Level 1 counts.
+    // A connection of level 1 counts as online.
     let at_level_1 = login(&server, "carol", carol);
     assert!(online(&mut ann, carol));
     drop(at_level_1);
     assert!(!online(&mut ann, carol));
     drop(bob);
     assert!(!online(&mut ann, b));
-    // Each watch replaces the last.
+    // Each watch replaces the one before.
     ann.ask_for(200, json!({"msgType": 52, "watch": [b]}));
     assert!(!online(&mut ann, b));
     let _there = (login(&server, "carol", carol), Level2Client::enter(&server, "bob", b, "b1"));
@@ -42,8 +44,47 @@ fn who_watches_friends_is_told_who_comes_and_goes() {
     ann.ask_for(400, json!({"msgType": 52, "watch": (1..=501).collect::<Vec<_>>()}));
 }
 
+/// A user who comes and goes all the time, beside one who does so once.
 #[test]
-fn a_block_ends_what_two_users_see_of_each_other() {
+fn a_user_who_comes_and_goes_all_the_time_does_not_flood_those_who_watch() {
+    let server = TestServer::start();
+    let (mut ann, bob) = pair(&server);
+    let (a, b) = (ann.store.me, bob.store.me);
+    let restless = offline_user(&server, "restless");
+    for friend in [b, restless] {
+        ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": friend}));
+    }
+    ann.ask_for(200, json!({"msgType": 52, "watch": [b, restless]}));
+    let mut shown = Vec::new();
+    let mut next = |ann: &mut Level2Client, user: i64| loop {
+        let frame = ann.take("a 52", |frame| frame["msgType"] == 52 && frame.get("user").is_some());
+        let online = frame["online"] == true;
+        if frame["user"] == restless {
+            shown.push(online);
+        }
+        if frame["user"] == user {
+            return (online, shown.clone());
+        }
+    };
+    assert!(next(&mut ann, b).0);
+    let began = Instant::now();
+    for _ in 0..50 {
+        drop(login(&server, "restless", restless));
+    }
+    drop(bob);
+    let (is_there, changes) = next(&mut ann, b);
+    assert!(!is_there, "the other one's change is shown meanwhile");
+    let most = 4 * (began.elapsed().as_secs() as usize / 5 + 2);
+    let _stays = login(&server, "restless", restless);
+    assert!(changes.len() <= most, "50 times back and forth are not shown as {} changes", changes.len());
+    // If this state was the last one that was shown, nothing more comes.
+    if changes.last() != Some(&true) {
+        while !next(&mut ann, restless).0 {}
+    }
+}
+
+#[test]
+fn a_block_hides_the_presence_of_two_users_from_each_other() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (a, b) = (ann.store.me, bob.store.me);
@@ -62,7 +103,7 @@ fn a_block_ends_what_two_users_see_of_each_other() {
 }
 
 #[test]
-fn a_setting_says_who_may_see_whom() {
+fn a_setting_limits_the_users_who_see_presence() {
     for (setting, is_seen) in [("all", true), ("off", false)] {
         let server = TestServer::builder().option("presence", setting).start();
         let (mut ann, bob) = pair(&server);

@@ -1,4 +1,4 @@
-//! What users keep from each other: blocked users, receipts that are off.
+//! Privacy between users: blocked users, and receipts that are turned off.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,8 @@ use crate::people::{pair, with};
 use testkit::level2::Level2Client;
 use testkit::{TestServer, chat, login};
 
-/// Whether frames of this type have arrived, after this device and the other have settled.
+/// Whether frames of this type have arrived by the time that the client gets the answer to a later
+/// request.
 fn has(client: &mut Level2Client, kind: i64) -> bool {
     client.ask_for_pong();
     client.inbox().any(|frame| frame["msgType"] == kind)
@@ -29,7 +30,7 @@ fn receipts_that_are_off_are_off_both_ways() {
         client.send_frame(&json!({"msgType": 47, "recv": {conv.clone(): 3}}));
         client.ask_for(200, json!({"msgType": 49, "conv": conv, "read": 3}));
     }
-    // Messages behind them, so that 50s would have come.
+    // Messages in both directions follow the marks, so any 50 would have come by now.
     ann.say(&to_bob, "4");
     bob.until_at(&to_ann, 4);
     bob.say(&to_ann, "5");
@@ -40,7 +41,7 @@ fn receipts_that_are_off_are_off_both_ways() {
         let line = other.take_kind(43)["convs"][0].clone();
         assert!(line.get("peerRead").is_none() && line.get("peerRecv").is_none(), "{line}");
     }
-    // The own devices still agree.
+    // The devices of one user still see the user's own marks.
     let mut tablet = Level2Client::enter(&server, "bob", bob.store.me, "b2");
     ann.say(&to_bob, "6");
     bob.until_at(&to_ann, 6);
@@ -75,23 +76,24 @@ fn a_blocked_user_is_not_heard_and_sees_nobody() {
     refused(&mut bob, json!({"msg": "hello"}));
     refused(&mut bob, json!({"msgType": 5}));
     bob.ask_for(403, json!({"msgType": 6, "U1": b, "U2": a}));
-    // Silent both ways: typing, marks, presence.
+    // Typing, marks and presence have no effect in either direction.
     bob.send_frame(&json!({"msgType": 51, "conv": to_ann, "event": "typing"}));
     ann.send_frame(&json!({"msgType": 51, "conv": to_bob, "event": "typing"}));
     bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 2}));
     bob.ask_for(200, json!({"msgType": 52, "watch": [a]}));
     assert_eq!(bob.take_kind(52)["online"], false);
-    // Groups are not concerned.
+    // The block does not affect groups.
     let number = bob.say(&team, "in the group");
     ann.until_at(&team, number);
     let number = ann.say(&team, "you too");
     bob.until_at(&team, number);
     assert!(![50, 51].into_iter().any(|kind| has(&mut ann, kind) || has(&mut bob, kind)));
-    // At level 1 the sender gets level 1's 403.
+    // At level 1 the sender gets the 403 of level 1.
     let mut old = login(&server, "bob", b);
     old.send(&chat(b, a, "hello"));
     old.expect_refusal(403);
-    // What was sent before is repeated as it was: repeats are looked up before rights are.
+    // A retry of an earlier message succeeds as before, because retries are looked up before rights
+    // are checked.
     ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": false}));
     let frame = bob.message(&to_ann);
     bob.send_frame(&frame);

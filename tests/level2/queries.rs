@@ -1,11 +1,11 @@
-//! How often a login asks the database.
+//! The number of queries of a login.
 
 use serde_json::{Map, Value, json};
 
 use testkit::level2::Level2Client;
 use testkit::{LONG_PATIENCE, MariaDb, TestClient, TestServer, offline_user, password, wait_within};
 
-/// The reads of a login, until its client is synchronised.
+/// The number of reads of a login until its client is synchronised.
 fn statements(server: &TestServer, status: &impl Fn() -> u64, login: &Value) -> u64 {
     let mut client = TestClient::connect(server);
     let before = status();
@@ -30,8 +30,8 @@ fn a_login_asks_as_often_with_five_hundred_conversations_as_with_five() {
             client.settle();
         }
     }
-    // Changes of `User.state` come at a time of their own, and the server's checks ask as well: reads
-    // are counted, and the fewest of some attempts.
+    // The reads are counted, because updates of `User.state` come at any time. The server's checks
+    // read as well, so the fewest reads of several attempts count.
     let status = || database.status("Com_select");
     let compare = |what: &str, have: [Value; 2], more: u64| {
         let logins = [("ann", a), ("bob", b)].into_iter().zip(have).map(|((name, id), have)| {
@@ -48,7 +48,7 @@ fn a_login_asks_as_often_with_five_hundred_conversations_as_with_five() {
         println!("reads of {what} with 5 and 500 conversations: {fewest:?}");
         assert!(fewest[0] < 20, "{fewest:?}");
     };
-    // A 43 has at most 200 conversations, and each reads the last messages of its own.
+    // A 43 has at most 200 conversations, and each 43 reads its last messages separately.
     compare("a first login", [json!({}), json!({})], 2);
     let held = [("ann", a), ("bob", b)].map(|(name, id)| cursors(&server, name, id));
     compare("a login with a cursor in each", held, 0);
@@ -81,7 +81,7 @@ fn the_members_of_many_groups_are_read_together() {
     let a = offline_user(&server, "ann");
     let mut ann = Level2Client::enter(&server, "ann", a, "phone");
     let status = || database.status("Com_select");
-    // The server's checks ask as well: the fewest of some attempts count.
+    // The server's checks read as well, so the fewest reads of several attempts count.
     let (mut first, mut fewest) = (1000, u64::MAX);
     wait_within(LONG_PATIENCE, "the groups of a batch are read at once", || {
         server.run_sql(&format!(
@@ -98,7 +98,8 @@ fn the_members_of_many_groups_are_read_together() {
         let (unknown, known) = (reads(), reads());
         first += GROUPS;
         fewest = unknown.saturating_sub(known).min(fewest);
-        // One for each would be as many. They come in several batches, each with reads of its own.
+        // One read for each group would be this many. The sends come in several batches, each with
+        // reads of its own.
         fewest < GROUPS as u64
     });
     println!("reads more for {GROUPS} groups that are not cached: {fewest}");

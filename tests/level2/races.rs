@@ -1,5 +1,5 @@
-//! What happens while something else is under way: logins whose proof is withdrawn, several logins of a
-//! device, repeats of sends of which level 1 is promised something.
+//! Races: logins whose proof is withdrawn, several logins of one device, and retries of sends that
+//! also have to reach level 1.
 
 use std::thread;
 
@@ -10,7 +10,7 @@ use testkit::level2::{Level2Client, LoginAs, Store};
 use testkit::{PATIENCE, StoreLock, TestClient, TestServer, login, offline_user, password, wait_until};
 
 #[test]
-fn a_login_under_way_does_not_come_through_behind_what_ends_its_proof() {
+fn a_login_in_progress_fails_when_its_proof_is_withdrawn() {
     let server = TestServer::start();
     let (mut ann, bob) = pair(&server);
     let (a, to_bob) = (ann.store.me, with(&bob));
@@ -23,7 +23,7 @@ fn a_login_under_way_does_not_come_through_behind_what_ends_its_proof() {
     ];
     for (login, change) in cases {
         let reply = thread::scope(|scope| {
-            // The login is found to be right, and waits to write its row.
+            // The server has accepted the proof, and the login waits to write its row.
             let lock = StoreLock::take(&server);
             let (server, proof) = (&server, login.clone());
             let refused =
@@ -31,7 +31,7 @@ fn a_login_under_way_does_not_come_through_behind_what_ends_its_proof() {
                     Ok(_) => panic!("the login is accepted"),
                     Err(refused) => refused.reply.expect("a reply"),
                 });
-            // Its proof was read before this is.
+            // Requests are read in order: when this one is answered, the server has read the proof.
             ann.ask_for(200, json!({"msgType": 48, "conv": to_bob}));
             lock.change(&change);
             refused.join().expect("the login")
@@ -41,7 +41,7 @@ fn a_login_under_way_does_not_come_through_behind_what_ends_its_proof() {
 }
 
 #[test]
-fn of_many_logins_of_a_device_at_once_the_last_one_stays() {
+fn the_last_of_many_simultaneous_logins_of_a_device_stays() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
     drop(Level2Client::enter(&server, "ann", a, "d"));
@@ -59,7 +59,7 @@ fn of_many_logins_of_a_device_at_once_the_last_one_stays() {
             let logins: Vec<_> = (0..6).map(|_| scope.spawn(log_in)).collect();
             logins.into_iter().filter_map(|login| login.join().expect("a login")).collect()
         });
-        // The first answers of those that are replaced may have come before the last login was written.
+        // A login that is replaced may have been answered before the last login was written.
         wait_until("one connection is left", || {
             clients.retain_mut(stays);
             assert!(!clients.is_empty(), "one of them has logged in last");
@@ -68,7 +68,8 @@ fn of_many_logins_of_a_device_at_once_the_last_one_stays() {
     }
 }
 
-/// Whether the connection answers, or has ended because another one has replaced it.
+/// Whether the connection answers; otherwise it must have ended because another login has replaced
+/// it.
 fn stays(client: &mut TestClient) -> bool {
     client.try_send_raw(br#"{"msgType":53,"rid":"there"}"#);
     loop {
@@ -85,7 +86,7 @@ fn stays(client: &mut TestClient) -> bool {
 }
 
 #[test]
-fn a_repeat_settles_what_level_1_is_promised_and_doubles_nothing() {
+fn a_retry_completes_delivery_to_level_1_and_duplicates_nothing() {
     let mut server = TestServer::start();
     let (mut ann, _bob) = pair(&server);
     let away = offline_user(&server, "carol");
@@ -100,7 +101,7 @@ fn a_repeat_settles_what_level_1_is_promised_and_doubles_nothing() {
     }
     let store = ann.leave();
     server.kill9();
-    // As if it had been killed before the row was written.
+    // The state after a kill before the row was written.
     server.run_sql(&format!("DELETE FROM OfflineMessage WHERE userid = {away}"));
     server.restart();
     let mut ann = Level2Client::resume(&server, "ann", "a1", store);
@@ -115,7 +116,7 @@ fn a_repeat_settles_what_level_1_is_promised_and_doubles_nothing() {
 }
 
 #[test]
-fn a_repeat_waits_for_what_the_first_one_waits_for() {
+fn a_retry_in_flight_beside_the_first_send_duplicates_nothing() {
     let server = TestServer::start();
     let (mut ann, bob) = pair(&server);
     let to_bob = with(&bob);
@@ -136,7 +137,7 @@ fn a_repeat_waits_for_what_the_first_one_waits_for() {
 }
 
 #[test]
-fn who_joins_while_a_message_is_committed_is_shown_it() {
+fn a_member_who_joins_during_a_commit_is_shown_the_message() {
     let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
     let (mut ann, mut bob) = pair(&server);
     let frames = |kind: u16| server.metric(&format!("raybox_frames_total{{type=\"{kind}\"}}")) as usize;
@@ -144,7 +145,7 @@ fn who_joins_while_a_message_is_committed_is_shown_it() {
     for round in 1..=3 {
         let made = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": "d"}));
         let (id, conv) = (&made["GROUPID"], format!("g{}", made["GROUPID"]));
-        // Now the members are cached.
+        // This makes the node cache the members.
         assert_eq!(ann.say(&conv, "before"), 2);
         let lock = StoreLock::take(&server);
         bob.send_frame(&json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": id, "rid": "join"}));

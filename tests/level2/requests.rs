@@ -1,4 +1,4 @@
-//! Requests of level 1 on connections of level 2, framing, and what an overview says.
+//! Requests of level 1 on connections of level 2, framing, and the content of an overview.
 
 use serde_json::{Value, json};
 
@@ -51,7 +51,7 @@ fn requests_of_level_1_work_as_ever_with_their_rid() {
 fn users_are_found_by_name_at_level_2_by_clients_that_ask_for_it() {
     let server = TestServer::start();
     let (ann, bob) = (offline_user(&server, "Ann"), offline_user(&server, "bob"));
-    // Somebody's name may be somebody else's id.
+    // The name of one user may be the id of another one.
     let third = offline_user(&server, &bob.to_string());
     let mut old = login(&server, "Ann", ann);
     let mut new = Level2Client::enter(&server, "Ann", ann, "phone");
@@ -89,9 +89,9 @@ fn lines_are_answered_with_lines() {
     bob.say(&to_ann, "1");
     ann.until_at(&with(&bob), 1);
     ann.tcp().send_text(r#"{"msgType":53}"#);
-    // The first one ends the frame before.
+    // The first newline ends the earlier frame.
     ann.tcp().expect_bytes(b"\n{\"msgType\":54}\n");
-    // A frame over several lines reaches the others on one.
+    // A frame over several lines reaches the others as one line.
     let frame = format!("{{\n  \"msgType\": 4,\r\n  \"TOID\": {},\n  \"cid\": \"lines\"\n}}", bob.store.me);
     ann.tcp().send_text(&frame);
     bob.until_at(&to_ann, 2);
@@ -145,7 +145,7 @@ fn an_overview_holds_a_quarter_of_a_megabyte_of_last_messages() {
 }
 
 #[test]
-fn unread_counts_what_others_said_and_is_not_recalled() {
+fn unread_counts_messages_of_others_that_are_not_recalled() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -175,7 +175,7 @@ fn unread_counts_what_others_said_and_is_not_recalled() {
     };
     assert_eq!(unread(&server, "bob", bob.store.me), [json!(null), json!(4), json!(4)]);
     assert_eq!(unread(&server, "ann", ann.store.me), [json!(0), json!(null), json!(0)]);
-    // Reading up to the third leaves the fourth; the fifth is recalled.
+    // After reading up to the third, only the fourth is unread: the fifth is recalled.
     bob.until_at(&to_ann, other);
     let number = |n: u64| other - 5 + n;
     let reply = bob.ask_for(200, json!({"msgType": 49, "conv": team, "read": number(3)}));
@@ -194,7 +194,7 @@ fn requests_take_effect_in_the_order_in_which_they_were_sent() {
             ann.say(&with(&bob), &n.to_string());
         }
         bob.until_at(&to_ann, 9);
-        // The second one of each pair says what the first one has done.
+        // The second request of each pair shows the effect of the first one.
         for n in 1..=9 {
             let pairs = [
                 (json!({"msgType": 49, "conv": to_ann, "read": n}), json!({"msgType": 49, "conv": to_ann, "read": 0})),
@@ -224,7 +224,7 @@ fn requests_take_effect_in_the_order_in_which_they_were_sent() {
 }
 
 #[test]
-fn what_is_reported_counts_for_the_next_login_of_the_device() {
+fn reports_count_for_the_next_login_of_the_device() {
     on_both(|server| {
         let (mut ann, mut bob) = pair(server);
         let (to_bob, to_ann) = (with(&bob), with(&ann));
@@ -239,7 +239,8 @@ fn what_is_reported_counts_for_the_next_login_of_the_device() {
             bob.sync();
             let run = bob.take_kind(44);
             assert_eq!(run["from"], json!(6 * round + 1), "{run}");
-            // Several behind each other; the end of the connection, or a reply, comes right behind.
+            // Several reports in a row, immediately followed by the end of the connection or by
+            // another request.
             let reports: Vec<Value> =
                 (1..=6).map(|n| json!({"msgType": 47, "recv": {to_ann.clone(): 6 * round + n}})).collect();
             bob.send_many(&reports);

@@ -1,4 +1,4 @@
-//! Old messages are deleted, and everything that clients are shown follows the floor.
+//! Old messages are deleted, and everything that clients are shown respects the floor.
 
 use std::fs;
 
@@ -57,7 +57,7 @@ fn pages_runs_marks_and_repeats_follow_the_floor() {
         assert_eq!(gone(&server, "deleted"), 0.0, "repeats must be recognised");
         assert_eq!(server.count("SELECT count(*) FROM Message WHERE text <> ''"), 1_000);
 
-        // A cursor below the floor is as one at the floor: the run is complete, and has no gap.
+        // A cursor below the floor counts as one at the floor: the run is complete, without a gap.
         let login = LoginAs::password(bob.me, &password("bob"), "b1").with("resume", json!(5_000));
         let mut bob = Level2Client::login(
             TestClient::connect(&server),
@@ -72,7 +72,7 @@ fn pages_runs_marks_and_repeats_follow_the_floor() {
         );
         let run = bob.inbox().find(|frame| frame["msgType"] == 44).expect("a 44").clone();
         assert_eq!((&run["from"], &run["complete"], run.get("gap")), (&json!(1_501), &json!(true), None), "{run}");
-        // Pages end at the floor, and there is nothing below it.
+        // Pages end at the floor; messages below it are gone.
         let page = |bob: &mut Level2Client, ask: Value| {
             let mut request = json!({"msgType": 48, "conv": to_ann.clone(), "limit": 100});
             request.as_object_mut().expect("an object").extend(ask.as_object().expect("an object").clone());
@@ -92,7 +92,7 @@ fn pages_runs_marks_and_repeats_follow_the_floor() {
         let mark = bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 2_400}));
         assert_eq!(mark["unread"], 100, "{mark}");
 
-        // A repeat of what is gone is recognised, and what is gone cannot be changed.
+        // The retry of a deleted message is recognised, but a deleted message cannot be changed.
         let mut ann = Level2Client::resume(&server, "ann", "a1", ann);
         ann.send_frame(&first);
         let again = ann.answer(first["cid"].as_str().expect("a cid"));
@@ -117,7 +117,7 @@ fn ids_that_are_old_enough_go_too_and_nothing_else_does() {
         talk(&mut ann, &to_bob, 1_300);
         talk(&mut ann, &to_carl, 10);
         drop((ann, bob, carl));
-        // Of ten and of two days ago.
+        // Some messages become ten days old, others two days.
         let day = 24 * 60 * 60 * 1000;
         server.run_sql(&format!("UPDATE Message SET time = time - {} WHERE seq <= 1200", 10 * day));
         server.run_sql(&format!("UPDATE Message SET time = time - {} WHERE seq > 1200 AND seq <= 1250", 2 * day));
@@ -126,7 +126,7 @@ fn ids_that_are_old_enough_go_too_and_nothing_else_does() {
         assert_eq!(floor(&server), 1_250);
         let rows = |of: &str| server.count(&format!("SELECT count(*) FROM Message WHERE {of}"));
         assert_eq!((rows("seq <= 1200"), rows("seq <= 1250"), rows("text <> ''")), (0, 50, 50));
-        // The next start finds nothing to do.
+        // After the next start there is nothing to delete.
         server.terminate();
         server.restart();
         let mut ann = Level2Client::login(
@@ -162,7 +162,7 @@ fn one_server_of_a_cluster_deletes_for_all() {
     wait_until("it is done", || nodes.iter().map(|node| gone(node, "retired")).sum::<f64>() >= 4_500.0);
     let by_each = nodes.each_ref().map(|node| gone(node, "retired"));
     assert!(by_each == [4_500.0, 0.0] || by_each == [0.0, 4_500.0], "{by_each:?}");
-    // A client that was connected meanwhile hears what comes now.
+    // A client that was connected meanwhile receives new messages.
     let head = ann.say(&with(&bob), "more");
     assert_eq!(head, 1_601);
 }

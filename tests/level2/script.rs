@@ -1,4 +1,4 @@
-//! Connections of a checking client without a server, written down step by step.
+//! Scripted connections of a checking client without a server, step by step.
 
 use serde_json::{Value, json};
 
@@ -6,9 +6,9 @@ use testkit::level2::{Mistake, Session, Store};
 
 /// One step of a connection.
 pub enum Step {
-    /// The client sends this.
+    /// The client sends this frame.
     Sent(String),
-    /// The server sends this.
+    /// The server sends this frame.
     Got(String),
 }
 
@@ -16,7 +16,7 @@ pub use Step::{Got, Sent};
 
 pub const TIME: i64 = 1_789_891_201_000;
 
-/// User 7 with a login that holds `have` of what `store` has.
+/// A connection of user 7, with a store and a session.
 pub struct Talk {
     pub store: Store,
     session: Session,
@@ -37,7 +37,7 @@ impl Talk {
         }
     }
 
-    /// Plays steps without a mistake.
+    /// Plays steps, none of which may be a mistake.
     pub fn play_all(&mut self, steps: &[Step]) {
         for (at, step) in steps.iter().enumerate() {
             let text = match step {
@@ -48,7 +48,7 @@ impl Talk {
     }
 }
 
-/// A device that holds 1 to 41 of u9 and 1 to 5 of g3.
+/// The store of a device that holds 1 to 41 of u9 and 1 to 5 of g3.
 pub fn held() -> Store {
     let mut talk = Talk::new(Store::new(7), &login(json!({})));
     talk.play_all(&[Got(welcome()), Got(overview("")), Got(synced())]);
@@ -127,7 +127,7 @@ pub fn line_of(conv: &str, floor: u64, head: u64, tag: &str) -> String {
     format!(r#"{{{first},"name":null,"read":{floor},"tag":"{tag}",{rest}}}"#)
 }
 
-/// One that the client holds nothing of.
+/// A conversation in a 43 of which the client holds nothing.
 pub fn new_line(conv: &str, head: u64) -> String {
     let last = push(conv, head).replace(&format!(r#""conv":"{conv}","#), "").replace(r#""msgType":42,"#, "");
     line(conv, head).replace(r#""name""#, &format!(r#""last":{last},"name""#))
@@ -174,12 +174,12 @@ pub fn farewell(reason: &str, errno: i64, more: &str) -> String {
     format!(r#"{{"errmsg":"x","errno":{errno},"msgType":55,"reason":"{reason}"{more}}}"#)
 }
 
-/// A connection whose device holds 41 of u9 and 5 of g3, and that has been told that u9 is at 43.
+/// The steps until the device knows that u9 is at 43. It holds u9 up to 41 and g3 up to 5.
 pub fn behind() -> Vec<Step> {
     vec![Got(welcome()), Got(overview(&[line("u9", 43), line("g3", 5)].join(",")))]
 }
 
-/// The same, when everything has come.
+/// Like [`behind`], up to the end of the synchronisation.
 pub fn live() -> Vec<Step> {
     let rest = [run("u9", 42, 43), push("u9", 42), push("u9", 43), synced()];
     behind().into_iter().chain(rest.map(Got)).collect()

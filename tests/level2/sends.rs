@@ -1,4 +1,4 @@
-//! Sends that are repeated, refused, many at once; edits and recalls.
+//! Sends that are repeated, refused, or many at once; edits and recalls.
 
 use serde_json::{Value, json};
 
@@ -23,7 +23,7 @@ fn the_same_cid_is_the_same_message() {
     let mut expected = first.clone();
     expected["again"] = json!(true);
     assert_eq!(repeat(&mut ann), expected, "on the same connection");
-    // On another connection, and from another device at the same moment.
+    // The same on another connection, and from another device at the same moment.
     let mut ann = Level2Client::resume(&server, "ann", "a1", ann.leave());
     let mut tablet = Level2Client::enter(&server, "ann", ann.store.me, "a2");
     assert_eq!(repeat(&mut ann), expected, "on another connection");
@@ -76,10 +76,10 @@ fn a_cid_with_another_content_is_refused() {
     refused(&mut tablet, changed("msg", json!("two")));
     refused(&mut ann, changed("TOID", json!(c)));
     refused(&mut ann, changed("more", json!(null)));
-    // Compared are bytes: a blank is another content.
+    // The server compares bytes, so another blank is another content.
     refused(&mut ann, frame.to_string().replace("\"msg\":", "\"msg\": "));
     drop(carol);
-    // Of another user the same cid is another message.
+    // The same `cid` from another user is another message.
     let mut bob = bob;
     let mut theirs = bob.message(&with(&ann));
     theirs["cid"] = json!(cid);
@@ -122,7 +122,7 @@ fn sends_that_cannot_succeed_are_refused_for_good() {
         let answer = ann.answer(&cid);
         assert_eq!((&answer["errno"], answer.get("retryAfter")), (&json!(errno), None), "{conv}: {answer}");
     }
-    // FROMID is checked where it is given, and is not needed.
+    // FROMID is optional, but checked if it is given.
     let to_bob = with(&bob);
     let cid = ann.send_with(&to_bob, json!({"FROMID": c}));
     let answer = ann.answer(&cid);
@@ -131,7 +131,7 @@ fn sends_that_cannot_succeed_are_refused_for_good() {
     frame.as_object_mut().expect("a frame").remove("FROMID");
     ann.send_frame(&frame);
     assert_eq!(ann.number(frame["cid"].as_str().expect("a cid")), 1);
-    // None of it holds up what comes behind.
+    // None of these holds up a later send.
     assert_eq!(ann.say(&to_bob, "on"), 2);
 }
 
@@ -141,7 +141,7 @@ fn three_hundred_sends_in_flight_are_acknowledged_in_order() {
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
     assert_eq!(ann.welcome.limits.inflight, 256);
-    // In one write, so that they are there at once: more than may be unacknowledged.
+    // One write with more sends than may be unacknowledged, so that all arrive at once.
     let cids: Vec<String> = {
         let frames: Vec<Value> = (0..300).map(|_| ann.message(&to_bob)).collect();
         ann.send_many(&frames);
@@ -172,7 +172,7 @@ fn replies_do_not_wait_for_sends_and_keep_their_own_order() {
         });
         rids.push(rid);
     }
-    // That they come in order is checked by the client.
+    // The client checks the order of the replies.
     for rid in rids {
         ann.take(&format!("the reply {rid}"), |frame| frame["rid"] == rid);
     }
@@ -207,7 +207,7 @@ fn an_edit_gives_a_message_a_new_body() {
     assert_eq!((&first["edited"], &first["m"]["msg"], &first["m"]["edit"]), (&json!(3), &json!("hello!"), &json!(1)));
     let reply = bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 0}));
     assert_eq!((&reply["read"], &reply["unread"]), (&json!(1), &json!(0)), "edits are not unread: {reply}");
-    // A run shows the same, and the last message is the last edit.
+    // A run shows the edited message, and the last message is the edit.
     let mut tablet = Level2Client::enter(&server, "bob", bob.store.me, "b2");
     let line = tablet.take_kind(43)["convs"][0].clone();
     assert_eq!((&line["last"]["seq"], &line["last"]["m"]["msg"]), (&json!(3), &json!("hello!")), "{line}");
@@ -238,7 +238,7 @@ fn a_recall_empties_a_message_and_its_edits() {
     let mut fresh = Level2Client::enter(&server, "bob", bob.store.me, "b2");
     fresh.page_through(&to_ann);
     assert_eq!(fresh.store.texts(&to_ann), ["other"]);
-    // In a run as well.
+    // The same holds in a run.
     let mut store = fresh.leave();
     store.logs.clear();
     let have = json!({to_ann.clone(): "0:00000000"});
@@ -261,7 +261,7 @@ fn only_own_messages_of_this_conversation_are_changed() {
     let request = ann.send_with(&to_bob, json!({"msgType": 5}));
     assert_eq!(ann.number(&request), 4);
     for key in ["edit", "recall"] {
-        // Another's, a friend request, none, nothing.
+        // The targets: another user's message, a friend request, an unknown number, zero.
         refuse(&mut ann, &to_bob, json!({key: 3}), 403);
         refuse(&mut ann, &to_bob, json!({key: 4}), 403);
         refuse(&mut ann, &to_bob, json!({key: 5}), 404);
@@ -273,7 +273,7 @@ fn only_own_messages_of_this_conversation_are_changed() {
         refuse(&mut ann, &to_bob, json!({key: null}), 400);
     }
     refuse(&mut ann, &to_bob, json!({"edit": 1, "recall": 2}), 400);
-    // What is recalled, a recall and an edit are no targets.
+    // A recalled message, a recall and an edit cannot be changed.
     let cid = ann.send_with(&to_bob, json!({"edit": 2, "msg": "zwei"}));
     assert_eq!(ann.number(&cid), 5);
     refuse(&mut ann, &to_bob, json!({"edit": 5}), 403);
@@ -318,7 +318,7 @@ fn a_repeat_of_an_edit_is_the_same_edit() {
     assert_eq!(ann.number(&cid), 2);
     let recall = ann.send_with(&to_bob, json!({"recall": 1}));
     assert_eq!(ann.number(&recall), 3);
-    // The target is recalled, and the text is gone; the repeat is looked up before rights are.
+    // The target is recalled and the text is gone. Retries are looked up before rights are checked.
     ann.send_frame(&frame);
     let again = ann.answer(&cid);
     assert_eq!((&again["again"], &again["seq"]), (&json!(true), &json!(2)), "{again}");

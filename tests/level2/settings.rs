@@ -1,4 +1,5 @@
-//! The settings of level 2: which messages are recorded, and the limits that a client is told of.
+//! The settings of level 2: the choice of messages that are recorded, and the limits that clients
+//! are told.
 
 use serde_json::{Value, json};
 
@@ -29,7 +30,7 @@ fn without_history_level_2_is_refused_and_level_1_is_as_ever() {
     ann.barrier();
     assert_eq!(login(&server, "bob", b).fetch(b), [chat(a, b, "later")]);
     assert_eq!(recorded(&server), 0);
-    // Nobody has a device. Accounts and groups are as ever.
+    // No user has a device. Requests about accounts and groups work as before.
     let devices = ann.ask(&json!({"msgType": 68, "FROMID": a}));
     assert_eq!((&devices["errno"], &devices["devices"]), (&json!(200), &json!([])), "{devices}");
     let unknown = ann.ask(&json!({"msgType": 68, "FROMID": a, "revoke": "phone"}));
@@ -51,7 +52,7 @@ fn everything_is_recorded_beside_its_delivery() {
         ann.send(frame);
     }
     ann.barrier();
-    // As at level 1, and also recorded.
+    // The messages arrive as at level 1, and are also recorded.
     bob.expect(&chat(a, b, "hello"));
     bob.expect(&to_group);
     assert_eq!(recorded(&server), 3);
@@ -60,7 +61,7 @@ fn everything_is_recorded_beside_its_delivery() {
     assert_eq!(carol.fetch(c), [chat(a, c, "later")]);
     carol.barrier();
     drop(carol);
-    // A user who comes to level 2 finds all of it, once.
+    // A user who changes to level 2 finds all messages, each once.
     let carol = Level2Client::enter(&server, "carol", c, "phone");
     let overview = carol.inbox().find(|frame| frame["msgType"] == 43).expect("a 43").clone();
     assert_eq!(overview["convs"][0]["head"], 1, "{overview}");
@@ -78,12 +79,29 @@ fn everything_is_recorded_beside_its_delivery() {
 }
 
 #[test]
-fn a_user_whom_nobody_has_is_no_error_while_everything_is_recorded() {
+fn users_of_level_1_talk_although_the_history_has_no_room_for_their_conversation() {
+    let server = TestServer::builder().option("history", "all").option("conversations_max", "2").start();
+    let (mut bob, b) = user(&server, "bob");
+    let away = offline_user(&server, "away");
+    // The second one finds the strangers' half full.
+    for (nth, name) in ["ann", "carol"].into_iter().enumerate() {
+        let (mut client, id) = user(&server, name);
+        client.send(&chat(id, b, "hello"));
+        client.send(&chat(id, away, "later"));
+        client.expect_silence_until_barrier();
+        bob.expect(&chat(id, b, "hello"));
+        assert_eq!(server.stored_for(away), nth + 1);
+        assert_eq!(recorded(&server), 2);
+    }
+}
+
+#[test]
+fn a_message_to_an_unknown_user_is_no_error_while_everything_is_recorded() {
     let server = TestServer::builder().option("history", "all").start();
     let (mut ann, a) = user(&server, "ann");
     ann.send(&chat(a, 999, "nobody"));
     ann.expect_silence_until_barrier();
-    // Level 1 pushes each request of friendship.
+    // Level 1 pushes a request for friendship to the other user.
     let (mut bob, b) = user(&server, "bob");
     for _ in 0..2 {
         let made = ann.ask(&json!({"msgType": 6, "U1": a, "U2": b}));
@@ -94,7 +112,7 @@ fn a_user_whom_nobody_has_is_no_error_while_everything_is_recorded() {
 }
 
 #[test]
-fn the_limit_of_open_sends_is_told_and_holds() {
+fn the_limit_of_sends_in_flight_is_announced_and_holds() {
     let server = TestServer::builder().option("inflight", "4").option("loops", "1").option("admin", "0").start();
     let a = offline_user(&server, "ann");
     assert_eq!(welcome(&server, "ann", a, "x")["limits"]["inflight"], 4);
@@ -107,7 +125,7 @@ fn the_limit_of_open_sends_is_told_and_holds() {
         let _nothing_is_committed = StoreLock::take(&server);
         ann.send_many(&frames);
         wait_until("some are read", || read() >= 4.0);
-        // The same loop serves somebody else, and reads no further here.
+        // The same loop serves another client, but reads no further on this connection.
         carl.barrier();
         carl.barrier();
         assert_eq!(read(), 4.0);

@@ -1,11 +1,11 @@
-//! The checking client without a server: it accepts what the contract allows.
+//! The checking client without a server: it accepts everything that the contract allows.
 
 use serde_json::json;
 
 use crate::script::*;
 
 #[test]
-fn what_the_contract_allows_is_accepted() {
+fn everything_that_the_contract_allows_is_accepted() {
     let asks = |frame: &str| Sent(frame.to_owned());
     let sync = || asks(&format!(r#"{{"msgType":46,"have":{{"u9":"40:{}"}},"rid":"s"}}"#, tag(40)));
     let right: Vec<(&str, Vec<Step>)> = vec![
@@ -84,7 +84,7 @@ fn what_the_contract_allows_is_accepted() {
 #[test]
 fn a_client_that_was_left_behind_catches_up() {
     let store = held();
-    // u9 does not fit into the login.
+    // The cursor of u9 does not fit into the login.
     let have = json!({"g3": store.have()["g3"]});
     let mut talk = Talk::new(store, &login(have));
     let first = overview(&[new_line("u9", 43), line("g3", 5)].join(","));
@@ -104,7 +104,7 @@ fn a_reset_empties_the_store_of_a_conversation() {
     let steps = [welcome(), overviews, run].map(Got).into_iter().chain((1..=12).map(|seq| Got(push("u9", seq))));
     let talk = played(&steps.chain([Got(synced())]).collect::<Vec<_>>());
     assert_eq!((talk.store.cursor("u9"), talk.store.logs["u9"].messages.len()), (12, 12));
-    // It may be empty.
+    // The conversation may be empty afterwards.
     let overviews = overview(&line("g3", 5));
     let talk = played(&[welcome(), overviews, reset("u9", 1, 0), synced(), push("u9", 1)].map(Got));
     assert_eq!(talk.store.cursor("u9"), 1);
@@ -130,7 +130,7 @@ fn edits_and_recalls_change_what_is_kept() {
     let recall = r#"{"msgType":4,"cid":"r","recall":42}"#;
     talk.play_all(&[Got(push_of("u9", 45, 9, recall))]);
     assert!(talk.store.logs["u9"].messages[&42].m.is_null() && talk.store.logs["u9"].messages[&44].m.is_null());
-    // Nobody changes the messages of others.
+    // An edit of another user's message changes nothing.
     talk.play_all(&[Got(push_of("u9", 46, 7, &edit.replace("\"e\"", "\"f\"").replace("42", "43")))]);
     assert_eq!(shown(&talk, 43), "43");
 }

@@ -1,4 +1,4 @@
-//! A database that is killed, frozen, restarted, in its own way, or has no connections to spare.
+//! A database that is killed, frozen or restarted, has lock conflicts, or runs out of connections.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -51,7 +51,7 @@ fn a_stopped_database_is_noticed_without_any_call_and_used_again_when_it_goes_on
     for _ in 0..2 {
         mariadb.stop();
         wait_until("no sign of life", || is_down(store.check()));
-        // If each of these waited for its whole timeout, the test would take hours.
+        // If each of these waited for a whole timeout, the test would take hours.
         for _ in 0..10_000 {
             assert!(is_down(append(&store, user, "lost").map(drop)));
         }
@@ -117,8 +117,8 @@ fn messages_acknowledged_under_kills_and_stops_are_there() {
     for (thread, kept) in kept.iter().enumerate() {
         let prefix = format!("{thread} ");
         let stored: Vec<usize> = texts.iter().filter_map(|text| text.strip_prefix(&prefix)?.parse().ok()).collect();
-        // A message whose sender got an error may arrive twice or late: a frozen database executes
-        // in the end what it was sent.
+        // If a sender got an error, its message may arrive twice or late: a frozen database
+        // executes everything that it was sent.
         let places: Vec<Option<usize>> =
             kept.iter().map(|number| stored.iter().position(|stored| stored == number)).collect();
         assert!(places.iter().all(Option::is_some), "thread {thread}: all that was acknowledged is there");
@@ -154,11 +154,12 @@ fn killed_connections_cost_no_error() {
             ours.len() >= 2
         });
         for id in &ours {
-            // A connection that has just ended by itself no longer exists.
+            // The KILL fails if a connection has just ended by itself.
             let _ = database.connect().query_drop(format!("KILL {id}"));
         }
-        // A connection that dies in the middle of a call or check does cost an error: the call may
-        // be done. So the next call comes when all have died, and a check has been answered since.
+        // If a connection dies during a call or a check, this does cost an error, because the call
+        // may have been executed. So the next call waits until all have died, and until a check has
+        // succeeded since.
         wait_until("a new connection for checks", || {
             let now: Vec<u64> = database.rows(&query);
             !now.is_empty() && !now.iter().any(|id| ours.contains(id)) && store.check().is_ok()
@@ -181,7 +182,7 @@ fn a_database_without_connections_to_spare_is_busy_until_it_has_some() {
     };
     let store = open_with(&database, ordinary);
     let user = new_user(&store, "ann");
-    // Only the test, whose account has all privileges, gets a connection now.
+    // Now only the test gets a connection, because its account has all privileges.
     database.run("SET GLOBAL max_connections = 10");
     let mut others = Vec::new();
     let connect = || {
@@ -235,7 +236,7 @@ fn a_database_without_its_table_is_not_ready_fills_no_log_and_gets_everything_la
     }
     ann.ack_barrier();
     assert_eq!(server.metric("raybox_spool_messages") as usize, MESSAGES);
-    // Requests that need other tables still work.
+    // Requests that need only other tables still work.
     let groups = ann.ask(&json!({"msgType": 11, "FROMID": a}));
     assert_eq!(groups["errno"], 200, "{groups}");
     let lines = server.logs().lines().count() - before;

@@ -1,5 +1,5 @@
 //! The store of a cluster when its database fails: killed, frozen, restarted, out of connections,
-//! deadlocked. Also the error texts for operators when a database cannot be used at all.
+//! deadlocked. Also the error texts for an operator whose database cannot be used at all.
 
 mod faults;
 #[path = "../mysql_store/mod.rs"]

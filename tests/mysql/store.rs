@@ -1,4 +1,4 @@
-//! A store on a database without a server, and what a test asks it.
+//! A store on a database without a server, and the calls that tests make.
 
 use crate::mysql_store::open_with;
 use raybox::protocol::UserId;

@@ -1,4 +1,5 @@
-//! Tables of this server and of reference servers: what is read, written, migrated, and refused at the start.
+//! Tables of this server and of reference servers: reading, writing, migrating, and the refusals at
+//! the start.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ fn batches_cost_few_statements_and_few_prepared_ones() {
     let database = mariadb.create_database();
     let store = open(&database);
     let users: Vec<UserId> = (0..1000).map(|n| new_user(&store, &format!("user {n}"))).collect();
-    // A check of the store may execute some more meanwhile, so the least of three counts.
+    // A check of the store may execute more statements meanwhile, so the least of three counts is
+    // used.
     let executed = |work: &dyn Fn()| {
         let count = |_| {
             let before = database.status("Com_stmt_execute");
@@ -33,7 +35,7 @@ fn batches_cost_few_statements_and_few_prepared_ones() {
         (0..3).map(count).min().expect("three counts")
     };
     let batch: Vec<NewMessage> = users.iter().map(|user| message(*user, "text")).collect();
-    // One to find the recipients, one each of 512, 256, 128, 64, 32 and 8 rows.
+    // One statement finds the recipients; the others insert 512, 256, 128, 64, 32 and 8 rows.
     assert_eq!(executed(&|| assert_eq!(store.append(&batch).unwrap().len(), 1000)), 7);
     assert_eq!(executed(&|| assert_eq!(store.append(&batch[..16]).unwrap().len(), 16)), 2);
     let states: Vec<_> = users.iter().map(|user| (*user, UserState::Online)).collect();
@@ -71,7 +73,8 @@ fn a_text_that_does_not_fit_is_refused_in_every_mode_of_the_database() {
 fn rows_of_reference_servers_are_read() {
     let database = Database::create();
     let store = open(&database);
-    // The forms that occur there: some with a list of columns, some without.
+    // The forms that occur in reference installations, some with a list of columns and some
+    // without.
     database.run(
         "INSERT INTO User (name, password, state) VALUES ('ann', 'secret', 'offline');
          INSERT INTO OfflineMessage VALUES (1, 'first');
@@ -92,7 +95,7 @@ fn rows_of_reference_servers_are_read() {
 }
 
 #[test]
-fn the_reference_servers_tables_are_migrated_with_what_is_in_them() {
+fn the_reference_servers_tables_are_migrated_with_their_rows() {
     let database = Database::create_reference();
     {
         let store = open(&database);
@@ -108,7 +111,7 @@ fn the_reference_servers_tables_are_migrated_with_what_is_in_them() {
         .collect();
     files.sort();
     assert!(!files.is_empty());
-    // The second run is like one after an interruption.
+    // The second run has the same effect as one after an interruption.
     for _ in 0..2 {
         for file in &files {
             database.run(&fs::read_to_string(file).unwrap());
@@ -144,7 +147,7 @@ fn a_fault_at_the_start_is_one_line_with_the_file_the_address_and_what_to_do() {
     let database = Database::create();
     let cnf = database.cnf();
     let address = database.address().to_string();
-    // Bound, so that nobody else gets the port, and not listening.
+    // The port is bound, so that nobody else gets it, but nothing listens on it.
     let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     holder.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let closed = holder.local_addr().unwrap().as_socket().unwrap().port();
@@ -206,7 +209,7 @@ fn on_tables_of_this_server_passwords_become_hashes() {
     let mut client = TestClient::connect(&server);
     client.register("new", "secret");
     client.login(1, "plain");
-    // The password that the other server checks is hashed after its login is answered.
+    // The plain-text password of the first user is hashed after the login is answered.
     wait_until("both are hashed", || {
         let stored: Vec<String> = database.rows("SELECT password FROM User ORDER BY id");
         stored.len() == 2 && stored.iter().all(|password| password.starts_with("$argon2id$"))
@@ -214,7 +217,8 @@ fn on_tables_of_this_server_passwords_become_hashes() {
     TestClient::connect(&server).login(1, "plain");
 }
 
-/// Starts a server with this `mysql.cnf`; it must exit with code 2 and one line on stderr.
+/// Starts a server with this `mysql.cnf`. It must exit with code 2 and one line on stderr; returns
+/// the line.
 fn refused(cnf: &str) -> String {
     let folder = Folder::new();
     fs::write(folder.0.join("mysql.cnf"), cnf).unwrap();
@@ -229,7 +233,7 @@ fn refused(cnf: &str) -> String {
     stderr.trim_end().to_owned()
 }
 
-/// A folder that is removed with its test.
+/// A folder that is removed when its test ends.
 struct Folder(PathBuf);
 
 impl Folder {

@@ -1,4 +1,4 @@
-//! Connections that lead to another server from now on, or end while they are looked at.
+//! Connections that lead to another server from some time on, or end during a health check.
 
 use raybox::store::{Accounts as _, Database as _, Messages as _};
 use testkit::{MariaDb, wait_until};
@@ -17,7 +17,7 @@ fn after_a_failover_the_new_primary_is_used_though_the_old_one_lives_on() {
     let _ = ordinary(&copy);
     let store = open_with(&database, |settings| {
         account(settings);
-        settings.port = switch.port;
+        settings.servers[0].port = switch.port;
     });
     let ann = new_user(&store, "ann");
     append(&store, ann, "before").unwrap();
@@ -35,20 +35,20 @@ fn after_a_failover_the_new_primary_is_used_though_the_old_one_lives_on() {
 }
 
 #[test]
-fn connections_that_are_closed_during_looks_are_no_outage_unless_all_are() {
+fn connections_closed_during_checks_are_an_outage_only_if_all_are() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
     let switch = Switch::to(database.address());
-    let store = open_with(&database, |settings| settings.port = switch.port);
+    let store = open_with(&database, |settings| settings.servers[0].port = switch.port);
     let ann = new_user(&store, "ann");
     append(&store, ann, "before").unwrap();
-    // Now each look opens a connection, to find a server that takes writes.
+    // Now each health check opens a connection, to find a server that takes writes.
     database.run("SET GLOBAL read_only = 1");
     wait_until("it is not ready", || store.check().is_err());
     let trouble = || store.check().unwrap_err().to_string();
     let is_read_only = || trouble().contains("read-only");
     for closed in [1, 2, 4] {
-        // The one connection that reads use is open.
+        // The single connection for reads is open.
         assert_eq!(texts(&store, ann), ["before"]);
         switch.close_next(closed);
         wait_until("they are closed, and another one is not", || {

@@ -1,4 +1,4 @@
-//! A database that answers and does not do what it is asked.
+//! A database that answers but does not do what it is asked.
 
 use std::sync::mpsc;
 
@@ -35,7 +35,7 @@ fn a_database_that_stays_read_only_is_not_knocked_at_by_every_call() {
 fn a_table_that_is_full_is_not_ready_until_there_is_room() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
-    // A table of this kind can really be full: 64 KiB.
+    // A MyISAM table can really be full, here at 64 KiB.
     database.run("ALTER TABLE OfflineMessage ENGINE = MyISAM MAX_ROWS = 1 AVG_ROW_LENGTH = 1");
     let store = open(&database);
     let (tell, told) = mpsc::channel();
@@ -43,7 +43,7 @@ fn a_table_that_is_full_is_not_ready_until_there_is_room() {
         let _ = tell.send(());
     }));
     wait_until("it is ready", || store.check().is_ok());
-    // Another session fills it, and no call of the store notices.
+    // Another session fills the table, so that no call of the store notices it first.
     while database
         .connect()
         .query_drop("INSERT INTO OfflineMessage (userid, message) VALUES (7, REPEAT('x', 1000))")
@@ -54,7 +54,7 @@ fn a_table_that_is_full_is_not_ready_until_there_is_room() {
     told.recv_timeout(PATIENCE).expect("the node was told at once");
     let ann = new_user(&store, "ann");
     assert!(is_down(append(&store, ann, "lost")));
-    // The store stays unavailable while the database is probed again and again.
+    // The store stays unavailable while the database is checked repeatedly.
     let looks = || database.status("Com_delete");
     let before = looks();
     while looks() < before + 10 {
@@ -76,7 +76,7 @@ fn an_account_that_may_write_to_a_read_only_server_writes_nothing_there() {
     let database = mariadb.create_database();
     let next =
         || database.count("SELECT auto_increment FROM information_schema.tables WHERE table_name = 'OfflineMessage'");
-    // This account has all rights.
+    // This account has all privileges.
     let store = open(&database);
     let ann = new_user(&store, "ann");
     append(&store, ann, "before").unwrap();
@@ -84,7 +84,7 @@ fn an_account_that_may_write_to_a_read_only_server_writes_nothing_there() {
     database.run("SET GLOBAL read_only = 1");
     wait_until("it is not ready", || store.check().is_err());
     let count = next();
-    // On connections that were open before, and on new ones.
+    // Both on connections that were open before and on new ones.
     assert!(is_down(append(&store, ann, "lost")));
     kill_connections(&database);
     assert!(is_down(append(&store, ann, "lost")));
@@ -107,7 +107,7 @@ fn a_database_that_answers_and_does_not_commit_is_not_ready_until_it_does() {
     let ann = new_user(&store, "ann");
     append(&store, ann, "before").unwrap();
     wait_until("it is ready", || store.check().is_ok());
-    // Each transaction waits for a replica to confirm it, and there is none.
+    // Each commit waits for the confirmation of a replica, but there is no replica.
     database.run(
         "SET GLOBAL rpl_semi_sync_master_timeout = 600000; SET GLOBAL rpl_semi_sync_master_wait_no_slave = 1;
          SET GLOBAL rpl_semi_sync_master_enabled = 1",
@@ -116,7 +116,7 @@ fn a_database_that_answers_and_does_not_commit_is_not_ready_until_it_does() {
         store.check().is_err_and(|error| error.to_string().contains("the database answers, but stores nothing in time"))
     };
     wait_until("it is not ready", stalls);
-    // It stays so while looks that write nothing are answered.
+    // The store stays not ready, although checks that write nothing succeed.
     let looks = || database.status("Com_delete");
     let before = looks();
     while looks() < before + 10 {
@@ -130,22 +130,23 @@ fn a_database_that_answers_and_does_not_commit_is_not_ready_until_it_does() {
 }
 
 #[test]
-fn a_look_sets_off_no_trigger_that_it_is_shown_and_undoes_what_another_one_might_have_done() {
+fn a_check_fires_no_visible_trigger_and_rolls_back_where_triggers_may_be_hidden() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();
     let of = |name: &str| database.status(name);
-    // It has the right to make triggers, and so is shown all of them. There is none: what a look
-    // writes is committed.
+    // An account with the TRIGGER privilege is shown all triggers. There are none, so the check
+    // commits its write.
     let (commits, rollbacks) = (of("Com_commit"), of("Com_rollback"));
     drop({
         let store = open(&database);
         wait_until("a look has written", || of("Com_commit") > commits);
         store
     });
-    // A look that has begun is completed.
+    // A check that has begun is completed.
     wait_until("the store has gone", || database.connections() == 0);
     assert_eq!(of("Com_rollback"), rollbacks);
-    // An account without that right may not be shown what is there.
+    // An account without this privilege may not be shown the triggers, so the check rolls its write
+    // back.
     let ordinary = ordinary(&database);
     drop({
         let store = open_with(&database, &ordinary);
@@ -154,7 +155,7 @@ fn a_look_sets_off_no_trigger_that_it_is_shown_and_undoes_what_another_one_might
         assert_eq!(of("Com_commit"), commits);
         store
     });
-    // A row that is not part of a transaction, as in this table, could not be undone.
+    // This table has no transactions, so a rollback could not undo a row.
     database.run("CREATE TABLE Seen (count INTEGER) ENGINE = MyISAM; INSERT INTO Seen VALUES (0)");
     database.run("CREATE TRIGGER see AFTER INSERT ON OfflineMessage FOR EACH ROW UPDATE Seen SET count = count + 1");
     let seen = || database.count("SELECT count FROM Seen");
@@ -196,7 +197,7 @@ fn a_missing_right_is_not_about_messages_and_they_are_stored_as_soon_as_it_is_ba
     let b = offline_user(&server, "bob");
     wait_until("it is ready", || server.is_ready());
     database.run(&format!("REVOKE INSERT ON {name}.* FROM ordinary@'%'"));
-    // Open connections have the privileges that they began with.
+    // Open connections keep the privileges that they began with.
     kill_connections(&database);
     wait_until("it is not ready", || !server.is_ready());
     for n in 0..MESSAGES {

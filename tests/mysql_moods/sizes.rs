@@ -1,4 +1,4 @@
-//! How much a database takes at a time.
+//! The limits on the size of what a database takes at a time.
 
 use raybox::store::{AppendOutcome, Database as _, MessageId, Messages as _, NewMessage};
 use testkit::MariaDb;
@@ -30,7 +30,7 @@ fn statements_are_no_longer_than_the_database_takes() {
     let ann = new_user(&store, "ann");
     let batch: Vec<NewMessage> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
     assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 60]);
-    // A message that never fits is refused by itself.
+    // A message that can never fit is refused, but only that message.
     let too_long = "x".repeat(256 * 1024);
     assert!(!store.fits(&too_long));
     let mixed = [message(ann, "short"), message(ann, &too_long)];
@@ -53,7 +53,7 @@ fn a_database_that_takes_less_than_before_is_given_less() {
     kill_connections(&database);
     let batch: Vec<NewMessage> = (0..60).map(|n| message(ann, &numbered(n, 40_000))).collect();
     assert_eq!(store.append(&batch).unwrap(), [AppendOutcome::Stored; 60]);
-    // A message that the database can no longer send does not block the others, and is not lost.
+    // A message that the database can no longer send neither blocks the others nor is lost.
     let texts = texts(&store, ann);
     assert_eq!((texts[0].as_str(), texts.len()), ("first", 61));
     assert_eq!(database.count("SELECT COUNT(*) FROM OfflineMessage"), 62);

@@ -1,4 +1,4 @@
-//! A store on a database without a server, and what a test asks it.
+//! A store on a database without a server, and the calls that tests make.
 
 use crate::mysql_store::open_with;
 use raybox::config::{MysqlSettings, Secret};
@@ -7,8 +7,8 @@ use raybox::store::mysql::MysqlStore;
 use raybox::store::{Accounts as _, AppendOutcome, Messages as _, NewMessage, StoreError};
 use testkit::{Database, wait_until};
 
-/// An account with the privileges that the server needs and no more; above all it may not write
-/// while the server is read-only.
+/// An account with exactly the privileges that the server needs. In particular it cannot write
+/// while the database server is read-only.
 pub(crate) fn ordinary(database: &Database) -> impl Fn(&mut MysqlSettings) + use<> {
     database.run(
         "CREATE USER ordinary@'%' IDENTIFIED BY 'pw'; GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO ordinary@'%'",
@@ -18,7 +18,7 @@ pub(crate) fn ordinary(database: &Database) -> impl Fn(&mut MysqlSettings) + use
     }
 }
 
-/// Kills the server's connections. Returns when they are gone, so that the next call opens another.
+/// Kills the store's connections. Returns when they are gone, so the next call opens a new one.
 pub(crate) fn kill_connections(database: &Database) {
     let query = format!(
         "SELECT id FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",

@@ -1,14 +1,14 @@
-//! [`Switch`]: a port that leads elsewhere later.
+//! [`Switch`]: a port that can lead to another server later.
 
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::{io, thread};
 
-/// A port that leads to one server, and later leads new connections to another.
+/// A port that leads new connections to one server, and later to another one.
 pub(crate) struct Switch {
     pub(crate) port: u16,
     target: Arc<Mutex<SocketAddr>>,
-    /// The number of new connections to close at once, and whether one was opened since.
+    /// The number of new connections to close at once, and whether a later one was let through.
     closing: Arc<Mutex<(usize, bool)>>,
 }
 
@@ -41,12 +41,12 @@ impl Switch {
         Switch { port, target, closing }
     }
 
-    /// Closes the next `count` connections as soon as they are made.
+    /// Closes the next `count` new connections at once.
     pub(crate) fn close_next(&self, count: usize) {
         *self.closing.lock().unwrap() = (count, false);
     }
 
-    /// Whether those are closed, and one that came after them is not.
+    /// Whether all of these are closed and a later one was let through.
     pub(crate) fn has_opened_since(&self) -> bool {
         self.closing.lock().unwrap().1
     }

@@ -1,4 +1,4 @@
-//! Tables, logs and accounts that are not as they should be.
+//! Tables, logs and accounts that are set up wrongly.
 
 use raybox::config::Secret;
 use raybox::protocol::UserId;
@@ -98,7 +98,7 @@ fn missing_values_in_the_reference_servers_tables_break_nothing() {
 }
 
 #[test]
-fn accounts_of_mariadb_log_in_or_the_line_leads_to_what_is_wrong() {
+fn accounts_of_mariadb_log_in_or_the_error_names_the_problem() {
     let mariadb = MariaDb::start_with(&["--plugin-load-add=auth_ed25519"]);
     let database = mariadb.create_database();
     let name = database.name();

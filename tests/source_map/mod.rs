@@ -1,9 +1,9 @@
-//! [`SourceMap`]: which file of a package uses which.
+//! [`SourceMap`]: the files of a package, and the files that each of them uses.
 //!
-//! It reads the sources as tokens, so comments and texts name nothing, and a path is understood
-//! however it is written: `crate::a`, `super::super::a`, `a::{b, c}`, or a name that a module
-//! passes on with `pub use`, which leads to the file that defines it. Items that only tests or the
-//! fuzzer have do not count.
+//! It reads the sources as tokens, so names in comments and texts do not count. It understands
+//! every form of a path: `crate::a`, `super::super::a`, `a::{b, c}`, or a name that a module
+//! re-exports with `pub use`. Such a name leads to the file that defines it. Items that exist only
+//! for tests or for the fuzzer do not count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// The names of the modules that lead to one: empty for the root.
+/// The path of a module as a list of names; empty for the root.
 pub(crate) type ModulePath = Vec<String>;
 
 /// See the [module](self).
@@ -21,13 +21,13 @@ pub(crate) struct SourceMap(BTreeMap<ModulePath, Module>);
 /// A module: a file, or a block within one.
 #[derive(Default)]
 struct Module {
-    /// The file, below the package.
+    /// The path of the file within the package.
     file: String,
     /// The paths that its code names.
     paths: Vec<Vec<String>>,
-    /// The names that it has from others, and from where; true if it passes the name on.
+    /// The imported names, each with the path it comes from; true if the module re-exports it.
     imports: Vec<(String, Vec<String>, bool)>,
-    /// All words of its code outside of `use`.
+    /// All words of the code outside `use`.
     words: BTreeSet<String>,
 }
 
@@ -53,7 +53,7 @@ impl SourceMap {
         }
     }
 
-    /// Adds a file, and returns the modules that have files of their own below it.
+    /// Adds a file. Returns its submodules that have files of their own.
     fn add(&mut self, file: &str, path: ModulePath, source: &str) -> Vec<String> {
         let tokens = source.parse::<TokenStream>().unwrap_or_else(|error| panic!("{file}: {error}"));
         let mut module = Module { file: file.to_owned(), ..Module::default() };
@@ -107,7 +107,7 @@ impl SourceMap {
         }
     }
 
-    /// Every use of a file by another: the two files.
+    /// Every pair of files of which the first uses the second.
     pub(crate) fn uses(&self) -> BTreeSet<(String, String)> {
         let mut uses = BTreeSet::new();
         for (path, module) in &self.0 {
@@ -124,7 +124,7 @@ impl SourceMap {
         uses
     }
 
-    /// The module that defines what a path names; `None` if it is not of this package.
+    /// The module that defines the item of a path; `None` if it is not in this package.
     fn resolve(&self, from: &ModulePath, path: &[String], depth: usize) -> Option<ModulePath> {
         let (first, mut rest) = path.split_first()?;
         let mut at = match &**first {
@@ -158,7 +158,7 @@ impl SourceMap {
     }
 }
 
-/// A path of names, and how many tokens it takes.
+/// A path of names, and the number of its tokens.
 fn names(tokens: &[TokenTree]) -> (Vec<String>, usize) {
     let (mut names, mut length) = (vec![tokens[0].to_string()], 1);
     while let [one, two, TokenTree::Ident(name), ..] = &tokens[length..]
@@ -171,7 +171,7 @@ fn names(tokens: &[TokenTree]) -> (Vec<String>, usize) {
     (names, length)
 }
 
-/// The names that a tree of imports brings, each with its path.
+/// The names that a `use` tree imports, each with its path.
 fn leaves(tree: &[TokenTree], before: &[String]) -> Vec<(String, Vec<String>)> {
     let Some(TokenTree::Ident(_)) = tree.first() else {
         return match tree.first() {
@@ -217,14 +217,14 @@ fn is_public(before: &[TokenTree]) -> bool {
     }
 }
 
-/// Whether this follows `pub`, and says how far.
+/// Whether this group follows `pub` and limits its visibility.
 fn is_scope(group: &Group) -> bool {
     let first = group.stream().into_iter().next();
     group.delimiter() == Delimiter::Parenthesis
         && first.is_some_and(|word| ["crate", "super", "self", "in"].iter().any(|scope| is(&word, scope)))
 }
 
-/// Whether an attribute is `cfg(test)`, or the same with the fuzzer.
+/// Whether an attribute is `cfg(test)`, alone or combined with the fuzzer.
 fn is_for_tests(attribute: &Group) -> bool {
     let mut stream = attribute.stream();
     loop {
@@ -239,7 +239,7 @@ fn is_for_tests(attribute: &Group) -> bool {
     }
 }
 
-/// How many tokens the item, field, or statement at the beginning takes, with its attributes.
+/// The length in tokens of the item, field or statement at the front, attributes included.
 fn item_length(tokens: &[TokenTree]) -> usize {
     let (mut at, mut angles) = (0, 0_i32);
     while let [hash, TokenTree::Group(_), ..] = &tokens[at..]
@@ -270,10 +270,10 @@ fn item_length(tokens: &[TokenTree]) -> usize {
     at
 }
 
-/// The most modules that pass on a name to each other.
+/// The most modules in a chain of re-exports.
 const DEPTH_MAX: usize = 16;
 
-/// A package whose files are given by module.
+/// A package whose files are given as texts by module.
 pub(crate) fn of_sources(sources: &[(&str, &str)]) -> SourceMap {
     let mut map = SourceMap::default();
     for (name, source) in sources {

@@ -116,11 +116,23 @@ pub(crate) fn groups_and_members_come_by_ascending_id(store: &dyn AllRoles) {
     assert_eq!(store.members(groups[0]).unwrap(), users);
     let joined: Vec<GroupId> = store.groups_of(users[0]).unwrap().iter().map(|group| group.id).collect();
     assert_eq!(joined, groups);
-    // Of several at once, in the order asked.
+    // Several groups at once are returned in the order asked.
     let asked = [groups[3], GroupId(UNKNOWN), groups[0], groups[1]];
     let each: Vec<Vec<UserId>> = asked.iter().map(|group| store.members(*group).unwrap()).collect();
     assert_eq!((each[0].len(), each[1].len(), each[2].len()), (2, 0, 4));
     assert_eq!(store.members_of_each(&asked).unwrap(), each);
+    // The same, seen from some of the members, whether few groups are asked about or many.
+    let some: Vec<GroupId> = asked.to_vec();
+    for asked in [some.clone(), some.into_iter().chain((0..600).map(|n| GroupId(UNKNOWN - 1 - n))).collect()] {
+        let mut found = store.memberships(&asked, &[users[1], users[0], UserId(UNKNOWN)]).unwrap();
+        found.sort_unstable();
+        let mut expected =
+            vec![(groups[0], users[0]), (groups[0], users[1]), (groups[1], users[0]), (groups[3], users[0])];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+    }
+    assert_eq!(store.memberships(&[], &users).unwrap(), []);
+    assert_eq!(store.memberships(&groups, &[]).unwrap(), []);
     let many: Vec<GroupId> = (0..600).map(|n| GroupId(UNKNOWN - n)).chain(groups).collect();
     assert_eq!(store.members_of_each(&many).unwrap().iter().filter(|members| !members.is_empty()).count(), 4);
     assert!(store.members_of_each(&[]).unwrap().is_empty());

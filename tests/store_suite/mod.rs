@@ -1,8 +1,7 @@
 //! The behaviour of a store, tested through its traits alone.
 //!
-//! A store may be shared by many tests, and may contain the rows of earlier runs: every test makes
-//! its own users and groups, with names that no other test uses, and asserts nothing about the
-//! rest.
+//! Many tests may share a store, and it may contain rows of earlier runs. So every test makes its
+//! own users and groups, with names that no other test uses, and asserts nothing about others.
 
 mod contacts;
 mod messages;
@@ -45,7 +44,7 @@ pub(crate) trait Opened {
     fn store(&self) -> &dyn AllRoles;
 }
 
-/// Makes a `#[test]` of every behaviour, on the stores that `$open` gives.
+/// Makes a `#[test]` of every behaviour, on the stores that `$open` opens.
 macro_rules! store_suite {
     ($open:path) => {
         $crate::store_suite::narrow_store_suite!($open);
@@ -63,7 +62,7 @@ macro_rules! store_suite {
 
 pub(crate) use store_suite;
 
-/// Like [`store_suite`], without what the reference server's tables cannot do.
+/// Like [`store_suite`], without the behaviour that the reference server's tables cannot have.
 macro_rules! narrow_store_suite {
     ($open:path) => {
         $crate::store_suite::behaviours!($open:
@@ -139,8 +138,8 @@ fn unique(name: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    // Digits only: a tag in hexadecimal would contain "abc" or "cafe" some day, and a search would
-    // find it.
+    // Only digits: a hexadecimal tag would contain "abc" or "cafe" one day, and a search would find
+    // it.
     format!("{name}-{}-{count}", now.as_nanos() as u64)
 }
 

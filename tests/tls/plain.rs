@@ -1,4 +1,4 @@
-//! Passwords that come without TLS.
+//! Passwords that are sent without TLS.
 
 use std::process::Command;
 use std::thread;
@@ -9,7 +9,7 @@ use testkit::{TestClient, TestServer, password, wait_until};
 
 use crate::{lines_in_log, with};
 
-/// An address that is not of the loopback network, for this thread and the processes that it starts.
+/// An address outside the loopback network, for this thread and the processes that it starts.
 const ADDRESS: &str = "203.0.113.7";
 
 fn take_address() -> Result<(), String> {
@@ -31,7 +31,7 @@ fn the_first_password_from_another_machine_without_tls_is_warned_of() {
         let certificate = Certificate::of("localhost");
         let mut server = with(&certificate).host(ADDRESS).start();
         let warned = |server: &TestServer| lines_in_log(server, "as plain text, which anybody on the way can read");
-        // From this machine, and with TLS.
+        // A password from this machine, and one with TLS.
         TestClient::connect_from(2, &server).register("ann", &password("ann"));
         TestClient::connect_tls(&server, &trusting(&[&certificate])).register("bob", &password("bob"));
         let mut carol = TestClient::connect(&server);
@@ -43,6 +43,6 @@ fn the_first_password_from_another_machine_without_tls_is_warned_of() {
         server.wait_exit(testkit::LONG_PATIENCE);
         assert_eq!(warned(&server), 1, "once");
     };
-    // The namespace belongs to the thread.
+    // The network namespace belongs to the thread.
     thread::spawn(test).join().expect("the test passes");
 }

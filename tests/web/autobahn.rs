@@ -1,11 +1,11 @@
-//! The cases of the Autobahn test suite, sections 1 to 7, 9 and 10, by their numbers, with
-//! `tungstenite` as the client where it can send what a case asks for, and bytes otherwise. (12 and
-//! 13 are about compression, which is not spoken; 8 does not exist; 11 measures nothing here.)
+//! The cases of the Autobahn test suite, sections 1 to 7, 9 and 10, by their numbers. The client is
+//! `tungstenite` where it can send what a case needs, and raw bytes otherwise. (Sections 12 and 13
+//! test compression, which this server does not support; 8 does not exist; 11 measures nothing
+//! here.)
 //!
-//! The suite has an echo server as the other end. Here a message is one JSON object, and what answers
-//! is a request: `{"msgType":200}` with a member of the wanted length. So the cases with an empty or
-//! random text are those of a message that is no object, which is one 401, and all binary messages
-//! end with 1003.
+//! The suite expects an echo server. Here a message is one JSON object, and the echo is replaced by
+//! a request: `{"msgType":200}` with a member of the wanted length. An empty or random text is not
+//! an object, so such cases get one 401. All binary messages end with 1003.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -17,7 +17,7 @@ use tungstenite::protocol::frame::{CloseFrame, Frame};
 
 use crate::people::Socket;
 
-/// A request of this length at least, which is answered with [`ACK`].
+/// A request of at least this length, which is answered with [`ACK`].
 fn request(len: usize) -> String {
     let plain = r#"{"msgType":200,"x":""}"#.len();
     format!(r#"{{"msgType":200,"x":"{}"}}"#, "*".repeat(len.saturating_sub(plain)))
@@ -38,7 +38,7 @@ impl Socket {
         self.0.send(Message::Ping(payload.to_vec().into())).expect("the server reads");
     }
 
-    /// A message in pieces of this length.
+    /// Sends a message in fragments of this length.
     fn pieces(&mut self, text: &str, len: usize) {
         let count = text.len().div_ceil(len);
         for (nth, piece) in text.as_bytes().chunks(len).enumerate() {
@@ -56,23 +56,24 @@ impl Socket {
     }
 }
 
-/// A connection of bytes, behind its handshake.
+/// A raw connection after its handshake.
 fn raw(server: &TestServer) -> TcpStream {
     let mut socket = Socket::connect(server);
     socket.0.get_mut().try_clone().expect("a descriptor")
 }
 
-/// A frame with a mask of zeros, so that its bytes can be read here. `first` has all eight bits.
+/// A frame with a mask of zeros, so that its bytes are readable here. `first` is the whole first
+/// byte.
 fn bytes(first: u8, payload: &[u8]) -> Vec<u8> {
     assert!(payload.len() < 126);
     [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
-/// What the server answers to these bytes, up to its end.
+/// The server's answer to these bytes, up to the end of the connection.
 fn answer(server: &TestServer, pieces: &[&[u8]]) -> Vec<u8> {
     let mut stream = raw(server);
     for piece in pieces {
-        // It may end the connection at an early one.
+        // The server may close the connection before the last piece.
         let _ = stream.write_all(piece);
     }
     let mut answer = Vec::new();
@@ -80,7 +81,7 @@ fn answer(server: &TestServer, pieces: &[&[u8]]) -> Vec<u8> {
     answer
 }
 
-/// The server's last frame.
+/// The server's close frame with this code.
 fn close(code: u16) -> Vec<u8> {
     [&[0x88, 2][..], &code.to_be_bytes()].concat()
 }
@@ -97,10 +98,10 @@ const GOOD: &[u8] = br#"{"msgType":200}"#;
 fn section_1_messages_of_every_length() {
     let server = TestServer::start();
     let mut socket = Socket::connect(&server);
-    // 1.1.1: the empty message is no object.
+    // 1.1.1: the empty message is not an object.
     socket.send_text("");
     assert_eq!(socket.recv_text(), BAD_REQUEST);
-    // 1.1.2 to 1.1.7: the edges of the lengths of a head.
+    // 1.1.2 to 1.1.7: lengths at which the form of the head changes.
     for len in [125, 126, 127, 128, 65_535, 65_536] {
         let text = request(len);
         assert_eq!(text.len(), len);
@@ -134,7 +135,7 @@ fn section_2_pings_and_pongs() {
         socket.ping(payload);
         socket.expect_pong(payload);
     }
-    // 2.5: one that is too long.
+    // 2.5: a payload that is too long.
     ends(&server, "2.5", &[&[&[0x89, 0x80 | 126, 0, 126, 0, 0, 0, 0][..], &[0xfe; 126]].concat()], 1002);
     // 2.6: in chops of one byte.
     let mut stream = raw(&server);
@@ -144,7 +145,7 @@ fn section_2_pings_and_pongs() {
     let mut answer = [0; 127];
     stream.read_exact(&mut answer).expect("a pong");
     assert!(answer[..2] == [0x8a, 125] && answer[2..].iter().all(|byte| *byte == 0xfe));
-    // 2.7 to 2.9: pongs that nobody has asked for, without and with a payload, before a ping.
+    // 2.7 to 2.9: unsolicited pongs, without and with a payload, before a ping.
     for payload in [&b""[..], b"unsolicited pong payload"] {
         socket.0.send(Message::Pong(payload.to_vec().into())).expect("the server reads");
     }
@@ -171,7 +172,7 @@ fn section_3_reserved_bits() {
     let acked = [&[0x81, ACK.len() as u8][..], ACK.as_bytes()].concat();
     // 3.1: bit 3 in the first frame.
     ends(&server, "3.1", &[&bytes(0x81 | 0x10, GOOD)], 1002);
-    // 3.2 to 3.4: other bits behind a good message, then a ping; whole, in chops, byte by byte.
+    // 3.2 to 3.4: other bits after a good message, then a ping; whole, in chops, byte by byte.
     for (case, bits, chop) in [("3.2", 0x20, 1000), ("3.3", 0x30, 7), ("3.4", 0x40, 1)] {
         let stream = [&text[..], &bytes(0x81 | bits, GOOD), &bytes(0x89, b"")].concat();
         let answer = answer(&server, &stream.chunks(chop).collect::<Vec<_>>());
@@ -188,7 +189,7 @@ fn section_4_reserved_opcodes() {
     let server = TestServer::start();
     let text = bytes(0x81, GOOD);
     let acked = [&[0x81, ACK.len() as u8][..], ACK.as_bytes()].concat();
-    // 4.1.1 to 4.1.5 and 4.2.1 to 4.2.5: alone, with a payload, behind a message.
+    // 4.1.1 to 4.1.5 and 4.2.1 to 4.2.5: alone, with a payload, after a message.
     for (case, opcode) in [
         ("4.1.1", 3),
         ("4.1.2", 4),
@@ -215,7 +216,7 @@ fn section_5_fragments() {
     ends(&server, "5.1", &[&bytes(0x09, b"fragment1"), &bytes(0x80, b"fragment2")], 1002);
     ends(&server, "5.2", &[&bytes(0x0a, b"fragment1"), &bytes(0x80, b"fragment2")], 1002);
     let mut socket = Socket::connect(&server);
-    // 5.3 to 5.5: text in two frames; in chops is what the tests of the reader do.
+    // 5.3 to 5.5: text in two frames. The unit tests of the reader do the same in chops.
     socket.pieces(&request(40), 20);
     socket.expect_ack();
     // 5.6 to 5.8: with a ping between them.
@@ -226,14 +227,14 @@ fn section_5_fragments() {
     socket.frame(OpCode::Data(Data::Continue), true, second);
     socket.expect_pong(b"ping payload");
     socket.expect_ack();
-    // 5.9 to 5.14: a frame that continues nothing.
+    // 5.9 to 5.14: a continuation frame without a beginning.
     ends(&server, "5.9", &[&bytes(0x80, b"non-continuation payload"), &bytes(0x81, GOOD)], 1002);
     ends(&server, "5.12", &[&bytes(0x00, b"non-continuation payload"), &bytes(0x81, GOOD)], 1002);
-    // 5.15: the same behind a message in two frames.
+    // 5.15: such a frame after a message in two frames.
     let behind = [bytes(0x01, &GOOD[..5]), bytes(0x80, &GOOD[5..]), bytes(0x00, b"fragment3"), bytes(0x81, GOOD)];
     let acked = [&[0x81, ACK.len() as u8][..], ACK.as_bytes()].concat();
     assert_eq!(answer(&server, &[&behind.concat()]), [&acked[..], &close(1002)].concat(), "5.15");
-    // 5.16 and 5.17: over and over. 5.18: a second first frame.
+    // 5.16 and 5.17: the same repeatedly. 5.18: a second first frame.
     ends(&server, "5.16", &[&bytes(0x00, b"fragment1"), &bytes(0x01, b"fragment2"), &bytes(0x80, b"fragment3")], 1002);
     ends(&server, "5.17", &[&bytes(0x80, b"fragment1"), &bytes(0x01, b"fragment2"), &bytes(0x80, b"fragment3")], 1002);
     ends(&server, "5.18", &[&bytes(0x01, b"fragment1"), &bytes(0x81, b"fragment2")], 1002);
@@ -256,7 +257,7 @@ fn section_5_fragments() {
 fn section_6_utf_8() {
     let server = TestServer::start();
     let message = |text: &[u8]| [b"{\"msgType\":200,\"x\":\"", text, b"\"}"].concat();
-    // 6.1: empty pieces. 6.2: characters, whole and cut anywhere.
+    // 6.1: empty fragments. 6.2: characters, whole and cut anywhere.
     let mut socket = Socket::connect(&server);
     socket.frame(OpCode::Data(Data::Text), false, b"");
     socket.frame(OpCode::Data(Data::Continue), false, GOOD);
@@ -269,8 +270,8 @@ fn section_6_utf_8() {
         socket.pieces(&text, 1);
         socket.expect_ack();
     }
-    // 6.3 and 6.4: wrong somewhere. 6.6 to 6.14, 6.16 to 6.18: incomplete, overlong, too large. 6.19 to
-    // 6.21: surrogates.
+    // 6.3 and 6.4: invalid UTF-8 at some place. 6.6 to 6.14, 6.16 to 6.18: incomplete, overlong,
+    // too large. 6.19 to 6.21: surrogates.
     for (case, text) in [
         ("6.3.1", &b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xed\xa0\x80edited"[..]),
         ("6.4.1", b"\xce\xba\xf4\x90\x80\x80edited"),
@@ -302,8 +303,8 @@ fn section_6_utf_8() {
         let (first, rest) = text.split_at(21);
         ends(&server, case, &[&bytes(0x01, first), &bytes(0x80, rest)], 1007);
     }
-    // 6.7, 6.9, 6.11, 6.22, 6.23: the first and the last character of each length, and those that are
-    // none (U+FFFE and such) are text.
+    // 6.7, 6.9, 6.11, 6.22, 6.23: the first and the last character of each length, and
+    // noncharacters (U+FFFE and others), are valid.
     for text in [
         "\0",
         "\u{7f}",
@@ -318,7 +319,8 @@ fn section_6_utf_8() {
         "\u{1fffe}",
         "\u{10fffe}",
     ] {
-        // As a part of a message that is no object, so that JSON's own rules are not tested.
+        // The text is part of a message that is not an object, so that JSON's own rules are not
+        // tested.
         socket.send_text(&format!("[{text}]"));
         assert_eq!(socket.recv_text(), BAD_REQUEST, "{text:?}");
     }
@@ -327,18 +329,19 @@ fn section_6_utf_8() {
 #[test]
 fn section_7_closes() {
     let server = TestServer::start();
-    // 7.1.1 to 7.1.4: a message, then a close; what follows is not answered.
+    // 7.1.1 to 7.1.4: a message, then a close; frames after it are not answered.
     let acked = [&[0x81, ACK.len() as u8][..], ACK.as_bytes()].concat();
     let stream = [bytes(0x81, GOOD), bytes(0x88, b""), bytes(0x88, b""), bytes(0x89, b"ping"), bytes(0x81, GOOD)];
     assert_eq!(answer(&server, &[&stream.concat()]), [&acked[..], &close(1000)].concat(), "7.1.1");
-    // 7.1.5: behind the beginning of a message. 7.1.6: behind a long one.
+    // 7.1.5: a close after the beginning of a message. 7.1.6: a close after a long message.
     ends(&server, "7.1.5", &[&bytes(0x01, b"fragment1"), &bytes(0x88, b""), &bytes(0x80, b"fragment2")], 1000);
     let mut socket = Socket::connect(&server);
     socket.send_text(&request(65_536));
     socket.0.close(None).expect("the server reads");
     socket.expect_ack();
     assert_eq!(socket.closed(), 1000, "7.1.6");
-    // 7.3.1 to 7.3.6: no payload, one byte, a code, a code with a reason, the longest reason, a longer one.
+    // 7.3.1 to 7.3.6: no payload, one byte, a code, a code with a reason, the longest reason, a
+    // longer one.
     ends(&server, "7.3.1", &[&bytes(0x88, b"")], 1000);
     ends(&server, "7.3.2", &[&bytes(0x88, b"a")], 1002);
     ends(&server, "7.3.3", &[&bytes(0x88, &1000_u16.to_be_bytes())], 1000);
@@ -346,7 +349,7 @@ fn section_7_closes() {
     ends(&server, "7.3.5", &[&bytes(0x88, &[&b"\x03\xe8"[..], &[b'*'; 123]].concat())], 1000);
     let long = [&[0x88, 0x80 | 126, 0, 126, 0, 0, 0, 0, 0x03, 0xe8][..], &[b'*'; 124]].concat();
     ends(&server, "7.3.6", &[&long], 1002);
-    // 7.5.1: a reason that is no text.
+    // 7.5.1: a reason that is not UTF-8.
     ends(&server, "7.5.1", &[&bytes(0x88, b"\x03\xe8\xce\xba\xed\xa0\x80")], 1007);
     // 7.7.1 to 7.7.13: codes that a client may send.
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
@@ -355,7 +358,7 @@ fn section_7_closes() {
         socket.0.close(Some(frame)).expect("the server reads");
         assert_eq!(socket.closed(), code, "7.7");
     }
-    // 7.9.1 to 7.9.11, 7.13: codes that nobody may send.
+    // 7.9.1 to 7.9.11, 7.13: codes that must not be sent.
     for code in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65_535] {
         ends(&server, "7.9", &[&bytes(0x88, &code.to_be_bytes())], 1002);
     }
@@ -371,12 +374,12 @@ fn section_9_long_messages_and_many_pieces() {
         socket.send_text(&text);
     }
     (0..50).for_each(|_| socket.expect_ack());
-    // 9.3: in pieces of 64 bytes up to 64 KiB.
+    // 9.3: in fragments of 64 bytes up to 64 KiB.
     for len in [64, 256, 1024, 4096, 16_384, 65_536] {
         socket.pieces(&text, len);
         socket.expect_ack();
     }
-    // 9.1.2 and on: beyond max_frame.
+    // 9.1.2 and later: beyond `max_frame`.
     for len in [65_537, 256 * 1024] {
         let mut socket = Socket::connect(&server);
         let _ = socket.0.send(Message::text(request(len)));

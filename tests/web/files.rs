@@ -9,7 +9,7 @@ use crate::people::{Answered, ask, converse, dial};
 const CLOSE: &str = "Connection: close\r\n";
 
 #[test]
-fn the_page_comes_with_what_protects_it() {
+fn the_page_comes_with_its_security_headers() {
     let server = TestServer::start();
     let page = ask(&server, "GET /", CLOSE, "");
     assert_eq!((page.status, page.header("Content-Type")), (200, Some("text/html; charset=utf-8")));
@@ -60,7 +60,7 @@ fn one_connection_brings_several_files_and_then_ends_when_it_is_asked_to() {
     stream.read_to_string(&mut text).expect("answers, and then the end");
     let statuses: Vec<_> = text.split("\r\n\r\n").filter_map(|head| head.get(9..12)).collect();
     assert_eq!(statuses, ["200", "404", "200"]);
-    // One that might say where another request begins in a way of its own is the last.
+    // A request that might mark its end in another way is the last one on its connection.
     let text =
         converse(&server, &[get("GET /", "Transfer-Encoding: chunked\r\n").as_bytes(), get("GET /", "").as_bytes()]);
     assert_eq!(text.matches("HTTP/1.1 200").count(), 1);

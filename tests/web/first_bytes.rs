@@ -1,11 +1,13 @@
-//! The first bytes of a connection tell what it speaks, and nothing of HTTP is executed as frames.
+//! The first bytes of a connection tell its protocol, and no part of an HTTP request is executed as
+//! a frame.
 
 use serde_json::json;
 use testkit::{ACK, BAD_REQUEST, Builder, TestClient, TestServer, user};
 
 use crate::people::{Answered, ask, converse};
 
-/// Requests that a web page can make a browser send to any address: a form with arbitrary text.
+/// A frame in a request that a web page can make a browser send to any address: a form with
+/// arbitrary text.
 const FRAME: &str = "{\"msgType\":2,\"name\":\"mallory\",\"password\":\"secret\"}\n";
 
 fn post(path: &str) -> String {
@@ -68,7 +70,7 @@ fn http_behind_a_proxy_header_is_http() {
 #[test]
 fn bytes_that_only_look_like_http_are_answered_as_ever() {
     let server = TestServer::start();
-    // The real client's heartbeat, also as the first bytes it sends.
+    // The real client's heartbeat; it may be the first bytes of a connection.
     let mut client = TestClient::connect(&server);
     client.send_raw(b"keep this socket alive");
     client.expect_text(BAD_REQUEST);
@@ -84,7 +86,7 @@ fn bytes_that_only_look_like_http_are_answered_as_ever() {
     client.send_raw(b"{\"msgType\":200}");
     client.expect_text(BAD_REQUEST);
     client.expect_text(ACK);
-    // Inside a frame such text is allowed.
+    // Such text is allowed inside a frame.
     let (mut alice, a) = user(&server, "alice");
     let chat = json!({"msgType": 4, "FROMID": a, "TOID": a, "msg": "POST / HTTP/1.1\r\n\r\n"});
     alice.send(&chat);

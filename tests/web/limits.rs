@@ -1,4 +1,4 @@
-//! Clients of HTTP and WebSockets that take what they can get, beside a quiet one.
+//! Clients of HTTP and WebSockets that use up as much as they can, beside a quiet one.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -9,7 +9,7 @@ use testkit::{ACK, PATIENCE, TestServer, offline_user};
 
 use crate::people::{Answered, Socket, ask, converse, dial};
 
-/// A quiet client is answered.
+/// Checks that a quiet client is answered.
 #[track_caller]
 fn a_quiet_client_is_served(server: &TestServer) {
     assert_eq!(ask(server, "HEAD /", "Connection: close\r\n", "").status, 200);
@@ -18,7 +18,7 @@ fn a_quiet_client_is_served(server: &TestServer) {
     assert_eq!(quiet.recv_text(), ACK);
 }
 
-/// Writes until the server takes no more, or the connection ends.
+/// Writes until the server takes no more or the connection ends.
 fn flood(stream: &mut TcpStream, bytes: &[u8]) -> usize {
     stream.set_nonblocking(true).expect("an option");
     let (mut sent, by) = (0, Instant::now() + PATIENCE);
@@ -42,7 +42,7 @@ fn heads_that_trickle_are_ended_when_their_time_is_over() {
     let mut slow: Vec<TcpStream> = (0..50).map(|_| dial(&server)).collect();
     for byte in b"GET / HTTP/1.1\r\nHost: x\r\n" {
         for stream in &mut slow {
-            // Those whose time is over do not take it.
+            // A connection whose time is over does not take the byte.
             let _ = stream.write_all(&[*byte]);
         }
     }
@@ -60,7 +60,7 @@ fn a_flood_of_pings_takes_no_more_than_its_share() {
     let mut greedy: Vec<Socket> = (0..4).map(|_| Socket::connect(&server)).collect();
     let ping = [&[0x89, 0x80 | 100, 0, 0, 0, 0][..], &[b'x'; 100]].concat().repeat(600);
     for socket in &mut greedy {
-        // Nobody reads the pongs, so at some point nothing is read any more.
+        // The pongs are not read, so the server stops reading at some point.
         flood(socket.0.get_mut(), &ping);
         a_quiet_client_is_served(&server);
     }

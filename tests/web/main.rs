@@ -1,5 +1,5 @@
-//! The one port, from outside: what tells HTTP from JSON, the files, and WebSockets, with
-//! `tungstenite` as the other end.
+//! The one port for clients, from outside: how the server tells HTTP from JSON, the files, and
+//! WebSockets. The client is `tungstenite`.
 
 mod autobahn;
 mod files;

@@ -1,4 +1,4 @@
-//! The clients of these tests: HTTP by hand, and WebSockets by `tungstenite`.
+//! The clients of these tests: hand-written HTTP, and WebSockets by `tungstenite`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -65,7 +65,7 @@ impl Socket {
         Socket::connect_with(server, &[]).expect("the handshake succeeds")
     }
 
-    /// With these headers; the status of a refusal.
+    /// Connects with these headers. The error is the status of a refusal.
     pub(crate) fn connect_with(server: &TestServer, headers: &[(&'static str, &str)]) -> Result<Socket, u16> {
         Socket::on(dial(server), &format!("ws://{}/ws", server.address()), headers)
     }
@@ -90,7 +90,7 @@ impl Socket {
         self.0.send(Message::text(text)).expect("the server reads");
     }
 
-    /// The next message of text.
+    /// Receives the next text message.
     #[track_caller]
     pub(crate) fn recv_text(&mut self) -> String {
         let by = Instant::now() + PATIENCE;
@@ -114,7 +114,7 @@ impl Socket {
         assert_eq!(&self.recv(), frame);
     }
 
-    /// The next message that has this type; others before it are passed over.
+    /// Receives the next message of this type; others before it are dropped.
     #[track_caller]
     pub(crate) fn until(&mut self, msg_type: u64) -> Value {
         loop {
@@ -125,7 +125,7 @@ impl Socket {
         }
     }
 
-    /// Reads up to the close, and returns its code.
+    /// Reads up to the close frame, and returns its code.
     #[track_caller]
     pub(crate) fn closed(&mut self) -> u16 {
         loop {
@@ -143,7 +143,7 @@ impl Socket {
         assert_eq!(self.recv()["errno"], 200);
     }
 
-    /// Logs in at level 2 and waits until it is synchronised; the token.
+    /// Logs in at level 2 and waits until it is synchronised. Returns the token.
     pub(crate) fn enter(&mut self, name: &str, user: i64, device: &str) -> String {
         self.send(&json!({"msgType": 1, "USERID": user, "password": password(name), "level": 2, "device": device}));
         let welcome = self.until(40);

@@ -1,4 +1,4 @@
-//! `POST /v2/send`: a message without a connection.
+//! `POST /v2/send`: sends a message without an open connection.
 
 use std::io::{Read, Write};
 
@@ -8,7 +8,7 @@ use testkit::{TestServer, offline_user};
 
 use crate::people::{Answered, Socket, ask, converse, dial};
 
-/// A server with two users, of whom the first has a device with this token.
+/// A server with two users; the first one has a device with this token.
 fn people() -> (TestServer, i64, i64, String) {
     let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
     let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
@@ -37,13 +37,13 @@ fn a_post_is_a_message_of_level_2() {
     assert_eq!((&frame["cid"], &frame["conv"]), (&json!("c1"), &json!(format!("u{b}"))));
     bob.until_at(&format!("u{a}"), 1);
     assert_eq!(bob.store.texts(&format!("u{a}")), ["from a script"]);
-    // All devices of the sender are shown it: none of them is the script.
+    // All devices of the sender are shown the message, because the script is none of them.
     assert_eq!(phone.until(42)["m"]["msg"], "from a script");
     let (_, again) = post(&server, &token, &body);
     assert_eq!((&again["again"], &again["seq"], &again["tag"]), (&json!(true), &json!(1), &frame["tag"]), "{again}");
     let (changed, frame) = post(&server, &token, &body.replace("script", "liar"));
     assert_eq!((changed.status, &frame["errno"]), (409, &json!(409)));
-    // It replaces nothing, and is no device.
+    // The post replaces no connection, and adds no device.
     phone.send(&json!({"msgType": 68, "rid": 1}));
     let devices = phone.until(68);
     assert_eq!(devices["devices"].as_array().map(Vec::len), Some(2), "{devices}");
@@ -63,7 +63,7 @@ fn a_post_to_a_group_reaches_its_members() {
 }
 
 #[test]
-fn what_is_wrong_with_a_post_is_its_status() {
+fn the_status_of_a_post_tells_its_error() {
     let (server, a, b, token) = people();
     let good = json!({"msgType": 4, "FROMID": a, "TOID": b, "cid": "c1", "msg": "x"});
     let with = |key: &str, value: Value| {
@@ -90,7 +90,7 @@ fn what_is_wrong_with_a_post_is_its_status() {
         let (answer, _) = post(&server, wrong, &good.to_string());
         assert_eq!((answer.status, answer.header("WWW-Authenticate")), (401, Some("Bearer")), "{wrong}");
     }
-    // A device that was logged out has no token any more.
+    // After a logout the device has no token any more.
     let mut ann = Socket::connect(&server);
     ann.enter("ann", a, "a2");
     ann.send(&json!({"msgType": 68, "revoke": "a1", "rid": 1}));
@@ -112,7 +112,7 @@ fn a_client_may_ask_before_it_sends_the_body() {
     let mut first = [0; 25];
     stream.read_exact(&mut first).expect("an answer");
     assert_eq!(&first, b"HTTP/1.1 100 Continue\r\n\r\n");
-    // What follows the body is dropped.
+    // Bytes after the body are dropped.
     stream.write_all(format!("{body}{head}").as_bytes()).expect("the server reads");
     let mut rest = String::new();
     stream.read_to_string(&mut rest).expect("an answer, and then the end");

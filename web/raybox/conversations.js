@@ -1,8 +1,10 @@
-// Conversations and their messages: what the server shows is put in its place, once and in order.
+// Conversations and their messages. Each message from the server is put in its place, once and in
+// order.
 //
-// In each conversation the numbers that a connection is shown ascend without a hole. `#places` has the last number that
-// this connection was shown, or that counts as such; the record's `seq` is what is stored. A number that leaves a hole is
-// not taken: the library asks for a run (46) from its cursor.
+// In each conversation the numbers that a connection is shown ascend without a gap. `#places` has
+// the last number that this connection was shown, or one that counts as such. The record's `seq` is
+// the last stored number. The library does not take a number that leaves a gap. Instead it asks for
+// a run from its cursor (46).
 
 import { addRange, cutBelow } from './ranges.js';
 import { isChange, isChat, isFriendRequest, partnerOf, Type } from './wire.js';
@@ -12,47 +14,59 @@ import { isChange, isChat, isFriendRequest, partnerOf, Type } from './wire.js';
 /** @typedef {import('./wire.js').Conversation} Conversation */
 /** @typedef {import('./journal.js').Journal} Journal */
 
-/** The tag of a cursor that holds nothing. */
+/** The tag of a cursor at 0. */
 const NO_TAG = '00000000';
 
-/** The messages of each conversation that stay when the browser has no more room. */
+/** The messages that stay of each conversation when the browser has no more room. */
 const KEPT = 100;
 
-/** Room for everything in a login or a 46 that is not its cursors, in bytes. */
+/** The bytes of a login or a 46 that are reserved for everything but cursors. */
 const ROOM = 2048;
 
 /**
- * What the conversations tell.
+ * The events of the conversations.
  * @typedef {object} ConversationEvents
  * @property {(conv: Conversation) => void} changed
  * @property {(msg: Message) => void} message a new message is in its place
  * @property {(msg: Message) => void} altered a message was edited or recalled
- * @property {(conv: string) => void} reset everything that was known of this conversation is void
+ * @property {(conv: string) => void} reset all that was known of this conversation is void
  * @property {(have: Record<string, string>) => void} ask wants a 46 with these cursors
  */
 
 export class Conversations {
   /** @type {Map<string, Conversation>} */
   all = new Map();
-  /** The own id. */
+  /** The id of this user. */
   user = 0;
   #journal;
   #events;
   #read;
   /** @type {Map<string, number>} */
   #places = new Map();
-  /** How far the 43s of this login have counted what is not read. @type {Map<string, number>} */
+  /**
+   * The numbers up to which the 43s of this login, or 49s, have counted unread messages.
+   * @type {Map<string, number>}
+   */
   #counted = new Map();
-  /** Conversations whose run was asked for, or will be: a hole is no reason to ask again. @type {Set<string>} */
+  /** Whether all runs of the login have come. */
+  #isLive = false;
+  /**
+   * Conversations whose run was or will be requested, so a gap needs no further request.
+   * @type {Set<string>}
+   */
   #waiting = new Set();
-  /** Conversations that the login left out for want of room. @type {Conversation[]} */
+  /** Conversations for which the login had no room. @type {Conversation[]} */
   #leftOut = [];
-  /** Edits and recalls, kept while pages are on their way that may be older than they. @type {Set<Message[]>} */
+  /**
+   * Edits and recalls that came while pages were in flight; such a page may be older than they are.
+   * @type {Set<Message[]>}
+   */
   #witnesses = new Set();
 
   /**
    * @param {Journal} journal
-   * @param {(conv: string, from: number, to: number) => Promise<Message[]>} read reads from the store
+   * @param {(conv: string, from: number, to: number) => Promise<Message[]>} read reads from the
+   *   store
    * @param {ConversationEvents} events
    */
   constructor(journal, read, events) {
@@ -61,7 +75,7 @@ export class Conversations {
     this.#events = events;
   }
 
-  /** The record of a conversation; a new one if there is none. @param {string} name */
+  /** The record of a conversation, which is created if needed. @param {string} name */
   get(name) {
     let conv = this.all.get(name);
     if (!conv) {
@@ -80,7 +94,7 @@ export class Conversations {
     this.#events.changed(conv);
   }
 
-  /** Whether sends to this conversation would be shown in their place. @param {string} name */
+  /** Whether an own message to this conversation would be shown in its place. @param {string} name */
   isReady(name) {
     return !this.#waiting.has(name);
   }
@@ -88,7 +102,8 @@ export class Conversations {
   // ---- Synchronising ----
 
   /**
-   * The cursors for a login, those of the most recently active conversations first, as many as fit into a frame.
+   * The cursors for a login: as many as fit into a frame, the most recently active conversations
+   * first.
    * @param {number} frame the longest frame in bytes
    */
   have(frame) {
@@ -101,8 +116,9 @@ export class Conversations {
     return cursors(fitting);
   }
 
-  /** The cursors of a login that tells none. @returns {Record<string, string>} */
+  /** The cursors of a login that reveals none. @returns {Record<string, string>} */
   haveNothing() {
+    this.#isLive = false;
     this.#places.clear();
     this.#counted.clear();
     this.#waiting.clear();
@@ -110,14 +126,14 @@ export class Conversations {
     return {};
   }
 
-  /** Everything that was known is somebody else's. */
+  /** Drops everything, because it belongs to another user. */
   clear() {
     this.all.clear();
     this.#witnesses.clear();
     this.haveNothing();
   }
 
-  /** The next cursors that the login left out, or `undefined`. @param {number} frame */
+  /** The next cursors for which the login had no room, or `undefined`. @param {number} frame */
   moreHave(frame) {
     const fitting = this.#fit(this.#leftOut, frame);
     this.#leftOut = this.#leftOut.slice(fitting.length);
@@ -131,7 +147,7 @@ export class Conversations {
     return end < 0 ? convs : convs.slice(0, end);
   }
 
-  /** A 43. @param {Frame} frame */
+  /** Handles a 43. @param {Frame} frame */
   onOverview(frame) {
     for (const shown of frame.convs) {
       const isNew = !this.#places.has(shown.conv);
@@ -163,7 +179,7 @@ export class Conversations {
     conv.held = cutBelow(conv.held, conv.floor);
   }
 
-  /** A 44. @param {Frame} frame */
+  /** Handles a 44. @param {Frame} frame */
   onRun(frame) {
     const conv = this.get(frame.conv);
     this.#waiting.delete(conv.conv);
@@ -178,25 +194,36 @@ export class Conversations {
     this.changed(conv);
   }
 
-  /** Nothing is held of a conversation any more, and marks are not above its head. @param {Conversation} conv @param {number} head */
+  /**
+   * Drops the messages of a conversation, and lowers marks that are above its head.
+   * @param {Conversation} conv
+   * @param {number} head
+   */
   #reset(conv, head) {
     const [read, peerRead, peerRecv] = [conv.read, conv.peerRead, conv.peerRecv].map((mark) => Math.min(mark, head));
     Object.assign(conv, { seq: 0, tag: NO_TAG, held: [], last: null, read, peerRead, peerRecv });
-    // What follows is counted, unless a 43 has done so.
-    if (!this.#counted.has(conv.conv)) conv.unread = 0;
+    if (this.#isLive || !this.#counted.has(conv.conv)) {
+      // No 43 has counted the messages that follow. A 49 and a 50 tell the marks.
+      this.#counted.delete(conv.conv);
+      Object.assign(conv, { unread: 0, peerRead: 0, peerRecv: 0 });
+    }
     delete conv.markDue;
     delete conv.asked;
     this.#journal.empty(conv.conv);
     this.#events.reset(conv.conv);
   }
 
-  /** A 45: the conversations of this question without a run have nothing behind their cursors. @param {string[]} asked */
+  /**
+   * Handles a 45: requested conversations without a run have no messages after their cursors.
+   * @param {string[]} asked
+   */
   onSynced(asked) {
     for (const name of asked) this.#waiting.delete(name);
   }
 
-  /** The runs of the login are here: from now on every message is counted. */
+  /** Notes that all runs of the login have come. From now on every message is counted. */
   live() {
+    this.#isLive = true;
     this.#counted.clear();
   }
 
@@ -211,13 +238,14 @@ export class Conversations {
   // ---- Messages ----
 
   /**
-   * A 42, or the 41 of an own message. Returns whether the message stands in its place now (or did before).
+   * Handles a 42, or the 41 of an own message. Returns whether the message is in its place now, or
+   * was there before.
    * @param {Message} msg
    */
   show(msg) {
     const known = this.all.has(msg.conv);
     const conv = this.get(msg.conv);
-    // A group that was joined meanwhile begins anywhere.
+    // A group that was joined meanwhile may begin with any number.
     const isFirst = !this.#places.has(msg.conv) && !known && conv.kind === 'group';
     const place = isFirst ? msg.seq - 1 : (this.#places.get(msg.conv) ?? conv.seq);
     if (msg.seq <= place) return true;
@@ -237,12 +265,15 @@ export class Conversations {
     conv.tag = msg.tag;
     conv.held = addRange(conv.held, msg.seq, msg.seq);
     this.#journal.msg(msg);
-    const mine = msg.from === this.user;
-    if (mine) {
-      conv.read = msg.seq;
-      conv.unread = 0;
-      delete conv.markDue;
-    } else if (msg.seq > Math.max(conv.read, this.#counted.get(msg.conv) ?? 0) && isChat(msg.m, msg.seq)) conv.unread += 1;
+    // The server has counted the unread messages up to this number.
+    const counted = this.#counted.get(msg.conv) ?? 0;
+    if (msg.from === this.user) {
+      if (msg.seq > Math.max(conv.read, counted)) {
+        conv.read = msg.seq;
+        conv.unread = 0;
+        delete conv.markDue;
+      }
+    } else if (msg.seq > Math.max(conv.read, counted) && isChat(msg.m, msg.seq)) conv.unread += 1;
     const lost = this.#lostBy(msg.m);
     if (lost) conv.closed = lost;
     else delete conv.closed;
@@ -257,7 +288,7 @@ export class Conversations {
     }
   }
 
-  /** The errno of a group that this event takes away, or 0. @param {Frame | null} m */
+  /** The errno of the group if this event takes it from the user, otherwise 0. @param {Frame | null} m */
   #lostBy(m) {
     if (m?.msgType !== Type.event) return 0;
     if (m.event === 'dissolved') return 404;
@@ -269,7 +300,11 @@ export class Conversations {
     if (from !== this.user && isFriendRequest(m)) conv.asked = Math.max(conv.asked ?? 0, seq);
   }
 
-  /** Sets the last message, as far as this one is shown. @param {Conversation} conv @param {Message} msg */
+  /**
+   * Makes this the last message if it is shown by itself; otherwise applies it to the last one.
+   * @param {Conversation} conv
+   * @param {Message} msg
+   */
   #preview(conv, msg) {
     conv.time = Math.max(conv.time, msg.time);
     const last = conv.last;
@@ -278,7 +313,11 @@ export class Conversations {
     else if (last === null || last.seq === target) conv.last = changedBy(last ?? { ...msg, seq: target }, msg);
   }
 
-  /** Does to the stored messages what an edit or a recall says. @param {Conversation} conv @param {Message} change */
+  /**
+   * Applies an edit or a recall to the stored messages.
+   * @param {Conversation} conv
+   * @param {Message} change
+   */
   async #alter(conv, change) {
     const { edit, recall } = /** @type {Frame} */ (change.m);
     await this.#journal.stored();
@@ -299,8 +338,8 @@ export class Conversations {
   }
 
   /**
-   * Puts a page from the server into the store. `request` makes it; edits and recalls that come meanwhile
-   * count, even if the page was read before them.
+   * Puts a page from the server, which `request` fetches, into the store. Edits and recalls that
+   * come meanwhile are applied, because the server may have read the page before them.
    * @param {Conversation} conv
    * @param {() => Promise<Frame>} request
    */
@@ -310,7 +349,7 @@ export class Conversations {
     this.#witnesses.add(witness);
     try {
       const reply = await request();
-      // Somebody else has logged in meanwhile, or the user has deleted it from this device.
+      // Another user has logged in meanwhile, or the user has deleted the conversation here.
       if (this.all.get(conv.conv) !== conv) return [];
       const msgs = this.#withChanges(conv, reply.msgs, witness);
       this.#setFloor(conv, reply.floor);
@@ -328,9 +367,14 @@ export class Conversations {
     }
   }
 
-  /** @param {Conversation} conv @param {any[]} shown @param {Message[]} changes @returns {Message[]} */
+  /**
+   * @param {Conversation} conv
+   * @param {any[]} shown
+   * @param {Message[]} changes
+   * @returns {Message[]}
+   */
   #withChanges(conv, shown, changes) {
-    // What is beyond the cursor will come in its place.
+    // Messages beyond the cursor will come later in their place.
     const msgs = shown.filter((msg) => msg.seq <= conv.seq).map((msg) => ({ conv: conv.conv, ...msg }));
     for (const change of changes) {
       if (change.conv !== conv.conv) continue;
@@ -342,8 +386,9 @@ export class Conversations {
   }
 
   /**
-   * The browser has no more room: of each conversation only the newest messages stay here. The others come from the
-   * server when somebody looks. Returns the conversations, and up to which number their messages go.
+   * Makes room in a full browser: only the newest messages of each conversation stay. Others are
+   * read from the server when the user scrolls to them. Returns the conversations, each with the
+   * number up to which its messages are to be deleted.
    */
   shrink() {
     /** @type {[string, number][]} */
@@ -358,7 +403,10 @@ export class Conversations {
     return cut;
   }
 
-  /** The store has lost messages of a conversation, so they are not held any more. @param {Conversation} conv */
+  /**
+   * Notes that the store has lost messages of a conversation, which are thus not held any more.
+   * @param {Conversation} conv
+   */
   lost(conv) {
     conv.held = [];
     this.changed(conv);
@@ -366,17 +414,23 @@ export class Conversations {
 
   // ---- Marks ----
 
-  /** A 49: the own mark. @param {Frame} frame */
+  /** Handles a 49: the own mark. @param {Frame} frame */
   onRead(frame) {
     const conv = this.all.get(frame.conv);
     if (!conv) return;
-    conv.read = Math.max(conv.read, frame.read);
-    if (frame.read >= conv.read) conv.unread = frame.unread;
+    // A mark that is older than the last shown message does not cover it. Other marks fall only
+    // after a reset.
+    conv.read = Math.max(frame.read, frame.head >= conv.seq ? (conv.markDue ?? 0) : conv.read);
+    if (frame.read >= conv.read) {
+      conv.unread = frame.unread;
+      // The server has counted messages that are still to come.
+      if (frame.head > conv.seq) this.#counted.set(conv.conv, frame.head);
+    }
     if (conv.markDue !== undefined && conv.markDue <= frame.read) delete conv.markDue;
     this.changed(conv);
   }
 
-  /** A 50: the partner's marks. @param {Frame} frame */
+  /** Handles a 50: the partner's marks. @param {Frame} frame */
   onPartnerRead(frame) {
     const conv = this.all.get(frame.conv);
     if (!conv || partnerOf(conv.conv) !== frame.user) return;
@@ -387,7 +441,7 @@ export class Conversations {
 }
 
 /**
- * The message as an edit or a recall leaves it; the same one if it is newer than that.
+ * The message with an edit or a recall applied; the same message if it is newer than the change.
  * @param {Message} msg @param {Message} change @returns {Message}
  */
 function changedBy(msg, change) {

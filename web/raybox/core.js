@@ -1,5 +1,5 @@
-// The client's part that runs by itself: logs in, synchronises, and joins conversations, outbox and marks. What happens is
-// told with plain objects that can be copied to other tabs.
+// The part of the client that runs without its user: it logs in, synchronises, and connects
+// conversations, outbox and marks. Its events are plain objects that can be copied to other tabs.
 
 import { Conversations } from './conversations.js';
 import { Journal } from './journal.js';
@@ -17,12 +17,15 @@ import { errorOf, offlineError, randomBytes, Type } from './wire.js';
 /** @typedef {import('./wire.js').Status} Status */
 /** @typedef {import('./wire.js').Account} Account */
 
-/** The period of the server's pings, and the most messages of one conversation that a synchronisation brings. */
+/**
+ * The seconds between pings of the server, and the most messages of one conversation that a
+ * synchronisation brings.
+ */
 const PING = 45;
 const RESUME = 200;
 
 /**
- * What the engine tells.
+ * The events of the engine.
  * @typedef {{kind: 'status', status: Status}
  *   | {kind: 'account', account: Account}
  *   | {kind: 'conversations', list: Conversation[]}
@@ -36,12 +39,21 @@ const RESUME = 200;
  *   | {kind: 'cleared'}} EngineEvent
  */
 
-/** @typedef {{name?: string, user?: number, password?: string, jwt?: string, register?: boolean}} Credentials */
+/**
+ * @typedef {{name?: string, user?: number, password?: string, jwt?: string, register?: boolean}}
+ *   Credentials
+ */
 
 /**
  * @typedef {object} EngineOptions
  * @property {import('./memory-store.js').Store} store
- * @property {string} [deviceKind] begins the device's name
+ * @property {string} [deviceKind] the beginning of the device's name
+ * @property {JwtSource} [jwt]
+ */
+
+/**
+ * A token of an identity provider (JSON web token), or a function that fetches a fresh one.
+ * @typedef {string | (() => string | Promise<string>)} JwtSource
  */
 
 export class Core {
@@ -51,11 +63,12 @@ export class Core {
   journal;
   emit;
   #deviceKind;
+  #jwt;
   /** @type {Account} */
   account = { device: '' };
   /** @type {Status} */
   status = { state: 'starting' };
-  /** Why nothing can be stored at the moment. @type {string | null} */
+  /** The reason why nothing can be stored at the moment. @type {string | null} */
   trouble = null;
   conversations;
   outbox;
@@ -63,17 +76,26 @@ export class Core {
   names;
   /** @type {import('./wire.js').Limits} */
   limits = { frame: 65536, inflight: 256, page: 200 };
-  /** What the next frame answers while nobody is logged in. @type {'none' | 'register' | 'login'} */
+  /**
+   * The request that the next frame answers before the login is complete.
+   * @type {'none' | 'register' | 'login'}
+   */
   #phase = 'none';
-  /** @type {{proof: Credentials, resolve: () => void, reject: (error: Error) => void} | undefined} */
+  /**
+   * @type {{proof: Credentials, resolve: () => void, reject: (error: Error) => void} | undefined}
+   */
   #login;
-  /** Whether the login has told the cursors that are stored here. */
+  // The JSON web token of a login that has to be repeated with the cursors: the server's token may
+  // have ended with it.
+  /** @type {string | undefined} */
+  #again;
+  /** Whether the login has sent the cursors that are stored here. */
   #isOwn = true;
-  /** The conversations of each 46 without its 45. @type {Map<number, string[]>} */
+  /** The conversations of each 46 that has no 45 yet. @type {Map<number, string[]>} */
   #asked = new Map();
-  /** Conversations that have changed, and that others will be told of. @type {Set<string>} */
+  /** Changed conversations whose event is still to be sent. @type {Set<string>} */
   #changed = new Set();
-  /** The same of their outboxes. @type {Set<string>} */
+  /** Conversations with a changed outbox whose event is still to be sent. @type {Set<string>} */
   #pending = new Set();
   /** @type {number[]} */
   watched = [];
@@ -88,12 +110,13 @@ export class Core {
     this.store = options.store;
     this.emit = emit;
     this.#deviceKind = options.deviceKind ?? 'js';
+    this.#jwt = options.jwt;
     this.journal = new Journal(options.store, (error) => {
       this.setTrouble(error);
       if (error !== null) this.outbox.pump();
     }, () => this.conversations.shrink());
     this.link = new Link(options, {
-      // Until the server has said who it is, nobody is in, whatever is stored here.
+      // Until the server has accepted a login, no user is logged in, whatever is stored here.
       opening: () => this.setStatus({ state: this.account.token ? 'connecting' : 'signedOut' }),
       opened: () => this.#hello(),
       frame: (frame) => this.#onFrame(frame),
@@ -134,7 +157,7 @@ export class Core {
     this.names = new Names((frame) => this.request(frame), (conv, name) => void this.learn(conv, { name }));
   }
 
-  /** Reads what is stored, and connects if somebody is logged in. */
+  /** Reads the store, and connects if a user is logged in. */
   async start() {
     const { account, convs, outbox } = await this.store.open();
     if (account) this.account = account;
@@ -142,17 +165,31 @@ export class Core {
     this.outbox.restore(outbox);
     this.#isUser(account?.user ?? 0);
     if (this.account.token) this.link.start();
+    else if (this.#jwt) await this.#loginWithJwt();
     else this.setStatus({ state: 'signedOut' });
   }
 
-  /** Ends the connection and writes nothing any more. */
+  /** Logs in with a fresh token of the identity provider. A failure is in the status. */
+  async #loginWithJwt() {
+    try {
+      const jwt = typeof this.#jwt === 'function' ? await this.#jwt() : this.#jwt;
+      await this.login({ jwt });
+    } catch (error) {
+      // After a refusal, the status has the reason.
+      if (this.status.state !== 'signedOut' || !this.status.reason) {
+        this.setStatus({ state: 'signedOut', reason: 'expired', errmsg: String(error) });
+      }
+    }
+  }
+
+  /** Ends the connection, and writes nothing from now on. */
   stop() {
     this.link.stop();
     this.journal.close();
     this.store.close();
   }
 
-  /** Everything that another tab needs to show the same. */
+  /** Everything that another tab needs to show the same state. */
   snapshot() {
     return structuredClone({
       status: this.status,
@@ -164,7 +201,7 @@ export class Core {
     });
   }
 
-  /** The browser cannot store anything, or can again. @param {unknown} error `null` if it can */
+  /** Notes whether the browser can store anything. @param {unknown} error `null` if it can */
   setTrouble(error) {
     this.trouble = error === null ? null : String(error);
     this.emit({ kind: 'trouble', message: this.trouble });
@@ -196,9 +233,9 @@ export class Core {
       this.journal.account(this.account);
     }
     this.#phase = 'login';
-    const { name, user, password, jwt } = this.#login?.proof ?? {};
+    const { name, user, password, jwt } = this.#login?.proof ?? { jwt: this.#again };
     const proof = jwt ? { jwt } : password === undefined ? { token: this.account.token } : { name, USERID: user, password };
-    // Cursors are nobody else's business, so a login that may be somebody else's tells none.
+    // Cursors are private, so a login that may be for another user sends none.
     this.#isOwn = !this.#login || (name !== undefined && name.toLowerCase() === this.account.name?.toLowerCase());
     const have = this.#isOwn ? this.conversations.have(this.limits.frame) : this.conversations.haveNothing();
     this.link.send({ msgType: Type.login, level: 2, device: this.account.device, ping: PING, resume: RESUME, have, ...proof });
@@ -220,8 +257,17 @@ export class Core {
   #refused(frame) {
     const login = this.#login;
     this.#login = undefined;
+    this.#again = undefined;
+    if (!login && frame.errno === 302 && this.#jwt) {
+      // The token has ended with the JSON web token of its login.
+      delete this.account.token;
+      this.journal.account(this.account);
+      this.link.stop();
+      void this.#loginWithJwt();
+      return;
+    }
     if (login || frame.retryAfter === undefined) {
-      // A wrong token stays wrong, so it is forgotten.
+      // A wrong token stays wrong, so it is deleted.
       if (!login && frame.errno === 302) delete this.account.token;
       this.journal.account(this.account);
       this.link.giveUp({ reason: frame.errno === 302 ? 'expired' : 'refused', errmsg: frame.errmsg });
@@ -229,14 +275,14 @@ export class Core {
     } else this.link.giveUp({ retryAfter: frame.retryAfter, errmsg: frame.errmsg });
   }
 
-  /** A 40. @param {Frame} frame */
+  /** Handles a 40. @param {Frame} frame */
   #welcome(frame) {
     const { user, name, token, tokenExpires, limits } = frame;
     const isStored = this.account.user !== undefined;
     const isOther = isStored && this.account.user !== user;
     if (isOther) {
-      // What is stored here belongs to somebody else. Only now is it sure that it is not needed: a wrong
-      // password, or a name mistyped, must not cost messages that wait to be sent.
+      // The data stored here belongs to another user, and only now is it safe to delete: a wrong
+      // password or a mistyped name must not cost unsent messages.
       const device = this.account.device;
       this.clear();
       this.account.device = device;
@@ -246,14 +292,18 @@ export class Core {
     this.#isUser(user);
     this.journal.account(this.account);
     this.emit({ kind: 'account', account: publicAccount(this.account) });
+    const { jwt } = this.#login?.proof ?? {};
+    this.#again = undefined;
     this.#login?.resolve();
     this.#login = undefined;
-    // The login has told cursors that are not this user's, or none although there are some.
-    if (isStored && isOther === this.#isOwn) this.link.restart();
-    else this.setStatus({ state: 'syncing' });
+    // The login has sent another user's cursors, or none although there are some. Log in again.
+    if (isStored && isOther === this.#isOwn) {
+      this.#again = jwt;
+      this.link.restart();
+    } else this.setStatus({ state: 'syncing' });
   }
 
-  /** Forgets everything that is stored here, in one transaction with what comes after it. */
+  /** Deletes everything stored here, in one transaction with the changes that follow. */
   clear() {
     this.conversations.clear();
     this.outbox.down();
@@ -295,7 +345,7 @@ export class Core {
     }
   }
 
-  /** A 42. @param {Frame} frame */
+  /** Handles a 42. @param {Frame} frame */
   #onMessage({ conv, seq, tag, from, time, m, edited, recalled, imported }) {
     /** @type {Message} */
     const msg = { conv, seq, tag, from, time, m };
@@ -308,7 +358,7 @@ export class Core {
     }
   }
 
-  /** A 45, of the login or of a 46. @param {Frame} frame */
+  /** Handles a 45 of the login or of a 46. @param {Frame} frame */
   #onSynced(frame) {
     const asked = this.#asked.get(frame.rid);
     this.#asked.delete(frame.rid);
@@ -350,7 +400,7 @@ export class Core {
     this.outbox.down();
     this.marks.down();
     this.online.clear();
-    // A login by hand fails at once, so that its user can decide.
+    // A login that the user has requested fails at once, so that the user can decide.
     if (this.#login && wait !== undefined) {
       this.#login.reject(offlineError());
       this.#login = undefined;
@@ -412,14 +462,18 @@ export class Core {
     if (this.status.state === 'online') this.sendWatch();
   }
 
-  /** Changes records of conversations with what a reply says. @param {string} name @param {Partial<Conversation>} facts */
+  /**
+   * Adds facts from a reply to the record of a conversation.
+   * @param {string} name
+   * @param {Partial<Conversation>} facts
+   */
   async learn(name, facts) {
     const conv = this.conversations.get(name);
     Object.assign(conv, facts);
     this.conversations.changed(conv);
   }
 
-  /** Changes the account's record with what a reply says. @param {Partial<Account>} facts */
+  /** Adds facts from a reply to the record of the account. @param {Partial<Account>} facts */
   async learnAccount(facts) {
     this.account = { ...this.account, ...facts };
     this.journal.account(this.account);
@@ -431,7 +485,11 @@ export class Core {
   }
 }
 
-/** The account without its token, which no tab needs but the one with the connection. @param {Account} account @returns {Account} */
+/**
+ * The account without its token, which only the tab with the connection needs.
+ * @param {Account} account
+ * @returns {Account}
+ */
 export function publicAccount(account) {
   const { token, ...rest } = account;
   return token === undefined ? rest : { ...rest };

@@ -1,4 +1,5 @@
-// The client behind one connection, with everything that its user can do. It has no page and no clicks.
+// The client behind one connection, with everything that its user can do. It knows nothing of pages
+// and clicks.
 
 import { Core } from './core.js';
 import { readPage } from './history.js';
@@ -7,13 +8,13 @@ import { groupOf, partnerOf, RayBoxError, Type } from './wire.js';
 /** @typedef {import('./wire.js').Frame} Frame */
 
 export class Engine extends Core {
-  /** Logs this device out and forgets everything that is stored here. */
+  /** Logs this device out and deletes everything that is stored here. */
   async logout() {
     const user = this.account.user;
     try {
       await this.request({ msgType: Type.logout, USERID: user });
     } catch {
-      // Without a connection the device stays in the list of devices until it is revoked there.
+      // Without a connection, the device stays in the list of devices until the user revokes it.
     }
     this.link.stop();
     this.clear();
@@ -21,12 +22,12 @@ export class Engine extends Core {
     await this.journal.tried();
   }
 
-  /** Connects at once instead of waiting, or asks whether the server is still there. */
+  /** Connects at once instead of waiting, or checks whether the server is still there. */
   async wake({ isPatient = false } = {}) {
     if (this.account.token) this.link.probe(isPatient);
   }
 
-  /** Connects again after `replaced`. */
+  /** Connects again after the end with the reason `replaced`. */
   async reconnect() {
     if (this.account.token) this.link.start();
   }
@@ -86,31 +87,40 @@ export class Engine extends Core {
     this.marks.typing(conv);
   }
 
-  /** The name of a user, `null` if there is none. @param {number} user @returns {Promise<string | null>} */
+  /**
+   * The name of a user; `null` if the user does not exist.
+   * @param {number} user
+   * @returns {Promise<string | null>}
+   */
   async userName(user) {
     return this.names.user(user);
   }
 
-  /** @param {string} password @param {string} next */
+  /** @param {string | {jwt: string}} password @param {string} next */
   async changePassword(password, next) {
-    const { token } = await this.request({ msgType: Type.changePassword, password, new: next });
+    const { token } = await this.request({ msgType: Type.changePassword, ...proofOf(password), new: next });
     await this.learnAccount({ token });
   }
 
-  /** @param {string} password */
+  /** @param {string | {jwt: string}} password */
   async deleteAccount(password) {
-    await this.request({ msgType: Type.deleteAccount, password });
+    await this.request({ msgType: Type.deleteAccount, ...proofOf(password) });
     this.link.stop();
     this.clear();
     this.setStatus({ state: 'signedOut', reason: 'deleted' });
     await this.journal.tried();
   }
 
-  /** Forgets a conversation that is no longer one's own. @param {string} name */
+  /** Forgets a conversation that the user no longer belongs to. @param {string} name */
   async forget(name) {
     if (!this.conversations.all.get(name)?.closed) return;
     this.conversations.all.delete(name);
     this.journal.drop(name);
     this.emit({ kind: 'reset', conv: name });
   }
+}
+
+/** @param {string | {jwt: string}} password */
+function proofOf(password) {
+  return typeof password === 'string' ? { password } : { jwt: password.jwt };
 }

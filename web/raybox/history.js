@@ -1,4 +1,4 @@
-// Pages of a conversation: from the store as far as it goes, the rest from the server.
+// Pages of a conversation: from the store if it has them, otherwise from the server.
 
 import { rangeAt } from './ranges.js';
 import { RayBoxError, Type } from './wire.js';
@@ -8,29 +8,36 @@ import { RayBoxError, Type } from './wire.js';
 /** @typedef {import('./wire.js').Frame} Frame */
 
 /**
- * A page, ascending.
+ * A page, with messages in ascending order.
  * @typedef {object} Page
  * @property {Message[]} msgs
- * @property {boolean} atStart there is nothing before it
- * @property {boolean} atEnd there is nothing behind it
+ * @property {boolean} atStart whether no messages come before the page
+ * @property {boolean} atEnd whether no messages come after the page
  */
 
 /**
- * Which page: one of `before`, `after` (both exclusive) and `around`; the newest one without.
+ * The wanted page: `before` or `after` a number (both exclusive), or `around` it; without any of
+ * them, the newest page.
  * @typedef {{before?: number, after?: number, around?: number, limit?: number}} Where
  */
 
 /**
  * @typedef {object} HistorySource
- * @property {(conv: string, from: number, to: number) => Promise<Message[]>} read reads from the store
+ * @property {(conv: string, from: number, to: number) => Promise<Message[]>} read reads from the
+ *   store
  * @property {(frame: Frame) => Promise<Frame>} ask
- * @property {(conv: Conversation, request: () => Promise<Frame>) => Promise<Message[]>} page puts a reply into the store
- * @property {(conv: Conversation) => void} lost the store does not have what it should
+ * @property {(conv: Conversation, request: () => Promise<Frame>) => Promise<Message[]>} page puts a
+ *   reply into the store
+ * @property {(conv: Conversation) => void} lost the store lacks messages that it should have
  */
 
 /**
- * Reads a page. Fewer messages than `limit` do not mean that there are no more: `atStart` and `atEnd` do.
- * @param {HistorySource} source @param {Conversation} conv @param {Where} where @returns {Promise<Page>}
+ * Reads a page. It may have fewer messages than `limit` although there are more; only `atStart` and
+ * `atEnd` tell.
+ * @param {HistorySource} source
+ * @param {Conversation} conv
+ * @param {Where} where
+ * @returns {Promise<Page>}
  */
 export async function readPage(source, conv, { before, after, around, limit = 50 }) {
   if (around !== undefined) {
@@ -42,7 +49,13 @@ export async function readPage(source, conv, { before, after, around, limit = 50
   return pageBefore(source, conv, before ?? conv.seq + 1, limit);
 }
 
-/** @param {HistorySource} source @param {Conversation} conv @param {number} before @param {number} limit @returns {Promise<Page>} */
+/**
+ * @param {HistorySource} source
+ * @param {Conversation} conv
+ * @param {number} before
+ * @param {number} limit
+ * @returns {Promise<Page>}
+ */
 async function pageBefore(source, conv, before, limit) {
   const top = Math.min(before - 1, conv.seq);
   if (top <= conv.floor) return { msgs: [], atStart: true, atEnd: top >= conv.seq };
@@ -53,7 +66,13 @@ async function pageBefore(source, conv, before, limit) {
   return { msgs, atStart: first <= conv.floor + 1, atEnd: top >= conv.seq };
 }
 
-/** @param {HistorySource} source @param {Conversation} conv @param {number} after @param {number} limit @returns {Promise<Page>} */
+/**
+ * @param {HistorySource} source
+ * @param {Conversation} conv
+ * @param {number} after
+ * @param {number} limit
+ * @returns {Promise<Page>}
+ */
 async function pageAfter(source, conv, after, limit) {
   const low = Math.max(after, conv.floor) + 1;
   if (low > conv.seq) return { msgs: [], atStart: low <= conv.floor + 1, atEnd: true };
@@ -65,7 +84,8 @@ async function pageAfter(source, conv, after, limit) {
 }
 
 /**
- * Reads from the store; `undefined` if something is not there, as after the user has deleted the data of this site.
+ * Reads from the store; `undefined` if any message is missing, as after the user has deleted the
+ * data of this site.
  * @param {HistorySource} source @param {Conversation} conv @param {number} from @param {number} to
  */
 async function readAll(source, conv, from, to) {
@@ -75,13 +95,18 @@ async function readAll(source, conv, from, to) {
   return undefined;
 }
 
-/** @param {HistorySource} source @param {Conversation} conv @param {Frame} where @returns {Promise<Message[]>} */
+/**
+ * @param {HistorySource} source
+ * @param {Conversation} conv
+ * @param {Frame} where
+ * @returns {Promise<Message[]>}
+ */
 async function fetchPage(source, conv, where) {
   const request = () => source.ask({ msgType: Type.page, conv: conv.conv, ...where });
   try {
     return await source.page(conv, request);
   } catch (error) {
-    // All of it has gone meanwhile.
+    // All these messages were deleted meanwhile.
     if (error instanceof RayBoxError && error.errno === 410) return [];
     throw error;
   }

@@ -1,4 +1,5 @@
-// The store of browsers: one IndexedDB database with four object stores. Every write is one transaction.
+// The store in browsers: one IndexedDB database with four object stores. Every write is one
+// transaction.
 
 /** @typedef {import('./memory-store.js').Store} Store */
 /** @typedef {import('./memory-store.js').Changes} Changes */
@@ -19,7 +20,11 @@ const resultOf = (request) =>
     request.onerror = () => reject(request.error);
   });
 
-/** The end of a transaction: all of it is stored, or none. @param {IDBTransaction} transaction @returns {Promise<void>} */
+/**
+ * Waits for the end of a transaction: everything is stored, or nothing.
+ * @param {IDBTransaction} transaction
+ * @returns {Promise<void>}
+ */
 const committed = (transaction) =>
   new Promise((resolve, reject) => {
     transaction.oncomplete = () => resolve();
@@ -49,7 +54,7 @@ export class IdbStore {
 
   /** @param {Changes} changes */
   async write({ cleared, account, convs, msgs, emptied, dropped, cut, outbox, sent }) {
-    // The outbox is the only copy of its messages, so it waits for the disk.
+    // The outbox is the only copy of its messages, so this write waits for the disk.
     const durability = outbox?.length ? 'strict' : 'default';
     const transaction = (await this.#database()).transaction(ALL, 'readwrite', { durability });
     const end = committed(transaction);
@@ -91,7 +96,7 @@ export class IdbStore {
         database.createObjectStore('outbox', { keyPath: 'cid' });
       };
       request.onsuccess = () => {
-        // A later version in another tab must not wait for this one.
+        // A newer version in another tab must not wait for this tab.
         request.result.onversionchange = () => this.close();
         // The user has deleted the data of this site.
         request.result.onclose = () => (this.#opened = undefined);

@@ -1,5 +1,6 @@
-// Collects what has changed and writes it in transactions: everything that was noted since the last one goes
-// into the next, so a message, its cursor and its place in the outbox change together.
+// Collects changes and writes them in transactions. Everything that was noted since the last
+// transaction goes into the next one, so a message, its cursor and its place in the outbox change
+// together.
 
 import { cutBelow } from './ranges.js';
 
@@ -48,10 +49,10 @@ export class Journal {
 
   /**
    * @param {Store} store
-   * @param {(error: unknown) => void} onTrouble is told when a transaction fails (it is tried again), and with
-   * `null` when one succeeds again
-   * @param {() => [string, number][]} onFull says what can go when there is no more room: conversations, and the
-   * numbers up to which their messages go
+   * @param {(error: unknown) => void} onTrouble is called when a transaction fails (it is
+   *   retried), and with `null` when one succeeds again
+   * @param {() => [string, number][]} onFull makes room: returns conversations, each with the
+   *   number up to which its messages can be deleted
    */
   constructor(store, onTrouble, onFull) {
     this.#store = store;
@@ -59,7 +60,10 @@ export class Journal {
     this.#onFull = onFull;
   }
 
-  /** Everything goes that was stored or noted so far; what is noted from now on is written in the same transaction. */
+  /**
+   * Deletes everything that was stored or noted so far. Changes noted from now on are written in
+   * the same transaction.
+   */
   clear() {
     const { after } = this.#batch;
     this.#batch = new Batch();
@@ -87,14 +91,14 @@ export class Journal {
     this.#schedule();
   }
 
-  /** The stored messages of a conversation go. @param {string} conv */
+  /** Deletes the stored messages of a conversation. @param {string} conv */
   empty(conv) {
     for (const [key, msg] of this.#batch.msgs) if (msg.conv === conv) this.#batch.msgs.delete(key);
     this.#batch.emptied.add(conv);
     this.#schedule();
   }
 
-  /** The conversation goes. @param {string} conv */
+  /** Deletes a conversation. @param {string} conv */
   drop(conv) {
     this.empty(conv);
     this.#batch.convs.delete(conv);
@@ -108,14 +112,14 @@ export class Journal {
     this.#schedule();
   }
 
-  /** A message leaves the outbox. @param {string} cid */
+  /** Removes a message from the outbox. @param {string} cid */
   sent(cid) {
     this.#batch.outbox.delete(cid);
     this.#batch.sent.add(cid);
     this.#schedule();
   }
 
-  /** Calls `then` when everything that was noted so far is stored. @param {() => void} then */
+  /** Calls `then` once everything that was noted so far is stored. @param {() => void} then */
   after(then) {
     this.#batch.after.push(then);
     this.#schedule();
@@ -126,7 +130,10 @@ export class Journal {
     return new Promise((resolve) => this.after(resolve));
   }
 
-  /** Waits like `stored`, but not for a browser that cannot store anything at the moment. @returns {Promise<void>} */
+  /**
+   * Waits like `stored`, but gives up if the browser cannot store anything at the moment.
+   * @returns {Promise<void>}
+   */
   tried() {
     return new Promise((resolve) => {
       this.after(resolve);
@@ -135,7 +142,7 @@ export class Journal {
     });
   }
 
-  /** Nothing is written any more. */
+  /** Writes nothing from now on. */
   close() {
     this.#isClosed = true;
   }
@@ -143,7 +150,7 @@ export class Journal {
   #schedule() {
     if (this.#isScheduled) return;
     this.#isScheduled = true;
-    // What comes during a transaction goes into the next one together.
+    // Changes during a transaction go into the next one together.
     this.#writing = this.#writing.then(() => this.#write());
   }
 
@@ -151,7 +158,8 @@ export class Journal {
     const batch = this.#batch;
     this.#batch = new Batch();
     this.#isScheduled = false;
-    // A copy, because records change while a transaction waits: a cursor must not be ahead of its message.
+    // Records change while a transaction waits, so this is a copy: a cursor must not be ahead of
+    // its message.
     const changes = structuredClone({
       cleared: batch.isCleared,
       account: batch.account,
@@ -181,7 +189,10 @@ export class Journal {
     if (!this.#isClosed) for (const then of batch.after) then();
   }
 
-  /** Deletes what the server has as well. Returns whether that succeeded. @param {import('./memory-store.js').Changes} changes what is to be written then */
+  /**
+   * Deletes messages that the server has as well. Returns whether that succeeded.
+   * @param {import('./memory-store.js').Changes} changes the changes to be written afterwards
+   */
   async #makeRoom(changes) {
     const cut = this.#onFull();
     const below = new Map(cut);

@@ -1,15 +1,16 @@
-// Keeps one connection: opens it, waits as long as the contract says after it has ended, and opens it again.
+// Keeps one connection open. After it has ended, the link waits for the time of the contract, and
+// opens it again.
 
 import { openSocket } from './transport.js';
 import { Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
 
-/** The wait after a first failure and the longest one, in seconds. */
+/** The backoff after the first failure, and the longest one, in seconds. */
 const FIRST_WAIT = 1;
 const LONGEST_WAIT = 60;
 
-/** How long opening a connection, and an answer to a ping, may take, in milliseconds. */
+/** The timeout for opening a connection and for the answer to a ping, in milliseconds. */
 const PATIENCE = 15_000;
 
 /**
@@ -17,7 +18,7 @@ const PATIENCE = 15_000;
  * @property {string} url
  * @property {import('./transport.js').OpenSocket} [open]
  * @property {() => number} [random] from 0 to 1
- * @property {number} [scale] multiplies all waits; tests make them short with it
+ * @property {number} [scale] multiplies all waits; tests use it to shorten them
  */
 
 /**
@@ -25,8 +26,9 @@ const PATIENCE = 15_000;
  * @property {() => void} opening
  * @property {() => void} opened
  * @property {(frame: Frame) => void} frame
- * @property {(wait: number | undefined, end: Frame | undefined) => void} down the connection is gone: the wait in
- * seconds until the next attempt, `undefined` if there is none, and the server's last word if there was one
+ * @property {(wait: number | undefined, end: Frame | undefined) => void} down the connection is
+ *   gone. `wait` is the time in seconds until the next attempt, or `undefined` if there will be
+ *   none; `end` is the server's farewell, if there was one
  */
 
 export class Link {
@@ -39,13 +41,13 @@ export class Link {
   /** @type {Frame | undefined} */
   #end;
   #wanted = false;
-  /** Whether the server has said how long to wait. */
+  /** Whether the server has named the time to wait. */
   #isTold = false;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #watch;
-  /** After this many milliseconds of silence the link asks the server whether it is there. */
+  /** After this many milliseconds of silence the link sends a ping. */
   #silence = 90_000;
 
   /** @param {LinkOptions} options @param {LinkEvents} events */
@@ -58,14 +60,14 @@ export class Link {
     return this.#isOpen;
   }
 
-  /** Connects at once, and from now on whenever the connection has ended. */
+  /** Connects at once, and again whenever the connection has ended. */
   start() {
     this.#wanted = true;
     clearTimeout(this.#timer);
     if (!this.#socket) this.#open();
   }
 
-  /** Ends the connection, and makes no other one. */
+  /** Ends the connection, and does not reconnect. */
   stop() {
     this.#wanted = false;
     clearTimeout(this.#timer);
@@ -82,21 +84,27 @@ export class Link {
     } else if (this.#wanted) this.start();
   }
 
-  /** The connection has proved to be good, so the next wait is a short one. @param {number} ping its period in seconds */
+  /**
+   * Notes that the connection works, so the next backoff is short again.
+   * @param {number} ping the seconds between pings of the server
+   */
   proved(ping) {
     this.#failures = 0;
     this.#silence = ping * 1500;
   }
 
-  /** Ends the connection because of this answer, as if it were the server's last word. @param {Frame} end */
+  /**
+   * Ends the connection because of this answer, as if it were a farewell of the server.
+   * @param {Frame} end
+   */
   giveUp(end) {
     this.#end = end;
     this.#socket?.close();
   }
 
   /**
-   * Asks now whether the server is still there, or connects.
-   * @param {boolean} isPatient a wait that the server has asked for is not made shorter
+   * Sends a ping now, or connects.
+   * @param {boolean} isPatient a wait that the server has asked for is not cut short
    */
   probe(isPatient) {
     if (this.#isOpen) this.#ask();
@@ -162,7 +170,7 @@ export class Link {
     this.#socket = undefined;
     this.#isOpen = false;
     this.#end = undefined;
-    // What was wrong once need not be wrong again, so the link comes back after `protocol`, with growing waits.
+    // The mistake may be temporary, so the link reconnects after `protocol`, with backoff.
     const isFinal = end && end.retryAfter === undefined && end.reason !== 'protocol';
     if (isFinal) this.#wanted = false;
     this.#isTold = end?.retryAfter !== undefined;
@@ -171,7 +179,10 @@ export class Link {
     this.#events.down(wait, end);
   }
 
-  /** The wait until the next attempt, in seconds. @param {number | undefined} retryAfter what the server asked for */
+  /**
+   * The wait until the next attempt, in seconds.
+   * @param {number | undefined} retryAfter the wait that the server has asked for
+   */
   #wait(retryAfter) {
     const base = retryAfter ?? Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#failures);
     this.#failures += 1;

@@ -1,11 +1,13 @@
-// What this device tells of how far it has come: stored (47), read (49), and that its user is typing (51).
+// The reports of this device: messages stored (47) and read (49), and that its user is typing (51).
 
 import { RayBoxError, ticks, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Conversation} Conversation */
 /** @typedef {import('./wire.js').Frame} Frame */
 
-/** 47 is sent at most once in this time, 51 in the next one for each conversation, in milliseconds. */
+/**
+ * The least time between two 47s, and between two 51s in a conversation, in milliseconds.
+ */
 const STORED_EVERY = 1000;
 const TYPING_EVERY = 3000;
 
@@ -24,7 +26,7 @@ export class Marks {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #lastReport = -Infinity;
-  /** Conversations whose read mark is on its way. @type {Set<string>} */
+  /** Conversations whose read mark is in flight. @type {Set<string>} */
   #asking = new Set();
   /** @type {Map<string, number>} */
   #typed = new Map();
@@ -34,7 +36,7 @@ export class Marks {
     this.#events = events;
   }
 
-  /** There is a connection. @param {Iterable<Conversation>} convs */
+  /** Notes that there is a connection, and sends what is due. @param {Iterable<Conversation>} convs */
   live(convs) {
     this.#isLive = true;
     for (const conv of convs) if (conv.seq > 0) this.#stored.set(conv.conv, conv.seq);
@@ -50,7 +52,7 @@ export class Marks {
     this.#asking.clear();
   }
 
-  /** Everything up to `seq` is stored. @param {string} conv @param {number} seq */
+  /** Notes that everything up to `seq` is stored. @param {string} conv @param {number} seq */
   stored(conv, seq) {
     if (!this.#isLive) return;
     this.#stored.set(conv, seq);
@@ -90,7 +92,7 @@ export class Marks {
     );
   }
 
-  /** The user is typing. @param {string} conv */
+  /** Notes that the user is typing. @param {string} conv */
   typing(conv) {
     if (!this.#isLive || ticks() - (this.#typed.get(conv) ?? -Infinity) < TYPING_EVERY) return;
     this.#typed.set(conv, ticks());

@@ -1,5 +1,5 @@
-// The store of Node programs and of tests: everything in memory. A client that is made with the store of an
-// earlier one goes on where that one was.
+// The store in Node programs and in tests: everything is in memory. A client that gets the store of
+// an earlier one goes on where that one has stopped.
 
 /** @typedef {import('./wire.js').Message} Message */
 /** @typedef {import('./wire.js').Conversation} Conversation */
@@ -7,15 +7,16 @@
 /** @typedef {import('./wire.js').Account} Account */
 
 /**
- * What is written in one transaction: all of it, or nothing.
+ * Changes that are written in one transaction, all or nothing.
  * @typedef {object} Changes
- * @property {boolean} [cleared] everything goes, before anything else is written
+ * @property {boolean} [cleared] everything is deleted, before anything else is written
  * @property {Account} [account]
  * @property {Conversation[]} [convs]
  * @property {Message[]} [msgs]
- * @property {string[]} [emptied] conversations whose messages go, before anything else is written
- * @property {string[]} [dropped] conversations that go
- * @property {[string, number][]} [cut] conversations whose messages up to this number go
+ * @property {string[]} [emptied] conversations whose messages are deleted, before anything else is
+ *   written
+ * @property {string[]} [dropped] conversations that are deleted
+ * @property {[string, number][]} [cut] conversations whose messages up to this number are deleted
  * @property {Pending[]} [outbox]
  * @property {string[]} [sent] `cid`s that leave the outbox
  */
@@ -23,7 +24,7 @@
 /** @typedef {{account?: Account, convs: Conversation[], outbox: Pending[]}} Contents */
 
 /**
- * A store. `write` keeps the order of its calls.
+ * A store. Calls of `write` take effect in their order.
  * @typedef {object} Store
  * @property {() => Promise<Contents>} open
  * @property {(changes: Changes) => Promise<void>} write

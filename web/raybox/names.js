@@ -1,4 +1,4 @@
-// Names of users and groups that are known by number only.
+// The names of users and groups of which only the number is known.
 
 import { groupOf, partnerOf, Type } from './wire.js';
 
@@ -22,7 +22,7 @@ export class Names {
     this.#learned = learned;
   }
 
-  /** Looks a conversation's name up, if it is not known. @param {Conversation} conv */
+  /** Looks up the name of a conversation if it is unknown. @param {Conversation} conv */
   find(conv) {
     const name = conv.conv;
     if (conv.name !== '' || this.#asking.has(name)) return;
@@ -37,7 +37,7 @@ export class Names {
     if (!known) {
       known = this.#search(user, '0');
       this.#users.set(user, known);
-      // A failure is no answer for ever.
+      // A failure is forgotten, so that the next call asks again.
       known.catch(() => this.#users.delete(user));
     }
     return known;

@@ -1,8 +1,9 @@
-// Messages that have no number yet. Each is stored before it is on the wire, and is sent again, with the same `cid` and
-// the same bytes, until the server has answered it.
+// Messages that have no number yet. Each is stored before it is sent. Sending is retried with the
+// same `cid` and the same bytes until the server has answered.
 //
-// In a conversation messages are sent in order. If one fails for now, those behind it fail too: the conversation is blocked
-// until all of them are answered and the wait is over, and then goes on with the first that failed.
+// The messages of a conversation are sent in order. If one fails for now, those after it fail, too.
+// The conversation is then blocked until all of them are answered and the wait is over. It goes on
+// with the first message that failed.
 
 import { ticks, uuid7 } from './wire.js';
 
@@ -11,23 +12,24 @@ import { ticks, uuid7 } from './wire.js';
 /** @typedef {import('./wire.js').Pending} Pending */
 /** @typedef {import('./journal.js').Journal} Journal */
 
-/** At most this many messages are on their way without an answer, whatever the server allows. */
+/** The most messages in flight, even if the server allows more. */
 const IN_FLIGHT = 128;
 
 /**
- * What the outbox needs and tells.
+ * The functions that the outbox needs, and its events.
  * @typedef {object} OutboxEvents
  * @property {(text: string) => void} transmit
  * @property {(conv: string) => boolean} isReady whether an answer would be shown in its place
- * @property {(msg: Message) => boolean} place puts an own message in its place; `false` if there is a hole before it
- * @property {(msg: Message) => boolean} isPast whether the cursor is at or behind this message
+ * @property {(msg: Message) => boolean} place puts an own message in its place; `false` if there is
+ *   a gap before it
+ * @property {(msg: Message) => boolean} isPast whether the cursor is at or after this message
  * @property {(conv: string) => void} changed the messages of this conversation have changed
  */
 
 export class Outbox {
   /** @type {Map<string, Pending>} */
   all = new Map();
-  /** The own id. */
+  /** The id of this user. */
   user = 0;
   #journal;
   #events;
@@ -37,7 +39,7 @@ export class Outbox {
   #limit = IN_FLIGHT;
   /** New messages that are not stored yet. @type {Set<string>} */
   #unstored = new Set();
-  /** Blocked conversations, and when they may go on (`ticks()`). @type {Map<string, number>} */
+  /** Blocked conversations, and the times when they may go on (`ticks()`). @type {Map<string, number>} */
   #blocked = new Map();
   /** @type {Map<string, ReturnType<typeof setTimeout>>} */
   #timers = new Map();
@@ -48,7 +50,7 @@ export class Outbox {
     this.#events = events;
   }
 
-  /** Takes up what an earlier session has left. @param {Pending[]} pendings in order */
+  /** Takes over the messages of an earlier session. @param {Pending[]} pendings in order */
   restore(pendings) {
     for (const pending of pendings) {
       if (pending.state === 'sent') pending.state = 'queued';
@@ -63,7 +65,7 @@ export class Outbox {
   }
 
   /**
-   * Adds a message; it is sent as soon as it is stored and there is a connection.
+   * Adds a message, which is sent once it is stored and there is a connection.
    * @param {string} conv @param {Frame} frame without `cid` @param {string} [cid]
    */
   add(conv, frame, cid = uuid7()) {
@@ -83,7 +85,10 @@ export class Outbox {
     return pending;
   }
 
-  /** There is a connection on which messages may be sent. @param {{inflight: number, frame: number}} limits */
+  /**
+   * Notes that there is a connection on which messages may be sent.
+   * @param {{inflight: number, frame: number}} limits
+   */
   live(limits) {
     this.#isLive = true;
     this.#limit = Math.min(IN_FLIGHT, limits.inflight);
@@ -96,7 +101,7 @@ export class Outbox {
     this.pump();
   }
 
-  /** The connection is gone: whatever has no answer will be sent again. */
+  /** Notes that the connection is gone: every unanswered message will be sent again. */
   down() {
     this.#isLive = false;
     this.#inFlight = 0;
@@ -106,7 +111,7 @@ export class Outbox {
     for (const pending of this.all.values()) if (pending.state === 'sent') pending.state = 'queued';
   }
 
-  /** Sends what may be sent. */
+  /** Sends all messages that may be sent now. */
   pump() {
     if (!this.#isLive) return;
     for (const pending of this.all.values()) {
@@ -126,14 +131,14 @@ export class Outbox {
   /** @param {Pending} pending */
   #maySend(pending) {
     if (this.#blocked.has(pending.conv) || !this.#events.isReady(pending.conv)) return false;
-    // They are stored in order, so one that is stored has none before it that is not. A browser that cannot store
-    // anything, and says so, sends them nevertheless.
+    // Messages are stored in order, so none before a stored one is unstored. A browser that cannot
+    // store anything, and reports that, sends them nevertheless.
     return this.#journal.isFailing || !this.#unstored.has(pending.cid);
   }
 
   // ---- Answers ----
 
-  /** A 41. @param {Frame} frame */
+  /** Handles a 41. @param {Frame} frame */
   onAck(frame) {
     const pending = this.all.get(frame.cid);
     if (pending?.state === 'sent') this.#inFlight -= 1;
@@ -147,7 +152,8 @@ export class Outbox {
   /** @param {Pending} pending @param {Frame} frame */
   #acknowledged(pending, { seq, tag, time, again }) {
     const msg = { conv: pending.conv, seq, tag, time, from: this.user, m: pending.m };
-    // A repeat moves no cursor: its place was shown before, is in a gap, or will be shown with a 42.
+    // A repeated acknowledgement moves no cursor: the message was shown before, is in a gap, or
+    // will come with a 42.
     if (again ? this.#events.isPast(msg) : this.#events.place(msg)) {
       this.#remove(pending);
       return;
@@ -157,7 +163,10 @@ export class Outbox {
     this.#note(pending);
   }
 
-  /** An own message was shown in its place, so it is no longer pending. @param {string | undefined} cid */
+  /**
+   * Notes that an own message was shown in its place, so it is no longer pending.
+   * @param {string | undefined} cid
+   */
   shown(cid) {
     const pending = cid === undefined ? undefined : this.all.get(cid);
     if (!pending) return;
@@ -166,19 +175,29 @@ export class Outbox {
     this.#unblock(pending.conv);
   }
 
-  /** Acknowledged messages that are stored in their place, or in a gap, are no longer pending. @param {string} conv @param {number} seq */
+  /**
+   * Removes acknowledged messages that are stored in their place, or in a gap.
+   * @param {string} conv
+   * @param {number} seq
+   */
   settled(conv, seq) {
     for (const pending of this.all.values()) {
       if (pending.conv === conv && pending.state === 'acked' && Number(pending.seq) <= seq) this.#remove(pending);
     }
   }
 
-  /** The server's history lacks what it had acknowledged, so that is sent again. @param {string} conv */
+  /**
+   * Sends acknowledged messages again, because the server's history has lost them.
+   * @param {string} conv
+   */
   requeue(conv) {
     for (const pending of this.of(conv)) if (pending.state === 'acked') pending.state = 'queued';
   }
 
-  /** The server has ended the connection over a frame that is too long: it is the longest one, and never sent again. */
+  /**
+   * Handles the end of the connection because of a frame that was too long. This was the longest
+   * frame, which is never sent again.
+   */
   tooLong() {
     const sent = [...this.all.values()].filter((pending) => pending.state === 'sent');
     sent.sort((a, b) => b.text.length - a.text.length);
@@ -189,12 +208,15 @@ export class Outbox {
   #later(pending, retryAfter) {
     pending.state = 'queued';
     const until = ticks() + retryAfter * 1000;
-    // The first failure says how long to wait; those behind it repeat it.
+    // The first failure names the wait; those after it repeat it.
     if (!this.#blocked.has(pending.conv)) this.#blocked.set(pending.conv, until);
     this.#events.changed(pending.conv);
   }
 
-  /** Goes on with a blocked conversation when all of its messages are answered and the wait is over. @param {string} conv */
+  /**
+   * Goes on with a blocked conversation once all its messages are answered and the wait is over.
+   * @param {string} conv
+   */
   #unblock(conv) {
     const until = this.#blocked.get(conv);
     if (until === undefined || this.#timers.has(conv)) return;
@@ -213,7 +235,7 @@ export class Outbox {
     this.#note(pending);
   }
 
-  // ---- What the user decides ----
+  // ---- Decisions of the user ----
 
   /** Sends a failed message again, as a new one. @param {string} cid */
   retry(cid) {
@@ -224,7 +246,8 @@ export class Outbox {
   }
 
   /**
-   * Forgets a message that has failed or was never on the wire. Others cannot be taken back: they may be committed.
+   * Discards a message that has failed or was never sent. Other messages cannot be discarded,
+   * because they may be committed.
    * @param {string} cid
    */
   discard(cid) {

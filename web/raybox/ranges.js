@@ -3,7 +3,7 @@
 /** @typedef {[number, number][]} Ranges */
 
 /**
- * The ranges with from..=to added. Neighbours melt into one.
+ * The ranges with from..=to added. Adjacent ranges become one.
  * @param {Ranges} ranges @param {number} from @param {number} to @returns {Ranges}
  */
 export function addRange(ranges, from, to) {
@@ -27,7 +27,12 @@ export function addRange(ranges, from, to) {
   return [...before, [from, to], ...behind];
 }
 
-/** The ranges without everything up to `floor`. @param {Ranges} ranges @param {number} floor @returns {Ranges} */
+/**
+ * The ranges without everything up to `floor`.
+ * @param {Ranges} ranges
+ * @param {number} floor
+ * @returns {Ranges}
+ */
 export function cutBelow(ranges, floor) {
   return ranges.flatMap(([from, to]) => (to <= floor ? [] : [/** @type {[number, number]} */ ([Math.max(from, floor + 1), to])]));
 }

@@ -1,4 +1,4 @@
-// Requests and their replies, told apart by `rid`.
+// Requests and their replies, which are matched by `rid`.
 
 import { errorOf, offlineError, Type } from './wire.js';
 
@@ -6,8 +6,9 @@ import { errorOf, offlineError, Type } from './wire.js';
 
 export class Requests {
   /**
-   * `members` are those of a 61 whose reply has more frames.
-   * @type {Map<number, {resolve: (frame: Frame) => void, reject: (error: Error) => void, members?: Frame[]}>}
+   * The open requests. `members` are the members so far of a 61 whose reply has more frames.
+   * @type
+   *   {Map<number, {resolve: (frame: Frame) => void, reject: (error: Error) => void, members?: Frame[]}>}
    */
   #open = new Map();
   #last = 0;
@@ -18,14 +19,15 @@ export class Requests {
     this.#send = send;
   }
 
-  /** A number for a question that is not answered with a reply. */
+  /** A number for a request that is answered in another way than by a reply. */
   next() {
     this.#last += 1;
     return this.#last;
   }
 
   /**
-   * Sends a request. A refusal, and a connection that ends before the reply, are a `RayBoxError`.
+   * Sends a request. Throws a `RayBoxError` if it is refused or the connection ends before the
+   * reply.
    * @param {Frame} frame @returns {Promise<Frame>}
    */
   ask(frame) {
@@ -36,7 +38,7 @@ export class Requests {
     });
   }
 
-  /** Whether this frame was the reply to a request. @param {Frame} frame */
+  /** Takes a frame; returns whether it was the reply to a request. @param {Frame} frame */
   take(frame) {
     const request = this.#open.get(frame.rid);
     if (!request) return false;
@@ -51,7 +53,7 @@ export class Requests {
     return true;
   }
 
-  /** The connection is gone, and with it all replies. */
+  /** Fails all open requests, because the connection is gone. */
   down() {
     const open = [...this.#open.values()];
     this.#open.clear();

@@ -1,8 +1,9 @@
-// Several tabs of one browser share one connection. The tab that holds the lock runs the engine; the others send it their
-// calls, and it tells everybody what happens. When it is closed, another one takes the lock and goes on from the store.
+// Several tabs of one browser share one connection. The tab that holds the lock leads: it runs the
+// engine, the others send it their calls, and it sends all of them its events. When it is closed,
+// another tab takes the lock and goes on from the store.
 //
-// A tab that is asleep, as on a phone, holds the lock and answers nobody. So whoever asks also knocks, and takes the lock
-// away from a tab that does not answer that.
+// A sleeping tab, as on a phone, keeps the lock but does not answer. So a tab that makes a call
+// also knocks, and takes the lock away from a leader that does not answer the knock.
 
 import { Engine } from './engine.js';
 import { MemoryStore } from './memory-store.js';
@@ -10,10 +11,10 @@ import { offlineError, RayBoxError, uuid7 } from './wire.js';
 
 /** @typedef {import('./core.js').EngineEvent} EngineEvent */
 
-/** Calls that may be repeated when the tab that runs the engine has gone before it answered. */
+/** Calls that may be repeated if the leader has gone before it answered. */
 const REPEATABLE = new Set(['send', 'history', 'markRead', 'typing', 'watch', 'wake', 'reconnect', 'learn', 'learnAccount', 'userName']);
 
-/** How long a tab may leave a knock without an answer, in milliseconds. */
+/** The timeout for the answer to a knock, in milliseconds. */
 const KNOCK = 10_000;
 
 /** @typedef {import('./core.js').EngineOptions & import('./link.js').LinkOptions} Options */
@@ -21,11 +22,11 @@ const KNOCK = 10_000;
 /**
  * @typedef {ReturnType<Engine['snapshot']>} Snapshot
  * @typedef {object} HubEvents
- * @property {(snapshot: Snapshot) => void} snapshot everything, from the start
+ * @property {(snapshot: Snapshot) => void} snapshot the whole state, which replaces the one before
  * @property {(event: EngineEvent) => void} event
  */
 
-/** The one tab, or the program: calls go straight to the engine. */
+/** The hub of a single tab or of a program: calls go directly to the engine. */
 export class LocalHub {
   #options;
   #events;
@@ -63,12 +64,12 @@ export class LocalHub {
  * @property {string} id
  * @property {string} name
  * @property {any[]} args
- * @property {string} [leader] whom it was sent to
+ * @property {string} [leader] the tab that it was sent to
  * @property {(value: any) => void} resolve
  * @property {(error: Error) => void} reject
  */
 
-/** One of several tabs. */
+/** The hub of one of several tabs. */
 export class SharedHub {
   #options;
   #events;
@@ -76,14 +77,17 @@ export class SharedHub {
   #self = uuid7();
   /** @type {Engine | undefined} */
   #engine;
-  /** The tab that runs the engine, as far as this one has heard of it. @type {string | undefined} */
+  /**
+   * The leader, as far as this tab knows.
+   * @type {string | undefined}
+   */
   #leader;
   /** Whether this tab has the lock. */
   #hasLock = false;
   #isStopped = false;
-  /** Ends the waiting for the lock. @type {AbortController | undefined} */
+  /** Aborts the wait for the lock. @type {AbortController | undefined} */
   #waiting;
-  /** Until then the lock is held. @type {Promise<void>} */
+  /** The lock is held until this resolves. @type {Promise<void>} */
   #released = Promise.resolve();
   /** @type {(() => void) | undefined} */
   #release;
@@ -128,14 +132,15 @@ export class SharedHub {
     navigator.locks.request(this.name, how, () => this.#lead()).catch((error) => {
       if (this.#isStopped || how.signal?.aborted) return;
       if (error?.name === 'AbortError') this.#deposed();
-      // A browser that may store nothing for this page has no locks either: then each tab is by itself.
+      // A browser that cannot store anything for this page has no locks, either. Each tab then runs
+      // an engine of its own.
       else void this.#lead();
     });
   }
 
   /** Runs the engine until this tab is closed. @returns {Promise<void>} */
   async #lead() {
-    // It may come and be taken at the same time; then it is held twice, for one engine.
+    // The lock may be granted while it is being stolen. It is then held twice, for one engine.
     if (this.#isStopped || this.#hasLock) return this.#released;
     this.#hasLock = true;
     this.#heard();
@@ -162,7 +167,7 @@ export class SharedHub {
     return released;
   }
 
-  /** Another tab has taken the lock away, because this one was asleep. */
+  /** Stops leading: another tab has taken the lock away, because this one was asleep. */
   #deposed() {
     this.#hasLock = false;
     this.#engine?.stop();
@@ -172,7 +177,7 @@ export class SharedHub {
     void this.start();
   }
 
-  /** Asks whether the tab with the lock is awake. */
+  /** Asks whether the leader is awake. */
   #knockSoon() {
     if (this.#knock !== undefined || this.#hasLock || this.#isStopped) return;
     this.#post({ kind: 'knock' });
@@ -199,7 +204,7 @@ export class SharedHub {
       /** @type {Call} */
       const call = { id: `${this.#self}/${this.#last}`, name, args, resolve, reject };
       this.#calls.set(call.id, call);
-      // Without a leader it waits for one.
+      // Without a leader the call waits for one.
       if (this.#leader) this.#ask(call);
     });
   }
@@ -212,7 +217,7 @@ export class SharedHub {
   }
 
   /**
-   * There is a new leader, who has not seen what was asked of the old one.
+   * Repeats open calls, because the new leader has not seen those to the old one.
    * @param {(call: Call) => void} ask @param {boolean} isSelf
    */
   #again(ask, isSelf) {
@@ -237,7 +242,7 @@ export class SharedHub {
     } else this.#onNews(data);
   }
 
-  /** What the leader says. @param {any} data */
+  /** Handles a message of the leader. @param {any} data */
   #onNews(data) {
     if (!['awake', 'event', 'answer', 'snapshot'].includes(data.kind)) return;
     this.#heard();
@@ -259,7 +264,11 @@ export class SharedHub {
     );
   }
 
-  /** @param {{id: string, value?: any, error?: {errno: number, message: string, retryAfter?: number}}} answer */
+  /**
+   * @param
+   *   {{id: string, value?: any, error?: {errno: number, message: string, retryAfter?: number}}}
+   *   answer
+   */
   #answered({ id, value, error }) {
     const call = this.#calls.get(id);
     this.#calls.delete(id);
@@ -283,9 +292,11 @@ export class SharedHub {
 }
 
 /**
- * Starts an engine. A browser that cannot store anything, as in some private windows, is no reason not to: then everything is
- * in memory, and `trouble` says so.
- * @param {Options} options @param {(event: EngineEvent) => void} emit @param {(engine: Engine) => void} started
+ * Starts an engine. If the browser cannot store anything, as in some private windows, everything is
+ * in memory, and `trouble` reports that.
+ * @param {Options} options
+ * @param {(event: EngineEvent) => void} emit
+ * @param {(engine: Engine) => void} started
  */
 async function startEngine(options, emit, started) {
   let { store } = options;

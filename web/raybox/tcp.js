@@ -1,10 +1,13 @@
-// TCP and TLS for Node: one JSON object a line, in both directions.
+// TCP and TLS for Node: one JSON object per line, in both directions.
 
 import { connect as connectTcp } from 'node:net';
 import { connect as connectTls } from 'node:tls';
 import { parsed } from './transport.js';
 
-/** The longest frame: a server's frames stay below half of it. What is longer is no server of this kind. */
+/**
+ * The longest frame. A RayBox server's frames stay below half of it, so a peer that sends a longer
+ * one is not such a server.
+ */
 const LONGEST = 1 << 20;
 
 /** @type {import('./transport.js').OpenSocket} */

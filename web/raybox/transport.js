@@ -3,7 +3,7 @@
 /** @typedef {import('./wire.js').Frame} Frame */
 
 /**
- * What a connection tells. `closed` is called once, whatever happens, and nothing after it.
+ * The events of a connection. `closed` is always called, once and last.
  * @typedef {object} Listener
  * @property {() => void} open
  * @property {(frame: Frame) => void} frame
@@ -44,7 +44,7 @@ function openWebSocket(url, listener) {
   };
   return {
     send: (text) => socket.send(text),
-    // A peer that is gone would hold up the event `close`, so the end is told at once.
+    // A dead peer would delay the event `close`, so the end is reported at once.
     close: () => {
       socket.close();
       end();
@@ -52,7 +52,11 @@ function openWebSocket(url, listener) {
   };
 }
 
-/** A frame, `undefined` if it is none: then nothing that follows can be trusted. @param {unknown} text @returns {Frame | undefined} */
+/**
+ * Parses a frame; `undefined` if the text is not one. Later frames cannot be trusted then.
+ * @param {unknown} text
+ * @returns {Frame | undefined}
+ */
 export function parsed(text) {
   try {
     const frame = typeof text === 'string' ? JSON.parse(text) : undefined;
@@ -75,7 +79,7 @@ function openTcp(url, listener) {
       ended = true;
     },
   };
-  // Only Node has these modules; a browser never comes here.
+  // Only Node has these modules; a browser never gets here.
   import('./tcp.js').then((tcp) => {
     if (!ended) inner = tcp.openTcp(url, once);
   }, once.closed);

@@ -1,7 +1,7 @@
-// The words of the protocol: numbers of the frames, the records that the library keeps, and errors.
+// The terms of the protocol: frame types, the records that the library stores, and errors.
 
 /**
- * Numbers of `msgType`.
+ * The values of `msgType`.
  * @readonly
  */
 export const Type = Object.freeze({
@@ -19,17 +19,18 @@ export const Type = Object.freeze({
  */
 
 /**
- * A message as it is stored and shown. `m` is the body as its sender wrote it, everything else is the server's word.
+ * A message as it is stored and shown. `m` is the body as its sender wrote it; all other members
+ * come from the server.
  * @typedef {object} Message
- * @property {string} conv the conversation, `u9` or `g3`
+ * @property {string} conv the conversation, such as `u9` or `g3`
  * @property {number} seq its number in the conversation
  * @property {string} tag
- * @property {number} from the sender; can be trusted
+ * @property {number} from the sender, verified by the server
  * @property {number} time milliseconds since 1970, by the server's clock
  * @property {Frame | null} m `null` after a recall
  * @property {number} [edited] the number of the newest edit
  * @property {number} [recalled] the number of the recall
- * @property {boolean} [imported] the message was imported, so `from` is what it claims
+ * @property {boolean} [imported] whether the message was imported, so that `from` is unverified
  */
 
 /**
@@ -37,21 +38,23 @@ export const Type = Object.freeze({
  * @typedef {object} Conversation
  * @property {string} conv
  * @property {'user' | 'group'} kind
- * @property {string | null} name `null` if the account was deleted, `''` while the name is not known
- * @property {number} seq the cursor: everything up to here has been received, or can be read in pages
+ * @property {string | null} name `null` if the account was deleted, `''` while the name is not
+ *   known
+ * @property {number} seq the cursor: every message up to here has been received or can be read in
+ *   pages
  * @property {string} tag the tag of number `seq`
- * @property {number} floor history at and below it is gone
+ * @property {number} floor messages up to this number are gone
  * @property {number} read the own read mark
  * @property {number} unread
- * @property {number} peerRead how far the partner has read
- * @property {number} peerRecv how far a device of the partner has received
+ * @property {number} peerRead the number up to which the partner has read
+ * @property {number} peerRecv the number up to which a device of the partner has received
  * @property {Message | null} last the last message
- * @property {number} time when something last happened
+ * @property {number} time the time of the last event
  * @property {[number, number][]} held the ranges of numbers that are stored here, ascending
  * @property {number} [markDue] a read mark that the server has not confirmed
- * @property {number} [closed] the errno of a conversation that is no longer one's own: 403 or 404
- * @property {Member[]} [members] of a group, as last asked for
- * @property {number} [asked] the number of the partner's newest request to be friends, as far as it was seen
+ * @property {number} [closed] 403 or 404 if the user no longer belongs to the conversation
+ * @property {Member[]} [members] the members of a group, as last requested
+ * @property {number} [asked] the number of the partner's newest known request for friendship
  */
 
 /** @typedef {{id: number, name: string | null, role: 'creator' | 'member'}} Member */
@@ -62,44 +65,45 @@ export const Type = Object.freeze({
  * @property {number} order the place in the outbox
  * @property {string} cid
  * @property {string} conv
- * @property {string} text the exact frame, because a repeat must have the same bytes
- * @property {Frame} m the same, parsed
- * @property {number} time by this machine's clock
- * @property {'queued' | 'sent' | 'acked' | 'failed'} state `acked`: committed, and not seen in its place yet
- * @property {boolean} [tried] it was on the wire at least once
- * @property {number} [seq] of an acked one
- * @property {number} [errno] why it failed
+ * @property {string} text the exact frame, because a retry must have the same bytes
+ * @property {Frame} m the parsed frame
+ * @property {number} time the time by this machine's clock
+ * @property {'queued' | 'sent' | 'acked' | 'failed'} state `acked`: committed, but not shown in its
+ *   place yet
+ * @property {boolean} [tried] whether it was sent at least once
+ * @property {number} [seq] the number of an acked message
+ * @property {number} [errno] the reason of the failure
  * @property {string} [errmsg]
  */
 
 /**
- * Who is logged in.
+ * The logged-in account.
  * @typedef {object} Account
  * @property {string} device
  * @property {number} [user]
  * @property {string} [name]
  * @property {string} [token]
  * @property {number} [tokenExpires]
- * @property {{id: number, name: string}[]} [friends] as last asked for
+ * @property {{id: number, name: string}[]} [friends] the friends, as last requested
  */
 
 /** @typedef {{frame: number, inflight: number, page: number}} Limits */
 
 /**
- * How the connection is.
+ * The state of the connection.
  * @typedef {object} Status
  * @property {'starting' | 'signedOut' | 'connecting' | 'syncing' | 'online' | 'offline'} state
- * @property {string} [reason] why it is not online: `replaced`, `revoked`, `logout`, `drain`, …
+ * @property {string} [reason] the reason why it is not online: `replaced`, `revoked`, `logout`, `drain`, …
  * @property {string} [errmsg]
- * @property {number} [until] when the next attempt comes, in milliseconds of `Date.now()`
+ * @property {number} [until] the time of the next attempt, in milliseconds of `Date.now()`
  */
 
-/** A request that was refused, or that could not be made. */
+/** The error of a request that was refused or could not be sent. */
 export class RayBoxError extends Error {
   /**
-   * @param {number} errno as on the wire; 0 if there is no connection
-   * @param {string} message what to do
-   * @param {number} [retryAfter] seconds, exactly if the same may succeed later
+   * @param {number} errno the errno of the reply; 0 if there is no connection
+   * @param {string} message the advice to the user
+   * @param {number} [retryAfter] the seconds to wait; present only if a retry may succeed
    */
   constructor(errno, message, retryAfter) {
     super(message);
@@ -131,24 +135,24 @@ export function isChat(m, seq) {
 }
 
 /**
- * Whether a message changes another one: an edit or a recall. A message that was edited has the frame of the edit, which
- * names the message itself.
+ * Whether a message changes another one: an edit or a recall. An edited message has the frame of
+ * its edit, which names the message itself, and is not a change.
  * @param {Frame | null} m @param {number} [seq] its number
  */
 export function isChange(m, seq) {
   return m !== null && ((Number.isInteger(m.edit) && m.edit !== seq) || Number.isInteger(m.recall));
 }
 
-// Node 18 has it only as a module. No browser comes to the import.
+// Node 18 has this only as a module. A browser never gets to the import.
 const random = globalThis.crypto ?? (await import('node:crypto')).webcrypto;
 
-/** Bytes that nobody can guess. @param {number} count */
+/** Unpredictable random bytes. @param {number} count */
 export const randomBytes = (count) => random.getRandomValues(new Uint8Array(count));
 
-/** Milliseconds of a clock that nobody sets, for waits. */
+/** Milliseconds of a monotonic clock, for waits. */
 export const ticks = () => performance.now();
 
-/** Whether a body asks to be friends. @param {Frame | null} m */
+/** Whether a body is a request for friendship. @param {Frame | null} m */
 export const isFriendRequest = (m) => m !== null && (m.msgType === Type.friendRequest || (m.msgType === Type.addFriend && m.ask === true));
 
 /**

@@ -1,4 +1,4 @@
-// The one client of this page, and what its records are called.
+// The one client of this page, and texts for its records.
 
 import { isChange, isFriendRequest, partnerOf, RayBox, Type } from '../raybox.js';
 import { h } from './dom.js';
@@ -10,7 +10,7 @@ import { t } from './i18n.js';
 
 export const box = new RayBox({ deviceKind: deviceKind(navigator.userAgent) });
 
-/** Tells that a name was looked up. */
+/** Sends an event when a name was looked up. */
 export const names = new EventTarget();
 
 /** @type {Map<number, string>} */
@@ -18,7 +18,11 @@ const found = new Map();
 /** @type {Set<number>} */
 const asking = new Set();
 
-/** The name of a user, as far as it is known; it is looked up if not. @param {number} user @param {Conversation} [conv] */
+/**
+ * The name of a user. An unknown name is looked up, and a placeholder is returned.
+ * @param {number} user
+ * @param {Conversation} [conv]
+ */
 export function personName(user, conv) {
   if (user === box.account.user) return box.account.name ?? t('you');
   const member = conv?.members?.find(({ id }) => id === user);
@@ -28,7 +32,7 @@ export function personName(user, conv) {
   return t('unknownUser', { id: user });
 }
 
-/** The same, when it is known. @param {number} user @param {Conversation} [conv] */
+/** Like `personName`, but waits until the name is known. @param {number} user @param {Conversation} [conv] */
 export async function foundName(user, conv) {
   if (personName(user, conv) !== t('unknownUser', { id: user })) return personName(user, conv);
   return (await box.userName(user).catch(() => null)) ?? personName(user, conv);
@@ -47,13 +51,17 @@ function lookUp(user) {
   }).catch(() => asking.delete(user));
 }
 
-/** Whether somebody is online, in words. Of strangers a server may say nothing, which is no reason to call them offline. @param {number} user */
+/**
+ * Whether a user is online, in words. A server may reveal nothing about strangers, so they are not
+ * called offline.
+ * @param {number} user
+ */
 export function presenceText(user) {
   if (box.online.get(user)) return t('isOnline');
   return friend(user) ? t('isOffline') : '';
 }
 
-/** What a conversation is called. @param {string} name */
+/** The title of a conversation. @param {string} name */
 export function titleOf(name) {
   const conv = box.conversations.get(name);
   const user = partnerOf(name);
@@ -63,7 +71,11 @@ export function titleOf(name) {
   return user ? personName(user) : t('group', { id: name.slice(1) });
 }
 
-/** A disc with the first letter of a name. @param {string} name of a conversation @param {string} title */
+/**
+ * A disc with the first letter of the title.
+ * @param {string} name of a conversation
+ * @param {string} title
+ */
 export function avatar(name, title) {
   const hue = [...name].reduce((sum, char) => (sum * 31 + char.charCodeAt(0)) % 997, 7) % 10;
   const first = [...title.trim()][0] ?? '?';
@@ -76,7 +88,11 @@ export function textOf(m) {
   return m.msg === undefined ? t('otherMessage') : JSON.stringify(m.msg);
 }
 
-/** What an event of a group, or of a friendship, says. `undefined` for chats. @param {Message} msg @param {Conversation} [conv] */
+/**
+ * The text of an event of a group, or of a friendship. `undefined` for chats.
+ * @param {Message} msg
+ * @param {Conversation} [conv]
+ */
 export function eventText({ m, from }, conv) {
   if (!m) return undefined;
   const isMine = from === box.account.user;
@@ -90,7 +106,7 @@ export function eventText({ m, from }, conv) {
   return t(key, { by, name: m.name ?? '' });
 }
 
-/** The beginning of a text. No sign is cut in two. @param {string} text @param {number} length */
+/** The beginning of a text, cut between characters. @param {string} text @param {number} length */
 export function clip(text, length) {
   const cut = text.slice(0, length);
   return text.length > length ? cut.replace(/[\ud800-\udbff]$/, '') : cut;
@@ -108,28 +124,35 @@ export function previewOf(conv) {
   return conv.kind === 'group' ? `${personName(msg.from, conv)}: ${text}` : text;
 }
 
-/** When something last happened in a conversation, messages that wait included. @param {Conversation} conv */
+/**
+ * The time of the last event in a conversation; pending messages count.
+ * @param {Conversation} conv
+ */
 export const timeOf = (conv) => Math.max(conv.time, ...box.pending(conv.conv).map((pending) => pending.time));
 
-/** Messages that wait in all conversations. */
+/** The number of messages in all conversations that wait to be sent. */
 export const waitingCount = () =>
   [...box.conversations.keys()].reduce((sum, conv) => sum + box.pending(conv).filter((pending) => pending.state !== 'acked').length, 0);
 
-/** Whether a message is shown by itself. @param {Message} msg */
+/** Whether a message is shown by itself: it is neither an edit nor a recall. @param {Message} msg */
 export const isShown = (msg) => !isChange(msg.m, msg.seq);
 
-/** Users whose presence is of interest: partners and friends. */
+/** Watches the presence of partners and friends. */
 export function watchAll() {
   const partners = [...box.conversations.keys()].map(partnerOf);
   const friends = (box.account.friends ?? []).map(({ id }) => id);
   void box.watch([...new Set([...partners, ...friends])].filter((user) => user > 0 && user !== box.account.user));
 }
 
-/** Listens as long as an element is in the page. */
+/** Listens to events as long as an element is in the page. */
 export class Listening {
   #ends = new AbortController();
 
-  /** @param {EventTarget} target @param {string} names separated by blanks @param {(detail: any) => void} run */
+  /**
+   * @param {EventTarget} target
+   * @param {string} names separated by blanks
+   * @param {(detail: any) => void} run
+   */
   on(target, names, run) {
     for (const name of names.split(' ')) {
       target.addEventListener(name, (event) => run(event instanceof CustomEvent ? event.detail : event), { signal: this.#ends.signal });
@@ -142,7 +165,7 @@ export class Listening {
   }
 }
 
-/** How this browser is called in the list of devices, in a few words. @param {string} agent */
+/** A short name of this browser for the list of devices. @param {string} agent */
 function deviceKind(agent) {
   const find = (/** @type {[RegExp, string][]} */ kinds) => kinds.find(([sign]) => sign.test(agent))?.[1] ?? 'other';
   const browser = find([[/Firefox|FxiOS/, 'firefox'], [/Edg/, 'edge'], [/OPR/, 'opera'], [/Chrom|CriOS/, 'chrome'], [/Safari/, 'safari']]);

@@ -1,4 +1,5 @@
-// The place to write. Enter sends, Shift and Enter make a new line; on a touch screen Enter makes a new line.
+// The field for writing a message. Enter sends; Shift-Enter begins a new line. On a touch screen,
+// Enter begins a new line.
 
 import { box, textOf } from './client.js';
 import { fill, h, icon, iconButton } from './dom.js';
@@ -17,7 +18,10 @@ export class Composer {
   #banner = h('div', { class: 'composer-banner', role: 'status' });
   #send = h('button', { type: 'submit', class: 'icon-button send', 'aria-label': t('send'), title: t('send') }, icon('send'));
 
-  /** @param {string} conv @param {() => Message | undefined} lastOwn the last own message, for the key Up */
+  /**
+   * @param {string} conv
+   * @param {() => Message | undefined} lastOwn the last own message, for the key Up
+   */
   constructor(conv, lastOwn) {
     this.#conv = conv;
     this.#lastOwn = lastOwn;
@@ -64,7 +68,7 @@ export class Composer {
 
   /** @param {KeyboardEvent} event */
   #key(event) {
-    // While a word is composed, Enter chooses it.
+    // In an input method, Enter chooses a word.
     if (event.isComposing) return;
     const isTouch = matchMedia('(pointer: coarse)').matches;
     if (event.key === 'Enter' && !event.shiftKey && !isTouch) void this.#submit(event);
@@ -93,7 +97,7 @@ export class Composer {
     try {
       await box.send(this.#conv, text);
     } catch (error) {
-      // Nothing that was written is lost.
+      // The text goes back into the field, so nothing is lost.
       this.#input.value = text;
       setDraft(this.#conv, text);
       this.#grow();

@@ -1,4 +1,4 @@
-// One line that says how the connection is, if it is not as it should be.
+// One line about the state of the connection, shown only while there is a problem.
 
 import { box, Listening } from './client.js';
 import { fill, h, icon } from './dom.js';
@@ -38,7 +38,7 @@ class ConnectionBar extends HTMLElement {
   /** @param {number | undefined} until */
   #showWait(until) {
     const seconds = until === undefined ? 0 : Math.ceil((until - Date.now()) / 1000);
-    // The count is for eyes only: a screen reader need not hear it every second.
+    // The countdown is hidden from screen readers, which would read it every second.
     const count = seconds > 1 && h('span', { 'aria-hidden': 'true' }, ` ${seconds} s`);
     this.#show('offline', t('offline'), count, button(t('tryNow'), () => void box.wake(), 'is-small'));
   }

@@ -7,7 +7,7 @@ import { shortTime, t } from './i18n.js';
 
 /** @typedef {import('../raybox.js').Conversation} Conversation */
 
-/** At most this many are in the page; the filter finds the others. */
+/** The most conversations in the page; the filter finds the others. */
 const SHOWN = 300;
 
 class ConversationList extends HTMLElement {
@@ -15,7 +15,11 @@ class ConversationList extends HTMLElement {
   #filter = h('input', { class: 'input', type: 'search', placeholder: t('filter'), 'aria-label': t('filter'), dir: 'auto' });
   #list = h('ul', { class: 'conversations' });
   #render = once(() => this.#renderNow());
-  /** The rows, and what they show. A row stays the same element, so that it can be clicked while messages come. @type {Map<string, {row: HTMLElement, link: HTMLElement, shows: string}>} */
+  /**
+   * The rows, and the texts that they show. A row stays the same element, so that it can be clicked
+   * while messages come.
+   * @type {Map<string, {row: HTMLElement, link: HTMLElement, shows: string}>}
+   */
   #rows = new Map();
 
   connectedCallback() {
@@ -40,7 +44,7 @@ class ConversationList extends HTMLElement {
     const focused = /** @type {HTMLElement | null} */ (document.activeElement);
     if (rows.length > 0) arrange(this.#list, rows);
     else fill(this.#list, h('li', { class: 'empty quiet' }, t(words ? 'nothingFound' : 'noConversations')));
-    // A row that has moved has lost the focus.
+    // A moved row has lost the focus.
     if (focused && this.#list.contains(focused)) focused.focus({ preventScroll: true });
   }
 

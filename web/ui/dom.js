@@ -5,8 +5,8 @@ const SVG = 'http://www.w3.org/2000/svg';
 /** @typedef {Node | string | number | null | undefined | false} Child */
 
 /**
- * An element. Properties that begin with `on` are listeners, `class` is the class, everything else is an attribute; `true`
- * is an empty one, `false` and `undefined` are none.
+ * Makes an element. Properties that begin with `on` become listeners, `class` becomes the class,
+ * and all others become attributes: `true` an empty one, `false` and `undefined` none.
  * @param {string} tag
  * @param {Record<string, any>} [props]
  * @param {...(Child | Child[])} children
@@ -28,12 +28,20 @@ const clean = (children) =>
   /** @type {(Node | string)[]} */ (children.flat().filter((child) => child !== null && child !== undefined && child !== false).map((child) =>
     child instanceof Node ? child : String(child)));
 
-/** Replaces what is in an element. @param {Element} element @param {...(Child | Child[])} children */
+/**
+ * Replaces the content of an element.
+ * @param {Element} element
+ * @param {...(Child | Child[])} children
+ */
 export function fill(element, ...children) {
   element.replaceChildren(...clean(children));
 }
 
-/** Puts elements into an element in this order. Those that are in their place already are not touched. @param {Element} element @param {Element[]} wanted */
+/**
+ * Puts elements into an element in this order. Elements that are already in place are not touched.
+ * @param {Element} element
+ * @param {Element[]} wanted
+ */
 export function arrange(element, wanted) {
   const keep = new Set(wanted);
   for (const node of [...element.children]) if (!keep.has(node)) node.remove();
@@ -44,7 +52,7 @@ export function arrange(element, wanted) {
   }
 }
 
-/** Drawings of 24 by 24, as strokes. @type {Record<string, string>} */
+/** Icons of 24 by 24, as strokes. @type {Record<string, string>} */
 const SHAPES = {
   back: 'M15 5l-7 7 7 7',
   bell: 'M6 17V11a6 6 0 0 1 12 0v6l1.5 2h-15zM10 21h4',
@@ -67,7 +75,11 @@ const SHAPES = {
   warning: 'M12 4L2.5 20h19zM12 10v5M12 17.5v.1',
 };
 
-/** A drawing that screen readers skip. @param {string} name @param {string} [more] further classes */
+/**
+ * An icon that screen readers skip.
+ * @param {string} name
+ * @param {string} [more] further classes
+ */
 export function icon(name, more = '') {
   const svg = document.createElementNS(SVG, 'svg');
   svg.setAttribute('viewBox', '0 0 24 24');
@@ -80,17 +92,20 @@ export function icon(name, more = '') {
 }
 
 /**
- * A button with a drawing only; its label is for screen readers and the tooltip.
- * @param {string} name @param {string} label @param {(event: Event) => void} onclick @param {Record<string, any>} [props]
+ * A button with only an icon; its label is for screen readers and the tooltip.
+ * @param {string} name
+ * @param {string} label
+ * @param {(event: Event) => void} onclick
+ * @param {Record<string, any>} [props]
  */
 export function iconButton(name, label, onclick, props = {}) {
   return h('button', { type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props }, icon(name));
 }
 
-/** Puts a text into the clipboard. @param {string} text */
+/** Copies a text to the clipboard. @param {string} text */
 export async function copyText(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // A page that was not loaded over TLS has no clipboard, only the command for what is selected.
+  // A page that was not loaded over TLS has no clipboard; it can only copy a selection.
   const area = h('textarea', { class: 'hidden-text', readonly: true });
   area.value = text;
   const focused = /** @type {HTMLElement | null} */ (document.activeElement);
@@ -102,7 +117,7 @@ export async function copyText(text) {
 }
 
 /**
- * Calls `run` once before the page is drawn next, however often it is asked for until then.
+ * A function that calls `run` before the page is drawn next, once however often it is called.
  * @param {() => void} run
  */
 export function once(run) {
@@ -114,7 +129,7 @@ export function once(run) {
   return () => {
     if (isAsked) return;
     isAsked = true;
-    // A page that nobody sees is not drawn.
+    // A hidden page is not drawn.
     if (document.visibilityState === 'visible') requestAnimationFrame(now);
     else setTimeout(now, 100);
   };

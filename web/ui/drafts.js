@@ -1,4 +1,5 @@
-// What was written and not sent, by conversation. It stays when the page is loaded again, and goes with its user.
+// Drafts: unsent texts, by conversation. They survive a reload of the page, and are deleted when
+// their user logs out.
 
 import { box } from './client.js';
 import { savedHere } from './saved.js';
@@ -10,7 +11,7 @@ let drafts = { texts: {} };
 try {
   drafts = JSON.parse(savedHere.get(SAVED) ?? '') ?? drafts;
 } catch {
-  // None, or none of this version.
+  // There are no drafts, or they have another form.
 }
 
 /** The texts of the present user. */
@@ -30,7 +31,7 @@ export function setDraft(conv, text) {
   savedHere.set(SAVED, JSON.stringify(drafts));
 }
 
-/** Forgets all of them: their user has logged out. */
+/** Deletes all drafts, because their user has logged out. */
 export function dropDrafts() {
   drafts = { texts: {} };
   savedHere.set(SAVED, null);

@@ -20,7 +20,7 @@ export function field(label, props = {}, hint = undefined) {
 }
 
 /**
- * A form that stays disabled while it is at work. The browser never sends it anywhere.
+ * A form that is disabled while `submit` runs. The browser itself never sends it.
  * @param {() => Promise<unknown>} submit @param {...(Node | false | undefined)} children
  */
 export function form(submit, ...children) {

@@ -1,4 +1,4 @@
-// A group: its members, and what its members and its creator may do.
+// The dialog about a group: its members, and the actions of its members and its creator.
 
 import { groupOf } from '../raybox.js';
 import { avatar, box, titleOf } from './client.js';
@@ -45,7 +45,13 @@ function sections(conv, close, refresh) {
   ];
 }
 
-/** @param {number} group @param {Member} member @param {boolean} isCreator @param {() => void} close @param {() => Promise<void>} refresh */
+/**
+ * @param {number} group
+ * @param {Member} member
+ * @param {boolean} isCreator
+ * @param {() => void} close
+ * @param {() => Promise<void>} refresh
+ */
 function memberRow(group, { id, name, role }, isCreator, close, refresh) {
   const isSelf = id === box.account.user;
   const text = name ?? t('deletedUser');

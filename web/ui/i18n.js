@@ -24,7 +24,7 @@ export const currentLanguage = () => language;
 /** The tag for `lang` attributes. */
 export const languageTag = () => (language === 'zh' ? 'zh-CN' : 'en');
 
-/** The tag for dates: countries with the same language write them differently. */
+/** The tag for dates, which differ between countries with the same language. */
 const dateTag = () => navigator.languages.find((tag) => tag.slice(0, 2) === language) ?? languageTag();
 
 /** @param {string} next */
@@ -43,9 +43,10 @@ export function t(key, values = {}) {
 }
 
 /**
- * What an error says to the user.
+ * The text of an error for the user.
  * @param {unknown} error
- * @param {string} [where] what was asked for: some errors have a text of their own for it, such as `error403_user`
+ * @param {string} [where] the kind of the request, for errors with a text of their own for it, such
+ *   as `error403_user`
  */
 export function errorText(error, where) {
   const { errno, message, retryAfter } = /** @type {any} */ (error);
@@ -70,7 +71,7 @@ export function dayName(time) {
   return new Intl.DateTimeFormat(dateTag(), { weekday: 'long', day: 'numeric', month: 'long', year }).format(time);
 }
 
-/** When something happened, in a few characters. @param {number} time */
+/** A time in a few characters. @param {number} time */
 export function shortTime(time) {
   if (!time) return '';
   if (dayOf(time) === dayOf(Date.now())) return clock(time);

@@ -1,8 +1,10 @@
-// Texts of others as nodes: links are recognised, everything else is text.
+// Texts of other users as nodes: links are recognised, everything else stays text.
 
 import { h } from './dom.js';
 
-/** Addresses end before blanks, and before signs that usually belong to the sentence around them. */
+/**
+ * An address ends before a blank, and before characters that usually belong to the sentence.
+ */
 const ADDRESS = /\bhttps?:\/\/[^\s<>"'`\u3000-\u303f\uff00-\uffef]+/gi;
 
 const EMOJI = /^(?:\p{Extended_Pictographic}|\p{Emoji_Component}|\s)+$/u;
@@ -23,10 +25,10 @@ export function withLinks(text) {
   return nodes;
 }
 
-/** Without the signs at its end that belong to the sentence. @param {string} address */
+/** The address without characters at its end that belong to the sentence. @param {string} address */
 function trimmed(address) {
   let text = address.replace(/[.,;:!?…*_~]+$/, '');
-  // A bracket at the end belongs to the address only if it was opened in it.
+  // A closing bracket belongs to the address only if the opening one does.
   for (const [open, close] of ['()', '[]', '{}']) {
     while (text.endsWith(close) && text.split(close).length > text.split(open).length) text = text.slice(0, -1);
   }
@@ -37,12 +39,12 @@ function trimmed(address) {
 function parsed(address) {
   try {
     const url = new URL(address);
-    // Names and passwords in an address are used to look like another one.
+    // A name or a password in an address can make it look like another address.
     return (url.protocol === 'https:' || url.protocol === 'http:') && !url.username && !url.password ? url.href : undefined;
   } catch {
     return undefined;
   }
 }
 
-/** Whether a text is nothing but a few emoji. @param {string} text */
+/** Whether a text consists of only a few emoji. @param {string} text */
 export const isEmojiOnly = (text) => text.length <= 24 && EMOJI.test(text) && /\p{Extended_Pictographic}/u.test(text);

@@ -1,4 +1,4 @@
-// Logging in, and making an account.
+// Logging in, and creating an account.
 
 import { box, Listening } from './client.js';
 import { fill, h } from './dom.js';

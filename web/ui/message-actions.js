@@ -1,4 +1,4 @@
-// What can be done with a message: a small toolbar that is shown at the message under the pointer, or with the focus.
+// The actions for a message: a small toolbar at the message under the pointer or with the focus.
 
 import { isChat } from '../raybox.js';
 import { box, textOf } from './client.js';

@@ -1,5 +1,5 @@
-// The messages of a conversation. Only some hundreds of them are in the page: what is scrolled out of sight far enough
-// leaves it, and comes back from the store.
+// The messages of a conversation. Only some hundreds of them are in the page. A message that is
+// scrolled far out of sight is removed from the page, and comes back from the store.
 
 import { isChat } from '../raybox.js';
 import { box, clip, eventText, isShown, Listening, names, personName, textOf } from './client.js';
@@ -11,29 +11,32 @@ import { announce } from './notices.js';
 
 /** @typedef {import('../raybox.js').Message} Message */
 
-/** Messages that are loaded at once, and the most that are in the page. */
+/** The number of messages that are loaded at once, and the most in the page. */
 const PAGE = 100;
 const MOST = 300;
 
-/** A page is loaded when this many pixels are left before the end of what is there. */
+/** More messages are loaded when fewer than this many pixels are left to scroll. */
 const NEAR = 800;
 
-/** Messages of one sender within this time stand together, in milliseconds. */
+/** Messages of one sender within this time are grouped, in milliseconds. */
 const TOGETHER = 5 * 60_000;
 
 export class MessageList extends EventTarget {
   #conv;
-  /** Ascending, without holes. @type {Message[]} */
+  /** The loaded messages, ascending and without gaps. @type {Message[]} */
   #items = [];
   #atStart = false;
   #atEnd = true;
   #isLoading = false;
-  /** Counts what was begun anew: a page that was asked for before is not put to it. */
+  /** Counts the new beginnings of the list; a page requested before the last one is dropped. */
   #beginning = 0;
   #isStopped = false;
-  /** The read mark when the conversation was opened: the line stands behind it. @type {number | undefined} */
+  /**
+   * The read mark when the conversation was opened: the line for new messages follows it.
+   * @type {number | undefined}
+   */
   #newFrom;
-  /** The elements and what they show. @type {Map<string, {node: HTMLElement, shows: string}>} */
+  /** The elements, and the texts that they show. @type {Map<string, {node: HTMLElement, shows: string}>} */
   #nodes = new Map();
   #listening = new Listening();
   #list = h('ol', { class: 'messages' });
@@ -73,7 +76,7 @@ export class MessageList extends EventTarget {
     this.#listening.end();
   }
 
-  /** The last own text, to be edited. */
+  /** The last own text, for editing. */
   lastOwn() {
     return this.#items.findLast((msg) => msg.from === box.account.user && isChat(msg.m, msg.seq));
   }
@@ -100,7 +103,9 @@ export class MessageList extends EventTarget {
   }
 
   /**
-   * @param {import('../raybox.js').Where} where @param {(msgs: Message[]) => void} put @param {boolean} isNew it replaces what was there
+   * @param {import('../raybox.js').Where} where
+   * @param {(msgs: Message[]) => void} put
+   * @param {boolean} isNew whether the page replaces the present messages
    */
   async #load(where, put, isNew) {
     if (this.#isLoading && !isNew) return false;
@@ -115,13 +120,14 @@ export class MessageList extends EventTarget {
       if (isNew || where.after !== undefined) this.#atEnd = page.atEnd;
       this.#notice.textContent = this.#atStart && this.#items.length > 0 ? t('beginning') : '';
       this.#render();
-      // What came may be too little to fill the screen: edits, for example, are not shown by themselves.
+      // These messages may be too few to fill the screen: edits, for example, are not shown by
+      // themselves.
       if (page.msgs.length > 0) setTimeout(() => !this.#isStopped && this.#onScroll(), 0);
       return true;
     } catch (error) {
       if (this.#isStopped || beginning !== this.#beginning) return false;
       const { errno } = /** @type {any} */ (error);
-      // An unknown conversation begins with the first message.
+      // An unknown conversation is new, and begins with its first message.
       this.#notice.textContent = errno === 404 ? '' : errno === 0 ? t('loadFailed') : errorText(error);
       this.#render();
       return false;
@@ -160,7 +166,7 @@ export class MessageList extends EventTarget {
     }, false);
   }
 
-  // ---- What happens ----
+  // ---- Events ----
 
   /** @param {Message} msg */
   #onMessage(msg) {
@@ -173,7 +179,7 @@ export class MessageList extends EventTarget {
       this.#stick = this.#atEnd;
     }
     this.#renderSoon();
-    // What came while a page was on its way is behind it.
+    // Load messages that came while a page was in flight; they follow it.
     if (!this.#atEnd && this.#stick) queueMicrotask(() => void this.#loadAfterAll());
   }
 
@@ -197,7 +203,7 @@ export class MessageList extends EventTarget {
     this.#renderSoon();
   }
 
-  /** Marks as read what is in sight. */
+  /** Marks the visible messages as read. */
   #see() {
     if (document.visibilityState !== 'visible' || !document.hasFocus()) return;
     const conv = box.conversations.get(this.#conv);
@@ -226,7 +232,7 @@ export class MessageList extends EventTarget {
     this.#jump.replaceChildren(icon('down'), ...(unread > 0 ? [h('span', { class: 'badge' }, unread)] : []));
   }
 
-  /** Up and Down go from message to message. @param {KeyboardEvent} event */
+  /** Moves from message to message with the keys Up and Down. @param {KeyboardEvent} event */
   #onKey(event) {
     const from = /** @type {HTMLElement} */ (event.target).closest('li');
     if (event.key !== 'ArrowUp' && event.key !== 'ArrowDown') return;
@@ -252,7 +258,7 @@ export class MessageList extends EventTarget {
     this.#see();
   }
 
-  /** A message in sight that stays where it is, whatever is added before it. */
+  /** A visible message that must stay where it is when others are added before it. */
   #anchor() {
     const top = this.#scroller.getBoundingClientRect().top;
     for (const node of this.#list.children) {
@@ -262,7 +268,7 @@ export class MessageList extends EventTarget {
     return undefined;
   }
 
-  /** The elements that are to be in the page, in order. @returns {HTMLElement[]} */
+  /** The elements that should be in the page, in order. @returns {HTMLElement[]} */
   #wanted() {
     const conv = box.conversations.get(this.#conv);
     const old = this.#nodes;
@@ -307,7 +313,8 @@ export class MessageList extends EventTarget {
 }
 
 /**
- * The messages that are shown by themselves. Edits of a recalled message are empty like it; only the message stays.
+ * The messages that are shown by themselves. A recalled message is shown once; its edits, which are
+ * empty too, are not.
  * @param {Message[]} msgs
  */
 function visible(msgs) {

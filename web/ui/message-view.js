@@ -12,7 +12,7 @@ import { attempt } from './notices.js';
 /** @typedef {import('../raybox.js').Pending} Pending */
 /** @typedef {import('../raybox.js').Conversation} Conversation */
 
-/** A longer text is shown in part at first. */
+/** Only the beginning of a longer text is shown at first. */
 const LONG = 3000;
 
 /** @param {number} time */
@@ -20,7 +20,7 @@ export const dayLine = (time) => h('li', { class: 'day-line' }, h('span', {}, da
 
 export const newLine = () => h('li', { class: 'new-line' }, h('span', {}, t('newMessages')));
 
-/** How far an own message has come. @param {Message} msg @param {Conversation | undefined} conv */
+/** The progress of an own message. @param {Message} msg @param {Conversation | undefined} conv */
 export function progressOf(msg, conv) {
   if (msg.from !== box.account.user || msg.m === null || !conv) return undefined;
   if (conv.kind === 'group' || msg.conv === `u${box.account.user}`) return 'sent';
@@ -36,7 +36,9 @@ const mark = (progress) => h('span', { class: `mark is-${progress}`, role: 'img'
 
 /**
  * A message in its place.
- * @param {Message} msg @param {Conversation | undefined} conv @param {{isFirst: boolean}} place whether it begins a group of its sender
+ * @param {Message} msg
+ * @param {Conversation | undefined} conv
+ * @param {{isFirst: boolean}} place whether it is the first of a group of one sender
  */
 export function messageView(msg, conv, { isFirst }) {
   const event = eventText(msg, conv);
@@ -79,7 +81,7 @@ function eventView(msg, text) {
       button(t('block'), () => void attempt(() => box.block(msg.from, true), t('isBlocked')), 'is-small')));
 }
 
-/** A message without a number. @param {Pending} pending @param {{isFirst: boolean}} place */
+/** A message that has no number yet. @param {Pending} pending @param {{isFirst: boolean}} place */
 export function pendingView(pending, { isFirst }) {
   const isFailed = pending.state === 'failed';
   const reason = isFailed ? errorText({ errno: pending.errno, message: pending.errmsg }, isChange(pending.m) ? 'change' : groupOf(pending.conv) ? 'group' : 'user') : '';

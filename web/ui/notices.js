@@ -1,4 +1,5 @@
-// Short notices, questions before something that cannot be undone, and what screen readers are told.
+// Short notices, questions before actions that cannot be undone, and announcements for screen
+// readers.
 
 import { fill, h, iconButton } from './dom.js';
 import { errorText, t } from './i18n.js';
@@ -6,17 +7,20 @@ import { errorText, t } from './i18n.js';
 const spoken = h('div', { class: 'hidden-text', 'aria-live': 'polite' });
 const toasts = toastPlace();
 
-/** Where notices are. Each dialog has one of its own: what is outside of it can be neither seen nor heard. */
+/**
+ * The place for notices. Each dialog has one of its own, because a notice outside an open dialog
+ * can be neither seen nor heard.
+ */
 function toastPlace() {
   return h('div', { class: 'toasts', role: 'status' });
 }
 
-/** Puts the places of notices into the page. */
+/** Puts the places for notices into the page. */
 export function placeNotices() {
   document.body.append(spoken, toasts);
 }
 
-/** Says something to screen readers. @param {string} text */
+/** Announces a text to screen readers. @param {string} text */
 export function announce(text) {
   spoken.append(h('p', {}, text));
   while (spoken.childElementCount > 5) spoken.firstChild?.remove();
@@ -30,7 +34,11 @@ export function toast(text) {
   setTimeout(() => note.remove(), 5000);
 }
 
-/** Runs something that the user has asked for; what goes wrong is told. @param {() => Promise<unknown>} run @param {string} [done] */
+/**
+ * Runs an action of the user, and shows a notice if it fails.
+ * @param {() => Promise<unknown>} run
+ * @param {string} [done]
+ */
 export async function attempt(run, done) {
   try {
     await run();
@@ -43,7 +51,7 @@ export async function attempt(run, done) {
 }
 
 /**
- * Opens a dialog; its content may call `close`.
+ * Opens a dialog, whose content may call `close`.
  * @param {string} title @param {(close: () => void) => (Node | false | undefined | null)[]} content
  */
 export function openDialog(title, content) {
@@ -52,12 +60,12 @@ export function openDialog(title, content) {
     class: 'dialog', 'aria-label': title,
     onclose: () => {
       dialog.remove();
-      // What was said stays to be read.
+      // Move the dialog's notices to the page, so that they can still be read.
       toasts.append(...notes.children);
     },
   });
   const close = () => dialog.close();
-  // A click beside the dialog closes it.
+  // A click outside the dialog closes it.
   dialog.addEventListener('click', (/** @type {MouseEvent} */ event) => {
     if (event.target === dialog) close();
   });
@@ -74,7 +82,11 @@ export function closeDialogs() {
   for (const dialog of document.querySelectorAll('dialog')) dialog.close();
 }
 
-/** @param {string} text @param {string} action the label of the button that does it @returns {Promise<boolean>} */
+/**
+ * @param {string} text
+ * @param {string} action the label of the button that confirms
+ * @returns {Promise<boolean>}
+ */
 export function confirmed(text, action) {
   return new Promise((resolve) => {
     const dialog = h('dialog', {

@@ -1,11 +1,11 @@
-// Notifications of the desktop, and the number of unread messages in the title.
+// Desktop notifications, and the number of unread messages in the title.
 
 import { isChat } from '../raybox.js';
 import { box, clip, foundName, Listening, textOf, titleOf } from './client.js';
 import { once } from './dom.js';
 import { saved } from './saved.js';
 
-/** The conversation that some tab is showing to its user right now. */
+/** The key of the conversation that the user is looking at now, in whichever tab. */
 const SEEN = 'raybox-seen';
 
 export const notificationState = () => ('Notification' in window ? Notification.permission : 'denied');
@@ -34,12 +34,12 @@ export function startNotifications() {
 async function notify(msg) {
   if (msg.from === box.account.user || !isChat(msg.m, msg.seq) || !msg.m || box.status.state !== 'online') return;
   if (notificationState() !== 'granted' || isLookingAt(msg.conv) || saved.get(SEEN) === msg.conv) return;
-  // One tab is enough.
+  // Only the leading tab shows notifications.
   if (!box.leads) return;
   const conv = box.conversations.get(msg.conv);
   const name = await foundName(msg.from, conv);
   const who = conv?.kind === 'group' ? `${name} · ${titleOf(msg.conv)}` : name;
-  // A conversation has one notification, which shows its newest message and is heard each time.
+  // Each conversation has one notification. It shows the newest message, and alerts each time.
   const what = { body: clip(textOf(msg.m), 200), tag: msg.conv, icon: 'icon.svg', renotify: true, data: msg.conv };
   try {
     const note = new Notification(who, what);
@@ -49,7 +49,7 @@ async function notify(msg) {
       note.close();
     };
   } catch {
-    // Some phones allow notifications from service workers only.
+    // Some phones allow notifications only from service workers.
     void navigator.serviceWorker?.ready.then((worker) => worker.showNotification(who, what)).catch(() => undefined);
   }
 }

@@ -1,4 +1,4 @@
-// Friends, finding people and groups, requests, blocked users, and new groups.
+// Friends, search for people and groups, requests, blocked users, and new groups.
 
 import { partnerOf } from '../raybox.js';
 import { avatar, box, friend, titleOf } from './client.js';
@@ -47,7 +47,12 @@ function go(conv, close) {
   location.hash = conv;
 }
 
-/** @param {string} conv @param {string} name @param {string} more @param {...(Node | false)} buttons */
+/**
+ * @param {string} conv
+ * @param {string} name
+ * @param {string} more
+ * @param {...(Node | false)} buttons
+ */
 function row(conv, name, more, ...buttons) {
   return h('li', { class: 'person' }, avatar(conv, name),
     h('span', { class: 'person-lines' }, h('bdi', {}, name), h('small', { class: 'quiet', dir: 'auto' }, more)), h('span', { class: 'buttons' }, buttons));
@@ -129,16 +134,19 @@ function showRequests(panel, close) {
   void lookForRequests(() => list.isConnected && render());
 }
 
-/** Conversations with people who are no friends. */
+/** The conversations with users who are not friends. */
 const strangers = () => [...box.conversations.values()].filter(({ conv, closed }) => {
   const user = partnerOf(conv);
   return user > 0 && user !== box.account.user && !closed && !friend(user);
 });
 
-/** Conversations in which requests were looked for. @type {Set<string>} */
+/** Conversations that were searched for requests. @type {Set<string>} */
 const searched = new Set();
 
-/** A request is a message, and may stand behind others that this device has never read. @param {() => void} found */
+/**
+ * Looks for requests in the history: a request is a message that this device may not have read.
+ * @param {() => void} found
+ */
 async function lookForRequests(found) {
   const recent = strangers().sort((a, b) => b.time - a.time).slice(0, 50);
   for (const { conv, asked } of recent) {

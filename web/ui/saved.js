@@ -1,10 +1,16 @@
-// Small things that the browser remembers for this page. One that may store nothing, as in some private windows, forgets
-// them with the page.
+// Small values that the browser stores for this page. A browser that cannot store anything, as in
+// some private windows, forgets them with the page.
 
 /** @type {Map<string, string>} */
 const memory = new Map();
 
-/** Calls `run` with a storage, if there is one. @template T @param {'localStorage' | 'sessionStorage'} kind @param {(storage: Storage) => T} run @returns {T | undefined} */
+/**
+ * Calls `run` with a storage, if there is one.
+ * @template T
+ * @param {'localStorage' | 'sessionStorage'} kind
+ * @param {(storage: Storage) => T} run
+ * @returns {T | undefined}
+ */
 function attempt(kind, run) {
   try {
     return run(window[kind]);
@@ -27,8 +33,8 @@ const place = (kind) => ({
   },
 });
 
-/** For all tabs, for ever. */
+/** Values for all tabs, without an end. */
 export const saved = place('localStorage');
 
-/** For this tab, until it is closed. */
+/** Values for this tab, until it is closed. */
 export const savedHere = place('sessionStorage');

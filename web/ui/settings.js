@@ -1,4 +1,4 @@
-// The own account, devices, notifications, language and colours.
+// The settings: account, devices, notifications, language and colours.
 
 import { box, waitingCount } from './client.js';
 import { fill, h } from './dom.js';
@@ -41,7 +41,12 @@ function appearance(close) {
   return section(t('appearance'), h('div', { class: 'field-row' }, language, theme));
 }
 
-/** @param {string} label @param {[string, string][]} options @param {string} chosen @param {(value: string) => void} choose */
+/**
+ * @param {string} label
+ * @param {[string, string][]} options
+ * @param {string} chosen
+ * @param {(value: string) => void} choose
+ */
 function choice(label, options, chosen, choose) {
   const select = h('select', { class: 'input' }, options.map(([value, text]) => h('option', { value, selected: value === chosen }, text)));
   select.addEventListener('change', () => choose(select.value));
@@ -74,7 +79,10 @@ function devices() {
   return section(t('devices'), list);
 }
 
-/** @param {{device: string, online: boolean, seen: number}} one @param {(revoke: string) => Promise<void>} show */
+/**
+ * @param {{device: string, online: boolean, seen: number}} one
+ * @param {(revoke: string) => Promise<void>} show
+ */
 function deviceRow({ device, online, seen }, show) {
   const isThis = device === box.account.device;
   const revoke = async () => {

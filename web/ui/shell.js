@@ -1,4 +1,5 @@
-// The frame of the client: the list at one side, a conversation at the other; on a phone one of them at a time.
+// The layout of the client: the list at one side, a conversation at the other. A phone shows one of
+// them at a time.
 
 import { box, watchAll, Listening } from './client.js';
 import { fill, h, iconButton, once } from './dom.js';
@@ -51,7 +52,7 @@ class Shell extends HTMLElement {
       h('div', { class: 'self-lines' }, h('h1', {}, h('bdi', {}, name)), h('small', { class: 'quiet' }, t('number', { id: user ?? '' }))));
   }
 
-  /** Opens the conversation that the address names. */
+  /** Opens the conversation that is named in the address. */
   #open() {
     const name = location.hash.slice(1);
     const isOpen = /^[ug][1-9]\d*$/.test(name);

@@ -1,4 +1,4 @@
-// Light or dark: as the system has it, unless the user has chosen.
+// Light or dark colours: those of the system, unless the user has chosen.
 
 import { saved } from './saved.js';
 

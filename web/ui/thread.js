@@ -1,4 +1,4 @@
-// One conversation: who it is with, its messages, and the place to write.
+// One conversation: its heading, its messages, and the field for writing.
 
 import { partnerOf, Type } from '../raybox.js';
 import { avatar, box, Listening, names, personName, presenceText, titleOf } from './client.js';
@@ -10,7 +10,7 @@ import { t } from './i18n.js';
 import { MessageList } from './message-list.js';
 import { openUser } from './user-info.js';
 
-/** How long somebody counts as typing after the last sign, in milliseconds. */
+/** How long a user counts as typing after the last event, in milliseconds. */
 const TYPING = 5000;
 
 class Thread extends HTMLElement {
@@ -21,7 +21,7 @@ class Thread extends HTMLElement {
   #typing = new Map();
   /** @type {MessageList | undefined} */
   #list;
-  /** What the head shows. */
+  /** The text of the heading that is shown. */
   #shown = '';
 
   connectedCallback() {
@@ -99,7 +99,11 @@ class Thread extends HTMLElement {
     if (focused >= 0) /** @type {HTMLElement} */ (this.#head.children[focused])?.focus();
   }
 
-  /** @param {import('../raybox.js').Conversation | undefined} conv @param {number} user @param {boolean} isSelf */
+  /**
+   * @param {import('../raybox.js').Conversation | undefined} conv
+   * @param {number} user
+   * @param {boolean} isSelf
+   */
   #subtitle(conv, user, isSelf) {
     const [typing] = this.#typing.keys();
     if (typing !== undefined) return h('span', { class: 'typing' }, user ? t('typingUser') : t('typingOf', { name: personName(typing, conv) }));

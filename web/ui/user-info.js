@@ -1,4 +1,4 @@
-// What there is to know about a user, and to do.
+// The dialog about a user, with its actions.
 
 import { avatar, box, friend, personName, presenceText } from './client.js';
 import { fill, h } from './dom.js';

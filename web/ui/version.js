@@ -1,34 +1,35 @@
-// New versions of this client. The service worker has all files of one version, and never mixes them with those of another.
+// New versions of this client. The service worker has all files of one version, and never mixes
+// them with files of another one.
 
 import { box, Listening } from './client.js';
 import { h } from './dom.js';
 import { button } from './forms.js';
 import { t } from './i18n.js';
 
-/** When a client looks for a new version after it was offline, at the latest, in milliseconds. */
+/** A client that was offline looks for a new version within this time, in milliseconds. */
 const LOOK_WITHIN = 60_000;
 
-/** Registers the service worker, and offers a new version when there is one. */
+/** Registers the service worker, and offers each new version. */
 export function followVersions() {
-  // Without it the client works, but not offline: a browser may not allow it in private windows.
+  // Some browsers allow no service worker in private windows. The client then works online only.
   if (!('serviceWorker' in navigator)) return;
   const { serviceWorker } = navigator;
   let isControlled = serviceWorker.controller !== null;
   serviceWorker.addEventListener('controllerchange', () => {
-    // The tabs of a browser work together, so all of them change at once.
+    // The tabs of a browser work together, so all of them are reloaded at once.
     if (isControlled) location.reload();
     isControlled = true;
   });
   serviceWorker.register('sw.js').then((registration) => {
-    // This page has just been loaded: nothing is lost by loading it again.
+    // This page has just been loaded, so loading it again loses nothing.
     if (registration.waiting && isControlled) take(registration.waiting);
     registration.addEventListener('updatefound', () => follow(registration.installing));
-    // One that has begun to come before this line is offered too.
+    // A version whose installation began before this line is offered, too.
     follow(registration.installing);
     let wasOnline = false;
     new Listening().on(box, 'status', ({ state }) => {
       if (state !== 'online') return;
-      // A server that comes back may be a newer one. It has more to do right now.
+      // A server that comes back may be newer. It is busy just now, so clients ask a bit later.
       if (wasOnline) setTimeout(() => registration.update().catch(() => undefined), Math.random() * LOOK_WITHIN);
       wasOnline = true;
     });

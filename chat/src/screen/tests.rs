@@ -51,7 +51,7 @@ fn talking() -> App {
     app
 }
 
-/// The screen as lines of text, without blanks at their ends.
+/// The screen as lines of text, without trailing blanks.
 fn screen(app: &mut App, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a terminal");
     terminal.draw(|frame| draw(frame, app)).expect("drawn");
@@ -122,7 +122,7 @@ fn a_large_screen_shows_both() {
 }
 
 #[test]
-fn the_status_says_what_is_going_on() {
+fn the_status_bar_shows_the_connection_state() {
     let mut app = app();
     app.state = State::Waiting { until: app.now + Duration::from_secs(7), reason: "the server is away".to_owned() };
     app.queued = 3;
@@ -132,7 +132,7 @@ fn the_status_says_what_is_going_on() {
 }
 
 #[test]
-fn nothing_of_a_message_or_a_name_acts_on_the_terminal() {
+fn no_message_and_no_name_controls_the_terminal() {
     let mut app = talking();
     let evil = "\x1b]0;owned\x07\x1b[2J\u{9b}31m\u{202e}abc\r\x08";
     app.set_conversations(vec![row(BOB, evil, 1), row(TEAM, evil, 0)]);
@@ -183,7 +183,7 @@ fn the_reader_scrolls_back_and_asks_for_more() {
     }
     let lines = screen(&mut app, 40, 12);
     assert!(shows(&lines, "number 1") && app.wants_more && !app.sees_newest(), "{lines:?}");
-    // It is shown at every size, also at one that holds nothing.
+    // The help is shown at every size, even at one that holds no text.
     for (width, height) in [(1, 1), (2, 3), (5, 5), (10, 40), (200, 60)] {
         screen(&mut app, width, height);
     }
@@ -192,7 +192,7 @@ fn the_reader_scrolls_back_and_asks_for_more() {
 }
 
 #[test]
-fn what_is_typed_is_sent_or_done() {
+fn typed_lines_are_sent_or_run() {
     let mut app = app();
     assert_eq!(type_in(&mut app, "//slash"), None);
     assert_eq!(app.input.take(), "//slash", "as it was typed");

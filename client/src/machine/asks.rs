@@ -1,4 +1,4 @@
-//! [`Asks`]: requests without an answer.
+//! [`Asks`]: unanswered requests.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::conv::Conv;
 
-/// What waits for the answer to a request.
+/// The recipient of the answer to a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Asked {
     /// The application, under this number.
     Application(u64),
-    /// The application, a page below this number.
+    /// The application: a page below this number.
     Page { ask: u64, conv: Conv, before: Option<u64> },
     /// Nobody: a read mark.
     Mark,
@@ -24,15 +24,15 @@ pub(crate) enum Asked {
 pub(crate) struct Asks {
     next: u64,
     open: BTreeMap<String, Asked>,
-    /// The members of 61s whose replies have more frames.
+    /// The members from the frames of replies to 61 that are not complete.
     members: BTreeMap<String, Vec<Value>>,
 }
 
-/// The most requests without an answer. The server reads no further at 64.
+/// The most unanswered requests. The server stops reading at 64.
 const OPEN_MAX: usize = 48;
 
 impl Asks {
-    /// A new `rid`; `None` if there are too many requests already.
+    /// A new `rid`; `None` if too many requests are unanswered.
     pub(crate) fn ask(&mut self, asked: Asked) -> Option<Value> {
         if self.open.len() >= OPEN_MAX {
             return None;
@@ -43,12 +43,12 @@ impl Asks {
         Some(Value::from(rid))
     }
 
-    /// The request with this `rid` is answered.
+    /// Removes the answered request with this `rid`.
     pub(crate) fn answered(&mut self, rid: &str) -> Option<Asked> {
         self.open.remove(rid)
     }
 
-    /// Joins the frames of the reply to a 61. `None` if there are more.
+    /// Joins the frames of the reply to a 61. `None` while frames are missing.
     pub(crate) fn whole(&mut self, rid: &str, mut reply: Value) -> Option<Value> {
         let Some(members) = reply.get_mut("members").and_then(Value::as_array_mut) else { return Some(reply) };
         let members = std::mem::take(members);
@@ -61,7 +61,7 @@ impl Asks {
         Some(reply)
     }
 
-    /// The connection has ended: what was asked and not answered.
+    /// Ends the connection. Returns the unanswered requests.
     pub(crate) fn end(&mut self) -> Vec<Asked> {
         self.members.clear();
         std::mem::take(&mut self.open).into_values().collect()

@@ -1,9 +1,9 @@
-//! [`Lanes`]: which messages of the outbox are on their way, and which is sent next.
+//! [`Lanes`]: the messages of the outbox that are on their way, and the next one to send.
 //!
-//! Each conversation has a lane. Within it, messages are sent in their order, and if one fails for now, all behind it
-//! fail as well and are sent again from the first one (the *prefix rule*). Lanes take turns, so a conversation with
-//! thousands of waiting messages, or one that is refused for now, does not hold up the others. The frames themselves
-//! stay in the store until they are sent.
+//! Each conversation has a lane. Within it, messages are sent in order. If one fails temporarily,
+//! all later ones fail as well, and are sent again from the first one (the *prefix rule*). Lanes
+//! take turns, so a conversation with thousands of waiting messages, or with a temporary failure,
+//! does not delay the others. The frames themselves stay in the store until they are sent.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -15,7 +15,7 @@ use crate::conv::Conv;
 #[derive(Debug)]
 pub(crate) struct Lanes {
     lanes: BTreeMap<Conv, Lane>,
-    /// The lane of each message that has no answer.
+    /// The lane of each unanswered message.
     in_flight: HashMap<String, Conv>,
     limit: usize,
     /// The lane that had the last turn.
@@ -26,28 +26,28 @@ pub(crate) struct Lanes {
 struct Lane {
     /// The row of the last message that was sent.
     last: i64,
-    /// Messages without an answer.
+    /// The unanswered messages.
     sent: VecDeque<(i64, String)>,
-    /// Whether there may be more in the outbox.
+    /// Whether the outbox may have more.
     has_more: bool,
-    /// The row of the first message that failed for now, and when it is sent again.
+    /// The row of the first message that failed temporarily, and the time of its retry.
     failed: Option<(i64, Instant)>,
 }
 
-/// A question to the store: the next messages of a lane.
+/// A query for the store: the next messages of a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Wanted {
     pub(crate) conv: Conv,
-    /// Behind this row.
+    /// The row after which the messages begin.
     pub(crate) after: i64,
-    /// At most.
+    /// The most messages.
     pub(crate) count: usize,
 }
 
 /// The most messages that a lane sends in one turn.
 const TURN: usize = 16;
 
-/// The most messages on their way before the server has said how many it takes.
+/// The most messages on their way before the server has named its limit.
 const LIMIT: usize = 64;
 
 impl Default for Lanes {
@@ -57,23 +57,23 @@ impl Default for Lanes {
 }
 
 impl Lanes {
-    /// A new connection: these lanes have messages, and none is on its way.
+    /// Begins a connection: these lanes have messages, and none is on its way.
     pub(crate) fn begin(&mut self, filled: impl IntoIterator<Item = Conv>) {
         *self = Lanes { limit: self.limit, ..Lanes::default() };
         filled.into_iter().for_each(|conv| self.grown(conv));
     }
 
-    /// The server has said how many messages may be on their way.
+    /// Sets the server's limit for messages on their way.
     pub(crate) fn limit_to(&mut self, limit: usize) {
         self.limit = limit.clamp(1, 4096);
     }
 
-    /// There is a new message for this conversation.
+    /// Notes a new message for this conversation.
     pub(crate) fn grown(&mut self, conv: Conv) {
         self.lanes.entry(conv).or_default().has_more = true;
     }
 
-    /// What is to be read from the outbox and sent.
+    /// The next messages to read from the outbox and to send.
     pub(crate) fn wanted(&mut self, now: Instant) -> Option<Wanted> {
         let free = self.limit.saturating_sub(self.in_flight.len());
         if free == 0 {
@@ -91,7 +91,7 @@ impl Lanes {
         Some(Wanted { conv, after: lane.last, count: free.min(TURN) })
     }
 
-    /// The messages that were wanted, as row and `cid`; they are sent now.
+    /// Notes that the wanted messages, as row and `cid`, are sent now.
     pub(crate) fn sent(&mut self, wanted: Wanted, rows: impl IntoIterator<Item = (i64, String)>) {
         let lane = self.lanes.entry(wanted.conv).or_default();
         let mut count = 0;
@@ -104,12 +104,13 @@ impl Lanes {
         lane.has_more = count == wanted.count;
     }
 
-    /// A message is answered for good. Returns its conversation; `None` if it was not sent on this connection.
+    /// Handles a final answer. Returns the message's conversation; `None` if the message was not
+    /// sent on this connection.
     pub(crate) fn answered(&mut self, cid: &str) -> Option<Conv> {
         self.take(cid).map(|(conv, _)| conv)
     }
 
-    /// A message failed for now; the same may succeed from `until` on.
+    /// Handles a temporary failure. A retry may succeed from `until` on.
     pub(crate) fn failed(&mut self, cid: &str, until: Instant) -> Option<Conv> {
         let (conv, row) = self.take(cid)?;
         let lane = self.lanes.get_mut(&conv)?;
@@ -118,8 +119,8 @@ impl Lanes {
         Some(conv)
     }
 
-    /// When something can be sent that cannot be sent yet. What is due already waits for an answer or for room, not for
-    /// the clock.
+    /// The next time at which a message becomes due. A message that is due already waits for an
+    /// answer or for room, not for the clock.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let failed = self.lanes.values().filter(|lane| lane.sent.is_empty());
         failed.filter_map(|lane| lane.failed.map(|(_, until)| until)).filter(|until| *until > now).min()
@@ -134,7 +135,8 @@ impl Lanes {
 }
 
 impl Lane {
-    /// A lane that has failed waits until everything behind the failed message is answered.
+    /// Whether the lane may send. A lane with a failed message waits until all later ones are
+    /// answered.
     fn may_send(&self, now: Instant) -> bool {
         self.has_more && self.failed.is_none_or(|(_, until)| self.sent.is_empty() && until <= now)
     }

@@ -1,4 +1,4 @@
-//! [`Pace`]: how long a client waits before it connects again.
+//! [`Pace`]: the backoff before a client reconnects.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// The next pause: what the server asked for, or a second that doubles up to a minute, and up to half of it more.
-    /// `chance` is from 0 to 1.
+    /// The next backoff: the server's `retryAfter`, or a second that doubles up to a minute, plus
+    /// up to half of that. `chance` is from 0 to 1.
     pub(crate) fn pause(&mut self, retry_after: Option<f64>, chance: f64) -> Duration {
         let seconds = retry_after.unwrap_or_else(|| f64::from(1_u32 << self.failures.min(6)).min(60.0));
         self.failures = self.failures.saturating_add(1);
         Duration::from_secs_f64(seconds * (1.0 + chance.clamp(0.0, 1.0) / 2.0))
     }
 
-    /// The client is online.
+    /// Notes that the client is online.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }

@@ -1,7 +1,8 @@
-//! [`Places`]: which number comes next in each conversation of a connection.
+//! [`Places`]: the next number in each conversation of a connection.
 //!
-//! On one connection the numbers of a conversation ascend without a hole. A hole can only be a fault of the server, or
-//! a push that was lost between its nodes: then the messages beyond it are not taken, and the client asks with a 46.
+//! On one connection the numbers of a conversation ascend without a gap. A missing number means a
+//! fault of the server, or a push that was lost between its nodes. The client then does not take
+//! the messages after it, and requests the missing ones with a 46.
 
 #[cfg(test)]
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::conv::Conv;
 use crate::frame::{Line, Run};
 
-/// How far a store has come in a conversation.
+/// The last message of a conversation in a store, as a cursor.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Cursor {
     pub(crate) seq: u64,
@@ -23,37 +24,38 @@ pub(crate) struct Cursor {
 #[derive(Default, Debug)]
 pub(crate) struct Places {
     places: HashMap<Conv, Place>,
-    /// Conversations that are to be asked for with 46.
+    /// Conversations for the next 46.
     behind: BTreeSet<Conv>,
-    /// Those that a 46 has asked for, until its 45.
+    /// Conversations of the last 46, until its 45.
     asked: BTreeSet<Conv>,
 }
 
 #[derive(Default, Debug)]
 struct Place {
-    /// The last number in the store, and its tag, if it has any.
+    /// The last number in the store, and below its tag, if the store has a cursor.
     cursor: u64,
     tag: Option<String>,
-    /// The number that the server shows next.
+    /// The number of the next message from the server.
     next: u64,
-    /// Whether the run that was asked for has not begun. Until then messages beyond the cursor are not taken.
+    /// Whether a run is needed and has not begun. Until it begins, no message beyond the cursor is
+    /// taken.
     awaits_run: bool,
 }
 
-/// What to do with a message.
+/// The treatment of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
-    /// It is next: the store takes it.
+    /// The store takes the message, because it is the next one.
     Take,
-    /// The store has it.
+    /// The store has the message already.
     Known,
-    /// Something is missing before it; the server is asked.
+    /// An earlier message is missing, and is requested from the server.
     Hole,
 }
 
 impl Places {
-    /// A connection begins with these cursors, the most recently active conversation first. Returns those that fit
-    /// into a login as `have`; the others are asked for later.
+    /// Begins a connection with these cursors, the most recently active conversation first. Returns
+    /// those that fit into a login as `have`; a 46 follows for the others.
     pub(crate) fn begin(&mut self, cursors: impl IntoIterator<Item = (Conv, Cursor)>, bytes: usize) -> Value {
         *self = Places::default();
         let (mut have, mut left) = (Map::new(), bytes);
@@ -78,7 +80,8 @@ impl Places {
         Value::Object(have)
     }
 
-    /// A conversation of a 43. Returns whether the store holds no cursor of it, so that it begins at its head.
+    /// Handles a conversation of a 43. Returns whether it begins at its head, because the store has
+    /// no cursor of it.
     pub(crate) fn on_line(&mut self, line: &Line) -> bool {
         let place = self.places.entry(line.conv).or_default();
         place.next = line.head + 1;
@@ -89,7 +92,7 @@ impl Places {
         adopt
     }
 
-    /// A 44: the run begins at its `from`.
+    /// Handles a 44, whose run begins at `from`.
     pub(crate) fn on_run(&mut self, run: &Run) {
         let place = self.places.entry(run.conv).or_default();
         if run.reset {
@@ -99,13 +102,13 @@ impl Places {
         place.awaits_run = false;
     }
 
-    /// A conversation is not the user's.
+    /// Handles a conversation that no longer belongs to the user.
     pub(crate) fn on_closed(&mut self, conv: Conv) {
         self.places.remove(&conv);
         self.behind.remove(&conv);
     }
 
-    /// A message with a number. `may_jump`: the user joins the group with it.
+    /// Handles a message with a number. `may_jump`: with this message the user joins the group.
     pub(crate) fn on_number(&mut self, conv: Conv, seq: u64, tag: &str, may_jump: bool) -> Step {
         let place = self.places.entry(conv).or_insert_with(|| Place { next: 1, ..Place::default() });
         if seq <= place.cursor {
@@ -113,10 +116,11 @@ impl Places {
             return Step::Known;
         }
         let is_next = seq == place.cursor + 1 || (seq == place.next && !place.awaits_run);
-        // Without a cursor there is nothing to ask from: the store notes what is missing as a gap.
+        // A conversation without a cursor has no number to ask from. The store notes its missing
+        // messages as a gap.
         if !is_next && !may_jump && place.tag.is_some() {
             place.awaits_run = true;
-            // A run that was asked for already brings this message as well.
+            // A run that is already requested brings this message as well.
             if !self.asked.contains(&conv) {
                 self.behind.insert(conv);
             }
@@ -126,7 +130,7 @@ impl Places {
         Step::Take
     }
 
-    /// What the next 46 asks for, if something is to be asked for.
+    /// The cursors for the next 46; `None` if no request is due.
     pub(crate) fn ask(&mut self, bytes: usize) -> Option<Value> {
         if self.behind.is_empty() || !self.asked.is_empty() {
             return None;
@@ -149,7 +153,7 @@ impl Places {
         (!have.is_empty()).then_some(Value::Object(have))
     }
 
-    /// The 45 of a 46: conversations without a run have nothing behind their cursors.
+    /// Handles the 45 of a 46: conversations without a run have no messages after their cursors.
     pub(crate) fn on_synced(&mut self) {
         for conv in std::mem::take(&mut self.asked) {
             if let Some(place) = self.places.get_mut(&conv).filter(|place| place.awaits_run) {
@@ -159,7 +163,8 @@ impl Places {
         }
     }
 
-    /// Whether a conversation is known on this connection.
+    /// The number that the next message must have; `None` if this connection does not know the
+    /// conversation.
     #[cfg(test)]
     pub(crate) fn next_of(&self, conv: Conv) -> Option<u64> {
         self.places.get(&conv).map(|place| place.next)

@@ -1,4 +1,4 @@
-//! What the frames of a server do.
+//! Handles the frames of a server.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::event::{End, Event};
 use crate::frame::{Ack, Frame, Overview, Page, Push, Refusal, Run, Welcome};
 
 impl Machine {
-    /// Bytes arrive.
+    /// Handles bytes from the server.
     pub(crate) fn received(&mut self, bytes: &[u8], now: Instant, chance: f64) {
         self.heard = now;
         self.has_pinged = false;
@@ -32,7 +32,8 @@ impl Machine {
         }
     }
 
-    /// The server has closed the connection. An error that it wrote before may have no newline.
+    /// Handles the end of the connection. An error that the server wrote before may have no
+    /// newline.
     pub(crate) fn closed(&mut self, now: Instant, chance: f64) {
         if let Ok(frame @ Frame::Unasked(_)) = Frame::read(&self.lines.rest()) {
             self.on_frame(frame, now, chance);
@@ -47,14 +48,15 @@ impl Machine {
             (Stage::LoggingIn { .. }, Frame::LevelOne) => self.end(End::NoLevel2),
             (_, Frame::Farewell { reason, refusal }) => self.on_farewell(&reason, &refusal, now, chance),
             (_, Frame::Unasked(refusal)) => {
-                // Such as "too many connections". The server closes the connection, or goes on.
+                // An error such as "too many connections". The server closes the connection or
+                // continues.
                 if matches!(self.stage, Stage::LoggingIn { .. }) {
                     self.wait(&refusal.errmsg, refusal.wait(), now, chance);
                 }
             }
             (_, Frame::Ping) => self.write(&json!({"msgType": 54})),
             (Stage::Synchronising | Stage::Online, frame) => self.on_live_frame(frame, now),
-            // Nothing else is expected, and nothing else is acted on.
+            // No other frame is expected, and others are ignored.
             (Stage::LoggingIn { .. } | Stage::Waiting { .. } | Stage::Connecting | Stage::Ended(_), _) => {}
         }
     }
@@ -82,6 +84,11 @@ impl Machine {
     fn on_login_refused(&mut self, refusal: Refusal, now: Instant, chance: f64) {
         match (refusal.errno, refusal.wait()) {
             (_, Some(wait)) => self.wait(&refusal.errmsg, Some(wait), now, chance),
+            (302, None) if self.login.password.is_none() && self.login.token.is_some() && self.login.jwt.is_some() => {
+                // The token has ended with the JSON web token of its login.
+                self.login.token = None;
+                self.wait(&refusal.errmsg, Some(0.0), now, chance);
+            }
             (302, None) => self.end(End::WrongPassword),
             (501, None) => self.end(End::NoLevel2),
             (429 | 500 | 503, None) => self.wait(&refusal.errmsg, None, now, chance),
@@ -131,7 +138,8 @@ impl Machine {
     }
 
     fn on_ack(&mut self, ack: Ack) {
-        // An answer to something that was not sent here changes nothing: the outbox is sent again with the next login.
+        // An answer to a message that was not sent on this connection changes nothing: the outbox
+        // is sent again with the next login.
         let Some(conv) = self.lanes.answered(&ack.cid) else { return };
         if conv != ack.conv {
             return;
@@ -245,7 +253,7 @@ impl Machine {
                 }
                 self.done.answers.push((ask, Err(refusal.map_or(Error::Misunderstood, refused))));
             }
-            // A 46 that is refused leaves everything as it is; the next login asks again.
+            // A refused 46 leaves everything as it is; the next login asks again.
             Asked::Sync => self.places.on_synced(),
             Asked::Mark => {}
         }

@@ -1,4 +1,4 @@
-//! The machine against frames of a server, table by table.
+//! The machine with frames of a server, table by table.
 
 mod login;
 mod receiving;
@@ -12,7 +12,7 @@ const TEAM: Conv = Conv::Group(3);
 const WELCOME: &str = r#"{"device":"d","errno":200,"level":2,"limits":{"frame":2000,"inflight":20,"page":200},"msgType":40,"name":"ann","ping":30,"token":"t2","tokenExpires":9,"user":7}"#;
 const SYNCED: &str = r#"{"msgType":45,"synced":true}"#;
 
-/// A machine, the frames that it has written, and what has come of them.
+/// A machine, the frames that it has written, and their results.
 struct Stage {
     machine: Machine,
     now: Instant,
@@ -37,7 +37,7 @@ impl Stage {
 
     fn connect(&mut self, known: Known) {
         assert!(self.machine.wants_connection(self.now));
-        self.machine.connected(known, self.now);
+        self.machine.connected(known, self.now, 0.0);
     }
 
     fn online(known: Known) -> Stage {
@@ -60,14 +60,14 @@ impl Stage {
         self.machine.tick(self.now, 0.0);
     }
 
-    /// The frames written since it was asked last.
+    /// The frames written since the last call.
     fn written(&mut self) -> Vec<Value> {
         let out = std::mem::take(self.machine.out());
         let lines = out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
     }
 
-    /// Gives the machine what it wants from this outbox.
+    /// Gives the machine the messages that it wants from this outbox.
     fn send(&mut self, outbox: &[(i64, Conv, &str)]) {
         while let Some(wanted) = self.machine.wanted(self.now) {
             let rows = outbox.iter().filter(|(row, conv, _)| *conv == wanted.conv && *row > wanted.after);

@@ -9,17 +9,17 @@ use crate::error::Result;
 use crate::frame::{self, Page};
 use crate::view::{History, Message};
 
-/// Where a conversation stands.
+/// The numbers of a conversation.
 struct Place {
     cursor: u64,
     floor: u64,
     read: u64,
-    /// What `unread` is about, which the server counts.
+    /// The last message at the time when the server counted `unread`.
     head: u64,
 }
 
 impl Store {
-    /// A message in its place: the cursor moves to it, and what lies between is a gap.
+    /// Stores a message in its place: the cursor moves to it, and the numbers in between are a gap.
     pub(super) fn take(&mut self, conv: Conv, message: &frame::Message) -> Result<()> {
         let place = self.place(conv)?;
         if message.seq > place.cursor {
@@ -32,7 +32,7 @@ impl Store {
         self.merge(conv, message)
     }
 
-    /// The cursor moves to a message that the store does not have.
+    /// Moves the cursor to a message that the store does not have.
     pub(super) fn skip(&mut self, conv: Conv, seq: u64, tag: &str, time: i64) -> Result<()> {
         let place = self.place(conv)?;
         self.add_gap(conv, place.cursor.max(place.floor) + 1, seq)?;
@@ -55,7 +55,8 @@ impl Store {
         Ok(())
     }
 
-    /// Counts what is not read of what comes after the last 43. A message of one's own marks everything before it as read.
+    /// Counts the unread messages that come after the last 43. An own message marks everything
+    /// before it as read.
     fn count(&self, conv: Conv, message: &frame::Message, read: u64) -> Result<()> {
         let body = Body::of(message.m.as_deref());
         let update = if message.from == self.me {
@@ -71,10 +72,11 @@ impl Store {
         Ok(())
     }
 
-    /// Stores a message that may be anywhere, and what it does to another one.
+    /// Stores a message at any place, and applies it to the message that it edits or recalls.
     pub(super) fn merge(&self, conv: Conv, message: &frame::Message) -> Result<()> {
         let frame::Message { seq, from, time, tag, m, edited, recalled } = message;
-        // An edited message has the frame of its edit, so only a fresh one says what it changes itself.
+        // An edited message has the frame of its edit, so only an unedited one says itself what it
+        // changes.
         let body = if edited.is_none() && recalled.is_none() { Body::of(m.as_deref()) } else { Body::default() };
         let target = body.edit().or(body.recall()).filter(|target| target < seq);
         let insert = "INSERT INTO messages (conv, seq, sender, time, tag, m, edited, recalled, target)
@@ -93,7 +95,29 @@ impl Store {
             recalled.map(int),
             target.map(int)
         ])?;
-        let Some(target) = target else { return Ok(()) };
+        match target {
+            Some(target) => self.alter(conv, target, message, &body),
+            // A page may be older than an edit that has come meanwhile.
+            None => self.alter_by_later(conv, *seq),
+        }
+    }
+
+    /// Applies the stored edits and the recall of a message that was stored after them.
+    fn alter_by_later(&self, conv: Conv, seq: u64) -> Result<()> {
+        let query = "SELECT seq, sender, time, tag, m FROM messages WHERE conv = ?1 AND target = ?2 ORDER BY seq";
+        let mut statement = self.connection.prepare_cached(query)?;
+        let later = |row: &Row<'_>| {
+            let (seq, from, time, tag, m) = (number(row, 0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
+            Ok(frame::Message { seq, from, time, tag, m, edited: None, recalled: None })
+        };
+        let later: Vec<_> =
+            statement.query_map(params![conv.to_string(), int(seq)], later)?.collect::<rusqlite::Result<_>>()?;
+        later.iter().try_for_each(|by| self.alter(conv, seq, by, &Body::of(by.m.as_deref())))
+    }
+
+    /// Applies a message to the one that it edits or recalls.
+    fn alter(&self, conv: Conv, target: u64, by: &frame::Message, body: &Body) -> Result<()> {
+        let frame::Message { seq, from, m, .. } = by;
         let change = if body.edit().is_some() {
             "UPDATE messages SET m = ?5, edited = ?4 WHERE conv = ?1 AND seq = ?2 AND sender = ?3 AND seq < ?4
                 AND target IS NULL AND recalled IS NULL AND coalesce(edited, 0) < ?4"
@@ -102,15 +126,15 @@ impl Store {
             "UPDATE messages SET m = NULL, edited = NULL, recalled = ?4 WHERE conv = ?1 AND sender = ?3 AND seq < ?4
                 AND (seq = ?2 OR target = ?2) AND ?5 IS NOT NULL"
         };
-        self.connection.prepare_cached(change)?.execute(params![name, int(target), from, int(*seq), m])?;
+        self.connection.prepare_cached(change)?.execute(params![conv.to_string(), int(target), from, int(*seq), m])?;
         Ok(())
     }
 
-    /// A page of history, asked for below a number or from the end.
+    /// Stores a page of history that was requested below a number or from the end.
     pub(super) fn page(&mut self, page: &Page, before: Option<u64>) -> Result<()> {
         let conv = page.conv;
         let cursor = self.place(conv)?.cursor;
-        // What is beyond the cursor comes in its place.
+        // Messages beyond the cursor come later, in their place.
         let mut held = page.msgs.iter().filter(|message| message.seq <= cursor);
         held.try_for_each(|message| self.merge(conv, message))?;
         let first = page.msgs.first().map(|message| message.seq);
@@ -135,7 +159,7 @@ impl Store {
         Ok(())
     }
 
-    /// The numbers from `first` to `last` are in no gap any more.
+    /// Removes the numbers from `first` to `last` from the gaps.
     fn fill(&self, conv: Conv, first: u64, last: u64) -> Result<()> {
         let query = "SELECT first, last FROM gaps WHERE conv = ?1 AND first <= ?3 AND last >= ?2";
         let name = conv.to_string();
@@ -151,7 +175,7 @@ impl Store {
         Ok(())
     }
 
-    /// Nothing at or below this number is kept by the server.
+    /// Notes that the server keeps no message at or below this number.
     pub(super) fn raise_floor(&self, conv: Conv, floor: u64) -> Result<()> {
         let update = "UPDATE convs SET floor = max(floor, ?2) WHERE conv = ?1";
         self.connection.prepare_cached(update)?.execute(params![conv.to_string(), int(floor)])?;
@@ -167,7 +191,7 @@ impl Store {
         Ok(gap.map(|(first, last)| (first, last.min(before - 1))))
     }
 
-    /// The newest messages below a number, down to a gap; edits and recalls are not shown by themselves.
+    /// The newest messages below a number, down to a gap, without edits and recalls.
     pub(crate) fn history(&self, conv: Conv, before: Option<u64>, limit: usize) -> Result<History> {
         let before = before.unwrap_or(1 << 53);
         let gap = self.gap_below(conv, before)?;
@@ -203,8 +227,8 @@ impl Store {
 
 const COLUMNS: &str = "seq, sender, time, m, edited, recalled FROM messages AS shown";
 
-/// An edit that was recalled with its message cannot be told from one by its frame, which is gone: both have the same
-/// number in `recalled`, and the message is the first of them.
+/// A recalled edit cannot be told from its recalled message by the frame, which is gone. Both have
+/// the same number in `recalled`, and the message is the first of them.
 const IS_SHOWN: &str = "target IS NULL AND NOT (recalled IS NOT NULL AND EXISTS (SELECT 1 FROM messages AS other
     WHERE other.conv = shown.conv AND other.recalled = shown.recalled AND other.seq < shown.seq))";
 

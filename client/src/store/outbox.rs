@@ -10,7 +10,7 @@ use crate::machine::Wanted;
 use crate::view::Pending;
 
 impl Store {
-    /// Puts a message into the outbox. When this returns, it survives a power cut.
+    /// Puts a message into the outbox. When this returns, the message survives a power cut.
     pub(crate) fn enqueue(&mut self, conv: Conv, cid: &str, frame: &str, now_ms: i64) -> Result<()> {
         self.in_transaction(|store| {
             store.touch(conv)?;
@@ -23,7 +23,7 @@ impl Store {
         })
     }
 
-    /// Messages that were handed over before the first login get their sender, who was not known then.
+    /// Sets the sender of messages that were sent before the first login, when it was not known.
     pub(super) fn sign_outbox(&self, user: i64) -> Result<()> {
         self.connection.execute("UPDATE outbox SET frame = json_set(frame, '$.FROMID', ?1)", [user])?;
         Ok(())
@@ -54,7 +54,7 @@ impl Store {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
-    /// What waits or was refused in a conversation, in the order sent.
+    /// The messages of a conversation that wait or were refused, in the order sent.
     pub(crate) fn pending(&self, conv: Conv, limit: usize) -> Result<Vec<Pending>> {
         let query = "SELECT cid, frame, errno, errmsg FROM outbox WHERE conv = ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(query)?;
@@ -68,12 +68,12 @@ impl Store {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    /// Removes a message that was refused; returns whether there was one.
+    /// Removes a refused message. Returns whether there was one.
     pub(crate) fn discard(&self, cid: &str) -> Result<bool> {
         Ok(self.connection.execute("DELETE FROM outbox WHERE cid = ?1 AND errno IS NOT NULL", [cid])? > 0)
     }
 
-    /// An own message is committed: it leaves the outbox, and takes its place if that is next.
+    /// Removes a committed message from the outbox, and stores it in its place if that is next.
     pub(super) fn acked(&mut self, cid: &str, conv: Conv, seq: u64, tag: &str, time: i64, place: bool) -> Result<()> {
         let query = "DELETE FROM outbox WHERE cid = ?1 RETURNING frame";
         let frame: Option<String> =

@@ -51,7 +51,8 @@ CREATE TABLE users (id INTEGER PRIMARY KEY, name TEXT NOT NULL);
 CREATE TABLE notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 ";
 
-/// Opens a data file, which is made if it is not there, for its owner only. The lock keeps other processes out.
+/// Opens a data file, and creates it for its owner only if it is missing. The lock keeps other
+/// processes out.
 pub(super) fn open(path: &Path) -> Result<(Connection, File)> {
     let lock = private(&path.with_added_extension("lock"))?;
     lock_soon(&lock)?;
@@ -62,14 +63,15 @@ pub(super) fn open(path: &Path) -> Result<(Connection, File)> {
     Ok((connection, lock))
 }
 
-/// A data file in memory, for clients that keep nothing.
+/// Opens a data file in memory, for clients that store nothing.
 pub(super) fn in_memory() -> Result<Connection> {
     let connection = Connection::open_in_memory()?;
     prepare(&connection)?;
     Ok(connection)
 }
 
-/// Takes the lock. A process that ends, and a child that a program is just starting, hold it for a moment longer.
+/// Takes the lock, with patience: a process that ends, and a child that a program is just starting,
+/// hold it for a moment longer.
 fn lock_soon(lock: &File) -> Result<()> {
     for _ in 0..LOCK_ATTEMPTS {
         match lock.try_lock() {

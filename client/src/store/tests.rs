@@ -1,4 +1,4 @@
-//! The store: order, gaps, edits, and what a crash leaves.
+//! The store: order, gaps, edits, and its state after a crash.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -134,14 +134,14 @@ fn what_is_missing_is_a_gap_until_a_page_fills_it() {
     assert_eq!(gaps(&store, TEAM), [(11, 39), (42, 44)]);
     store.apply(&[page(TEAM, 42..=44, 10, false), page(TEAM, 30..=39, 10, false)]).expect("pages");
     assert_eq!(gaps(&store, TEAM), [(11, 29)]);
-    // The floor rises: what is below it never comes.
+    // The floor rises: messages below it never come.
     store.apply(&[Change::Floor { conv: TEAM, floor: 20 }]).expect("a floor");
     assert_eq!(gaps(&store, TEAM), [(21, 29)]);
     store.apply(&[page(TEAM, 25..=29, 24, true)]).expect("the last page");
     let history = store.history(TEAM, None, 100).expect("history");
     assert_eq!((history.messages.len(), history.has_gap, history.is_start), (28, false, true));
     assert_eq!(store.after(TEAM, 50, 10).expect("messages").len(), 2);
-    // What is beyond the cursor is not taken from a page: it comes in its place.
+    // Messages beyond the cursor are not taken from a page, because they come in their place.
     store.apply(&[page(TEAM, 52..=54, 24, false)]).expect("a page");
     assert_eq!((cursor(&store, TEAM), store.after(TEAM, 52, 10).expect("none").len()), (Some(52), 0));
 }
@@ -173,11 +173,27 @@ fn edits_and_recalls_change_the_message_and_are_not_shown_themselves() {
     assert_eq!(shown(&store, BOB), [(1, "edited by 4".to_owned()), (2, "edited by 5".to_owned())]);
     store.apply(&[take(BOB, recall(7, 1))]).expect("stored");
     assert_eq!(shown(&store, BOB), [(1, "Recalled".to_owned()), (2, "edited by 5".to_owned())]);
-    // A late look at an earlier state changes nothing.
+    // A late page with an earlier state changes nothing.
     let old = Page { conv: BOB, complete: true, floor: 0, msgs: vec![chat(1, "a"), chat(2, "b")] };
     store.apply(&[Change::Page { page: old, before: Some(3) }]).expect("a page");
     assert_eq!(shown(&store, BOB), [(1, "Recalled".to_owned()), (2, "edited by 5".to_owned())]);
     assert_eq!(row(&store, BOB).unread, 0, "a message of one's own marks all as read");
+}
+
+/// A page is read before an edit and delivered after it, to a client that does not have the message.
+#[test]
+fn a_page_that_is_older_than_an_edit_does_not_bring_the_old_text_back() {
+    let mut store = store();
+    let of = |seq, members: &str| message(seq, 9, &format!(r#"{{"msgType":4,{members}}}"#));
+    let foreign = message(12, 7, r#"{"msgType":4,"edit":4,"msg":"not yours"}"#);
+    store.apply(&[Change::Line { line: line(BOB, 9, 0), adopt: true }]).expect("adopted");
+    let later =
+        [of(10, r#""edit":4,"msg":"new""#), of(11, r#""recall":5"#), foreign, of(13, r#""edit":4,"msg":"newer""#)];
+    store.apply(&later.map(|message| take(BOB, message))).expect("stored");
+    let old = Page { conv: BOB, complete: true, floor: 0, msgs: (4..=8).map(|seq| chat(seq, "old")).collect() };
+    store.apply(&[Change::Page { page: old, before: Some(9) }]).expect("a page");
+    let expected = [(4, "newer"), (5, "Recalled"), (6, "old"), (7, "old"), (8, "old"), (9, "last")];
+    assert_eq!(shown(&store, BOB), expected.map(|(seq, text)| (seq, text.to_owned())));
 }
 
 #[test]
@@ -217,11 +233,24 @@ fn after_a_loss_no_mark_is_above_the_head_and_nothing_is_counted_twice() {
     let read = Read { conv: BOB, head: 8, read: 8, unread: 0 };
     let peer = Peer { conv: BOB, read: 7, recv: 8 };
     store.apply(&[take(BOB, chat(8, "lost")), Change::Read(read), Change::Peer(peer)]).expect("stored");
-    // Without a login: what follows is counted.
+    // Without a login, the messages that follow are counted.
     store.apply(&[lost(BOB, 5, false), take(BOB, chat(5, "a")), take(BOB, chat(6, "b"))]).expect("reset");
     let found = row(&store, BOB);
-    assert_eq!((found.read, found.unread, found.peer_read, found.peer_recv), (5, 1, 5, 5));
-    // At a login its 43 has counted.
+    assert_eq!((found.read, found.unread, found.peer_read, found.peer_recv), (5, 1, 0, 0));
+    // The server names the marks before all messages that follow have come, or after.
+    for is_early in [true, false] {
+        let marks = [
+            Change::Read(Read { conv: BOB, head: 6, read: 4, unread: 2 }),
+            Change::Peer(Peer { conv: BOB, read: 2, recv: 3 }),
+        ];
+        let mut taken = vec![lost(BOB, 6, false), take(BOB, chat(5, "a")), take(BOB, chat(6, "b"))];
+        let at = if is_early { 1 } else { taken.len() };
+        taken.splice(at..at, marks);
+        store.apply(&taken).expect("marks");
+        let found = row(&store, BOB);
+        assert_eq!((found.read, found.unread, found.peer_read, found.peer_recv), (4, 2, 2, 3), "{is_early}");
+    }
+    // At a login, its 43 has counted the messages.
     store.apply(&[Change::Line { line: line(BOB, 6, 0), adopt: false }]).expect("a line");
     let counted = row(&store, BOB).unread;
     store.apply(&[lost(BOB, 6, true), take(BOB, chat(6, "b")), take(BOB, chat(7, "c"))]).expect("reset");
@@ -236,7 +265,8 @@ fn marks_are_kept_until_the_server_has_them() {
     assert!(!store.mark_read(BOB, 1).expect("no news"));
     assert_eq!((row(&store, BOB).unread, store.known().expect("marks").marks), (0, vec![(BOB, 2)]));
     store.apply(&[Change::Read(Read { conv: BOB, head: 2, read: 2, unread: 0 })]).expect("confirmed");
-    // The mark of another device counts message 3, which comes behind it; an older mark says nothing of it.
+    // The mark of another device counts message 3, which comes after it. An older mark does not
+    // know that message.
     let mark = |head, unread| Change::Read(Read { conv: BOB, head, read: 2, unread });
     store.apply(&[mark(3, 1), take(BOB, chat(3, "c")), mark(2, 0)]).expect("marks");
     assert_eq!(row(&store, BOB).unread, 1);
@@ -281,12 +311,12 @@ fn the_outbox_keeps_its_order_until_each_is_answered() {
     assert_eq!((waiting[0].text(), &waiting[0].refused), ("2".to_owned(), &Some((403, "blocked".to_owned()))));
     assert!(!store.discard("c1").expect("it still waits"));
     assert!(store.discard("c2").expect("it was refused"));
-    // An answer to a message that is not there any more leaves a gap, which a page fills.
+    // The answer to a message that the outbox no longer has leaves a gap, which a page fills.
     store.apply(&[acked("c9", 2, true)]).expect("an answer");
     assert_eq!((cursor(&store, BOB), gaps(&store, BOB)), (Some(2), vec![(2, 2)]));
 }
 
-/// A path for a data file, which is removed with its companions at the end.
+/// A path for a data file. The file is removed with its companions at the end.
 struct File(PathBuf);
 
 impl File {
@@ -339,7 +369,8 @@ fn a_crash_between_two_changes_of_a_transaction_leaves_neither() {
     store.apply(&[account(), take(BOB, chat(1, "a"))]).expect("stored");
     store.connection.execute_batch("BEGIN IMMEDIATE").expect("a transaction");
     store.change(&take(BOB, chat(2, "b"))).expect("a change");
-    // The process dies: nothing is committed, and the file is left as it is on the disk at this moment.
+    // The process dies: nothing more is committed, and the file stays as it is on the disk at this
+    // moment.
     let copy = File::new();
     for name in ["data.db", "data.db-wal"] {
         fs::copy(file.0.with_file_name(name), copy.0.with_file_name(name)).expect(name);

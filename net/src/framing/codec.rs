@@ -24,11 +24,11 @@
 //! received bytes are one piece of garbage.
 //!
 //! The decoder stores no bytes. It scans the received, unconsumed ones, reports the item at their
-//! front, and remembers how far it has scanned, so that each byte of a frame is scanned once for
-//! any segmentation.
+//! front, and remembers how far it has scanned. So each byte of a frame is scanned once, however
+//! the input is segmented.
 
 use super::flat::{FLAT_BYTES_MAX, flat_object};
-use super::foreign::{self, Beginning, Foreign};
+use super::foreign::{self, DetectedProtocol, Foreign};
 use super::json_prefix::JsonPrefix;
 
 /// The item at the front of the received bytes.
@@ -55,7 +55,7 @@ pub enum Item {
         /// The number of bytes to skip.
         len: usize,
     },
-    /// Bytes without a meaning; look again behind them.
+    /// Bytes without a meaning; look again after them.
     Blank {
         /// The number of bytes to skip.
         len: usize,
@@ -64,7 +64,7 @@ pub enum Item {
     Http,
     /// The connection begins with another protocol. The bytes after that are not processed.
     Foreign(Foreign),
-    /// Nothing complete before more arrives.
+    /// No complete item before more bytes arrive.
     Incomplete,
 }
 
@@ -73,72 +73,72 @@ pub enum Item {
 pub struct Decoder {
     state: ScanState,
     pub(super) frame_bytes_max: usize,
-    /// An item was taken and its line has not ended yet.
+    /// Whether an item was taken whose line has not ended yet.
     line_open: bool,
-    /// Whether the client ends with newlines what it sends. It is the reader's, and here because
-    /// here is room.
+    /// Whether the client ends its frames with newlines. The flag belongs to the reader, and is
+    /// stored here because there is room for it.
     pub(super) lines: Lines,
-    /// The bytes that may be scanned in vain before more is taken.
+    /// The number of bytes that may be scanned in vain before more bytes are taken.
     credit: usize,
 }
 
-/// Whether something that was received has ended a line.
+/// Whether a received frame or garbage has ended a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lines {
     None,
-    /// It has, and the writer does not know it yet.
+    /// A line has ended, and the writer does not know it yet.
     New,
     Known,
 }
 
 #[derive(Debug)]
 enum ScanState {
-    /// At the beginning of a connection whose protocol is not known. If no more comes, it is
-    /// garbage.
+    /// At the beginning of a connection whose protocol is not known. If no more bytes come, those
+    /// at the front are garbage.
     Beginning { begun: bool },
     /// Before a frame.
     Between,
     /// Inside a frame that has not ended in the scanned bytes.
     Inside(Scan),
-    /// In garbage whose bytes so far were skipped; its answer is still owed.
+    /// In garbage whose bytes so far were skipped, and which was not reported yet.
     Garbage(Rubbish),
     /// This item was shown and not taken yet.
     Shown(Item),
 }
 
-/// How far a started object was scanned.
+/// The progress of the scan of a started object.
 #[derive(Debug)]
 struct Scan {
     looked_at: usize,
     depth: usize,
     place: ScanPlace,
-    /// Made when the received data ends inside the object.
+    /// Created when the received data ends inside the object.
     prefix: Option<Box<JsonPrefix>>,
 }
 
-/// How far garbage was scanned.
+/// The progress of the scan of garbage.
 #[derive(Clone, Copy, Debug)]
 struct Rubbish {
-    /// Whether its first byte was scanned, so that its kind is known.
+    /// Whether the first byte was scanned, so that the kind of garbage is known.
     begun: bool,
-    /// Open arrays, if it began with one.
+    /// The number of open arrays, if the garbage began with one.
     arrays: usize,
     place: ScanPlace,
 }
 
-/// Where in the text a scan stands.
+/// The scan's place in the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ScanPlace {
     Outside,
     InString,
     AfterBackslash,
-    /// Without structure, up to the end of the line.
+    /// In text without structure, up to the end of the line.
     Broken,
 }
 
 impl Decoder {
-    /// A decoder at the beginning of a connection, which may speak another protocol. Otherwise the
-    /// same as [`Decoder::new`].
+    /// A decoder at the beginning of a connection, which may speak another protocol. Otherwise like
+    /// [`Decoder::new`].
     pub(crate) fn of_connection(frame_bytes_max: usize) -> Decoder {
         let state = ScanState::Beginning { begun: false };
         Decoder { state, ..Decoder::new(frame_bytes_max) }
@@ -156,7 +156,7 @@ impl Decoder {
         }
     }
 
-    /// Resets it to the beginning of a stream.
+    /// Resets the decoder to the beginning of a stream.
     pub(crate) fn restart(&mut self) {
         *self = Decoder::new(self.frame_bytes_max);
     }
@@ -197,9 +197,9 @@ impl Decoder {
     }
 
     /// The length of the flat object at the front of `bytes`, if its end is certain: a newline, the
-    /// end of the received data or another frame follows it. Also says whether it ends a line.
-    /// [`Decoder::look`] would say the same and remember it; this is found again as fast.
-    /// [`Decoder::note_taken`] follows when it was taken.
+    /// end of the received data or another frame follows. Also says whether the object ends a line.
+    /// [`Decoder::look`] would say the same and remember the item; finding it again is as fast.
+    /// When the object was taken, call [`Decoder::note_taken`].
     #[inline]
     pub(super) fn flat_frame(&self, bytes: &[u8]) -> Option<(usize, bool)> {
         let (ScanState::Between, [b'{', ..]) = (&self.state, bytes) else { return None };
@@ -211,15 +211,15 @@ impl Decoder {
         }
     }
 
-    /// A frame or garbage of this length was taken. At the next call its bytes and the end of its
-    /// line are gone from the front.
+    /// Notes that a frame or garbage of this length was taken. At the next call its bytes and the
+    /// end of its line are gone from the front.
     #[inline]
     pub(super) fn note_taken(&mut self, len: usize, line: bool) {
         self.line_open = !line;
         self.credit = credit_max(self.frame_bytes_max).min(self.credit + len * CREDIT_PER_BYTE);
     }
 
-    /// The shown item was taken, and its bytes will be gone from the front at the next call.
+    /// Notes that the shown item was taken. Its bytes must be gone from the front at the next call.
     #[inline]
     pub fn taken(&mut self) {
         match self.state {
@@ -242,7 +242,7 @@ impl Decoder {
         matches!(self.state, ScanState::Inside(_) | ScanState::Beginning { begun: true })
     }
 
-    /// Whether it is before a frame of which nothing was looked at.
+    /// Whether the decoder is before a frame of which it has scanned nothing.
     #[inline]
     pub(super) fn is_between(&self) -> bool {
         matches!(self.state, ScanState::Between)
@@ -267,16 +267,16 @@ impl Decoder {
             blanks => return Some(blank(blanks.unwrap_or(bytes.len()))),
         }
         match foreign::look(bytes) {
-            Beginning::Frames => {
+            DetectedProtocol::Frames => {
                 self.state = ScanState::Between;
                 None
             }
-            Beginning::Undecided => {
+            DetectedProtocol::Undecided => {
                 self.state = ScanState::Beginning { begun: true };
                 Some(Item::Incomplete)
             }
-            Beginning::Http => Some(Item::Http),
-            Beginning::Foreign(foreign) => Some(Item::Foreign(foreign)),
+            DetectedProtocol::Http => Some(Item::Http),
+            DetectedProtocol::Foreign(foreign) => Some(Item::Foreign(foreign)),
         }
     }
 
@@ -334,9 +334,9 @@ impl Decoder {
         if fits && !ended {
             return Item::Incomplete;
         }
-        // An object that seems to have no end, or one too far away, may be broken before that; then
-        // it ends with its line. The bytes behind the first one too many may not have been received
-        // yet, and so must not matter.
+        // An object without an end, or with one too far away, may be broken before that; then it
+        // ends with its line. Bytes after the first one beyond the limit may not have been received
+        // yet, so they must not matter.
         let looked_at = end.map_or(bytes.len(), |end| end - 1).min(self.frame_bytes_max + 1);
         match scan.broken_at(&bytes[..looked_at]) {
             Some(at) => {
@@ -358,7 +358,7 @@ impl Scan {
         while let Some(&byte) = bytes.get(at) {
             match (place, byte) {
                 (ScanPlace::InString, _) => {
-                    // Most of a frame is text, so this only searches for the end of it.
+                    // Most of a frame is text, so this only searches for the end of the text.
                     let Some(next) = memchr::memchr2(b'"', b'\\', &bytes[at..]) else { break };
                     at += next;
                     place = if bytes[at] == b'"' { ScanPlace::Outside } else { ScanPlace::AfterBackslash };
@@ -381,7 +381,7 @@ impl Scan {
     }
 }
 
-/// Whether these bytes are one object and nothing else, by its braces.
+/// Whether the braces of these bytes enclose one object and nothing else.
 pub(super) fn is_one_object(bytes: &[u8]) -> bool {
     if bytes.first() != Some(&b'{') {
         return false;
@@ -395,12 +395,13 @@ pub(super) fn is_one_object(bytes: &[u8]) -> bool {
     }
 }
 
-/// Enough for a handful of broken objects in the most bytes that are ever received together.
+/// The credit at the beginning: enough for a handful of broken objects in the most bytes that are
+/// ever received together.
 fn credit_max(frame_bytes_max: usize) -> usize {
     frame_bytes_max.saturating_mul(16).max(1024 * 1024)
 }
 
-/// How often each byte may be scanned in vain, in addition.
+/// The number of times that each byte may be scanned in vain, in addition.
 const CREDIT_PER_BYTE: usize = 16;
 
 fn blank(len: usize) -> Item {
@@ -408,7 +409,8 @@ fn blank(len: usize) -> Item {
 }
 
 impl Rubbish {
-    /// Scans more of it. Returns its length if its end is found, and whether it ends a line.
+    /// Scans more of the garbage. Returns its length if its end is found, and whether it ends a
+    /// line.
     fn find_end(&mut self, bytes: &[u8]) -> Option<(usize, bool)> {
         let mut at = 0;
         loop {

@@ -12,8 +12,8 @@ pub trait CustomReader: fmt::Debug + Send {
     /// must find the same item again until [`CustomReader::taken`] is called.
     fn find(&mut self, bytes: &mut [u8], ended: bool) -> FoundItem;
 
-    /// The item that was found is handled: its bytes are gone from the front when `find` is called
-    /// next.
+    /// Notes that the found item is handled. Its bytes are gone from the front at the next call of
+    /// `find`.
     fn taken(&mut self);
 
     /// Takes the notice for the writer, if there is one.
@@ -31,14 +31,14 @@ pub trait CustomReader: fmt::Debug + Send {
     /// next.
     fn give_up(&mut self);
 
-    /// All received bytes are dropped, and no more will come.
+    /// Notes that all received bytes are dropped, and that no more will come.
     fn forget(&mut self);
 }
 
-/// Makes frames of what is sent on one connection. Any thread that sends calls it, under the lock
-/// of the link.
+/// Frames the payloads sent on one connection. Any thread that sends calls it, under the lock of
+/// the link.
 pub trait CustomWriter: fmt::Debug + Send {
-    /// Appends the frame to `out` as it is to be sent: the payload itself unchanged, with what
-    /// stands before and behind it.
+    /// Appends the frame to `out` as it is to be sent: the unchanged payload with its head and
+    /// tail.
     fn wrap(&mut self, frame: &[u8], out: &mut Vec<u8>) -> Wrapping;
 }

@@ -1,9 +1,10 @@
-//! Finds the end of a flat object, which has no object and no escape in it, without looking at each
-//! byte: most frames are flat and short. Those of a WebSocket are unmasked in the same pass.
+//! Finds the end of a flat object without looking at each byte. A flat object has no object and no
+//! escape in it; most frames are flat and short. Frames of a WebSocket are unmasked in the same
+//! pass.
 
-/// The length of the object that `bytes` begin with, if it contains no object and no escape. Then
-/// the first closing brace ends it, unless that is inside a string; it is not if an even number of
-/// quotes precedes it. Counting braces would find the same.
+/// The length of the object that `bytes` begin with, if it contains no object and no escape. The
+/// first closing brace outside of a string ends such an object; a brace is outside of strings if an
+/// even number of quotes precedes it. Counting braces would give the same result.
 pub(super) fn flat_object(bytes: &[u8]) -> Option<usize> {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
@@ -16,8 +17,8 @@ pub(super) fn flat_object(bytes: &[u8]) -> Option<usize> {
     flat_object_plain(bytes)
 }
 
-/// Looks at sixteen bytes at once. The compiler does not find this by itself, and to search for the
-/// brace and then to count the quotes costs 2 % of a message more.
+/// Compares sixteen bytes at once. The compiler does not do this by itself, and searching for the
+/// brace before counting the quotes would make a message 2 % more expensive.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
 fn flat_object_sse2(bytes: &[u8]) -> Option<usize> {
@@ -29,14 +30,16 @@ fn flat_object_sse2(bytes: &[u8]) -> Option<usize> {
         _mm_set_epi64x((chunk >> 64) as i64, chunk as i64)
     };
     let are = |bytes: __m128i, byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
-    // A bit for each byte that may end a flat object or shows that it is none, and for each quote.
+    // A bit for each byte that ends a flat object or shows that the object is not flat, and a bit
+    // for each quote.
     let look = |chunk: &[u8; 16]| -> (u32, u32) {
         let bytes = load(chunk);
         let ends = _mm_or_si128(_mm_or_si128(are(bytes, b'}'), are(bytes, b'{')), are(bytes, b'\\'));
         (_mm_movemask_epi8(ends) as u32, _mm_movemask_epi8(are(bytes, b'"')) as u32)
     };
     let (chunks, rest) = bytes.as_chunks::<16>();
-    // The number of quotes is even if that of the bits is. The first brace begins the object.
+    // The number of quotes is even if the number of their bits is. The first brace begins the
+    // object.
     let (mut quotes_so_far, mut begun) = (0, 1);
     for (nth, chunk) in chunks.iter().enumerate() {
         let (ends, quotes) = look(chunk);
@@ -46,7 +49,7 @@ fn flat_object_sse2(bytes: &[u8]) -> Option<usize> {
         }
         (quotes_so_far, begun) = (quotes_so_far ^ quotes, 0);
     }
-    // Of the last sixteen bytes only the rest was not looked at.
+    // Only the rest of the last sixteen bytes was not compared yet.
     let (ends, quotes) = look(last);
     let (ends, quotes) = (ends >> (16 - rest.len()), quotes >> (16 - rest.len()));
     end_of_flat(bytes, bytes.len() - rest.len(), ends, quotes_so_far ^ (quotes & before_first(ends)))
@@ -71,15 +74,15 @@ pub(super) fn flat_object_plain(bytes: &[u8]) -> Option<usize> {
     (bytes[len - 1] == b'}' && quotes.is_multiple_of(2)).then_some(len)
 }
 
-/// What the pass that removes the mask of a text has seen.
+/// The result of the pass that removes the mask of a text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Unmasked {
-    /// It is one flat object and nothing else.
+    /// The text is one flat object and nothing else.
     pub(super) is_flat: bool,
     pub(super) is_ascii: bool,
 }
 
-/// Removes the mask, which is 4 bytes over and over.
+/// Removes the mask, which repeats every 4 bytes.
 pub(super) fn unmask(bytes: &mut [u8], key: [u8; 4]) -> Unmasked {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
@@ -92,8 +95,8 @@ pub(super) fn unmask(bytes: &mut [u8], key: [u8; 4]) -> Unmasked {
     unmask_plain(bytes, key)
 }
 
-/// Sixteen bytes at once, in one pass: one pass for the mask, one for the characters and one for the
-/// braces cost a message a tenth more.
+/// Unmasks sixteen bytes at once, in one pass. One pass each for the mask, the characters and the
+/// braces would make a message a tenth more expensive.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
 fn unmask_sse2(bytes: &mut [u8], key: [u8; 4]) -> Unmasked {
@@ -115,13 +118,14 @@ fn unmask_sse2(bytes: &mut [u8], key: [u8; 4]) -> Unmasked {
     let are = |plain: __m128i, byte: u8| _mm_cmpeq_epi8(plain, _mm_set1_epi8(byte as i8));
     let braces = |plain: __m128i| _mm_or_si128(_mm_or_si128(are(plain, b'}'), are(plain, b'{')), are(plain, b'\\'));
 
-    // The last sixteen bytes are read before the pass and written behind it, which has written some of
-    // them as well; what it looks at ends before `seen`, so that at least one is left.
+    // The last sixteen bytes are read before the pass and written after it. The pass has written
+    // some of them as well, but its comparisons end before `seen`, so that at least one byte is
+    // left.
     let seen = (bytes.len() - 1) / 16 * 16;
     let turned = u32::from_le_bytes(key).rotate_right(8 * (bytes.len() % 4) as u32);
     let last = _mm_xor_si128(load(last), _mm_set1_epi32(turned as i32));
     let wide = _mm_set1_epi32(i32::from_le_bytes(key));
-    // The first brace begins the object, and is none of the others.
+    // The first brace begins the object, and is not one of the inner braces.
     let mut but_first = _mm_set_epi64x(-1, !0xff);
     let (mut all, mut others, mut quotes) = (last, _mm_set1_epi8(0), _mm_set1_epi8(0));
     for chunk in bytes[..seen].as_chunks_mut::<16>().0 {
@@ -150,15 +154,16 @@ pub(super) fn unmask_plain(bytes: &mut [u8], key: [u8; 4]) -> Unmasked {
     Unmasked { is_flat, is_ascii: bytes.is_ascii() }
 }
 
-/// The braces of longer ones are counted: so a scan in vain is bounded.
+/// The longest object that is searched like this; the braces of longer ones are counted. So a scan
+/// in vain is bounded.
 pub(super) const FLAT_BYTES_MAX: usize = 1024;
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Every length around the sixteen bytes that are looked at together, every key byte in every
-    /// place, and in each place what matters.
+    /// Covers every length around the sixteen bytes that are compared together, every key byte in
+    /// every place, and every significant byte in each place.
     #[test]
     fn a_pass_sees_the_same_as_three() {
         let key = [0x12, 0xfe, 0x7b, 0x22];

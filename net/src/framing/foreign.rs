@@ -1,7 +1,8 @@
 //! The protocol of a connection by its first bytes: JSON, HTTP or TLS.
 //!
-//! A web page can make a browser send a request with any text to any address and port: frames in it
-//! would be taken for the visitor's. So HTTP is told from JSON before anything is looked for in it.
+//! A web page can make a browser send a request with any text to any address and port. Frames in
+//! that text would be processed as the visitor's. So HTTP is recognized before the text is searched
+//! for frames.
 //!
 //! ```text
 //!   {"msgType":…             frames
@@ -18,7 +19,7 @@
 pub enum Foreign {
     /// TLS.
     Tls,
-    /// No TLS, where the port requires it.
+    /// Not TLS, though the port requires it.
     Plain {
         /// Whether its first bytes look like HTTP.
         http: bool,
@@ -27,10 +28,10 @@ pub enum Foreign {
 
 /// The decision after some first bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Beginning {
+pub(crate) enum DetectedProtocol {
     /// Frames, or input treated like frames.
     Frames,
-    /// More bytes will decide. If none come, it is garbage.
+    /// More bytes will decide. If none come, the bytes are garbage.
     Undecided,
     /// HTTP.
     Http,
@@ -39,12 +40,12 @@ pub(crate) enum Beginning {
 }
 
 /// Decides by the first bytes of a connection, without preceding blanks.
-pub(crate) fn look(bytes: &[u8]) -> Beginning {
+pub(crate) fn look(bytes: &[u8]) -> DetectedProtocol {
     match bytes.first() {
-        None => Beginning::Undecided,
+        None => DetectedProtocol::Undecided,
         Some(b'A'..=b'Z') => look_for_method(bytes),
-        Some(&TLS_HANDSHAKE) => Beginning::Foreign(Foreign::Tls),
-        Some(_) => Beginning::Frames,
+        Some(&TLS_HANDSHAKE) => DetectedProtocol::Foreign(Foreign::Tls),
+        Some(_) => DetectedProtocol::Frames,
     }
 }
 
@@ -53,17 +54,17 @@ pub(crate) fn looks_like_http(bytes: &[u8]) -> bool {
     METHODS.iter().any(|method| bytes.starts_with(method))
 }
 
-fn look_for_method(bytes: &[u8]) -> Beginning {
+fn look_for_method(bytes: &[u8]) -> DetectedProtocol {
     let near = &bytes[..bytes.len().min(METHOD_BYTES_MAX)];
     for method in METHODS {
         if near.starts_with(method) {
-            return Beginning::Http;
+            return DetectedProtocol::Http;
         }
         if method.starts_with(near) {
-            return Beginning::Undecided;
+            return DetectedProtocol::Undecided;
         }
     }
-    Beginning::Frames
+    DetectedProtocol::Frames
 }
 
 /// The methods of RFC 9110 and RFC 5789, and the beginning of HTTP/2 (RFC 9113, 3.4), each with the
@@ -82,13 +83,13 @@ mod tests {
     fn every_beginning_of_a_method_waits_for_more() {
         for method in METHODS {
             for end in 1..method.len() {
-                // What is the beginning of several methods waits as well: P of POST, PUT, PATCH, PRI.
-                assert_eq!(look(&method[..end]), Beginning::Undecided, "{}", method[..end].escape_ascii());
+                // A beginning shared by several methods waits as well: P of POST, PUT, PATCH, PRI.
+                assert_eq!(look(&method[..end]), DetectedProtocol::Undecided, "{}", method[..end].escape_ascii());
             }
-            assert_eq!(look(method), Beginning::Http);
-            assert_eq!(look(&[method, b"{\"msgType\":1}"].concat()), Beginning::Http);
+            assert_eq!(look(method), DetectedProtocol::Http);
+            assert_eq!(look(&[method, b"{\"msgType\":1}"].concat()), DetectedProtocol::Http);
         }
-        assert_eq!(look(b""), Beginning::Undecided);
+        assert_eq!(look(b""), DetectedProtocol::Undecided);
     }
 
     #[test]
@@ -96,8 +97,8 @@ mod tests {
         for bytes in
             [&b"{"[..], b"keep this socket alive", b"GETX", b"Px", b"get / HTTP/1.1", b"\x17\x03", b"[{}]", b"OPTIONSX"]
         {
-            assert_eq!(look(bytes), Beginning::Frames, "{}", bytes.escape_ascii());
+            assert_eq!(look(bytes), DetectedProtocol::Frames, "{}", bytes.escape_ascii());
         }
-        assert_eq!(look(b"\x16"), Beginning::Foreign(Foreign::Tls));
+        assert_eq!(look(b"\x16"), DetectedProtocol::Foreign(Foreign::Tls));
     }
 }

@@ -1,4 +1,4 @@
-//! What the two halves of a framing say: [`FoundItem`], [`Notice`] and [`Wrapping`].
+//! The results of the two halves of a framing: [`FoundItem`], [`Notice`] and [`Wrapping`].
 
 use super::foreign::Foreign;
 
@@ -21,14 +21,14 @@ pub enum FoundItem {
     BeginsHttp,
     /// A part of an HTTP request.
     Http(HttpItem),
-    /// The framing says that the connection is over. Nothing behind it is looked at.
-    Ended(Ending),
-    /// Bytes without a meaning for the application; look again behind them.
+    /// The framing has ended the connection. The bytes after that are not processed.
+    Ended(FramingEnd),
+    /// Bytes without a meaning for the application; look again after them.
     Skip {
         /// The number of bytes to skip.
         len: usize,
     },
-    /// Nothing complete before more arrives.
+    /// No complete item before more bytes arrive.
     Incomplete,
 }
 
@@ -41,7 +41,7 @@ pub enum HttpPart<'a> {
     Body(&'a [u8]),
     /// The head is longer than [`HEAD_BYTES_MAX`](crate::HEAD_BYTES_MAX).
     TooLong,
-    /// The head or the body did not arrive in time, or its connection has ended before.
+    /// The head or the body did not arrive in time, or the connection ended before it was complete.
     Late,
 }
 
@@ -53,17 +53,17 @@ pub enum HttpItem {
     Head(usize),
     /// A body of this length.
     Body(usize),
-    /// Too long a head.
+    /// A head that is too long.
     TooLong,
-    /// It has not arrived in time.
+    /// The head or the body has not arrived in time.
     Late,
 }
 
-/// Why a framing says that its connection is over.
+/// Why a framing has ended its connection.
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// The client has said so.
+pub enum FramingEnd {
+    /// The client has sent a close.
     Peer,
     /// The client has broken the rules of the framing.
     Violation,
@@ -77,7 +77,7 @@ pub enum Ending {
 pub struct Piece {
     /// The bytes before the payload that belong to the frame.
     pub head: usize,
-    /// The payload: what the application calls the frame.
+    /// The payload, which the application calls the frame.
     pub len: usize,
     /// The bytes after the payload that belong to the frame.
     pub tail: usize,
@@ -89,9 +89,9 @@ pub struct Piece {
 pub enum Notice {
     /// The client reads lines.
     Lines,
-    /// These bytes are sent as they are: the answer to something that the application is not shown.
+    /// Send these bytes as they are: they answer an item that the application is not shown.
     Answer(Vec<u8>),
-    /// The connection ends, and the client is told this code.
+    /// The connection ends, and this close code is sent to the client.
     EndsWith(u16),
 }
 
@@ -99,26 +99,26 @@ pub enum Notice {
 #[cfg_attr(not(feature = "simulation"), expect(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Wrapping {
-    /// Before it.
+    /// The number of bytes before the payload.
     pub head: u8,
-    /// After it.
+    /// The number of bytes after the payload.
     pub tail: u8,
 }
 
 impl Piece {
-    /// All bytes of the frame.
+    /// The length of the frame, payload included.
     pub(crate) fn total(self) -> usize {
         self.head + self.len + self.tail
     }
 
-    /// The payload.
+    /// The position of the payload.
     pub(crate) fn payload(self) -> std::ops::Range<usize> {
         self.head..self.head + self.len
     }
 }
 
 impl HttpItem {
-    /// The bytes of it.
+    /// The number of bytes of the item.
     pub(crate) fn len(self) -> usize {
         match self {
             HttpItem::Head(len) | HttpItem::Body(len) => len,
@@ -126,7 +126,7 @@ impl HttpItem {
         }
     }
 
-    /// The part, whose bytes are at the front.
+    /// The part for the application; its bytes are at the front.
     pub(crate) fn part(self, bytes: &[u8]) -> HttpPart<'_> {
         match self {
             HttpItem::Head(len) => HttpPart::Head(&bytes[..len]),

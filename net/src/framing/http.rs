@@ -1,37 +1,37 @@
 //! HTTP/1.1, as far as its framing goes: where the head of a request ends and where its body does.
-//! What a head says is for the application.
+//! The application interprets the head.
 //!
 //! ```text
 //!   POST /v2/send HTTP/1.1\r\nHost: …\r\n\r\n{"msgType":4,…}
 //!   └───────────────── head ────────────────┘└──── body ───┘
 //! ```
-//! The application is shown the head, and says whether a body of some length follows, another
+//! The application is shown the head, and says what follows: a body of some length, another
 //! request, or the frames of a WebSocket. Each of them has `frame_timeout` to arrive.
 
 use super::found::{FoundItem, HttpItem};
 
-/// Finds them. It stores none of the bytes.
+/// Finds the parts of requests. Stores none of their bytes.
 #[derive(Debug)]
 pub(crate) struct HttpReader {
     state: HttpState,
-    /// A head or a body is incomplete.
+    /// Whether a head or a body is incomplete.
     is_inside: bool,
-    /// The longest message, should it become a WebSocket.
+    /// The longest message, in case the connection becomes a WebSocket.
     pub(super) message_bytes_max: usize,
 }
 
 #[derive(Debug)]
 enum HttpState {
-    /// Before or in a head, of which so much has been looked at.
+    /// Before or in a head. The first `looked_at` bytes were scanned.
     Head { looked_at: usize },
     /// Before or in a body of this length.
     Body { len: usize },
-    /// This was shown and not taken.
+    /// This item was shown and not taken.
     Shown(HttpItem),
 }
 
 impl HttpReader {
-    /// For a connection that begins with a method.
+    /// The reader of a connection that begins with a method.
     pub(crate) fn new(message_bytes_max: usize) -> HttpReader {
         HttpReader { state: HttpState::Head { looked_at: 0 }, is_inside: false, message_bytes_max }
     }
@@ -67,12 +67,12 @@ impl HttpReader {
         FoundItem::Http(item)
     }
 
-    /// The request was answered; another one follows.
+    /// Notes that the request was answered; another one follows.
     pub(super) fn taken(&mut self) {
         (self.state, self.is_inside) = (HttpState::Head { looked_at: 0 }, false);
     }
 
-    /// The head was taken, and a body of this length follows.
+    /// Notes that the head was taken, and that a body of this length follows.
     pub(crate) fn expect_body(&mut self, len: usize) {
         (self.state, self.is_inside) = (HttpState::Body { len }, false);
     }
@@ -90,14 +90,14 @@ impl HttpReader {
     }
 }
 
-/// The length of the head, whose end is an empty line. Each line is looked at once.
+/// The length of the head, which ends with an empty line. Each line is scanned once.
 fn end_of_head(bytes: &[u8], looked_at: &mut usize) -> Option<usize> {
     let near = &bytes[..bytes.len().min(HEAD_BYTES_MAX)];
     for at in memchr::memchr_iter(b'\n', &near[*looked_at..]).map(|at| *looked_at + at) {
         match &near[at + 1..] {
             [b'\n', ..] => return Some(at + 2),
             [b'\r', b'\n', ..] => return Some(at + 3),
-            // The next look begins with this line end again.
+            // The next scan begins with this line end again.
             [] | [b'\r'] => {
                 *looked_at = at;
                 return None;

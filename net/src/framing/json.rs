@@ -1,7 +1,7 @@
 //! JSON objects back to back: the default framing. [`Decoder`] describes its input.
 //!
-//! Sent frames end with a newline once the client has ended something with one: then it reads
-//! lines.
+//! Sent frames end with a newline as soon as the client has ended a frame or garbage with one: such
+//! a client reads lines.
 
 use super::codec::{Decoder, Item, Lines};
 use super::found::{FoundItem, Notice, Piece, Wrapping};
@@ -13,9 +13,9 @@ pub(crate) struct JsonReader {
 
 #[derive(Debug, Default)]
 pub(crate) struct JsonWriter {
-    /// Frames end with a newline and may share a write.
+    /// Whether frames end with a newline and may share a write.
     line: bool,
-    /// Something was sent without a newline.
+    /// Whether something was sent without a newline.
     bare_sent: bool,
 }
 
@@ -30,7 +30,7 @@ impl JsonReader {
 
     #[inline]
     pub(super) fn find(&mut self, bytes: &[u8], ended: bool) -> FoundItem {
-        // Most of what comes, and so it is not even remembered until it is taken.
+        // The usual case, and so fast that nothing is remembered until the frame is taken.
         if let Some((len, line)) = self.decoder.flat_frame(bytes) {
             self.note_line(line);
             return FoundItem::Frame(Piece { head: 0, len, tail: usize::from(line) });
@@ -38,7 +38,7 @@ impl JsonReader {
         match self.decoder.look(bytes, ended) {
             Item::Frame { len, line } => {
                 self.note_line(line);
-                // The end of its line belongs to it, unless blanks precede that.
+                // The end of the line belongs to the frame, unless blanks precede it.
                 let tail = match &bytes[len..] {
                     [b'\n', ..] if line => 1,
                     [b'\r', b'\n', ..] if line => 2,
@@ -127,8 +127,8 @@ impl JsonWriter {
         !self.line
     }
 
-    /// From now on every frame ends with a newline; if some were sent without, one newline
-    /// terminates them now.
+    /// Ends every frame with a newline from now on. Returns whether frames were sent without; then
+    /// one newline terminates them now.
     pub(super) fn use_lines(&mut self) -> bool {
         !std::mem::replace(&mut self.line, true) && self.bare_sent
     }

@@ -1,15 +1,15 @@
 //! [`JsonPrefix`]: can these bytes still become a JSON object?
 //!
 //! A frame whose end has not arrived may be slow, or broken so that its end will never come (an
-//! unclosed string, for example). The first deserves patience, the second an immediate answer. This
-//! automaton reads each byte once and reports where the text stopped being the beginning of any
-//! JSON text (RFC 8259). It is used only for frames that are incomplete when the received data
-//! ends; whether a complete frame is valid is for its parser to find out.
+//! unclosed string, for example). A slow frame deserves patience, a broken one an immediate answer.
+//! This automaton reads each byte once and reports where the text stopped being the beginning of
+//! any JSON text (RFC 8259). It is used only for frames that are incomplete when the received data
+//! ends; the parser finds out whether a complete frame is valid.
 
 /// The most levels of nested objects and arrays; the outermost object is the first.
 pub const NESTING_MAX: usize = 128;
 
-/// How far the text has been read, and what may follow.
+/// The part of the text that has been read, and what may follow.
 #[derive(Debug)]
 pub(crate) struct JsonPrefix {
     expect: Expect,
@@ -21,18 +21,18 @@ pub(crate) struct JsonPrefix {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Expect {
-    /// The opening brace of the whole.
+    /// The opening brace of the outermost object.
     Start,
-    /// A value; in a fresh array also its end.
+    /// A value; at the beginning of an array also its end.
     Value {
         or_end: bool,
     },
-    /// A key; in a fresh object also its end.
+    /// A key; at the beginning of an object also its end.
     Key {
         or_end: bool,
     },
     Colon,
-    /// After a value: a comma or the end of what it is in.
+    /// After a value: a comma, or the end of the object or array around it.
     CommaOrEnd,
     /// Inside a string, which is a key or a value.
     Text {
@@ -42,7 +42,7 @@ enum Expect {
     Escape {
         key: bool,
     },
-    /// The number of missing hexadecimal digits of a `\u`.
+    /// The number of missing hexadecimal digits after `\u`.
     Hex {
         key: bool,
         missing: u8,
@@ -70,8 +70,8 @@ impl JsonPrefix {
         JsonPrefix { expect: Expect::Start, objects: 0, depth: 0, read: 0 }
     }
 
-    /// Reads on in `text`, which begins with everything read before. `Err` is the index of the
-    /// first byte that cannot be part of a JSON object.
+    /// Reads on in `text`, which begins with all bytes read before. `Err` is the index of the first
+    /// byte that cannot be part of a JSON object.
     pub(crate) fn read(&mut self, text: &[u8]) -> Result<(), usize> {
         while let Some(&byte) = text.get(self.read) {
             self.expect = self.after(byte).ok_or(self.read)?;
@@ -164,7 +164,8 @@ impl JsonPrefix {
         Some(if object { Expect::Key { or_end: true } } else { Expect::Value { or_end: true } })
     }
 
-    /// Nothing may follow the end of the outermost object: its reader stops there.
+    /// Closes an object or array. The reader stops at the end of the outermost one, so nothing may
+    /// follow.
     fn close(&mut self, object: bool) -> Option<Expect> {
         if self.depth <= 1 || (self.objects & 1 == 1) != object {
             return None;

@@ -1,4 +1,4 @@
-//! WebSocket (RFC 6455): each message of text is one frame of ours.
+//! WebSocket (RFC 6455): each text message carries one frame.
 //!
 //! ```text
 //!   received   │ head │ key │ masked text │ head │ key │ masked text │ …
@@ -6,34 +6,34 @@
 //!   sent       │ head │ text │ head │ text │ …
 //! ```
 //!
-//! The codec is our own. A library's would copy each message into a buffer of its own, and an idle
-//! connection would hold that buffer; here the mask is removed in the buffer of the loop, and an
-//! idle connection holds nothing.
+//! The codec is written here because a library's would copy each message into a buffer of its own,
+//! and an idle connection would hold that buffer. Here the mask is removed in the buffer of the
+//! loop, and an idle connection holds nothing.
 //!
-//! The text of a message in several frames is moved together at the front of the received bytes.
-//! Between it and the next frame lie bytes without a meaning, the heads of its frames:
+//! The text of a fragmented message is moved together at the front of the received bytes. Between
+//! it and the next frame lies a gap: the heads of its frames, bytes without a meaning.
 //!
 //! ```text
 //!   │ text so far │ gap │ head │ key │ masked text │
 //! ```
-//! Each byte of text is moved once for the frame that it comes in, and once for each time that the
-//! gap has become longer than the text: the work is a small multiple of the bytes received.
+//! Each byte of text is moved once for the frame that brings it, and once more whenever the gap has
+//! become longer than the text. So the work is a small multiple of the bytes received.
 //!
-//! A message that is not exactly one JSON object, apart from blanks around it, is garbage. What
-//! breaks the protocol ends the connection with the code of RFC 6455, 7.4.1.
+//! A message that is not exactly one JSON object, apart from blanks around it, is garbage. A
+//! violation of the protocol ends the connection with the code of RFC 6455, 7.4.1.
 
 use super::codec::is_one_object;
 use super::flat::unmask;
-use super::found::{Ending, FoundItem, Notice, Piece, Wrapping};
+use super::found::{FoundItem, FramingEnd, Notice, Piece, Wrapping};
 
-/// Finds messages. It stores none of their bytes.
+/// Finds messages. Stores none of their bytes.
 #[derive(Debug)]
 pub(crate) struct WebSocketReader {
     state: WsState,
     message_bytes_max: u32,
-    /// A message in several frames has begun.
+    /// The fragmented message that has begun, if there is one.
     begun: Option<Begun>,
-    /// A frame or a message is incomplete.
+    /// Whether a frame or a message is incomplete.
     is_inside: bool,
     /// Behind a pointer, because most connections never have one.
     notice: Option<Box<Notice>>,
@@ -45,14 +45,14 @@ struct Begun {
     len: u32,
     /// The bytes between the text and the next frame.
     gap: u32,
-    /// The text was moved, and so bytes of the message were skipped.
+    /// Whether the text was moved, so that bytes of the message were skipped.
     is_moved: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum WsState {
     Between,
-    /// Shown, and not taken yet.
+    /// The frame was shown, and is not taken yet.
     Frame {
         head: u32,
         len: u32,
@@ -61,7 +61,7 @@ enum WsState {
     Garbage {
         len: u32,
     },
-    Ended(Ending),
+    Ended(FramingEnd),
 }
 
 /// The head of a frame.
@@ -69,7 +69,7 @@ enum WsState {
 struct Head {
     is_last: bool,
     opcode: u8,
-    /// Its length with the key.
+    /// The length of the head, including the key.
     len: usize,
     payload: usize,
     key: [u8; 4],
@@ -89,8 +89,8 @@ impl WebSocketReader {
         }
     }
 
-    /// Most of what comes: a message in one frame, which is one flat object in ASCII. Others are only
-    /// unmasked, if that.
+    /// Finds the usual message: one frame that is one flat object in ASCII. Other messages are at
+    /// most unmasked here.
     #[inline]
     fn flat_message(&mut self, bytes: &mut [u8]) -> Option<Piece> {
         if !matches!(self.state, WsState::Between) || self.begun.is_some() {
@@ -106,7 +106,7 @@ impl WebSocketReader {
         let text = bytes.get_mut(head..head + len).filter(|text| text.len() <= self.message_bytes_max as usize)?;
         let seen = unmask(text, key);
         if !(seen.is_flat && seen.is_ascii) {
-            // It is looked at again, and has no mask any more.
+            // The message is looked at again, and has no mask any more.
             bytes[head - 4..head].fill(0);
             return None;
         }
@@ -124,10 +124,10 @@ impl WebSocketReader {
             let head = match Head::parse(&bytes[at..]) {
                 Ok(Some(head)) => head,
                 Ok(None) => return self.wait(self.begun.is_some() || bytes.len() > at),
-                Err(code) => return self.end(Ending::Violation, code),
+                Err(code) => return self.end(FramingEnd::Violation, code),
             };
             if let Err(code) = self.check(head) {
-                return self.end(if code == TOO_BIG { Ending::TooLong } else { Ending::Violation }, code);
+                return self.end(if code == TOO_BIG { FramingEnd::TooLong } else { FramingEnd::Violation }, code);
             }
             let (from, end) = (at + head.len, at + head.len + head.payload);
             let Some(payload) = bytes.get_mut(from..end) else { return self.wait(true) };
@@ -162,7 +162,7 @@ impl WebSocketReader {
         }
     }
 
-    /// Whether a frame with this head may come now; otherwise the code of the violation.
+    /// Whether a frame with this head may come now; otherwise the close code of the violation.
     fn check(&self, head: Head) -> Result<(), u16> {
         let begun = match (head.opcode, self.begun) {
             (CONTINUATION, None) | (TEXT | BINARY, Some(_)) => return Err(VIOLATION),
@@ -178,11 +178,11 @@ impl WebSocketReader {
         FoundItem::Incomplete
     }
 
-    /// A message is whole: its text, and how many bytes it takes up in all.
+    /// Handles a complete message: the place of its text, and its length in all.
     fn found(&mut self, bytes: &[u8], from: usize, len: usize, end: usize) -> FoundItem {
         let text = &bytes[from..from + len];
         if str::from_utf8(text).is_err() {
-            return self.end(Ending::Violation, NO_UTF8);
+            return self.end(FramingEnd::Violation, NO_UTF8);
         }
         let is_blank = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | 0);
         let before = text.iter().take_while(is_blank).count();
@@ -199,7 +199,7 @@ impl WebSocketReader {
         self.state.item().unwrap_or(FoundItem::Incomplete)
     }
 
-    /// A control frame was received whole. Returns the end if it is one.
+    /// Handles a complete control frame. Returns the end of the connection if the frame is a close.
     fn control(&mut self, opcode: u8, payload: &[u8]) -> Option<FoundItem> {
         match opcode {
             PING => {
@@ -209,15 +209,15 @@ impl WebSocketReader {
                 None
             }
             CLOSE => Some(match code_of(payload) {
-                Ok(code) => self.end(Ending::Peer, code),
-                Err(code) => self.end(Ending::Violation, code),
+                Ok(code) => self.end(FramingEnd::Peer, code),
+                Err(code) => self.end(FramingEnd::Violation, code),
             }),
             _ => None,
         }
     }
 
-    /// The connection is over, and its client is told this code.
-    fn end(&mut self, ending: Ending, code: u16) -> FoundItem {
+    /// Ends the connection; this close code is sent to the client.
+    fn end(&mut self, ending: FramingEnd, code: u16) -> FoundItem {
         (self.state, self.is_inside) = (WsState::Ended(ending), false);
         self.notice = Some(Box::new(Notice::EndsWith(code)));
         FoundItem::Ended(ending)
@@ -228,7 +228,7 @@ impl WebSocketReader {
         if self.notice.is_none() { None } else { self.notice.take().map(|notice| *notice) }
     }
 
-    /// Whether it is before a message of which nothing was looked at.
+    /// Whether the reader is before a message of which it has scanned nothing.
     #[inline]
     pub(super) fn awaits_bytes(&self) -> bool {
         matches!(self.state, WsState::Between) && self.begun.is_none() && !self.is_inside
@@ -253,9 +253,9 @@ impl WebSocketReader {
         self.begun.is_some_and(|begun| begun.is_moved)
     }
 
-    /// Behind a frame that was given up, no other can be found.
+    /// Gives up on the frame. No other frame can be found after it.
     pub(super) fn give_up(&mut self) {
-        self.end(Ending::Violation, LATE);
+        self.end(FramingEnd::Violation, LATE);
     }
 
     pub(super) fn forget(&mut self) {
@@ -278,8 +278,8 @@ impl WsState {
 }
 
 impl Begun {
-    /// Moves the text behind the gap once that is longer: so a client that sends few bytes of text
-    /// in many frames takes up no more memory than twice the text and a little.
+    /// Moves the text behind the gap once the gap is longer. So a client that sends little text in
+    /// many frames takes up no more memory than twice the text and a little.
     fn close_gap(&mut self, bytes: &mut [u8]) -> Option<FoundItem> {
         if self.gap <= self.len + GAP_BYTES_MAX {
             return None;
@@ -292,14 +292,14 @@ impl Begun {
 }
 
 impl Head {
-    /// Reads the head at the front; `None` if more of it must come. What may not be is found as
-    /// early as possible.
+    /// Reads the head at the front; `None` if more of it must come. Reports a violation as early as
+    /// possible.
     fn parse(bytes: &[u8]) -> Result<Option<Head>, u16> {
         let [first, second, rest @ ..] = bytes else { return Ok(None) };
         let (is_last, opcode) = (first & LAST != 0, first & OPCODE);
         let is_control = opcode >= CLOSE;
-        // A frame of a client is masked (RFC 6455, 5.1). Nobody has agreed on a meaning of the other
-        // bits and opcodes.
+        // A client must mask its frames (RFC 6455, 5.1). No extension was negotiated, so the other
+        // bits and opcodes have no meaning.
         let is_known = first & RESERVED == 0 && matches!(opcode, CONTINUATION | TEXT | BINARY | CLOSE | PING | PONG);
         let len = second & !MASKED;
         if !is_known || second & MASKED == 0 || is_control && (!is_last || len > CONTROL_BYTES_MAX) {
@@ -317,7 +317,7 @@ impl Head {
         let payload =
             usize::try_from(payload).ok().filter(|len| *len <= u32::MAX as usize).unwrap_or(u32::MAX as usize);
         let key = rest.first_chunk::<4>();
-        // One that is too long is refused before its key has come.
+        // A message that is too long is refused before its key has come.
         let key = match key {
             Some(key) => *key,
             None if payload == u32::MAX as usize => [0; 4],
@@ -327,7 +327,8 @@ impl Head {
     }
 }
 
-/// The code that answers the payload of a close: the client's own, or that of its violation.
+/// The close code that answers a close with this payload: the client's own code, or the code of its
+/// violation.
 fn code_of(payload: &[u8]) -> Result<u16, u16> {
     match payload {
         [] => Ok(NORMAL),
@@ -345,7 +346,7 @@ fn code_of(payload: &[u8]) -> Result<u16, u16> {
 /// Puts messages into frames.
 #[derive(Debug, Default)]
 pub(crate) struct WebSocketWriter {
-    /// The code that the connection ends with; 0 while that is not known.
+    /// The close code of the connection; 0 while it is not known.
     code: u16,
 }
 
@@ -373,14 +374,14 @@ impl WebSocketWriter {
         Wrapping { head, tail: 0 }
     }
 
-    /// The first code counts.
+    /// Notes the close code. The first one counts.
     pub(super) fn ends_with(&mut self, code: u16) {
         if self.code == 0 {
             self.code = code;
         }
     }
 
-    /// The last frame.
+    /// The last frame: a close.
     pub(super) fn goodbye(&self) -> [u8; 4] {
         let [high, low] = if self.code == 0 { NORMAL } else { self.code }.to_be_bytes();
         [LAST | CLOSE, 2, high, low]
@@ -393,17 +394,17 @@ const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
-/// A message of text in one frame begins with this.
+/// The first byte of a text message in one frame.
 const WHOLE_TEXT: u8 = LAST | TEXT;
 const BINARY: u8 = 2;
 const CLOSE: u8 = 8;
 const PING: u8 = 9;
 const PONG: u8 = 10;
-/// The longest head of a frame that is not masked.
+/// The longest head of an unmasked frame.
 const HEAD_BYTES_MAX: usize = 10;
 /// The longest payload of a control frame.
 const CONTROL_BYTES_MAX: u8 = 125;
-/// The gap may be this much longer than the text.
+/// The number of bytes by which the gap may be longer than the text.
 const GAP_BYTES_MAX: u32 = 4096;
 
 // Codes of RFC 6455, 7.4.1.
@@ -411,7 +412,7 @@ const NORMAL: u16 = 1000;
 const VIOLATION: u16 = 1002;
 const NO_TEXT: u16 = 1003;
 const NO_UTF8: u16 = 1007;
-/// The client has left a message unfinished for too long.
+/// The code for a client that has left a message unfinished for too long.
 const LATE: u16 = 1008;
 const TOO_BIG: u16 = 1009;
 

@@ -5,16 +5,16 @@ use std::io::{self, Read, Write};
 use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tungstenite::{Error, Message};
 
-use crate::framing::{Ending, FoundItem, FrameReader, Notice};
+use crate::framing::{FoundItem, FrameReader, FramingEnd, Notice};
 
-/// The bytes come from a new connection. What it speaks is decided by its first bytes, the same
-/// however they are cut.
+/// Checks the bytes of a new connection. The first bytes decide about its protocol, however they
+/// are cut.
 pub fn opening(data: &[u8]) {
     let (step, data) = data.split_first().map_or((1, data), |(step, rest)| (usize::from(*step).max(1), rest));
     assert_eq!(begin(data, data.len()), begin(data, step));
 }
 
-/// What a connection turns out to be, and what is then at the front.
+/// Names the protocol of a connection, and the item that is then at the front.
 fn begin(data: &[u8], step: usize) -> Option<String> {
     let (mut reader, mut kept) = (FrameReader::json(1000), Vec::new());
     for part in data.chunks(step.max(1)) {
@@ -27,7 +27,7 @@ fn begin(data: &[u8], step: usize) -> Option<String> {
                 FoundItem::BeginsHttp => reader.become_http(),
                 FoundItem::Http(item) => return Some(format!("{:?}", item.part(&kept))),
                 FoundItem::Foreign(foreign) => return Some(format!("{foreign:?}")),
-                // Where frames and garbage end is what the fuzzing of the framing looks at.
+                // The fuzzing of the framing looks at the ends of frames and garbage.
                 FoundItem::Garbage { .. } | FoundItem::Frame(_) | FoundItem::Oversize => {
                     return Some("JSON".to_owned());
                 }
@@ -38,8 +38,8 @@ fn begin(data: &[u8], step: usize) -> Option<String> {
     None
 }
 
-/// The bytes come from the client of a WebSocket. They are read the same however they are cut, and
-/// as `tungstenite` reads them.
+/// Checks the bytes of a WebSocket client. They are read the same however they are cut, and as
+/// `tungstenite` reads them.
 pub fn websocket(data: &[u8]) {
     let (step, data) = data.split_first().map_or((1, data), |(step, rest)| (usize::from(*step).max(1), rest));
     let ours = read(data, data.len());
@@ -54,18 +54,19 @@ pub fn websocket(data: &[u8]) {
     }
     match (&ours.end, error) {
         (None, None) => assert_eq!(ours.messages.len(), theirs.len()),
-        // It looks at the text of a piece when that comes, and this reader when the message is whole.
+        // `tungstenite` checks the text of each piece when it comes; this reader checks the whole
+        // message.
         (None, Some(error)) => assert!(matches!(error, Error::Utf8(_)) && ours.is_inside, "{error}"),
-        // This reader refuses binary messages, and a frame by its head alone.
+        // This reader refuses binary messages, and refuses some frames by their heads alone.
         (Some(_), _) => assert!(ours.messages.len() <= theirs.len()),
     }
 }
 
 #[derive(PartialEq, Eq, Debug)]
 struct ReadSoFar {
-    /// `None` for a message that is no object.
+    /// `None` for a message that is not an object.
     messages: Vec<Option<String>>,
-    end: Option<Ending>,
+    end: Option<FramingEnd>,
     is_inside: bool,
 }
 
@@ -125,7 +126,7 @@ fn read_by_tungstenite(data: &[u8]) -> (Vec<String>, Option<Error>) {
     }
 }
 
-/// One object by its braces, as a slow and simple reader counts them.
+/// Whether the text is one object by its braces, as a slow and simple reader counts them.
 fn is_object(text: &str) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0, false, false);
     for (at, byte) in text.bytes().enumerate() {
@@ -150,7 +151,7 @@ fn is_object(text: &str) -> bool {
     false
 }
 
-/// Has these bytes to read, and takes everything.
+/// A source of these bytes that takes every write.
 struct Bytes<'d>(&'d [u8]);
 
 impl Read for Bytes<'_> {

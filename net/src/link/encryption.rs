@@ -1,4 +1,4 @@
-//! How a [`Link`] is read if its socket is not plain, and how it comes to speak TLS.
+//! The reads of a [`Link`] whose socket is not plain, and the beginning of TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::tls::Tls;
 use crate::transport::{Got, Transport};
 
 impl<M> Link<M> {
-    /// Reads what the client sends through its transport. Only the owner does, and only if the
+    /// Reads the client's bytes through its transport. Only the owner calls it, and only if the
     /// socket is not plain.
     pub(crate) fn read(self: &Arc<Link<M>>, turn: &mut Turn<M>, buffer: &mut [u8]) -> io::Result<Got> {
         let mut side = self.side.lock();
@@ -19,14 +19,14 @@ impl<M> Link<M> {
             // The transport has answered, and the socket was full: its next event reports room.
             side.blocked = true;
         } else if was_handshaking && side.blocked && !side.transport.is_handshaking() {
-            // What was sent during the handshake waited for its end.
+            // Frames that were sent during the handshake waited for its end.
             self.flush_side(side, turn);
         }
         got
     }
 
-    /// From now on speaks TLS. Returns whether it can. Only the owner calls it, before anything was
-    /// read.
+    /// Speaks TLS from now on. Returns whether that is possible. Only the owner calls it, before
+    /// anything was read.
     pub(crate) fn begin_tls(&self) -> bool {
         let Some(session) = self.owner.tls().and_then(Tls::begin) else { return false };
         self.side.lock().transport = Transport::encrypted(session);
@@ -49,7 +49,7 @@ impl<M> Link<M> {
         self.side.lock().transport.is_handshaking()
     }
 
-    /// Bytes of memory for input that the transport holds.
+    /// The memory in bytes for input that the transport holds.
     pub(crate) fn held_input(&self) -> usize {
         self.side.lock().transport.held()
     }

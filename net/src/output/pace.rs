@@ -6,8 +6,8 @@
 //!             ├── 12 × each ─┼─ each ┼ 5 × each ┼ each     half of `each` more after every frame
 //! ```
 //! Frames that become due during a pause wait, and leave joined: those that may be joined become
-//! one, as long as they fit into a segment. Replies go ahead of frames from others, because such a
-//! client takes the next bytes for the reply that it waits for; and no reply waits longer than
+//! one frame, as long as they fit into a segment. Replies go ahead of frames from others, because
+//! such a client takes the next bytes for the reply that it waits for. No reply waits longer than
 //! [`REPLY_HELD_MAX`].
 
 use std::io;
@@ -22,7 +22,7 @@ use crate::framing::{FrameWriter, Wrapping};
 pub struct Pace {
     /// How long such a client is busy with each message that a frame shows.
     pub each: Duration,
-    /// Whether all clients that do not read lines are paced; otherwise those for which
+    /// Whether all clients that do not read lines are paced. If not, only those are for which
     /// [`Link::use_pace`] was called.
     ///
     /// [`Link::use_pace`]: crate::Link::use_pace
@@ -31,16 +31,16 @@ pub struct Pace {
     pub shows: fn(&[u8]) -> usize,
     /// The length of this frame inside a joined frame; `None` if it may not be joined.
     pub joins: fn(&[u8]) -> Option<usize>,
-    /// Makes one frame of several, without a newline in it.
+    /// Makes one frame, without a newline, of several.
     pub join: fn(&[&[u8]]) -> Vec<u8>,
 }
 
-/// The most bytes of a joined frame. A frame that is one segment is read in one piece: with packets
-/// of 1500 bytes that holds for IPv6 with timestamps and through a tunnel.
+/// The most bytes of a joined frame. A frame that is one segment is read in one piece. With packets
+/// of 1500 bytes this length is one segment for IPv6 with timestamps and through a tunnel.
 pub const JOINED_BYTES_MAX: usize = 1300;
-/// The most messages of such a frame, so that no other frame has to wait long for it.
+/// The most messages of a joined frame, so that no other frame has to wait long for it.
 pub const JOINED_MAX: usize = 12;
-/// How long a reply is held. The client waits for a second.
+/// The time for which a reply is held. The client waits for a second.
 const REPLY_HELD_MAX: Duration = Duration::from_millis(500);
 
 impl Output {
@@ -65,8 +65,8 @@ impl Output {
         self.check_invariants();
     }
 
-    /// Writes what is due at this pace. From `hurry_bytes` of replies on, they are not held: the
-    /// client is of another kind.
+    /// Writes the output that is due at this pace. If `hurry_bytes` of replies or more wait, they
+    /// are not held: a client with so many replies is not of the paced kind.
     pub(crate) fn write_paced(
         &mut self,
         mut write: impl FnMut(&[u8]) -> io::Result<usize>,
@@ -88,7 +88,7 @@ impl Output {
         Written::All
     }
 
-    /// Until when nothing is written, if that is later than `now`.
+    /// The time until which nothing is written, if that is later than `now`.
     pub(crate) fn held_until(&self, now: Instant) -> Option<Instant> {
         let pause = self.pause?;
         let reply = self.reply_since.map(|since| since + REPLY_HELD_MAX);
@@ -114,8 +114,8 @@ impl Output {
         u32::try_from(shown).unwrap_or(u32::MAX).max(1)
     }
 
-    /// Joins the next frames, as long as they are returnable and may be joined, into one. A single
-    /// one stays as it is.
+    /// Joins the next frames into one, as long as they are returnable and may be joined. A single
+    /// frame stays as it is.
     fn join_first(&mut self, Pace { joins, join, .. }: &Pace) {
         if self.written_of_first > 0 {
             return;

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Accepts this number of bytes in all, and at most `step` at a time.
+/// A socket that takes `step` bytes at a time, and a limited number in all.
 pub(super) struct Socket {
     room: usize,
     step: usize,
@@ -31,7 +31,7 @@ fn write(output: &mut Output, room: usize) -> Written {
     output.write_to(socket(room, usize::MAX).taking(), Writing::Together)
 }
 
-/// Pushes a frame with or without a newline behind it.
+/// Pushes a frame, with or without a newline after it.
 pub(super) fn push(output: &mut Output, frame: &[u8], line: bool, fate: Fate) {
     let mut writer = FrameWriter::json();
     if line {
@@ -108,7 +108,7 @@ fn unacknowledged_bytes_come_back_rounded_to_whole_frames() {
         (usize::MAX, &["a-1", "b-2", "c-33", "late"]),
     ] {
         let mut output = Output::default();
-        // Written: 3 bytes, 3 bytes, a reply of 2 that is dropped, 4 bytes. Then one that was never
+        // Written: 3 bytes, 3 bytes, a reply of 2 that is dropped, 4 bytes. The last frame is not
         // written.
         push(&mut output, b"a-1", false, Fate::Return(Label::of(1)));
         push(&mut output, b"b-2", false, Fate::Return(Label::of(1)));
@@ -202,8 +202,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// In all cases, each frame is completely acknowledged, or is returned in the end, in
-    /// order; and both only if it was written and not acknowledged when it was returned.
+    /// In all cases, each frame is completely acknowledged, or is returned in the end, in order.
+    /// Both happen only to a frame that was written and not acknowledged when it was returned.
     #[test]
     fn nothing_is_lost_between_the_writer_and_the_peer(steps in prop::collection::vec(step(), 0..60)) {
         let mut output = Output::default();

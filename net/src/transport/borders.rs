@@ -1,16 +1,16 @@
-//! [`Borders`]: how much of an incomplete record a transport holds.
+//! [`Borders`]: the part of an incomplete record that a transport holds.
 
 /// Follows the lengths of records (RFC 8446, 5.1): type (1), version (2), length (2), content.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Borders {
-    /// Bytes of the record that has begun, and of what has arrived of it.
+    /// The length of the record that has begun, and the number of its bytes that have arrived.
     whole: usize,
     arrived: usize,
     length: u16,
 }
 
 impl Borders {
-    /// These bytes have arrived; how many records they complete.
+    /// Notes that these bytes have arrived. Returns the number of records that they complete.
     pub(super) fn pass(&mut self, mut wire: &[u8]) -> usize {
         let mut records = 0;
         while let Some(byte) = wire.first() {
@@ -32,7 +32,7 @@ impl Borders {
         records
     }
 
-    /// Bytes of the record that is not complete.
+    /// The number of bytes of the incomplete record.
     pub(super) fn held(&self) -> usize {
         self.arrived
     }

@@ -5,9 +5,9 @@
 //!                            │ payload ──▶ grows into what was decrypted before it …     │
 //! ```
 //!
-//! What is read is decrypted in the buffer of the loop, so that a connection holds nothing but an
-//! incomplete record. The payload never catches up with the ciphertext, because a record is longer
-//! than its payload, and the room in front holds that of the record which had begun before.
+//! Received bytes are decrypted in the buffer of the loop, so a connection holds nothing but an
+//! incomplete record. The payload never catches up with the ciphertext: a record is longer than its
+//! payload, and the room in front holds the payload of the record that had begun before.
 
 use std::io;
 
@@ -23,14 +23,14 @@ pub(crate) struct Encrypted {
     session: TlsSession,
     wire: Wire,
     borders: Borders,
-    /// Bytes that have arrived during the handshake.
+    /// The number of bytes that have arrived during the handshake.
     hello_bytes: usize,
     ends: Ends,
-    /// Work for the loop besides that for the payload.
+    /// The work for the loop, apart from that of the payload.
     work: usize,
 }
 
-/// How far the input has ended.
+/// Whether the input has ended, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ends {
     No,
@@ -79,13 +79,13 @@ impl Encrypted {
         self.wire.unacknowledged(socket, is_shut)
     }
 
-    /// Tells the peer that nothing follows, if it can still be told.
+    /// Sends the peer the end of the stream, if that is still possible.
     pub(super) fn end(&mut self, socket: &Socket) {
         self.session.end();
         self.send_own(socket);
     }
 
-    /// Bytes of memory for an incomplete record.
+    /// The bytes of memory for an incomplete record.
     pub(super) fn held(&self) -> usize {
         match self.borders.held() {
             0 => 0,
@@ -98,7 +98,7 @@ impl Encrypted {
         std::mem::take(&mut self.work)
     }
 
-    /// Reads from the socket, decrypts, and answers what is for TLS alone.
+    /// Reads from the socket, decrypts, and answers the records that are for TLS alone.
     pub(super) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
         match self.ends {
             Ends::No => {}
@@ -134,12 +134,12 @@ impl Encrypted {
         match (self.ends, count) {
             (Ends::Broken, 0) => Err(io::ErrorKind::InvalidData.into()),
             (Ends::Ended, 0) => Ok(Got::END),
-            // The socket reports nothing about an end that is known here.
+            // The socket reports nothing about an end that the session has found.
             (ends, _) => Ok(Got { count, wire, is_short: is_short && ends == Ends::No }),
         }
     }
 
-    /// Feeds the session what is at the front, up to its limit.
+    /// Feeds the session the bytes at the front, up to its limit.
     fn feed(&mut self, wire: &[u8]) -> io::Result<usize> {
         let was_handshaking = self.session.is_handshaking();
         let count = self.session.feed(wire)?;
@@ -172,7 +172,7 @@ impl Encrypted {
         count
     }
 
-    /// Sends what the session has to say by itself: its part of the handshake, tickets, alerts.
+    /// Sends the session's own records: its part of the handshake, tickets, alerts.
     fn send_own(&mut self, socket: &Socket) {
         let Encrypted { session, wire, .. } = self;
         if session.has_wire() {
@@ -184,10 +184,10 @@ impl Encrypted {
 
 /// The room for the payload of a record that had begun in an earlier read, and some more.
 const ROOM_BYTES: usize = RECORD_BYTES_MAX + FEED_BYTES;
-/// Bytes that are decrypted cost this many times less than processed ones.
+/// The factor by which decrypted bytes cost less than processed ones.
 const WIRE_PER_WORK: usize = 4;
-/// The cost of a record besides that of its bytes: a client may send records without payload.
+/// The cost of a record, apart from its bytes: a client may send records without payload.
 const RECORD_WORK: usize = 256;
-/// The cost of a handshake, counted like the bytes of frames. A step of a turn has room for eight;
-/// for fewer if they take longer, as RSA does, because the clock is read as well.
+/// The cost of a handshake, counted like the bytes of frames. A step of a turn has room for eight,
+/// or for fewer if they take longer, as RSA does, because the clock is read as well.
 const HANDSHAKE_WORK: usize = 64 * 1024;

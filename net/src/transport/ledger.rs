@@ -1,11 +1,11 @@
-//! [`Ledger`]: how much payload the peer's kernel has acknowledged, of how much on the wire.
+//! [`Ledger`]: the payload that the peer's kernel has acknowledged, by the bytes on the wire.
 
 use std::collections::VecDeque;
 
-/// The records that were made and are not wholly acknowledged.
+/// The records that were made and are not completely acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Where each ends, on the wire and in the payload, counted from the beginning of the
+    /// The end of each record, on the wire and in the payload, counted from the beginning of the
     /// connection.
     records: VecDeque<Ends>,
     made: Ends,
@@ -19,10 +19,10 @@ struct Ends {
 }
 
 impl Ledger {
-    /// A record was made. One without payload, an alert say, is a record as well.
+    /// Notes a new record. A record without payload, such as an alert, counts as well.
     ///
-    /// For a peer that acknowledges nothing, at most `RECORDS_MAX` records are told apart. The last
-    /// ones beyond that count as one record, which has arrived when all of it has.
+    /// For a peer that acknowledges nothing, at most `RECORDS_MAX` records are distinguished. Later
+    /// ones count as one record, which has arrived when all of it has.
     pub(crate) fn note(&mut self, payload: usize, wire: usize) {
         self.made = Ends { wire: self.made.wire + wire as u64, payload: self.made.payload + payload as u64 };
         if self.records.len() >= RECORDS_MAX {
@@ -31,33 +31,34 @@ impl Ledger {
         self.records.push_back(self.made);
     }
 
-    /// Whether so many records are told apart that it is worth asking which were acknowledged.
+    /// Whether so many records are distinguished that asking for acknowledgements is worthwhile.
     pub(crate) fn is_long(&self) -> bool {
         self.records.len() >= RECORDS_MAX || self.records.len() % RECORDS_BETWEEN_LOOKS == RECORDS_BETWEEN_LOOKS - 1
     }
 
-    /// The peer's kernel has acknowledged all bytes of the wire that were made but this many.
+    /// Notes that the peer's kernel has acknowledged all bytes of the wire except the last
+    /// `unacknowledged`.
     pub(crate) fn acknowledge(&mut self, unacknowledged: usize) {
         let wire = self.made.wire.saturating_sub(unacknowledged as u64);
         while let Some(record) = self.records.front().filter(|record| record.wire <= wire) {
             self.acknowledged = *record;
             self.records.pop_front();
         }
-        // Most connections are idle.
+        // Most connections are idle, so the memory is freed.
         if self.records.is_empty() && self.records.capacity() > RECORDS_BETWEEN_LOOKS {
             self.records = VecDeque::new();
         }
     }
 
-    /// Bytes of payload in the records that are not wholly acknowledged.
+    /// The number of payload bytes in the records that are not completely acknowledged.
     pub(crate) fn unacknowledged(&self) -> usize {
         usize::try_from(self.made.payload - self.acknowledged.payload).unwrap_or(usize::MAX)
     }
 }
 
-/// Of a peer that acknowledges now and then there are fewer.
+/// The most records that are distinguished. A peer that acknowledges now and then has fewer.
 const RECORDS_MAX: usize = 256;
-/// The kernel is asked when this number of records were made since.
+/// The number of records after which the kernel is asked again.
 const RECORDS_BETWEEN_LOOKS: usize = 16;
 
 #[cfg(test)]

@@ -4,16 +4,16 @@ use std::io;
 
 use crate::socket::Socket;
 
-/// The result of one read. Unless it is short, the loop reads again before it waits for an
+/// The result of one read. Unless the read was short, the loop reads again before it waits for an
 /// event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Got {
-    /// Bytes of payload.
+    /// The number of payload bytes.
     pub(crate) count: usize,
-    /// Bytes that this read has taken out of the socket; none at the end of the stream. They may be
-    /// more than those of the payload, and may contain none of it.
+    /// The number of bytes that this read has taken out of the socket; 0 at the end of the stream.
+    /// There may be more of them than payload bytes, and they may contain no payload.
     pub(crate) wire: usize,
-    /// The socket had less than it was asked for.
+    /// Whether the socket had fewer bytes than requested.
     pub(crate) is_short: bool,
 }
 

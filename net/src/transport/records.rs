@@ -8,12 +8,13 @@ use super::wire::Wire;
 use crate::socket::Socket;
 use crate::tls::RECORD_BYTES_MAX;
 
-/// Makes records of payload, and payload of what arrives.
+/// Turns payload into records, and records into payload.
 pub trait CustomTransport: fmt::Debug + Send {
     /// Appends one record with this payload to `wire`.
     fn seal(&mut self, payload: &[u8], wire: &mut Vec<u8>);
 
-    /// Appends the payload of what has arrived to `payload`, and keeps what is no whole record.
+    /// Appends the payload of the bytes that have arrived to `payload`, and keeps an incomplete
+    /// record.
     fn open(&mut self, wire: &[u8], payload: &mut Vec<u8>);
 }
 
@@ -67,8 +68,8 @@ impl Records {
         let count = self.opened.len().min(buffer.len());
         buffer[..count].copy_from_slice(&self.opened[..count]);
         self.opened.drain(..count);
-        // The socket reports nothing about bytes that are left here: the loop has to come again by
-        // itself.
+        // The socket reports nothing about bytes that are left here, so the loop has to read again
+        // by itself.
         Ok(Got { count, wire: wire.max(count), is_short: is_short && self.opened.is_empty() })
     }
 }

@@ -1,5 +1,4 @@
-//! TLS over a socket that cuts what it takes and what it gives, with rustls' client at the other
-//! end.
+//! TLS over a socket that cuts the bytes in both directions, with rustls' client at the other end.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,7 +21,7 @@ use crate::simulation::SimulatedSocket;
 use crate::slots::ConnId;
 use crate::tls::{Certificate, Tls};
 
-/// Takes and gives `cut` bytes at a time, and would block at every other call.
+/// A socket that takes and gives `cut` bytes at a time, and would block at every other call.
 #[derive(Debug)]
 struct Wire {
     cut: usize,
@@ -125,7 +124,7 @@ impl Ends {
         Ends { client: client(config), wire, socket, server, buffer: vec![0; 64 * 1024] }
     }
 
-    /// Moves bytes until neither end has something to say; what each has received.
+    /// Moves bytes until neither end has any to send. Returns the bytes that each has received.
     fn exchange(&mut self) -> (Vec<u8>, Vec<u8>) {
         let (mut to_server, mut to_client) = (Vec::new(), Vec::new());
         let mut quiet = 0;
@@ -158,8 +157,8 @@ impl Ends {
         (to_server, to_client)
     }
 
-    /// Writes all of it, as the socket lets it, with the other end reading meanwhile; what the other
-    /// end received.
+    /// Writes all of the payload as the socket permits, while the other end reads. Returns the
+    /// bytes that the other end received.
     fn write(&mut self, payload: &[u8]) -> Vec<u8> {
         let (mut written, mut received) = (0, Vec::new());
         while written < payload.len() {
@@ -176,7 +175,7 @@ impl Ends {
 
 mod wakeups;
 
-/// One record, and a header and a tag around it.
+/// The length of the longest record with its header and tag.
 const RECORD_WIRE_MAX: usize = 16 * 1024 + 256;
 
 #[test]
@@ -227,7 +226,7 @@ fn an_end_is_told_in_both_directions_and_half_of_it_leaves_the_other_half() {
             assert!(!got.is_short, "the loop comes again for the end, of which no event tells");
         }
         assert_eq!(heard, b"last words");
-        // The other direction goes on.
+        // The other direction continues.
         assert_eq!(ends.server.write(&ends.socket, b"an answer").ok(), Some(9));
         ends.server.end(&ends.socket);
         let mut bytes = std::mem::take(&mut *ends.wire.to_client.lock());
@@ -257,7 +256,7 @@ fn what_is_no_tls_is_refused_and_the_payload_before_it_counts() {
     assert_eq!(error.kind(), ErrorKind::InvalidData);
     assert!(!ends.wire.to_client.lock().is_empty(), "an alert tells the client");
 
-    // A handshake that does not come to its end.
+    // A handshake that is not finished.
     let mut ends = Ends::new(&tls, &config, usize::MAX);
     ends.wire.to_server.lock().extend([22, 3, 1, 0x40, 0].iter().chain(&vec![1; 40_000]));
     let mut outcome = Ok(Got::END);
@@ -296,7 +295,7 @@ fn exactly_the_frames_that_no_acknowledged_record_has_brought_come_back() {
     let frames = ["{1}", "{}", "{\"x\":\"0123456789\"}", "{4}"];
     for version in BOTH {
         let (tls, config) = tls(&[version]);
-        // The client's part, each time anew.
+        // The client's first message, a new one each time.
         let connect = || {
             let mut ends = Ends::new(&tls, &config, usize::MAX);
             ends.exchange();

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::ledger::Ledger;
 use crate::socket::Socket;
 
-/// What was made for the wire and is not acknowledged.
+/// The records of a connection that the peer has not acknowledged.
 #[derive(Default, Debug)]
 pub(super) struct Wire {
     ledger: Ledger,
@@ -15,14 +15,14 @@ pub(super) struct Wire {
 }
 
 /// Takes the bytes of one record.
-pub(super) struct Sink<'a> {
+pub(super) struct RecordSink<'a> {
     socket: &'a Socket,
     ahead: &'a mut Vec<u8>,
     count: usize,
 }
 
 impl Wire {
-    /// Writes what is kept ahead. It would block until all of it is written.
+    /// Writes the bytes that are kept ahead. Would block until all of them are written.
     pub(super) fn flush(&mut self, socket: &Socket) -> io::Result<()> {
         let mut taken = 0;
         let outcome = loop {
@@ -44,26 +44,26 @@ impl Wire {
         self.ahead.len()
     }
 
-    /// Puts one record onto the wire, whose bytes `make` writes. Its payload is taken, whatever
-    /// becomes of the record now: a broken socket tells the next time.
+    /// Puts one record onto the wire; `make` writes its bytes. The payload counts as taken even if
+    /// the record cannot be written: a broken socket reports that at the next call.
     pub(super) fn put(
         &mut self,
         socket: &Socket,
         payload: usize,
-        make: impl FnOnce(&mut Sink<'_>) -> io::Result<()>,
+        make: impl FnOnce(&mut RecordSink<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
         if self.ledger.is_long() {
             self.look(socket, false);
         }
-        let mut sink = Sink { socket, ahead: &mut self.ahead, count: 0 };
+        let mut sink = RecordSink { socket, ahead: &mut self.ahead, count: 0 };
         let made = make(&mut sink);
         let count = sink.count;
         self.ledger.note(payload, count);
         made
     }
 
-    /// Bytes of payload that were taken and that the peer's kernel has not acknowledged, as far as
-    /// is known.
+    /// The number of payload bytes that were taken and that the peer's kernel has not acknowledged,
+    /// as far as is known.
     pub(super) fn unacknowledged(&mut self, socket: &Socket, is_shut: bool) -> usize {
         self.look(socket, is_shut);
         self.ledger.unacknowledged()
@@ -76,9 +76,10 @@ impl Wire {
     }
 }
 
-impl Sink<'_> {
-    /// Writes what the socket takes. Bytes are kept ahead only if it is full, or broken: then an
-    /// event follows. None follows a write that a signal has interrupted.
+impl RecordSink<'_> {
+    /// Writes the bytes that the socket takes. Bytes are kept ahead only if the socket is full or
+    /// broken: then an event follows. No event follows a write that a signal has interrupted, so it
+    /// is repeated.
     fn write_some(&self, bytes: &[u8]) -> usize {
         loop {
             match self.socket.write(bytes) {
@@ -89,10 +90,10 @@ impl Sink<'_> {
     }
 }
 
-impl Write for Sink<'_> {
+impl Write for RecordSink<'_> {
     /// Takes all bytes: the socket does, or they are kept ahead.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Behind earlier bytes, or the stream would be garbled.
+        // Bytes go behind those kept earlier, or the stream would be garbled.
         let taken = match self.ahead.is_empty() {
             true => self.write_some(bytes),
             false => 0,

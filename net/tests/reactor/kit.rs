@@ -99,7 +99,7 @@ pub(crate) fn note(text: &str) -> Seen {
     Seen::Note(text.into())
 }
 
-/// Times so long that no test reaches them by accident.
+/// Times longer than any test waits.
 pub(crate) fn settings() -> Settings {
     Settings {
         frame_bytes_max: 64 * 1024,

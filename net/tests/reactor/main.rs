@@ -1,4 +1,4 @@
-//! What an application of the reactor sees, with real sockets.
+//! The reactor as an application sees it, with real sockets.
 
 mod endless;
 mod fair;

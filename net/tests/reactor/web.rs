@@ -1,4 +1,4 @@
-//! HTTP and WebSockets, with real sockets. What a single message may look like is tested beside the
+//! HTTP and WebSockets, with real sockets. The forms of a single message are tested beside the
 //! reader of the framing.
 
 use std::io::{Read, Write};
@@ -172,7 +172,7 @@ fn every_end_has_its_code() {
     end(&masked(1, b"\xff"), CloseReason::Violation, 1007);
     end(b"\x81\x02{}", CloseReason::Violation, 1002);
     end(&[0x81, 0xff, 0, 0, 0, 0, 0, 1, 0, 1, 1, 2, 3, 4], CloseReason::Oversize, 1009);
-    // What the application ends.
+    // A connection that the application ends.
     let mut peer = open(&server);
     peer.write_bytes(&text("{\"last\":1}"));
     peer.expect([taken("{\"last\":1}"), Seen::Closed(CloseReason::Excess)]);
@@ -182,7 +182,7 @@ fn every_end_has_its_code() {
     peer.link.ends_with(1001);
     peer.write_bytes(&text("{\"last\":1}"));
     peer.expect_close(4503);
-    // What the client has only begun.
+    // A frame that the client has only begun.
     let mut peer = open(&server);
     peer.write_bytes(&text("{\"a\":1}")[..4]);
     peer.end();

@@ -1,34 +1,34 @@
-//! [`AttemptPace`]: when the next attempt to connect may be made.
+//! [`AttemptPace`]: the backoff between attempts to connect.
 
 use std::time::{Duration, Instant};
 
 /// See the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct AttemptPace {
-    /// Attempts that have failed since the last success.
+    /// The number of attempts that have failed since the last success.
     failures: u32,
-    /// When the last of them failed, and the part of the pause that is used (it is random).
+    /// The time of the last failure, and the random part of the backoff that is used after it.
     last: Option<(Instant, f64)>,
     cause: String,
 }
 
 impl AttemptPace {
-    /// An attempt has succeeded: the next ones need not wait.
+    /// Notes that an attempt has succeeded: the next ones need not wait.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
         self.last = None;
     }
 
-    /// An attempt has failed: the next one waits, longer than this one.
+    /// Notes that an attempt has failed: the next one waits, longer than this one.
     pub(super) fn failed(&mut self, now: Instant, cause: &str) {
         self.failures = self.failures.saturating_add(1);
-        // Between a half and one.
+        // A factor between a half and one.
         let share = 0.5 + f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX) / 2.0;
         self.last = Some((now, share));
         cause.clone_into(&mut self.cause);
     }
 
-    /// The next attempt need not wait.
+    /// Lets the next attempt begin without waiting.
     pub(super) fn skip_pause(&mut self) {
         self.last = None;
     }
@@ -38,12 +38,13 @@ impl AttemptPace {
         self.failures
     }
 
-    /// Why the last of them failed.
+    /// The reason of the last failure.
     pub(super) fn cause(&self) -> &str {
         &self.cause
     }
 
-    /// When the next attempt may begin; `None`: now. While no call waits, there is more time.
+    /// The time at which the next attempt may begin; `None` means now. The backoff is longer while
+    /// no call waits.
     pub(super) fn due(&self, has_waiting: bool) -> Option<Instant> {
         let (at, share) = self.last?;
         let pause = FIRST_PAUSE * (1 << self.failures.saturating_sub(1).min(16));
@@ -51,8 +52,8 @@ impl AttemptPace {
     }
 }
 
-/// The pause after a failed attempt. It doubles with each failure: up to the first maximum while
-/// calls wait, and up to the second while none does.
+/// The backoff after the first failure. It doubles with each further failure: up to the first
+/// maximum while calls wait, and up to the second while none does.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 const IDLE_PAUSE_MAX: Duration = Duration::from_secs(10);

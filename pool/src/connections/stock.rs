@@ -1,5 +1,5 @@
-//! [`Stock`]: the connections of a pool, the calls that wait for one, and which are to be opened
-//! and closed. It opens and closes none itself.
+//! [`Stock`]: the connections of a pool, the calls that wait for one, and the decisions about
+//! opening and closing. The stock itself opens and closes none.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,40 +12,40 @@ use crate::outage::Outage;
 /// The limits of a [`ConnectionPool`](crate::ConnectionPool).
 #[derive(Clone, Copy, Debug)]
 pub struct PoolSizes {
-    /// Connections that are opened without a call and stay open, not more than `max`.
+    /// The connections that are opened without a call and stay open, at most `max`.
     pub initial: u32,
     /// The most connections.
     pub max: u32,
-    /// How long a connection beyond the initial ones may be idle.
+    /// The time for which a connection beyond the initial ones may be idle.
     pub idle_timeout: Duration,
-    /// How long a call may wait while all connections are in use.
+    /// The time for which a call may wait while all connections are in use.
     pub wait_timeout: Duration,
-    /// How much longer it may wait if another connection may be opened.
+    /// The time that a call may wait beyond `wait_timeout` if another connection may be opened.
     pub connect_timeout: Duration,
 }
 
 /// See the [module](self).
 pub(super) struct Stock<C> {
-    /// The most recently used one is the last.
+    /// The idle connections; the most recently used one is the last.
     idle: Vec<IdleConnection<C>>,
     /// The number of connections, including those in use.
     pub(super) open: u32,
-    /// Running attempts.
+    /// The number of running attempts.
     pub(super) opening: u32,
     /// Waiting calls, the oldest first.
     pub(super) waiting: VecDeque<WaitingCall<C>>,
     pub(super) next_ticket: u64,
-    /// Connections of an earlier age are not used any more.
+    /// The current age: connections of an earlier age are not used any more.
     pub(super) age: u64,
     pub(super) pace: AttemptPace,
-    /// The database refuses connections.
+    /// Whether the database refuses connections.
     pub(super) refusals: Outage,
-    /// To be closed by the keeper, because closing may take a while.
+    /// Connections for the keeper to close, because closing may take a while.
     pub(super) doomed: Vec<C>,
     pub(super) is_closing: bool,
 }
 
-/// A connection, and when it was opened.
+/// A connection, and the time at which it was opened.
 pub(super) struct Aged<C> {
     pub(super) connection: C,
     pub(super) age: u64,
@@ -60,7 +60,7 @@ struct IdleConnection<C> {
 /// A call that waits for a connection.
 pub(super) struct WaitingCall<C> {
     pub(super) ticket: u64,
-    /// From then on it waits no longer if no connection can come.
+    /// The time after which the call waits no longer if no connection can come.
     pub(super) patient_until: Instant,
     pub(super) place: Sender<Aged<C>>,
 }
@@ -87,7 +87,7 @@ impl<C> Stock<C> {
         !self.waiting.is_empty()
     }
 
-    /// Whether no connection can be returned, and none is being opened.
+    /// Whether waiting is useless: no connection can be returned, and none is being opened.
     pub(super) fn is_in_vain(&self) -> bool {
         self.open == 0 && self.opening == 0 && self.pace.failures() > 0
     }
@@ -101,7 +101,7 @@ impl<C> Stock<C> {
         self.idle.pop().map(|idle| idle.kept)
     }
 
-    /// Gives it to the call that has waited longest, or back to the pool.
+    /// Gives the connection to the call that has waited longest, or back to the pool.
     pub(super) fn hand_on(&mut self, mut kept: Aged<C>) {
         while let Some(waiting) = self.waiting.pop_front() {
             match waiting.place.send(kept) {
@@ -125,12 +125,12 @@ impl<C> Stock<C> {
         }
     }
 
-    /// Closes connections that have lived or been idle for too long. Returns when there is more to
-    /// close.
+    /// Closes connections that are too old or were idle for too long. Returns the time at which the
+    /// next ones must be closed.
     pub(super) fn reap(&mut self, sizes: &PoolSizes, now: Instant) -> Option<Instant> {
         let mut surplus = self.open.saturating_sub(sizes.initial);
         let (mut next, mut stay) = (None, Vec::with_capacity(self.idle.len()));
-        // The one that has been idle longest is the first.
+        // The connection that has been idle longest is the first.
         for idle in std::mem::take(&mut self.idle) {
             let mut end = idle.kept.born + LIFETIME_MAX;
             if surplus > 0 {
@@ -148,8 +148,8 @@ impl<C> Stock<C> {
         next
     }
 
-    /// The connections that the waiting calls and the initial number need, and that are not being
-    /// opened.
+    /// The number of connections that the waiting calls and the initial number need beyond those
+    /// being opened.
     pub(super) fn wanted(&self, sizes: &PoolSizes) -> u32 {
         let calls = u32::try_from(self.waiting.len()).unwrap_or(u32::MAX).saturating_sub(self.opening);
         let stock = sizes.initial.saturating_sub(self.open + self.opening);
@@ -167,8 +167,9 @@ impl<C> Stock<C> {
     }
 }
 
-/// If the name leads elsewhere, the old database is left within this time.
+/// The longest life of a connection. If the database's name leads elsewhere, the old database is
+/// left within this time.
 const LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 
-/// Attempts that run at the same time.
+/// The most attempts that run at the same time.
 const ATTEMPTS_MAX: u32 = 8;

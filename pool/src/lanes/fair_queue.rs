@@ -6,13 +6,13 @@
 //!   push ────┼─ flow 4:  item                           ├─ turns ─▶ take(max)
 //!            └─ flow 9:  item item fence item           ┘
 //! ```
-//! Flows take turns, so an item waits for a few items of each other flow and never for all that
+//! Flows take turns, so an item waits for a few items of each other flow, never for all items that
 //! another flow has queued. Items of one flow and one key keep their order.
 //!
 //! A *fence* is taken after all earlier items of its key and before all later ones, whatever their
-//! flows are. It gathers the earlier ones: they move into its own flow, in their order, and the
-//! fence stands behind them. So it waits for these and not for the rest of the flows that they came
-//! from. Later items of the key go into that flow as well, until none of the key is left.
+//! flows are. The fence gathers the earlier items: they move into its own flow, in their order, and
+//! the fence stands behind them. So it waits for these items and not for the rest of the flows that
+//! they came from. Later items of the key join that flow as well, until no item of the key is left.
 //!
 //! Keys are not remembered. They are counted in [`SLOTS`] slots, chosen with a secret number, and
 //! keys that share a slot are gathered together.
@@ -34,7 +34,7 @@ enum Rank {
 }
 
 impl Standing {
-    /// Behind the earlier items of this flow and its key.
+    /// Behind the earlier items of this flow and the same key.
     pub fn of(flow: u64) -> Standing {
         Standing { flow, rank: Rank::Item }
     }
@@ -44,22 +44,22 @@ impl Standing {
         Standing { flow, rank: Rank::Fence }
     }
 
-    /// Ahead of all that is not urgent.
+    /// Ahead of all items that are not urgent.
     pub fn urgent() -> Standing {
         Standing { flow: 0, rank: Rank::Urgent }
     }
 }
 
-/// The most that is taken at once.
+/// The most items that are taken at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchMax {
     /// The number of items.
     pub items: usize,
-    /// Their weight. The last item may exceed it.
+    /// The weight of the items. The last item may exceed it.
     pub bytes: usize,
 }
 
-/// This number of items, whatever they weigh.
+/// Limits the number of items, whatever their weight.
 impl From<usize> for BatchMax {
     fn from(items: usize) -> BatchMax {
         BatchMax { items, bytes: usize::MAX }
@@ -71,24 +71,24 @@ pub(super) struct FairQueue<T> {
     urgent: VecDeque<(T, usize)>,
     /// The items of the flows. Each is in the list of its flow and in the list of its slot.
     nodes: Vec<QueueNode<T>>,
-    /// The first of the unused nodes, which are a list by `in_flow.next`.
+    /// The first of the unused nodes, which are linked by `in_flow.next`.
     unused: Index,
     flows: Vec<FlowState>,
-    /// The index of each flow that has its turn.
+    /// The index of each flow that takes turns.
     places: HashMap<u64, Index, foldhash::fast::RandomState>,
-    /// Indices of flows that have no turn.
+    /// The indices that no flow uses.
     free: Vec<Index>,
-    /// The index of the flow to which an item was last added: most often the next one belongs to
+    /// The index of the flow to which an item was last added. Most often the next item belongs to
     /// the same flow.
     last: Index,
-    /// The flows in the order of their turns. Those whose items were gathered may be empty.
+    /// The flows in the order of their turns. Flows whose items were gathered may be empty.
     turns: VecDeque<Index>,
-    /// The number of items that the first of them may still have taken in this turn.
+    /// The number of items that the first flow may still have taken in this turn.
     left: usize,
-    /// The weight that it may still have taken.
+    /// The weight that the first flow may still have taken in this turn.
     left_bytes: usize,
     slots: Box<[QueueSlot]>,
-    /// Odd: keys are multiplied with it, so nobody can choose keys that share a slot.
+    /// An odd number. Keys are multiplied with it, so nobody can choose keys that share a slot.
     secret: u64,
     len: usize,
 }
@@ -99,7 +99,7 @@ const NONE: Index = Index::MAX;
 
 #[derive(Debug)]
 struct QueueNode<T> {
-    /// With its weight; `None` while the node is unused.
+    /// The item with its weight; `None` while the node is unused.
     item: Option<(T, usize)>,
     flow: Index,
     slot: Index,
@@ -131,7 +131,7 @@ struct FlowState {
 #[derive(Clone, Debug)]
 struct QueueSlot {
     items: ListEnds,
-    /// The index of the flow that has all its items, since a fence has gathered them.
+    /// The index of the flow that a fence has gathered all items into.
     gathered: Index,
 }
 
@@ -232,7 +232,7 @@ impl<T> FairQueue<T> {
         item
     }
 
-    /// The flow whose turn it is. Flows whose items were gathered by another one lose theirs.
+    /// The flow whose turn it is. Flows whose items were gathered by another one lose their turns.
     fn first_with_items(&mut self) -> Option<Index> {
         loop {
             let place = *self.turns.front()?;
@@ -243,7 +243,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// The flow whose turn it is has no items left.
+    /// Ends the turn of a flow that has no items left.
     fn end_turn(&mut self, place: Index) {
         self.turns.pop_front();
         let flow = &mut self.flows[place as usize];
@@ -253,7 +253,7 @@ impl<T> FairQueue<T> {
         self.begin_turn();
     }
 
-    /// Returns the index of this flow, which has its turn from now on.
+    /// The index of this flow, which takes turns from now on.
     fn place_of(&mut self, number: u64) -> Index {
         if let Some(flow) = self.flows.get(self.last as usize)
             && flow.number == number
@@ -350,7 +350,7 @@ impl<T> FairQueue<T> {
         }
     }
 
-    /// Nothing waits, and much did.
+    /// Releases the memory of a long queue once nothing waits.
     fn give_memory_back(&mut self) {
         (self.urgent, self.nodes, self.unused) = (VecDeque::new(), Vec::new(), NONE);
         (self.turns, self.flows, self.free) = (VecDeque::new(), Vec::new(), Vec::new());
@@ -375,17 +375,18 @@ impl<T> FairQueue<T> {
 const EMPTY: ListEnds = ListEnds { first: NONE, last: NONE };
 const ALONE: NodeLinks = NodeLinks { before: NONE, next: NONE };
 
-/// 48 KiB a lane. More would cost cache; fewer would have more keys gathered together.
+/// The number of slots, 48 KiB a lane. More would cost cache; with fewer, more keys would be
+/// gathered together.
 const SLOTS: usize = 4096;
 /// The number of items taken from all flows in a round of turns, if there are fewer flows.
 const ROUND: usize = 256;
 /// The most items taken from a flow in one turn. Items of one group message stand together, and
 /// share their text if they are taken together.
 const QUANTUM_MAX: usize = 64;
-/// The weight of items after which the turn of a flow ends. A flow of large items does not take more
-/// than one of small ones.
+/// The weight of items after which the turn of a flow ends. So a flow of large items gets no more
+/// than a flow of small ones.
 const QUANTUM_BYTES: usize = 64 * 1024;
-/// The memory of more items than this is released once nothing waits.
+/// The number of nodes beyond which the memory is released once nothing waits.
 const SPARE_NODES: usize = 1024;
 
 #[cfg(test)]
@@ -433,7 +434,7 @@ mod tests {
     fn a_fence_waits_for_the_earlier_items_of_its_key_and_not_for_the_rest_of_their_flow() {
         let mut queue = FairQueue::new(SECRET);
         for nth in 0..10_000 {
-            // The items of its key are the last ones of the flow.
+            // The items of the fence's key are the last ones of the flow.
             let (key, name) = if nth < 9_990 { (2, "elsewhere") } else { (1, "before") };
             queue.push(key, Standing::of(1), name, 1);
         }
@@ -451,7 +452,7 @@ mod tests {
             ["elsewhere"].into_iter().chain(of_key).chain(["other key", "elsewhere"]).collect::<Vec<_>>()
         );
         taken(&mut queue, usize::MAX);
-        // Nothing is left that gathers.
+        // No slot gathers any more.
         assert_eq!(queue.slots.iter().filter(|slot| slot.gathered != NONE).count(), 0);
         queue.push(1, Standing::of(1), "again", 1);
         assert_eq!(queue.flows[queue.last as usize].number, 1);
@@ -481,8 +482,8 @@ mod tests {
         }
     }
 
-    /// Random items and fences of a few keys and flows are pushed and taken. With the second secret
-    /// all keys share a slot.
+    /// Pushes and takes random items and fences of a few keys and flows. With the second secret all
+    /// keys share a slot.
     #[test]
     fn items_of_a_flow_and_a_key_keep_their_order_and_none_passes_a_fence_of_its_key() {
         for (seed, secret) in (1..2_000).flat_map(|seed| [(seed, SECRET), (seed, 1)]) {
@@ -517,7 +518,7 @@ mod tests {
         }
     }
 
-    /// Keys 0 to 3 have slots of their own with it.
+    /// With this secret, keys 0 to 3 have slots of their own.
     const SECRET: u64 = 0x9E37_79B9_7F4A_7C15;
 
     /// Random numbers from a seed (xorshift, Marsaglia 2003).

@@ -15,36 +15,36 @@ use rustix::net::{RecvFlags, recv};
 /// The stream of a connection: a blocking socket, possibly with encryption around it.
 pub trait RedisStream: Read + Write + Send {
     /// The underlying socket.
-    fn socket(&self) -> &Timed;
+    fn socket(&self) -> &TimedSocket;
 
-    /// The same, to set its deadline.
-    fn socket_mut(&mut self) -> &mut Timed;
+    /// The underlying socket, to set its deadline.
+    fn socket_mut(&mut self) -> &mut TimedSocket;
 }
 
 /// A socket whose reads and writes end at a deadline, or earlier if the other end makes no
 /// progress.
 #[derive(Debug)]
-pub struct Timed {
+pub struct TimedSocket {
     socket: TcpStream,
     by: Instant,
     stall_max: Duration,
 }
 
-/// A connection that is logged in. Between calls nothing is on its way.
+/// A connection that is logged in. Between calls no command or answer is on its way.
 pub struct RedisConnection<S> {
     stream: S,
     parser: Parser,
     /// Whether bytes of the present call were written.
     has_sent: bool,
-    /// Whether it has failed: answers may still come, and would be taken for those to later
-    /// commands.
+    /// Whether the connection has failed. Answers may still come, and would be taken for answers to
+    /// later commands.
     is_broken: bool,
 }
 
-impl Timed {
-    /// A socket whose calls end at `by`, and earlier if nothing moves for `stall_max`.
-    pub fn new(socket: TcpStream, by: Instant, stall_max: Duration) -> Timed {
-        Timed { socket, by, stall_max }
+impl TimedSocket {
+    /// A socket whose calls end at `by`, or earlier if no byte moves for `stall_max`.
+    pub fn new(socket: TcpStream, by: Instant, stall_max: Duration) -> TimedSocket {
+        TimedSocket { socket, by, stall_max }
     }
 
     /// Sets the deadline of all further calls.
@@ -63,24 +63,24 @@ impl Timed {
     }
 }
 
-impl RedisStream for Timed {
-    fn socket(&self) -> &Timed {
+impl RedisStream for TimedSocket {
+    fn socket(&self) -> &TimedSocket {
         self
     }
 
-    fn socket_mut(&mut self) -> &mut Timed {
+    fn socket_mut(&mut self) -> &mut TimedSocket {
         self
     }
 }
 
-impl Read for Timed {
+impl Read for TimedSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.socket.set_read_timeout(self.left()?)?;
         self.socket.read(buffer).map_err(timed_out)
     }
 }
 
-impl Write for Timed {
+impl Write for TimedSocket {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.socket.set_write_timeout(self.left()?)?;
         self.socket.write(bytes).map_err(timed_out)
@@ -91,7 +91,7 @@ impl Write for Timed {
     }
 }
 
-/// The socket reports its own timeout as if it would block.
+/// Turns the error of a timeout, which the socket reports as `WouldBlock`, into `TimedOut`.
 fn timed_out(error: io::Error) -> io::Error {
     if error.kind() == ErrorKind::WouldBlock { ErrorKind::TimedOut.into() } else { error }
 }
@@ -108,7 +108,7 @@ impl<S: RedisStream> RedisConnection<S> {
         self.has_sent = false;
     }
 
-    /// The stream; nothing may be on its way.
+    /// The stream. No command or answer may be on its way.
     pub fn into_stream(self) -> S {
         self.stream
     }
@@ -118,7 +118,7 @@ impl<S: RedisStream> RedisConnection<S> {
         self.has_sent
     }
 
-    /// Whether it has failed.
+    /// Whether the connection has failed.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken
     }
@@ -156,13 +156,13 @@ impl<S: RedisStream> RedisConnection<S> {
         (0..answers).map(|_| self.parser.parse_value(&mut self.stream)).collect()
     }
 
-    /// Sends commands and reads this number of answers. The first failure ends it.
+    /// Sends commands and reads this number of answers. Ends at the first failure.
     fn ask(&mut self, packed: &[u8], answers: usize) -> RedisResult<Vec<Value>> {
         if self.is_broken {
             return Err(io::Error::from(ErrorKind::NotConnected).into());
         }
-        // Also if it panics meanwhile: the rest of the answers would be taken for those to the next
-        // call.
+        // Set before the exchange, in case it panics: the remaining answers would be taken for
+        // answers to the next call.
         self.is_broken = true;
         let result = self.exchange(packed, answers);
         self.is_broken = result.is_err();

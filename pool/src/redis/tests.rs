@@ -1,4 +1,4 @@
-//! A pool, and a server that answers like Redis, or does not.
+//! A pool, and a server that answers like Redis or fails.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,13 +12,13 @@ use super::*;
 /// The behaviour of the other end.
 #[derive(Clone, Copy)]
 enum Manner {
-    /// It answers this number of commands; then it closes the connection.
+    /// The other end answers this number of commands; then it closes the connection.
     Closes(usize),
-    /// It answers this number of commands, and then nothing more.
+    /// The other end answers this number of commands, and then no more.
     Freezes(usize),
 }
 
-/// Listens, with this behaviour for the first connection, and with answers for later ones.
+/// Listens. The first connection gets this behaviour, and later ones get answers.
 fn listen(first: Manner) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -49,7 +49,7 @@ fn answer(socket: TcpStream, manner: Manner) {
     }
 }
 
-fn pool(size: u32, address: SocketAddr) -> (RedisPool<Timed>, Arc<AtomicUsize>) {
+fn pool(size: u32, address: SocketAddr) -> (RedisPool<TimedSocket>, Arc<AtomicUsize>) {
     let dialed = Arc::new(AtomicUsize::new(0));
     let count = dialed.clone();
     let settings = RedisPoolSettings {
@@ -60,12 +60,12 @@ fn pool(size: u32, address: SocketAddr) -> (RedisPool<Timed>, Arc<AtomicUsize>) 
     };
     let dial = move |by| {
         count.fetch_add(1, Ordering::Relaxed);
-        Ok(RedisConnection::new(Timed::new(TcpStream::connect(address)?, by, STALL_MAX)))
+        Ok(RedisConnection::new(TimedSocket::new(TcpStream::connect(address)?, by, STALL_MAX)))
     };
     (RedisPool::new(settings, dial), dialed)
 }
 
-fn ask(pool: &RedisPool<Timed>) -> Result<String, RedisFailure> {
+fn ask(pool: &RedisPool<TimedSocket>) -> Result<String, RedisFailure> {
     pool.run(Instant::now() + PATIENCE, |connection| redis::cmd("ECHO").query(connection))
 }
 
@@ -82,7 +82,7 @@ fn many_commands_to_a_redis_that_stands_still_have_one_deadline() {
         done.send(()).expect("the test waits");
         result
     });
-    // One timeout for each of them would be more than three minutes.
+    // One timeout for each command would be more than three minutes.
     is_done.recv_timeout(PATIENCE).expect("it gives up at the first answer that does not come");
     assert!(matches!(asked.join().expect("no panic"), Err(RedisFailure::InDoubt(error)) if error.is_timeout()));
 }
@@ -109,7 +109,7 @@ fn a_connection_that_a_firewall_has_forgotten_is_asked_before_it_is_used() {
 #[test]
 fn commands_that_fail_in_the_middle_are_in_doubt_and_not_repeated() {
     let (pool, dialed) = pool(1, listen(Manner::Closes(1)));
-    let two = |connection: &mut RedisConnection<Timed>| {
+    let two = |connection: &mut RedisConnection<TimedSocket>| {
         redis::cmd("ECHO").query::<String>(connection)?;
         redis::cmd("ECHO").query::<String>(connection)
     };
@@ -125,7 +125,7 @@ fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
     for _ in 0..3 {
         assert!(matches!(ask(&gone), Err(RedisFailure::NoConnection(_))));
     }
-    // A slow machine may have waited out the pause.
+    // On a slow machine the pause may be over.
     assert!(dialed.load(Ordering::Relaxed) == 1 || begun.elapsed() >= DIAL_PAUSE);
     assert_eq!(gone.connections(), (0, 0));
 
@@ -137,7 +137,7 @@ fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
     let pool = RedisPool::new(settings, move |by| {
         count.fetch_add(1, Ordering::Relaxed);
         match is_full.fetch_add(1, Ordering::Relaxed) {
-            0 => Ok(RedisConnection::new(Timed::new(TcpStream::connect(address)?, by, STALL_MAX))),
+            0 => Ok(RedisConnection::new(TimedSocket::new(TcpStream::connect(address)?, by, STALL_MAX))),
             _ => Err("max number of clients reached".into()),
         }
     });
@@ -147,7 +147,7 @@ fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
         let pool = &pool;
         let released = Mutex::new(released);
         scope.spawn(move || {
-            let hold = |connection: &mut RedisConnection<Timed>| {
+            let hold = |connection: &mut RedisConnection<TimedSocket>| {
                 held.send(()).expect("the test waits");
                 released.lock().recv().expect("the test lets go");
                 redis::cmd("ECHO").query::<String>(connection)
@@ -165,7 +165,7 @@ fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
 #[test]
 fn an_old_connection_is_not_given_back() {
     let (pool, dialed) = pool(2, listen(Manner::Closes(usize::MAX)));
-    let renewing = |connection: &mut RedisConnection<Timed>| {
+    let renewing = |connection: &mut RedisConnection<TimedSocket>| {
         pool.renew();
         redis::cmd("ECHO").query::<String>(connection)
     };
@@ -185,5 +185,5 @@ fn wait_until(condition: impl Fn() -> bool) {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const TRUSTED_FOR: Duration = Duration::from_millis(20);
-/// Longer than the other end of a test may have to wait for the processor.
+/// Longer than the other end in a test may have to wait for the processor.
 const STALL_MAX: Duration = Duration::from_secs(2);

@@ -1,5 +1,6 @@
-//! What was sent at level 2, and what became of it, without I/O: every message acknowledged once, with one number that
-//! is the same for everybody, and shown once to every connection of its conversation, without a hole.
+//! Books of the messages sent at level 2 and of their fates, without I/O. Every message must be
+//! acknowledged once, with one number that is the same for every user. It must be shown once to
+//! every connection of its conversation, without a gap in the numbers.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,15 +14,16 @@ struct Line {
     seat: usize,
     room: usize,
     next: u64,
-    /// Messages that are not acknowledged or not everywhere. The first has number `oldest`.
+    /// Messages that are not acknowledged, or that a connection lacks. The first has number
+    /// `oldest`.
     open: VecDeque<Open>,
     oldest: u64,
     unacknowledged: usize,
-    /// Messages that are not acknowledged, or that somebody lacks.
+    /// The number of messages that are not acknowledged, or that a connection lacks.
     unfinished: usize,
-    /// Since a send has failed, when the first that failed is sent again.
+    /// After a failed send: when the sends are retried.
     pause: Option<Instant>,
-    /// When those were due that wait for the end of the pause.
+    /// When the messages that wait for the end of the pause were due.
     held: VecDeque<Instant>,
 }
 
@@ -29,10 +31,10 @@ struct Line {
 struct Open {
     ms: u64,
     due: Instant,
-    /// Sends of it without an answer.
+    /// The number of sends of this message that are not answered.
     awaited: u32,
     is_acknowledged: bool,
-    /// Connections that lack it.
+    /// The number of connections that lack it.
     left: usize,
 }
 
@@ -41,7 +43,7 @@ struct Open {
 struct Room {
     /// The connections in it, and the last number that each was shown.
     seats: Vec<(usize, u64)>,
-    /// What is known of the numbers from `first` on that somebody lacks.
+    /// The messages with the numbers from `first` on that a connection has not been shown.
     known: VecDeque<Known>,
     first: u64,
 }
@@ -53,38 +55,38 @@ struct Known {
     left: usize,
 }
 
-/// A conversation to be set up.
+/// A conversation to set up.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    /// The connections, the senders first.
+    /// The connections; those of the senders come first.
     pub(crate) seats: Vec<usize>,
-    /// Of each sender.
+    /// One for each sender.
     pub(crate) templates: Vec<Template>,
-    /// The last number at the beginning.
+    /// The last number before the run.
     pub(crate) head: u64,
 }
 
-/// What a frame means.
+/// The meaning of a frame.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Verdict {
-    /// A message was acknowledged that was due then.
+    /// A message was acknowledged; it was due at this time.
     Acknowledged {
         line: usize,
         due: Instant,
     },
-    /// A message has come that was due then.
+    /// A message has arrived; it was due at this time.
     Delivered {
         line: usize,
         due: Instant,
     },
-    /// A send failed, and is sent again later.
+    /// A send failed and is retried later.
     Postponed,
     Ping,
-    /// It came before, or was acknowledged before.
+    /// The message came before, or was acknowledged before.
     Twice,
-    /// Others should have come before.
+    /// A number before this one is missing.
     Hole,
-    /// Nothing that may come.
+    /// A frame that must not come.
     Foreign,
 }
 
@@ -94,9 +96,9 @@ pub(crate) struct Books {
     lines: Vec<Line>,
     rooms: Vec<Room>,
     salt: u16,
-    /// Lines in a pause.
+    /// The lines in a pause.
     paused: Vec<usize>,
-    /// Sends that failed and were sent again.
+    /// The number of retries of failed sends.
     pub(crate) resent: u64,
 }
 
@@ -105,7 +107,7 @@ impl Books {
         Books { salt: salt & SALT_MAX, ..Books::default() }
     }
 
-    /// Adds a conversation; returns the numbers of its senders' lines.
+    /// Adds a conversation, and returns the indices of its senders' lines.
     pub(crate) fn add(&mut self, conversation: Conversation) -> std::ops::Range<usize> {
         let Conversation { seats, templates, head } = conversation;
         let first = self.lines.len();
@@ -132,17 +134,17 @@ impl Books {
         self.lines.iter().map(|line| line.next).sum()
     }
 
-    /// The messages of a line that are not acknowledged.
+    /// The number of messages of a line that are not acknowledged.
     pub(crate) fn unacknowledged(&self, line: usize) -> usize {
         self.lines[line].unacknowledged + self.lines[line].held.len()
     }
 
-    /// The messages of a line that are not acknowledged, or that somebody lacks.
+    /// The number of messages of a line that are not acknowledged, or that a connection lacks.
     pub(crate) fn on_their_way(&self, line: usize) -> usize {
         self.lines[line].unfinished + self.lines[line].held.len()
     }
 
-    /// Deliveries and acknowledgements that have not come.
+    /// The number of deliveries and acknowledgements that have not come.
     pub(crate) fn missing(&self) -> u64 {
         let of_line = |line: &Line| {
             let open = line.open.iter().map(|open| open.left + usize::from(!open.is_acknowledged)).sum::<usize>();
@@ -151,7 +153,7 @@ impl Books {
         self.lines.iter().map(|line| of_line(line) as u64).sum()
     }
 
-    /// Writes the next message of a line, unless it must wait for those that failed.
+    /// Writes the next message of a line, unless it must wait for the retry of failed ones.
     pub(crate) fn send(&mut self, line: usize, due: Instant, ms: u64, out: &mut Vec<u8>) {
         let salt = self.salt;
         let receivers = self.rooms[self.lines[line].room].seats.len() - 1;
@@ -167,8 +169,9 @@ impl Books {
         of_line.open.push_back(Open { ms, due, awaited: 1, is_acknowledged: false, left: receivers });
     }
 
-    /// The lines whose pause is over, with the connection of each. All answers must have come, so that none of them
-    /// is taken for that of a repetition.
+    /// The lines whose pause is over, with the connection of each. A line is only taken when all
+    /// its sends are answered, so that no answer to a first send is taken for the answer to a
+    /// retry.
     pub(crate) fn take_rested(&mut self, now: Instant) -> Vec<(usize, usize)> {
         let lines = &self.lines;
         let is_over = |line: &usize| {
@@ -181,7 +184,7 @@ impl Books {
         rested.into_iter().map(|line| (line, self.lines[line].seat)).collect()
     }
 
-    /// Writes again what failed, and then what has waited for that.
+    /// Writes the failed messages again, and then those that have waited for them.
     pub(crate) fn resend(&mut self, line: usize, ms: u64, out: &mut Vec<u8>) {
         let salt = self.salt;
         let of_line = &mut self.lines[line];
@@ -198,7 +201,8 @@ impl Books {
         }
     }
 
-    /// A frame has come on this connection, which is `member` of each of its conversations.
+    /// Judges a frame that has come on this connection, which is `member` of each of its
+    /// conversations.
     pub(crate) fn on_frame(&mut self, seat: usize, member: usize, frame: &[u8], now: Instant) -> Verdict {
         match hear(frame) {
             None => Verdict::Foreign,
@@ -213,13 +217,13 @@ impl Books {
         }
     }
 
-    /// The line of a message that was sent, and its number there.
+    /// The line of a message that was sent, and the message's number in it.
     fn line_of(&self, cid: Cid) -> Option<(usize, u64)> {
         let (index, line) = (cid.line as usize, self.lines.get(cid.line as usize)?);
         (cid.salt == self.salt && cid.number < line.next).then_some((index, cid.number))
     }
 
-    /// The answer to a send of this connection.
+    /// Notes the answer to a send of this connection.
     fn on_answer(&mut self, seat: usize, cid: Cid) -> Option<(&mut Line, usize)> {
         let (index, number) = self.line_of(cid)?;
         let line = &mut self.lines[index];
@@ -254,7 +258,7 @@ impl Books {
         line.retire(at);
         let verdict = Verdict::Acknowledged { line: index, due };
         if again {
-            // It moves no cursor: the message itself comes, or has come.
+            // A repeated acknowledgement moves no cursor: the message itself comes, or has come.
             return self.rooms[room].agrees(cid, place).then_some(verdict);
         }
         Some(self.rooms[room].show(seat, member, cid, place)?.unwrap_or(verdict))
@@ -284,7 +288,7 @@ impl Books {
         let at = number.checked_sub(line.oldest)? as usize;
         let open = line.open.get_mut(at)?;
         let due = open.due;
-        // The sender itself gets it only if it was acknowledged as a repetition.
+        // The sender is shown its own message only if the acknowledgement was a repeated one.
         if line.seat == seat {
             return None;
         }
@@ -295,7 +299,7 @@ impl Books {
 }
 
 impl Line {
-    /// One more has seen the message at this place.
+    /// Notes that one more connection has the message at this index.
     fn retire(&mut self, at: usize) {
         self.unfinished -= usize::from(self.open[at].is_over());
         while self.open.front().is_some_and(Open::is_over) {
@@ -312,8 +316,8 @@ impl Open {
 }
 
 impl Room {
-    /// A connection is shown a number. `None` if it is not in the room or the number is another message's; inside, what
-    /// is wrong with the order.
+    /// Notes that a connection is shown a number. `None` if the connection is not in the room, or
+    /// if the number belongs to another message. The inner value says what is wrong with the order.
     fn show(&mut self, seat: usize, member: usize, cid: Cid, place: Place) -> Option<Option<Verdict>> {
         let (_, shown) = self.seats.get_mut(member).filter(|(of_member, _)| *of_member == seat)?;
         if place.seq <= *shown {
@@ -331,7 +335,8 @@ impl Room {
         Some((!is_next).then_some(Verdict::Hole))
     }
 
-    /// Whether this number is that message's for everybody, as far as is known. Later it must be.
+    /// Whether this number belongs to this message, as far as is known. A number that is not known
+    /// yet belongs to it from now on.
     fn agrees(&mut self, cid: Cid, place: Place) -> bool {
         let told = (cid.line, cid.number, place);
         let Some(at) = place.seq.checked_sub(self.first) else { return true };
@@ -346,7 +351,7 @@ impl Room {
     }
 }
 
-/// A number so far ahead is wrong, and needs no memory.
+/// A number so far ahead is wrong, and no memory is kept for it.
 const FAR: u64 = 10_000_000;
 
 #[cfg(test)]
@@ -354,7 +359,8 @@ mod tests {
     use super::*;
     use crate::wire::To;
 
-    /// User 7 on connection 0 writes to user 9 on connection 1; 10 messages are there already.
+    /// User 7 on connection 0 writes to user 9 on connection 1. The conversation begins with 10
+    /// messages.
     struct Talk {
         books: Books,
         now: Instant,
@@ -413,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_acknowledged_and_shown_once_is_over() {
+    fn a_message_that_is_acknowledged_and_shown_once_is_done() {
         let mut talk = Talk::with(3);
         assert_eq!((talk.books.unacknowledged(0), talk.books.missing()), (3, 6));
         for number in [0, 1] {
@@ -427,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_a_promise_is_noticed() {
+    fn every_broken_promise_is_noticed() {
         let mut talk = Talk::with(4);
         assert!(is_good(&talk.acknowledge(0, 11)));
         assert_eq!(talk.acknowledge(0, 11), Verdict::Foreign, "nobody has sent it again");
@@ -455,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_sent_again_in_order_before_anything_newer() {
+    fn failed_messages_are_retried_in_order_before_newer_ones() {
         let mut talk = Talk::with(3);
         assert!(is_good(&talk.acknowledge(0, 11)));
         assert_eq!(talk.refuse(1), Verdict::Postponed);

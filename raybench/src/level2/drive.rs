@@ -1,4 +1,4 @@
-//! One thread that sends at level 2, receives, and checks every byte.
+//! One thread that sends and receives at level 2, and checks every byte.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -16,23 +16,24 @@ use crate::phase::{Phase, Watch};
 use crate::talk::{Pace, QUIET, SENDS_IN_A_TURN, TIMER, TURN, arm, unless_interrupted};
 use crate::tally::{Arrival, Findings, record};
 
-/// When a message is no longer on its way.
+/// The time until which a message is in flight.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Until {
     Acknowledged,
-    /// It is acknowledged, and everybody has it.
+    /// Until it is acknowledged and every receiver has it.
     Everywhere,
 }
 
-/// The kinds of times.
+/// The kinds of measured times.
 pub(crate) const ACKNOWLEDGEMENT: usize = 0;
 pub(crate) const DELIVERY: usize = 1;
 
-/// The connections of one thread, and what is sent on them.
+/// The connections of one thread, and the conversations in which they send.
 pub(crate) struct Crew {
     pub(crate) seats: Vec<Place>,
     pub(crate) books: Books,
-    /// The lines of each sender, which take turns; all lines, in their order.
+    /// The lines of each sender, which sends to them in turn. Together these are all lines, in
+    /// order.
     pub(crate) senders: Vec<Turns>,
 }
 
@@ -42,16 +43,16 @@ pub(crate) struct Place {
     pub(crate) member: usize,
 }
 
-/// One sender's conversations.
+/// The conversations of one sender.
 #[derive(Debug)]
 pub(crate) struct Turns {
     pub(crate) seat: usize,
     pub(crate) lines: std::ops::Range<usize>,
-    /// The one whose turn it is.
+    /// The line whose turn it is.
     pub(crate) next: usize,
 }
 
-/// What a thread is to do.
+/// Orders for a thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Orders {
     pub(crate) pace: Pace,
@@ -59,10 +60,10 @@ pub(crate) struct Orders {
     pub(crate) patience: Duration,
 }
 
-/// What a thread has found.
+/// The findings of a thread.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// `measured` and `slices` are of deliveries.
+    /// `measured` and `slices` count deliveries.
     pub(crate) findings: Findings,
     /// Acknowledgements within the measured time.
     pub(crate) acknowledged: u64,
@@ -95,7 +96,8 @@ struct Driver<'a> {
     last_progress: Instant,
 }
 
-/// Runs until the last phase, and then until everything has arrived or nothing has arrived for too long.
+/// Runs until the last phase begins, and then until everything has arrived or nothing has arrived
+/// for too long.
 pub(crate) fn drive(crew: Crew, orders: Orders, phase: &Phase) -> io::Result<Found> {
     let mut poll = Poll::new()?;
     let Crew { seats, books, senders } = crew;
@@ -226,7 +228,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Reads what is available; with `to_its_end` until the end of the stream.
+    /// Reads what is available; with `to_its_end`, until the end of the stream.
     fn read(&mut self, seat: usize, to_its_end: bool) {
         let mut buffer = std::mem::take(&mut self.buffer);
         loop {
@@ -292,7 +294,7 @@ impl Driver<'_> {
         from
     }
 
-    /// Returns the sender who may send again because of this frame.
+    /// Returns the sender that may send again because of this frame.
     fn take(&mut self, seat: usize, frame: &[u8], now: Instant) -> Option<usize> {
         let verdict = self.books.on_frame(seat, self.seats[seat].member, frame, now);
         let measured_at = self.phase.measured_at(now);
@@ -368,7 +370,7 @@ impl Driver<'_> {
         }
     }
 
-    /// Sends again what failed.
+    /// Retries the failed sends whose pause is over.
     fn resend(&mut self) {
         for (line, seat) in self.books.take_rested(Instant::now()) {
             self.books.resend(line, now_ms(), &mut self.seats[seat].out);

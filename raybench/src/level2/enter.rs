@@ -70,7 +70,7 @@ pub(super) fn login(account: &Account, device: &str) -> String {
 /// Creates a group of all of these, and returns its id.
 pub(crate) fn create_group(accounts: &[Account], context: &Context) -> io::Result<i64> {
     let (addresses, _) = context.server()?;
-    // At level 1, so that no connection of the run is told of it.
+    // Created at level 1, so that no connection of the run is notified of the group.
     let mut client = accounts::log_in(addresses[0], &accounts[0], Framing::Lines)?;
     let reply = client.ask(&wire::create_group(accounts[0].id, &format!("raybench {}", accounts[0].id)))?;
     let group = reply["GROUPID"].as_i64().ok_or_else(|| io::Error::other(format!("no GROUPID in {reply}")))?;

@@ -1,15 +1,15 @@
-//! Frames of level 2 as the generator writes and expects them, to the last byte.
+//! Frames of level 2 as the generator writes and expects them, byte for byte.
 
 use serde_json::Value;
 
 use crate::wire::To;
 
-/// A client's id of a message: a UUID of version 7 that says which message it is.
+/// A client's id of a message: a UUID of version 7 that identifies the message within the run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Cid {
-    /// When it was made, in ms since 1970.
+    /// When the id was made, in ms since 1970.
     pub(crate) ms: u64,
-    /// Another in each run.
+    /// Different in each run.
     pub(crate) salt: u16,
     pub(crate) line: u32,
     pub(crate) number: u64,
@@ -17,12 +17,13 @@ pub(crate) struct Cid {
 
 /// The greatest salt.
 pub(crate) const SALT_MAX: u16 = 0xfff;
-/// The characters of a [`Cid`].
+/// The length of a [`Cid`] in characters.
 const CID_LEN: usize = 36;
 
 impl Cid {
     fn write(self, out: &mut [u8]) {
-        // 48 bits of time, 12 of the salt, 20 of the line, 40 of the number; version and variant between them.
+        // 48 bits of the time, 12 of the salt, 20 of the line and 40 of the number. The bits of
+        // version and variant stand between them.
         let high = self.ms << 16 | 0x7000 | u64::from(self.salt & SALT_MAX);
         let low = 0x8 << 60 | u64::from(self.line & 0xf_ffff) << 40 | self.number & 0xff_ffff_ffff;
         let nibbles = (0..16).rev().map(|n| high >> (4 * n)).chain((0..16).rev().map(|n| low >> (4 * n)));
@@ -67,7 +68,7 @@ pub(crate) struct Template {
     cid_at: usize,
     /// The conversation as the sender names it.
     own_name: Vec<u8>,
-    /// What stands before the frame when others get it.
+    /// The bytes before the frame in the push that others get.
     push_head: Vec<u8>,
 }
 
@@ -102,8 +103,8 @@ impl Template {
         cid.write(&mut out[start + self.cid_at..][..CID_LEN]);
     }
 
-    /// Where a message of this template is told to be, if the rest of the frame is as it must be.
-    /// Its `cid` was looked at before.
+    /// The place that a push assigns to a message of this template, if the rest of the frame is
+    /// right. The caller has checked the `cid`.
     pub(crate) fn place_in_push(&self, frame: &[u8]) -> Option<Place> {
         let mut scan = Scan(frame);
         scan.skip(&self.push_head)?;
@@ -115,13 +116,13 @@ impl Template {
         scan.place()
     }
 
-    /// Whether the sender's conversation has this name.
+    /// Whether this is the sender's name of the conversation.
     pub(crate) fn is_named(&self, name: &[u8]) -> bool {
         self.own_name == name
     }
 }
 
-/// The number of a message in its conversation, and what else belongs to it.
+/// The number of a message in its conversation, and the members that come with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Place {
     pub(crate) seq: u64,
@@ -132,26 +133,26 @@ pub(crate) struct Place {
 /// A frame that the server may send.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Heard<'f> {
-    /// 41: committed. `again`: it was before.
+    /// A 41 that says that the message is committed. `again`: it was committed before.
     Committed {
         cid: Cid,
         conv: &'f [u8],
         again: bool,
         place: Place,
     },
-    /// 41: not committed now.
+    /// A 41 that says that the message is not committed now.
     Refused {
         cid: Cid,
         retry_after: f64,
     },
-    /// 42 with the message that has this `cid`.
+    /// A 42 with the message that has this `cid`.
     Pushed(Cid),
     Ping,
 }
 
 pub(crate) const PONG: &[u8] = b"{\"msgType\":54}\n";
 
-/// What a frame is; `None` if it is none of those that may come.
+/// Recognises a frame; `None` if the server must not send it.
 pub(crate) fn hear(frame: &[u8]) -> Option<Heard<'_>> {
     if frame.starts_with(br#"{"conv":"#) {
         let at = memchr::memmem::find(frame, CID_KEY)? + CID_KEY.len();
@@ -227,7 +228,7 @@ mod tests {
     const TEXT: &str = "0198c5a0-7b1f-7abc-8f12-34123456789a";
 
     #[test]
-    fn an_id_is_a_uuid_and_says_what_it_is_of() {
+    fn an_id_is_a_uuid_and_identifies_its_message() {
         let mut text = [0; CID_LEN];
         CID.write(&mut text);
         assert_eq!(str::from_utf8(&text), Ok(TEXT));

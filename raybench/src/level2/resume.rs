@@ -1,4 +1,5 @@
-//! Users who come back: each logs in by token with its cursors, and must be given exactly what it has missed.
+//! Users who come back. Each logs in by token with its cursors, and must be sent exactly the
+//! messages that it has missed.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -21,21 +22,21 @@ use crate::workload::Context;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Returning {
     pub(crate) users: usize,
-    /// Of each user.
+    /// The number of conversations of each user.
     pub(crate) conversations: usize,
-    /// The conversations of each user with missed messages.
+    /// The number of conversations of each user in which messages were missed.
     pub(crate) grown: usize,
-    /// Missed messages in each of them.
+    /// The number of missed messages in each of these.
     pub(crate) missed: usize,
-    /// Connections that log in at the same time.
+    /// The number of connections that log in at the same time.
     pub(crate) connections: usize,
 }
 
-/// What a user's device holds.
+/// The state of a user's device.
 #[derive(Debug, Default)]
 struct Held {
     token: String,
-    /// By partner: number and tag.
+    /// The cursor of each conversation, by partner: number and tag.
     cursors: HashMap<i64, (u64, String)>,
 }
 
@@ -92,7 +93,7 @@ pub(crate) fn resume(returning: Returning, context: &Context) -> io::Result<Outc
 pub(crate) struct Devices(Vec<Held>);
 
 impl Devices {
-    /// The device of a user logs in by token with its cursors, and has missed nothing.
+    /// Logs the device of a user in by token with its cursors. It must have missed nothing.
     pub(crate) fn come_back(&self, address: Address, user: usize) -> io::Result<Client> {
         let mut client = Client::connect(address, Framing::Lines)?;
         client.ask(&login(&self.0[user]))?;
@@ -109,7 +110,8 @@ impl Devices {
     }
 }
 
-/// Each user writes to as many as write to it, its neighbours, until all have this number of conversations.
+/// Each user writes to its neighbours, and as many write to it, until each has this number of
+/// conversations.
 pub(crate) fn fill(accounts: &[Account], conversations: usize, context: &Context) -> io::Result<Devices> {
     let (addresses, _) = context.server()?;
     let mut held: Vec<Held> = accounts.iter().map(|_| Held::default()).collect();
@@ -118,7 +120,8 @@ pub(crate) fn fill(accounts: &[Account], conversations: usize, context: &Context
     Ok(Devices(held))
 }
 
-/// Each user writes to its next `partners` neighbours, `messages` to each. `all_hold`: these hold it.
+/// Each user writes `messages` to each of its next `partners` neighbours. With `all_hold`, the
+/// recipients hold the messages too.
 fn write(
     accounts: &[Account],
     partners: usize,
@@ -155,8 +158,8 @@ fn write(
     Ok(())
 }
 
-/// The user writes to these, `messages` to each, and waits for the answers. Returns the token of the login, and the cursor of
-/// each conversation.
+/// The user writes `messages` to each of `partners`, and waits for the answers. Returns the token
+/// of the login, and the cursor of each conversation.
 fn write_as(
     account: &Account,
     partners: &[i64],
@@ -183,7 +186,7 @@ fn write_as(
     while acknowledged < partners.len() * messages {
         let ack = client.receive()?;
         if ack["msgType"] == 42 {
-            // Others write already.
+            // This frame is about a message of another writer.
             continue;
         }
         let (Some(seq), Some(tag)) = (ack["seq"].as_u64(), ack["tag"].as_str()) else {
@@ -197,7 +200,7 @@ fn write_as(
     Ok((token, cursors))
 }
 
-/// Logs in, and checks everything that comes.
+/// Logs in, and checks every frame that comes.
 fn come_back(address: Address, held: &Held, returning: Returning, findings: &mut Findings) -> io::Result<()> {
     let mut client = Client::connect(address, Framing::Lines)?;
     client.ask(&login(held))?;
@@ -240,7 +243,7 @@ fn login(held: &Held) -> String {
     )
 }
 
-/// How a message comes whose number should be the next one.
+/// The kind of arrival of a message whose number should be the next one.
 fn arrival(frame: &Value, next: Option<&mut u64>) -> Arrival {
     match (frame["seq"].as_u64(), next) {
         (Some(seq), Some(next)) if seq == *next => {

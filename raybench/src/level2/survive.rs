@@ -1,6 +1,7 @@
-//! A server that is killed while users of level 2 write, and started again, several times. In the end everything that
-//! they sent must be in the stores of both sides, once, in order and under the number that was acknowledged. The users
-//! are clients of the client library, whose outboxes repeat what has no answer.
+//! A server that is killed and started again several times while users of level 2 write. At the end
+//! the stores of both sides must hold every message, once, in order and under the number that was
+//! acknowledged. The users are clients of the client library, whose outboxes retry every send that
+//! is not answered.
 
 use std::io;
 use std::net::TcpStream;
@@ -18,13 +19,13 @@ use crate::tally::{Findings, Outcome, Received, What};
 use crate::target::Meter;
 use crate::workload::Context;
 
-/// What is to be survived.
+/// The kills to survive.
 #[derive(Clone, Debug)]
 pub(crate) struct Surviving {
     pub(crate) pairs: usize,
-    /// Messages of each sender without an acknowledgement.
+    /// The number of messages of each sender in flight.
     pub(crate) window: usize,
-    /// Bytes of each text.
+    /// The bytes of each text.
     pub(crate) size: usize,
     pub(crate) kills: u32,
     /// The command that starts the server.
@@ -32,7 +33,7 @@ pub(crate) struct Surviving {
     pub(crate) patience: Duration,
 }
 
-/// Kills the server so many times, with equal pauses.
+/// Kills the server `kills` times, with equal pauses.
 pub(crate) fn survive(surviving: &Surviving, context: &Context) -> io::Result<Outcome> {
     let (addresses, _) = context.server()?;
     let address = addresses[0];
@@ -109,7 +110,7 @@ impl Server {
         Ok(server)
     }
 
-    /// SIGKILL.
+    /// Kills the server with SIGKILL.
     fn kill(&mut self) -> io::Result<()> {
         self.0.kill()?;
         self.0.wait().map(drop)
@@ -122,16 +123,16 @@ impl Drop for Server {
     }
 }
 
-/// One who writes to another.
+/// A user who writes to another one.
 struct Pair {
     writer: Client,
     reader: Client,
-    /// The conversation as each of them names it.
+    /// The conversation under the name that each of the two has for it.
     to: Conv,
     from: Conv,
     sent: u64,
     in_flight: Vec<(u64, Ticket)>,
-    /// The number in the conversation that each message was acknowledged with.
+    /// The number under which each message was acknowledged.
     acknowledged: Vec<Option<u64>>,
 }
 
@@ -185,7 +186,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Waits a moment for the first, and takes all answers that are there.
+    /// Waits a moment for the first answer, and takes all that have come.
     fn take_answers(&mut self, findings: &mut Findings) {
         let mut patience = LOOK;
         self.in_flight.retain(|(number, ticket)| match ticket.wait(std::mem::take(&mut patience)) {
@@ -202,7 +203,7 @@ impl Pair {
         });
     }
 
-    /// They do not wait before they connect again.
+    /// Makes both clients connect again without a backoff.
     fn hurry(&self) {
         for client in [&self.writer, &self.reader] {
             if matches!(client.state(), State::Waiting { .. }) {
@@ -218,7 +219,7 @@ impl Pair {
 
     fn check(&self, findings: &mut Findings) -> raybox_client::Result<()> {
         findings.counts.sent = self.sent;
-        // What the sender's store lacks is lost as well, but it is one message.
+        // A message may be missing in both stores, but counts as lost only once.
         let mut own = Findings::new(0);
         check_store(&self.writer, self.to, self, &mut own)?;
         check_store(&self.reader, self.from, self, findings)?;
@@ -231,7 +232,8 @@ impl Pair {
     }
 }
 
-/// Checks all that a client has of a conversation: numbers without a hole, with each message once.
+/// Checks everything that a client has of a conversation: numbers without a gap, and each message
+/// once.
 fn check_store(client: &Client, conv: Conv, pair: &Pair, findings: &mut Findings) -> raybox_client::Result<()> {
     let (mut received, mut last) = (Received::default(), 0);
     for message in all_of(client, conv)? {
@@ -256,7 +258,8 @@ fn check_store(client: &Client, conv: Conv, pair: &Pair, findings: &mut Findings
     Ok(())
 }
 
-/// All messages in ascending order. What a client knows that it has missed is read from the server.
+/// All messages in ascending order. Those that a client knows to have missed are read from the
+/// server.
 fn all_of(client: &Client, conv: Conv) -> raybox_client::Result<Vec<Message>> {
     let (mut all, mut before) = (Vec::new(), None);
     loop {
@@ -270,7 +273,7 @@ fn all_of(client: &Client, conv: Conv) -> raybox_client::Result<Vec<Message>> {
     }
 }
 
-/// How long a server may take to listen.
+/// The longest time until the server listens.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
 const LOOK: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! raybench against a server that makes mistakes: raybench must report each of them, and none if
+//! raybench against a server that makes mistakes. raybench must report each mistake, and none if
 //! there is none.
 
 use std::collections::HashMap;
@@ -214,7 +214,7 @@ fn a_server_killed_midway_still_gives_counts() {
 }
 
 #[test]
-fn a_process_that_is_not_there_is_told_before_anything_is_done() {
+fn a_missing_process_is_reported_before_the_run_begins() {
     let (server, address) = start(Fault::None);
     let mut ended = Command::new("true").spawn().expect("it starts");
     ended.wait().expect("it ends");
@@ -228,7 +228,7 @@ fn a_process_that_is_not_there_is_told_before_anything_is_done() {
 }
 
 #[test]
-fn a_rate_beyond_reach_ends_and_is_told() {
+fn a_run_at_an_unreachable_rate_ends_and_reports_it() {
     let said = measure("pairs --pairs 2 --rate 10000000", &["--relay"]);
     said.assert_complete();
     assert!(said.text.contains("could not keep the rate"), "{}", said.text);
@@ -291,7 +291,7 @@ fn messages_for_the_absent_are_fetched_and_counted() {
 }
 
 #[test]
-fn ctrl_c_prints_what_there_is() {
+fn ctrl_c_prints_the_result_so_far() {
     let (server, address) = start(Fault::None);
     let mut command = Command::new(env!("CARGO_BIN_EXE_raybench"));
     command.args(["--quiet", "--seconds", "1000", "--warm-up", "0", "--json", "-", "--address", &address.to_string()]);
@@ -327,7 +327,7 @@ fn ctrl_c_is_seen_while_a_server_is_silent() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_what_can_be_written_is() {
+fn a_full_disk_is_reported_and_other_outputs_are_written() {
     let page = std::env::temp_dir().join(format!("raybench-full-{}.html", std::process::id()));
     let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("Linux has it");
     let run = ["pairs", "--pairs", "2", "--seconds", "0.1", "--warm-up", "0", "--report"];

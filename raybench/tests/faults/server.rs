@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// The server's fault.
+/// The mistake of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Fault {
     None,
-    /// This fault and the next ones affect every hundredth message. This one drops it.
+    /// This mistake and the next ones affect every hundredth message. This one drops it.
     Loses,
     Doubles,
     /// Sends the message after the next one.
@@ -24,7 +24,7 @@ pub(crate) enum Fault {
     Misdelivers,
     /// Closes the connection that the message is for.
     Closes,
-    /// Writes the last message again when no more messages arrive.
+    /// Repeats the last message when no more messages arrive.
     DoublesLate,
     /// Writes half a frame when no more messages arrive.
     Trails,
@@ -32,9 +32,9 @@ pub(crate) enum Fault {
     Babbles,
     /// Holds all messages back until no more arrive.
     Freezes,
-    /// Writes to a user to whom nobody wrote.
+    /// Writes to a user to whom no other user wrote.
     Disturbs,
-    /// Closes the connection of such a user.
+    /// Closes the connection of a user to whom no other user wrote.
     ClosesBystander,
     /// Exits at the hundredth message.
     Dies,
@@ -47,7 +47,8 @@ pub(crate) enum Fault {
 pub(crate) struct Server {
     fault: Fault,
     pub(crate) state: Mutex<State>,
-    /// Receives the recipient and the text of each message, to notice when no more arrive.
+    /// Passes on the recipient and the text of each message, so that a thread notices when no more
+    /// arrive.
     quiet: Sender<(i64, String)>,
 }
 
@@ -61,11 +62,11 @@ pub(crate) struct State {
     stored: HashMap<i64, Vec<String>>,
     pub(crate) forwarded: usize,
     held_back: Option<(i64, String)>,
-    /// A process that dies with the server.
+    /// A process that is killed together with the server.
     pub(crate) process: Option<Child>,
 }
 
-/// Messages that one fetch returns.
+/// The number of messages that one fetch returns.
 const PAGE: usize = 50;
 
 pub(crate) fn start(fault: Fault) -> (Arc<Server>, SocketAddr) {
@@ -234,7 +235,7 @@ fn forward(server: &Server, state: &mut State, from: i64, to: i64, line: String)
 }
 
 impl State {
-    /// Writes to the user's connection, or into the store.
+    /// Writes to the user's connection, or stores the message.
     fn write(&mut self, to: i64, line: &str) {
         match self.connections.get(&to) {
             // The client may have closed the connection.

@@ -1,4 +1,5 @@
-//! [`PeerCommand`]: what a peer wants done, and [`Consignment`]: what it hands over.
+//! [`PeerCommand`]: a peer's command to its driver, and [`Consignment`]: the messages that it hands
+//! over.
 
 use super::envelope::Frames;
 use super::topic::Topic;
@@ -37,10 +38,10 @@ pub(crate) enum PeerCommand<W> {
 /// Messages that have arrived for a user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Consignment<'b> {
-    /// The user they are for.
+    /// Their recipient.
     pub(crate) to: UserId,
     pub(crate) frames: Frames<'b>,
-    /// A dead connection of another node has returned them, see
+    /// Whether a dead connection of another node has returned them, see
     /// [`Node::on_returned`](crate::bus::Node::on_returned).
     pub(crate) is_returned: bool,
 }

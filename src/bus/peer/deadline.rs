@@ -10,9 +10,9 @@ pub(crate) fn confirmed_by(begun: Instant, now: Instant) -> Instant {
 
 /// The time within which a node must confirm an envelope.
 pub const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
-/// The same including the time for publishing it, and the least time that a node gets.
+/// The same limit including the time for publishing, and the least time that a node gets.
 const SETTLED_WITHIN: Duration = Duration::from_secs(3);
 const CONFIRMED_WITHIN_AT_LEAST: Duration = Duration::from_secs(1);
-/// How long a node that shuts down waits for what others are just sending to it, and for what it
-/// has said to be sent.
+/// How long a node that shuts down waits for messages that others are just sending, and for its own
+/// last messages to be sent.
 pub(super) const HUSH_PATIENCE: Duration = Duration::from_secs(1);

@@ -12,9 +12,10 @@
 //! u:<user>   l <node> <conv> <number>                        the user is not in it any more, this was the last message
 //! l          m <node>\n<conv> <from> <place> <frame>[\n…]    messages of groups
 //! l          u <node> <user>                                 the user uses level 2
+//! l          o <node> <user>                                 the user is logged out of everything
 //! ```
-//! A node passes over what it cannot read, such as a place in another form: then its sweep finds the
-//! messages.
+//! A node passes over what it cannot read, such as a place in another form: then its sweep finds
+//! the messages.
 
 use std::fmt::Write as _;
 
@@ -39,6 +40,7 @@ pub(super) fn write(node: &str, news: &DeviceNews) -> (Topic<&'static str>, Vec<
         DeviceNews::Joined(to, conv, from) => (Topic::User(*to), format!("j {node} {} {from}", conv.column())),
         DeviceNews::Left(to, conv, last) => (Topic::User(*to), format!("l {node} {} {last}", conv.column())),
         DeviceNews::UsesLevel2(user) => (Topic::Level2, format!("u {node} {user}")),
+        DeviceNews::LoggedOut(user) => (Topic::Level2, format!("o {node} {user}")),
     };
     (topic, payload.into_bytes())
 }
@@ -65,8 +67,8 @@ fn lines(node: &str, messages: &[CommittedFrame]) -> String {
     text
 }
 
-/// Reads news of another node, for this user or for all; `None` for those of this node, and for what
-/// no node writes.
+/// Reads news of another node, for this user or for all. `None` for this node's own news, and for
+/// text that no node writes.
 pub(super) fn read(own: &str, to: Option<UserId>, payload: &str) -> Option<DeviceNews> {
     let (head, body) = payload.split_once('\n').map_or((payload, None), |(head, body)| (head, Some(body)));
     let mut words = head.split(' ');
@@ -100,6 +102,7 @@ pub(super) fn read(own: &str, to: Option<UserId>, payload: &str) -> Option<Devic
             Some(DeviceNews::Marks(to, conv, marks))
         }
         ("u", None) => Some(DeviceNews::UsesLevel2(UserId(words.next()?.parse().ok()?))),
+        ("o", None) => Some(DeviceNews::LoggedOut(UserId(words.next()?.parse().ok()?))),
         _ => None,
     }
 }
@@ -128,7 +131,7 @@ fn place(text: &str) -> Option<(Committed, Option<Tag>)> {
     parts.next().is_none().then_some((Committed { seq, tag, time }, before))
 }
 
-/// In the place of a tag that is not known.
+/// Stands for an unknown tag.
 const NO_TAG: &str = "-";
 
 #[cfg(test)]
@@ -156,10 +159,11 @@ mod tests {
             DeviceNews::Joined(UserId(3), ConversationId::from_column(9), 5),
             DeviceNews::Left(UserId(3), ConversationId::from_column(9), 6),
             DeviceNews::UsesLevel2(UserId(3)),
+            DeviceNews::LoggedOut(UserId(3)),
         ];
         for news in all {
             let (topic, payload) = write("a1", &news);
-            // As it comes from the bus, where it has to be told from messages of level 1.
+            // As it comes from the bus, which must tell it from messages of level 1.
             let Some(PeerMessage::Devices { to, payload }) = PeerMessage::parse(topic, &payload) else {
                 panic!("{news:?} is taken for something else");
             };
@@ -185,6 +189,7 @@ mod tests {
             "x a1",
             "x a1 z",
             "u a1",
+            "o a1",
             "s a1",
             "r a1 1 2",
             "p a1 1",

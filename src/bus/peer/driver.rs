@@ -53,7 +53,7 @@ impl PeerDriver {
     ///
     /// # Errors
     ///
-    /// If the connection must be given up. What is said before that is still sent, if possible.
+    /// If the connection must be given up. Commands before that are still sent, if possible.
     pub(crate) fn turn<L: PeerLine>(&mut self, line: &mut L, clock: &Clock) -> Result<(), L::Broken> {
         let now = clock.now();
         self.begin(now);
@@ -63,7 +63,8 @@ impl PeerDriver {
         self.carry_out(line);
         let now = clock.now();
         if let Some(doubt) = line.take_doubt() {
-            // What has arrived is confirmed, so that it is not sent again.
+            // Received messages are confirmed before the line is given up, so that they are not
+            // sent again.
             self.peer.confirm(now);
             self.carry_out(line);
             return Err(doubt);
@@ -146,17 +147,17 @@ impl PeerDriver {
         self.peer.is_hushing()
     }
 
-    /// When to call again if nothing happens, apart from the probe.
+    /// The time of the next call if nothing happens, apart from the probe.
     pub(crate) fn next_due(&mut self) -> Option<Instant> {
         self.peer.next_due().into_iter().chain(self.next_errand()).min()
     }
 
-    /// When to look at clients of this node again.
+    /// The time at which to check clients of this node again.
     pub(crate) fn next_errand(&self) -> Option<Instant> {
         self.turn.next_errand()
     }
 
-    /// When to call again because of the probe, and whether a probe is on its way.
+    /// The time of the next call because of the probe, and whether a probe is on its way.
     pub(crate) fn next_probe(&self) -> Option<(Instant, bool)> {
         self.peer.next_probe()
     }
@@ -205,8 +206,8 @@ fn carry_out(
     }
 }
 
-/// Stands in while there is no connection: messages are published after the reconnect, or are not
-/// needed then.
+/// Stands in for a line while there is no connection: its messages are published after the
+/// reconnect, or are not needed then.
 struct NoLine;
 
 impl PeerLine for NoLine {

@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 pub(super) struct Echo {
     /// The number of the last probe; 0 before the first.
     number: u64,
-    /// Whether it has not come back yet.
+    /// Whether that probe has not come back yet.
     is_under_way: bool,
-    /// When it must have come back. If it has, the next one is sent then.
+    /// The time by which it must have come back. If it has, the next one is sent then.
     due: Instant,
 }
 
 /// The next step for the probe of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EchoDue {
-    /// Nothing yet.
+    /// Do nothing yet.
     Wait,
     /// Send the next probe.
     Send,
@@ -29,7 +29,8 @@ pub(super) enum EchoDue {
 pub(crate) struct Deaf;
 
 impl Echo {
-    /// No probe was sent yet. The first one must be sent within the time that a probe may take.
+    /// A node that has not sent a probe yet. The first one must be sent within the time that a
+    /// probe may take.
     pub(super) fn new(now: Instant) -> Echo {
         Echo { number: 0, is_under_way: true, due: now + PROBE_PATIENCE }
     }
@@ -75,7 +76,7 @@ impl Echo {
 /// The interval between probes, and the longest time that one may take.
 const PROBE_EVERY: Duration = Duration::from_secs(2);
 const PROBE_PATIENCE: Duration = Duration::from_secs(2);
-/// If the last probe came back longer ago, the next one is missing.
+/// The greatest age of the last probe that came back; beyond it, the next one is missing.
 pub(in crate::bus) const PROBE_AGE_MAX: Duration = Duration::from_millis(4500);
 
 #[cfg(test)]

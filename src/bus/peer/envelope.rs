@@ -131,7 +131,7 @@ impl<'b> Frames<'b> {
         Frames { is_recorded: true, ..self }
     }
 
-    /// What they are called in the output of a connection.
+    /// The id of these frames in the output of a connection.
     pub fn id(&self) -> FrameId {
         if self.is_recorded { FrameId::RECORDED } else { FrameId::UNNAMED }
     }
@@ -156,12 +156,12 @@ pub(crate) struct Items<'b> {
 
 /// Frames, with the users and sequences of the envelopes that consist of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Item<'b> {
+pub(crate) struct BundleItem<'b> {
     pub(crate) frames: Frames<'b>,
     envelopes: &'b str,
 }
 
-impl<'b> Item<'b> {
+impl<'b> BundleItem<'b> {
     /// The user and the sequence of each envelope.
     pub(crate) fn envelopes(&self) -> impl Iterator<Item = (UserId, u64)> + use<'b> {
         self.envelopes.split(',').filter_map(|envelope| {
@@ -172,10 +172,10 @@ impl<'b> Item<'b> {
 }
 
 impl<'b> Iterator for Items<'b> {
-    type Item = Item<'b>;
+    type Item = BundleItem<'b>;
 
     /// Invalid bytes end the bundle: its sender stores the messages.
-    fn next(&mut self) -> Option<Item<'b>> {
+    fn next(&mut self) -> Option<BundleItem<'b>> {
         let (head, rest) = self.rest.split_once('\n')?;
         let (count, envelopes) = head.split_once(' ')?;
         let (count, is_recorded) = count.strip_suffix('+').map_or((count, false), |count| (count, true));
@@ -185,7 +185,7 @@ impl<'b> Iterator for Items<'b> {
             None => (rest, ""),
         };
         self.rest = rest;
-        Some(Item { frames: Frames { is_recorded, ..Frames::of(frames) }, envelopes })
+        Some(BundleItem { frames: Frames { is_recorded, ..Frames::of(frames) }, envelopes })
     }
 }
 
@@ -221,8 +221,8 @@ impl Bundle {
     }
 }
 
-/// The payload of an envelope with these frames. `is_returned`: by a dead connection. `is_recorded`: they
-/// are in their conversation already.
+/// The payload of an envelope with these frames. `is_returned`: by a dead connection.
+/// `is_recorded`: they are in their conversation already.
 pub(crate) fn envelope<'a>(
     sender: &str,
     sequence: u64,

@@ -8,19 +8,19 @@ use super::deadline::HUSH_PATIENCE;
 use super::post::{announce_group, offer, tell_devices};
 use super::shared::BusStage;
 use super::tasks::PeerTask;
-use super::transport::Transport;
+use super::transport::BusTransport;
 use crate::bus::news::DeviceNews;
 use crate::bus::{Envelope, Exchange, Node, Published, Publisher, Receipt};
 use crate::delivery::ClientLink;
 use crate::protocol::{GroupId, UserId};
 
-impl<T: Transport> Publisher for T {
+impl<T: BusTransport> Publisher for T {
     fn publish(&self, envelopes: &[Envelope]) -> Vec<Published> {
         offer(self, envelopes)
     }
 }
 
-impl<T: Transport> Exchange for T {
+impl<T: BusTransport> Exchange for T {
     fn is_alone(&self) -> bool {
         false
     }
@@ -57,8 +57,12 @@ impl<T: Transport> Exchange for T {
         announce_group(self, group);
     }
 
-    fn tell_devices(&self, news: &[DeviceNews]) {
-        tell_devices(self, news);
+    fn tell_devices(&self, news: &[DeviceNews]) -> bool {
+        tell_devices(self, news)
+    }
+
+    fn own_name(&self) -> &str {
+        self.peer().node()
     }
 }
 

@@ -27,28 +27,30 @@ impl Gate {
         self.state() == OPEN
     }
 
-    /// Whether nothing may be sent but a probe.
+    /// Whether only a probe may be sent.
     pub(crate) fn is_shut(&self) -> bool {
         self.state() == SHUT
     }
 
-    /// A probe has come back.
+    /// Opens the gate because a probe has come back.
     pub(super) fn open(&self) {
         self.0.store(OPEN, Ordering::Release);
     }
 
-    /// A command has failed. Returns true if the gate was open: then the caller has a probe sent.
-    /// A gate that was not open changes nothing, because the probe of its connection is due anyway.
+    /// Shuts the gate because a command has failed. Returns true if it was open: then the caller
+    /// has a probe sent. A gate that was not open stays as it is, because the probe of its
+    /// connection is due anyway.
     pub(super) fn shut(&self) -> bool {
         self.0.compare_exchange(OPEN, SHUT, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// The connection has failed, or could not be made.
+    /// Shuts the gate because the connection has failed, or could not be made.
     pub(super) fn lose(&self) {
         self.0.store(SHUT, Ordering::Release);
     }
 
-    /// The node has stopped in order: nothing has failed, and nothing is published any more.
+    /// Leaves the gate untried: the node has stopped gracefully, nothing has failed, and nothing is
+    /// published any more.
     pub(super) fn release(&self) {
         self.0.store(UNTRIED, Ordering::Release);
     }

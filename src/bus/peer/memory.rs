@@ -1,6 +1,6 @@
-//! A transport in memory, for tests. It shows all that another transport
-//! needs: a [`Transport`], its [`PeerLine`], a [`Connector`], and what it knows for `Register`,
-//! `ReferenceNodes` and `BusHealth`.
+//! A transport in memory, for tests. It shows everything that another transport needs: a
+//! [`BusTransport`], its [`PeerLine`], a [`Connector`], and its own `Register`, `ReferenceNodes`
+//! and `BusHealth`.
 
 mod tests;
 
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    Connector, Deaf, NotSent, PeerLine, PeerNews, PeerShared, PeerThread, Post, Reached, Topic, Transport,
+    BusTransport, Connector, Deaf, NotSent, PeerLine, PeerNews, PeerShared, PeerThread, Publication, Reached, Topic,
     TransportEvent,
 };
 use crate::base::loads::PoolUse;
@@ -26,7 +26,7 @@ use crate::protocol::UserId;
 #[derive(Default)]
 struct Hub {
     mailboxes: Mutex<BTreeMap<String, Mailbox>>,
-    /// Whether it accepts no connections.
+    /// Whether it refuses connections.
     is_down: AtomicBool,
     /// Whether the next publication fails after it was sent.
     fails_once: AtomicBool,
@@ -68,7 +68,7 @@ impl Bell {
 }
 
 impl Hub {
-    /// The number of connections that hear it; `None` if this node has no connection.
+    /// Returns the number of connections that receive it; `None` if this node has no connection.
     fn publish(&self, from: &str, topic: Topic<&str>, payload: &[u8]) -> Option<u32> {
         let (topic, mut mailboxes, mut count) = (topic.to_string(), self.mailboxes.lock(), 0);
         mailboxes.get(from)?;
@@ -185,7 +185,7 @@ impl MemoryBus {
     }
 }
 
-impl Transport for MemoryBus {
+impl BusTransport for MemoryBus {
     fn peer(&self) -> &Arc<PeerShared> {
         &self.peer
     }
@@ -197,12 +197,12 @@ impl Transport for MemoryBus {
         Ok(())
     }
 
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+    fn post(&self, posts: &[Publication<'_>]) -> Result<Vec<Reached>, NotSent> {
         if self.hub.fails_once.swap(false, Ordering::AcqRel) {
             self.peer.on_failure();
             return Ok(vec![Reached::Unknown; posts.len()]);
         }
-        let publish = |post: &Post<'_>| self.hub.publish(self.peer.node(), post.topic, &post.payload);
+        let publish = |post: &Publication<'_>| self.hub.publish(self.peer.node(), post.topic, &post.payload);
         let reached = posts.iter().map(|post| publish(post).map(Reached::Nodes)).collect::<Option<_>>();
         reached.ok_or_else(|| {
             self.peer.on_failure();
@@ -299,5 +299,5 @@ impl BusHealth for MemoryBus {
     }
 }
 
-/// How long a start waits for its connection, and a test for what must happen.
+/// How long a start waits for its connection, and how long a test waits for a condition.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,4 +1,4 @@
-//! [`Pauses`]: how long a node waits before it connects again.
+//! [`Pauses`]: the pauses of a node before it connects again.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub(crate) struct Pauses {
 }
 
 impl Default for Pauses {
-    /// The first pause follows, because the last connection worked.
+    /// Starts with the first pause, because the last connection worked.
     fn default() -> Pauses {
         Pauses { next: PAUSE_MIN }
     }

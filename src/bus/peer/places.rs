@@ -1,7 +1,7 @@
 //! [`KnownPlaces`]: the only place of each user on another node, as learned from confirmations.
 //!
-//! A place that has confirmed an envelope alone is believed for [`PLACE_LEASE`]. One that was wrong
-//! is not believed again for [`UNKNOWN_FOR`].
+//! A place that was the only one to confirm an envelope is trusted for [`PLACE_LEASE`]. A place
+//! that was wrong is not trusted again for [`UNKNOWN_FOR`].
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,13 @@ use crate::protocol::UserId;
 #[derive(Default, Debug)]
 pub(crate) struct KnownPlaces(FxHashMap<UserId, KnownPlace>);
 
-/// The place of one user, or that the last guess was wrong.
+/// The place of one user, or a mark that the last guess was wrong.
 #[derive(Debug)]
 enum KnownPlace {
-    /// Valid until this time, because a login elsewhere may have been missed there.
+    /// The place, valid until this time, because a login elsewhere may have been missed there.
     At(Place, Instant),
-    /// The place was wrong. For a while, offering to all nodes is better than another wrong guess.
+    /// The place was wrong. Until this time, offering to all nodes is better than another wrong
+    /// guess.
     UnknownUntil(Instant),
 }
 
@@ -34,8 +35,8 @@ impl KnownPlaces {
         None
     }
 
-    /// A place has confirmed an envelope that was offered to all nodes at this time, and that only
-    /// one of them took.
+    /// Notes that a place has confirmed an envelope that was offered to all nodes at this time, and
+    /// that only one of them took.
     pub(crate) fn learn(&mut self, user: UserId, place: &Place, offered: Instant) {
         if self.0.len() >= PLACES_MAX {
             self.0.clear();
@@ -44,8 +45,8 @@ impl KnownPlaces {
         self.0.entry(user).or_insert_with(|| KnownPlace::At(place.clone(), offered + PLACE_LEASE));
     }
 
-    /// The place was wrong: a node has refused an envelope at this time, or the place no longer
-    /// exists.
+    /// Notes that the place was wrong: a node has refused an envelope at this time, or the place no
+    /// longer exists.
     pub(crate) fn forget(&mut self, user: UserId, refused: Option<Instant>) {
         match (refused, self.0.get_mut(&user)) {
             (Some(now), Some(known)) => *known = KnownPlace::UnknownUntil(now + UNKNOWN_FOR),
@@ -54,12 +55,12 @@ impl KnownPlaces {
         }
     }
 
-    /// A place has confirmed nothing for this user. Other messages sent there would wait in vain as
-    /// well.
+    /// Notes that a place has confirmed nothing for this user. Other messages sent there would wait
+    /// in vain as well.
     pub(crate) fn forget_all(&mut self, user: UserId, place: &Place) {
         let is_there = |known: &KnownPlace| matches!(known, KnownPlace::At(there, _) if there == place);
-        // Many users may have this place, and many messages may be on their way there, which are
-        // found late one after the other. So all users are visited once, unless the place was
+        // Many users may have this place, and many messages may be on their way there, which become
+        // late one after the other. So all users are visited only once, unless the place was
         // learned again.
         if self.0.get(&user).is_some_and(is_there) {
             self.0.retain(|_, known| !is_there(known));
@@ -67,11 +68,11 @@ impl KnownPlaces {
     }
 }
 
-/// How long a sender believes that a user is at one place alone, after it has offered a message to
-/// all who want it.
+/// The lease of a place: how long a sender trusts that a user is at one place alone, counted from
+/// the offer to all nodes.
 pub const PLACE_LEASE: Duration = Duration::from_secs(30);
 
-/// How long a user whose place was wrong is offered to all nodes.
+/// How long messages are offered to all nodes after a user's place was wrong.
 pub(crate) const UNKNOWN_FOR: Duration = Duration::from_secs(60);
 /// The most users whose places are remembered; some tens of megabytes.
 const PLACES_MAX: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Packs envelopes into [`Post`]s, and offers them to the other nodes.
+//! Packs envelopes into [`Publication`]s, and offers them to the other nodes.
 
 use rustc_hash::{FxHashMap, FxHashSet};
 use smallvec::SmallVec;
@@ -6,14 +6,14 @@ use smallvec::SmallVec;
 use super::devices;
 use super::envelope::{self, Bundle};
 use super::topic::Topic;
-use super::transport::{Post, Reached, Transport};
+use super::transport::{BusTransport, Publication, Reached};
 use crate::bus::news::DeviceNews;
 use crate::bus::{Envelope, Place, Published};
 use crate::delivery::Delivery;
 use crate::protocol::{GroupId, UserId};
 
 /// A post, and the indices of the envelopes in it.
-type Packed<'e> = (Post<'e>, Vec<usize>);
+type Packed<'e> = (Publication<'e>, Vec<usize>);
 
 /// Packs envelopes into posts: envelopes for one place share a post, which contains a text for many
 /// of its users once. Envelopes for one user keep their order.
@@ -25,7 +25,7 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Packed<'e>> {
             let frames = envelope.deliveries.iter().map(|delivery| &*delivery.text);
             let payload =
                 envelope::envelope(node, envelope.sequence, (envelope.is_returned, envelope.is_recorded), frames);
-            posts.push((Post { topic: Topic::User(envelope.to), payload }, vec![index]));
+            posts.push((Publication { topic: Topic::User(envelope.to), payload }, vec![index]));
             continue;
         };
         let parcel = parcels.entry(place).or_default();
@@ -41,7 +41,7 @@ fn pack<'e>(node: &str, envelopes: &'e [Envelope]) -> Vec<Packed<'e>> {
 
 /// Offers envelopes to the nodes that want them, while the way to them is open. Blocks while the
 /// transport does.
-pub(super) fn offer(transport: &dyn Transport, envelopes: &[Envelope]) -> Vec<Published> {
+pub(super) fn offer(transport: &dyn BusTransport, envelopes: &[Envelope]) -> Vec<Published> {
     let peer = transport.peer();
     let mut published = Vec::with_capacity(envelopes.len());
     let mut rest = envelopes;
@@ -70,29 +70,32 @@ fn of_envelope(envelope: &Envelope, reached: Reached) -> Published {
 
 /// Notifies all nodes that the members of a group have changed. If that fails, they reload the
 /// group before long. Blocks while the transport does.
-pub(super) fn announce_group(transport: &dyn Transport, group: GroupId) {
+pub(super) fn announce_group(transport: &dyn BusTransport, group: GroupId) {
     if transport.peer().gate().is_open() {
-        let _ = transport.post(&[Post { topic: Topic::Groups, payload: envelope::group(group) }]);
+        let _ = transport.post(&[Publication { topic: Topic::Groups, payload: envelope::group(group) }]);
     }
 }
 
-/// Tells other nodes what concerns connections of level 2, while the way to them is open. Blocks
-/// while the transport does.
-pub(super) fn tell_devices(transport: &dyn Transport, news: &[DeviceNews]) {
-    let peer = transport.peer();
+/// Tells other nodes news for connections of level 2, while the way to them is open. Blocks while
+/// the transport does. Returns whether the transport reports that all of it was passed on.
+pub(super) fn tell_devices(transport: &dyn BusTransport, news: &[DeviceNews]) -> bool {
+    let (peer, mut is_told) = (transport.peer(), true);
     for some in news.chunks(POSTS_MAX) {
         let post = |news| {
             let (topic, payload) = devices::write(peer.node(), news);
-            Post { topic, payload }
+            Publication { topic, payload }
         };
-        if !peer.gate().is_open() || transport.post(&some.iter().map(post).collect::<Vec<_>>()).is_err() {
-            return;
+        let posts = || some.iter().map(post).collect::<Vec<_>>();
+        match peer.gate().is_open().then(|| transport.post(&posts())) {
+            Some(Ok(reached)) => is_told &= !reached.contains(&Reached::Unknown),
+            Some(Err(_)) | None => return false,
         }
     }
+    is_told
 }
 
-/// The number of envelopes to publish together. Their answers come when all are received, so this
-/// must not take long.
+/// The number of envelopes to publish together. Their results come only when all are received, so
+/// this must not take long.
 fn batch_length(envelopes: &[Envelope]) -> usize {
     let (mut bytes, mut addressed_to_all) = (0, 0);
     let fitting = envelopes.iter().take_while(|envelope| {
@@ -107,7 +110,7 @@ fn batch_length(envelopes: &[Envelope]) -> usize {
 /// The messages for users of one place.
 #[derive(Default)]
 struct Parcel<'e> {
-    items: Vec<Item<'e>>,
+    items: Vec<ParcelItem<'e>>,
     /// The item for these texts. Texts are shared by all their recipients, so their addresses
     /// identify them.
     by_texts: FxHashMap<(SmallVec<[*const u8; 2]>, bool), usize>,
@@ -116,7 +119,7 @@ struct Parcel<'e> {
     bytes: usize,
 }
 
-struct Item<'e> {
+struct ParcelItem<'e> {
     deliveries: &'e [Delivery],
     is_recorded: bool,
     envelopes: Vec<(UserId, u64)>,
@@ -135,7 +138,7 @@ impl<'e> Parcel<'e> {
         let texts = deliveries.iter().map(|delivery| delivery.text.as_ptr()).collect();
         let at = *self.by_texts.entry((texts, *is_recorded)).or_insert_with(|| {
             self.bytes += deliveries.iter().map(|delivery| delivery.text.len()).sum::<usize>();
-            self.items.push(Item { deliveries, is_recorded: *is_recorded, envelopes: Vec::new() });
+            self.items.push(ParcelItem { deliveries, is_recorded: *is_recorded, envelopes: Vec::new() });
             self.items.len() - 1
         });
         self.items[at].envelopes.push((*to, *sequence));
@@ -143,10 +146,10 @@ impl<'e> Parcel<'e> {
 
     fn into_post(self, node: &str, place: &'e Place) -> Packed<'e> {
         let mut bundle = Bundle::new(node);
-        for Item { deliveries, is_recorded, envelopes } in self.items {
+        for ParcelItem { deliveries, is_recorded, envelopes } in self.items {
             bundle.push(envelopes.into_iter(), deliveries.iter().map(|delivery| &*delivery.text), is_recorded);
         }
-        (Post { topic: Topic::Place(place), payload: bundle.into_payload() }, self.envelopes)
+        (Publication { topic: Topic::Place(place), payload: bundle.into_payload() }, self.envelopes)
     }
 }
 
@@ -154,8 +157,8 @@ impl<'e> Parcel<'e> {
 const HEAD_BYTES: usize = 24;
 /// The most posts that are published before their answers are read.
 pub(in crate::bus) const POSTS_MAX: usize = 512;
-/// The most recipients of one post. The other node hands a post out in one go, and what others have
-/// sent to it waits meanwhile: a few milliseconds.
+/// The most recipients of one post. The other node delivers a post in one go, and what others have
+/// sent to it waits a few milliseconds meanwhile.
 const RECIPIENTS_MAX: usize = 512;
 /// The most text in one post, and in all posts published together, unless a single text is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;
@@ -170,10 +173,10 @@ mod tests {
     use super::super::transport::NotSent;
     use super::*;
     use crate::bus::Node;
-    use crate::delivery::Origin;
+    use crate::delivery::DeliveryOrigin;
 
     fn envelope(to: i32, place: Option<&str>, sequence: u64, texts: &[&Arc<str>]) -> Envelope {
-        let origin = || Origin::Spooled(crate::store::spool::SpoolId(1), None);
+        let origin = || DeliveryOrigin::Spooled(crate::store::spool::SpoolId(1), None);
         let delivery = |text: &&Arc<str>| Delivery::new(UserId(to), Arc::clone(text), origin());
         let deliveries = texts.iter().map(delivery).collect();
         Envelope {
@@ -189,7 +192,7 @@ mod tests {
     fn packed(envelopes: &[Envelope]) -> Vec<(String, String, Vec<usize>)> {
         let mut posts: Vec<_> = pack("me", envelopes)
             .into_iter()
-            .map(|(Post { topic, payload }, envelopes)| {
+            .map(|(Publication { topic, payload }, envelopes)| {
                 (topic.to_string(), String::from_utf8(payload).expect("text"), envelopes)
             })
             .collect();
@@ -271,14 +274,14 @@ mod tests {
     fn envelopes_after_one_that_was_not_sent_are_not_sent_either() {
         struct FailsOnce(Arc<PeerShared>, parking_lot::Mutex<usize>);
 
-        impl Transport for FailsOnce {
+        impl BusTransport for FailsOnce {
             fn peer(&self) -> &Arc<PeerShared> {
                 &self.0
             }
             fn drive(&self, _: Arc<dyn Node>) -> io::Result<()> {
                 Ok(())
             }
-            fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+            fn post(&self, posts: &[Publication<'_>]) -> Result<Vec<Reached>, NotSent> {
                 let mut calls = self.1.lock();
                 *calls += 1;
                 if *calls == 1 { Err(NotSent) } else { Ok(vec![Reached::Nodes(1); posts.len()]) }

@@ -9,13 +9,13 @@ use crate::protocol::UserId;
 /// Envelopes that have reached their users here. See the [module](self).
 #[derive(Debug)]
 pub(super) struct Receipts {
-    /// Of users who are only here, by the node that sent the envelopes.
+    /// Envelopes of users who are only here, by the node that sent them.
     of_residents: FxHashMap<Box<str>, Vec<u64>>,
-    /// Of users who may also be elsewhere.
+    /// Envelopes of users who may also be elsewhere.
     of_others: FxHashMap<Box<str>, Vec<u64>>,
-    /// Since when each of these users may be elsewhere: the user has logged in at another place, or
-    /// has left this one. Until this expires, envelopes addressed to this place alone are refused:
-    /// their sender may not know that the user has moved.
+    /// The users who may be elsewhere, each with the time at which the user logged in at another
+    /// place or left this one. Until an entry expires, envelopes for the user addressed to this
+    /// place alone are refused: their sender may not know that the user has moved.
     elsewhere: FxHashMap<UserId, Instant>,
     elsewhere_for: Duration,
     /// The earliest time of the next confirmations.
@@ -33,8 +33,8 @@ pub(super) struct Confirmation {
 }
 
 impl Receipts {
-    /// No envelopes, and no user known to be elsewhere. A user who logs in elsewhere counts as
-    /// being there for `elsewhere_for`.
+    /// Starts without envelopes, and without users known to be elsewhere. A user who logs in
+    /// elsewhere counts as being there for `elsewhere_for`.
     pub(super) fn new(elsewhere_for: Duration, now: Instant) -> Receipts {
         Receipts {
             of_residents: FxHashMap::default(),
@@ -50,7 +50,7 @@ impl Receipts {
         self.elsewhere.extend(users.map(|user| (user, now)));
     }
 
-    /// Whether the user may also be elsewhere without all other nodes knowing that.
+    /// Whether the user may also be elsewhere without all other nodes knowing it.
     pub(super) fn is_elsewhere(&self, user: UserId, now: Instant) -> bool {
         let since = self.elsewhere.get(&user);
         since.is_some_and(|since| now.saturating_duration_since(*since) < self.elsewhere_for)
@@ -80,7 +80,7 @@ impl Receipts {
         all.map(|(of_residents, (sender, sequences))| Confirmation { sender, of_residents, sequences }).collect()
     }
 
-    /// When the next confirmations are due: immediately after a pause, together while many
+    /// The time of the next confirmations: immediate after a pause, delayed and together while many
     /// envelopes arrive. `None` if nothing is pending.
     pub(super) fn next_due(&self) -> Option<Instant> {
         (!self.is_empty()).then_some(self.due)
@@ -91,7 +91,7 @@ impl Receipts {
     }
 }
 
-/// Adds sequences under a name. Only a new name is copied.
+/// Adds sequences under a name, which is copied only if it is new.
 pub(super) fn append(by_name: &mut FxHashMap<Box<str>, Vec<u64>>, name: &str, sequences: impl Iterator<Item = u64>) {
     match by_name.get_mut(name) {
         Some(noted) => noted.extend(sequences),

@@ -1,4 +1,4 @@
-//! [`PeerShared`]: what the callers of a bus and the thread that drives its peer share.
+//! [`PeerShared`]: the state that the callers of a bus and the thread that drives its peer share.
 
 use std::io;
 use std::sync::Arc;
@@ -22,13 +22,13 @@ pub(crate) struct PeerShared {
     gate: Gate,
     tasks: Mutex<NodeTasks>,
     stage: Mutex<BusStage>,
-    /// The gate has opened, or `stage` has changed.
+    /// Notified when the gate opens or `stage` changes.
     changed: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
     wake: Box<dyn Fn() + Send + Sync>,
 }
 
-/// How far the shutdown of the bus has come.
+/// The progress of the bus's shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum BusStage {
     Running,
@@ -41,8 +41,8 @@ pub(crate) enum BusStage {
 }
 
 impl PeerShared {
-    /// For the node with this name. `wake` makes the thread that drives the peer look at its tasks
-    /// and at the stage.
+    /// The state of the node with this name. `wake` makes the thread that drives the peer look at
+    /// its tasks and at the stage.
     pub(crate) fn new(node: &str, wake: impl Fn() + Send + Sync + 'static) -> PeerShared {
         PeerShared {
             node: node.into(),
@@ -91,7 +91,7 @@ impl PeerShared {
         (self.wake)();
     }
 
-    /// A command has failed: nothing is sent until a probe has come back.
+    /// Notes that a command has failed: nothing is sent until a probe has come back.
     pub(crate) fn on_failure(&self) {
         // Before its connection is up, and after it has ended, the node would send no probe.
         if self.gate.shut() {
@@ -99,19 +99,19 @@ impl PeerShared {
         }
     }
 
-    /// The connection is about to be replaced: nothing is sent until the new one is up.
+    /// Notes that the connection is about to be replaced: nothing is sent until the new one is up.
     pub(crate) fn on_doubt(&self) {
         self.gate.shut();
     }
 
-    /// A probe has come back.
+    /// Notes that a probe has come back.
     pub(super) fn on_open(&self) {
         let _stage = self.stage.lock();
         self.gate.open();
         self.changed.notify_all();
     }
 
-    /// There is no connection. A node that shuts down then hears nothing more.
+    /// Notes that there is no connection. A node that shuts down then receives nothing more.
     pub(super) fn on_closed(&self) {
         self.gate.lose();
         if self.stage() == BusStage::Hushing {
@@ -119,7 +119,7 @@ impl PeerShared {
         }
     }
 
-    /// The node has stopped in order.
+    /// Notes that the node has stopped gracefully.
     pub(super) fn on_stopped(&self) {
         self.gate.release();
     }
@@ -128,21 +128,21 @@ impl PeerShared {
         *self.stage.lock()
     }
 
-    /// Goes on to a stage. A later one stays.
+    /// Advances to a stage, unless a later one is reached.
     pub(crate) fn advance(&self, next: BusStage) {
         let mut stage = self.stage.lock();
         *stage = next.max(*stage);
         self.changed.notify_all();
     }
 
-    /// Waits for this stage, and returns whether it is reached by then.
+    /// Waits for this stage until `by`; returns whether it is reached.
     pub(crate) fn wait_for(&self, awaited: BusStage, by: Instant) -> bool {
         let mut stage = self.stage.lock();
         while *stage < awaited && !self.changed.wait_until(&mut stage, by).timed_out() {}
         *stage >= awaited
     }
 
-    /// Waits until envelopes may be published, the node shuts down, or until then.
+    /// Waits until envelopes may be published, the node shuts down, or `by` has come.
     pub(crate) fn wait_until_open(&self, by: Instant) {
         let mut stage = self.stage.lock();
         while !self.gate.is_open() && *stage == BusStage::Running {
@@ -152,7 +152,7 @@ impl PeerShared {
         }
     }
 
-    /// Starts a thread without which the process is of no use.
+    /// Starts a thread that the process cannot do without.
     ///
     /// # Errors
     ///
@@ -163,7 +163,7 @@ impl PeerShared {
         Ok(())
     }
 
-    /// Waits for the threads to end, until then.
+    /// Waits for the threads to end, until `by` at most.
     pub(super) fn join(&self, by: Instant) {
         for thread in self.threads.lock().drain(..) {
             // A thread that waits for another program ends with the process at the latest.
@@ -172,7 +172,7 @@ impl PeerShared {
     }
 }
 
-/// These clients need not wait any longer until other nodes know of their login.
+/// Notifies clients that need not wait any longer until other nodes know of their login.
 pub(super) fn post_placed(waiters: Vec<Arc<ClientLink>>) {
     let posts = waiters.into_iter().map(|link| (link, Posted::Outcome(Outcome::Placed)));
     ClientLink::post_all(posts.collect());

@@ -10,7 +10,7 @@ pub(crate) enum PeerTask<W> {
     Subscribe(UserId, Option<W>),
     /// The user has left this node.
     Unsubscribe(UserId),
-    /// This number of messages of an envelope found their user.
+    /// The user was found for only this number of messages of the envelope.
     Refuse(Receipt, usize),
     /// A command has failed: check with a probe whether messages still come back.
     Probe,
@@ -47,13 +47,13 @@ impl<W> PeerTasks<W> {
         if self.is_connected { Ok(self.add(PeerTask::Subscribe(user, waiter))) } else { Err(waiter) }
     }
 
-    /// There is a connection from now on. Returns older tasks, which need not be done any more.
+    /// Notes a new connection. Returns older tasks, which need not be done any more.
     pub(super) fn connect(&mut self) -> Vec<PeerTask<W>> {
         self.is_connected = true;
         self.take()
     }
 
-    /// The connection has ended. Returns the tasks that cannot be done.
+    /// Notes that the connection has ended. Returns the tasks that cannot be done.
     pub(super) fn disconnect(&mut self) -> Vec<PeerTask<W>> {
         self.is_connected = false;
         self.take()

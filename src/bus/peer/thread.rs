@@ -30,7 +30,7 @@ pub(in crate::bus) struct PeerThread<C> {
     shared: Arc<PeerShared>,
     driver: PeerDriver,
     clock: Clock,
-    /// Since when the transport has failed, if that was logged.
+    /// The outage of the transport, if it was logged.
     failing: Outage,
 }
 
@@ -39,7 +39,7 @@ pub(in crate::bus) trait Connector: Send + 'static {
     /// A connection.
     type Line: PeerLine<Broken: fmt::Display>;
 
-    /// The name of the other end, for the log.
+    /// The name of the server that it connects to, for the log.
     fn name(&self) -> String;
 
     /// Connects. Blocks, for a few seconds at most.
@@ -50,22 +50,22 @@ pub(in crate::bus) trait Connector: Send + 'static {
     fn connect(&mut self) -> Result<Self::Line, BrokenOf<Self>>;
 
     /// Sends what waits in the line. Then waits until something has arrived, the peer's thread is
-    /// woken, or until then.
+    /// woken, or `until` has come.
     ///
     /// # Errors
     ///
     /// If the connection can no longer be used.
     fn wait(&mut self, line: &mut Self::Line, until: Instant) -> Result<(), BrokenOf<Self>>;
 
-    /// Sends what waits in the line, without waiting for anything. Returns whether everything has
-    /// arrived at the other end.
+    /// Sends what waits in the line, without waiting. Returns whether everything has arrived at the
+    /// other end.
     ///
     /// # Errors
     ///
     /// If the connection can no longer be used.
     fn flush(&mut self, line: &mut Self::Line) -> Result<bool, BrokenOf<Self>>;
 
-    /// While there is no connection: waits until the peer's thread is woken, or until then.
+    /// Waits, while there is no connection, until the peer's thread is woken or `until` has come.
     fn rest(&mut self, until: Instant);
 }
 
@@ -104,7 +104,7 @@ impl<C: Connector> PeerThread<C> {
         }
         // Without a connection nothing arrives, and the remaining work is done at the end.
         while self.shared.stage() < BusStage::Stopping {
-            // The stage may have changed after the last look at it.
+            // The stage may have changed since it was last read.
             self.driver.close();
             self.rest(HUSH_PATIENCE, BusStage::Hushed);
         }
@@ -143,7 +143,7 @@ impl<C: Connector> PeerThread<C> {
         }
     }
 
-    /// Whether the bus stops, and everything is sent or must be given up.
+    /// Whether the bus has stopped, and everything is sent or must be given up.
     fn has_ended(&mut self, line: &mut C::Line, gives_up_at: &mut Option<Instant>) -> Result<bool, BrokenOf<C>> {
         if self.shared.stage() < BusStage::Stopping {
             return Ok(false);
@@ -185,11 +185,11 @@ impl<C: Connector> PeerThread<C> {
 /// A random number from 0 to 1, so that the nodes of a cluster do not all reconnect at the same
 /// moment.
 fn jitter() -> f64 {
-    // Without random bytes it comes back with the others.
+    // Without random bytes, it reconnects together with the others.
     (getrandom::u64().unwrap_or_default() >> 11) as f64 / (1_u64 << 53) as f64
 }
 
-/// How often a node that shuts down checks whether it may exit.
+/// The interval at which a node that shuts down checks whether it may exit.
 const HUSH_STEP: Duration = Duration::from_millis(20);
 /// The longest wait of a node with nothing to do; its next probe is due earlier.
 const WAIT_MAX: Duration = Duration::from_secs(2);

@@ -4,8 +4,8 @@ use std::fmt;
 
 use crate::protocol::UserId;
 
-/// Every message between nodes has one. A node receives the topics that it is subscribed to. `S` is
-/// the type of names.
+/// The topic that every message between nodes has. A node receives the topics that it is subscribed
+/// to. `S` is the type of names.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Topic<S> {
     /// Messages for a user at any place, and announcements of the user's places.
@@ -41,7 +41,7 @@ impl<'t> Topic<&'t str> {
 }
 
 impl<S: AsRef<str>> Topic<S> {
-    /// The same with a borrowed name.
+    /// The same topic with a borrowed name.
     pub(crate) fn as_ref(&self) -> Topic<&str> {
         match self {
             Topic::User(user) => Topic::User(*user),

@@ -1,8 +1,8 @@
-//! [`Transport`] and [`PeerLine`] define what carries messages between nodes.
+//! [`BusTransport`] and [`PeerLine`] define what carries messages between nodes.
 //!
 //! A transport delivers each message on a topic to every node that is subscribed to it. It keeps
-//! the order of one line, and may lose messages. What implements [`Transport`] is a bus: it gets
-//! `Publisher` and `Exchange` from `exchange.rs`.
+//! the order of one line, and may lose messages. A type that implements [`BusTransport`] is a bus:
+//! it gets `Publisher` and `Exchange` from `exchange.rs`.
 
 use std::io;
 use std::sync::Arc;
@@ -14,12 +14,12 @@ use crate::bus::Node;
 use crate::protocol::UserId;
 
 /// Connects a node to the others. Any thread may call it.
-pub(crate) trait Transport: Send + Sync + 'static {
-    /// What the callers of the bus share with the thread that drives the peer.
+pub(crate) trait BusTransport: Send + Sync + 'static {
+    /// The state that callers of the bus share with the thread that drives the peer.
     fn peer(&self) -> &Arc<PeerShared>;
 
-    /// Starts what drives the peer of this node. Returns when messages arrive, or when that takes
-    /// too long.
+    /// Starts the thread that drives the peer of this node. Returns when messages arrive, or when
+    /// that takes too long.
     ///
     /// # Errors
     ///
@@ -32,7 +32,7 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// # Errors
     ///
     /// If none of them was sent.
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent>;
+    fn post(&self, posts: &[Publication<'_>]) -> Result<Vec<Reached>, NotSent>;
 }
 
 /// One connection to the other nodes, for publishing and receiving. It does not block: bytes that
@@ -62,11 +62,11 @@ pub(crate) trait PeerLine {
     /// If the connection can no longer be used.
     fn next_event(&mut self) -> Result<Option<TransportEvent<'_>>, Self::Broken>;
 
-    /// Takes the reason why the transport no longer trusts this connection, if there is one. Events
-    /// that had arrived are handled before.
+    /// Takes the reason why the transport no longer trusts this connection, if there is one.
+    /// Events that had arrived before are handled first.
     fn take_doubt(&mut self) -> Option<Self::Broken>;
 
-    /// Reports news that the transport itself needs.
+    /// Hands the transport news that it needs itself.
     fn on_news(&mut self, news: PeerNews);
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct NotSent;
 
 /// One publication.
 #[derive(Debug)]
-pub(crate) struct Post<'e> {
+pub(crate) struct Publication<'e> {
     /// The topic that it is published on.
     pub(crate) topic: Topic<&'e str>,
     /// The payload.

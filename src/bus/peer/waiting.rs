@@ -1,5 +1,5 @@
-//! [`Waiting`]: the logins that wait until other nodes send their user's messages here, and for how
-//! long.
+//! [`Waiters`]: the logins that wait until other nodes send their user's messages here, with
+//! deadlines.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use crate::protocol::UserId;
 
 /// See the [module](self). `W` is a waiter.
 #[derive(Debug)]
-pub(crate) struct Waiting<W> {
+pub(crate) struct Waiters<W> {
     /// The deadline and the waiters of each user.
     by_user: FxHashMap<UserId, (Instant, Vec<W>)>,
-    /// The same deadlines, ascending. Some belong to users without waiters.
+    /// The same deadlines, ascending. Some belong to users who no longer have waiters.
     dues: VecDeque<(Instant, UserId)>,
 }
 
-impl<W> Waiting<W> {
+impl<W> Waiters<W> {
     /// No waiters.
-    pub(crate) fn new() -> Waiting<W> {
-        Waiting { by_user: FxHashMap::default(), dues: VecDeque::new() }
+    pub(crate) fn new() -> Waiters<W> {
+        Waiters { by_user: FxHashMap::default(), dues: VecDeque::new() }
     }
 
     /// Adds a waiter for this user. `now` must not be earlier than in the last call.
@@ -80,7 +80,7 @@ mod tests {
     #[test]
     fn a_new_waiter_does_not_leave_with_one_that_has_waited_long() {
         let (start, pause) = (Instant::now(), LOGIN_PATIENCE / 5);
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiters::new();
         waiting.add(UserId(1), "first", start);
         waiting.add(UserId(2), "second", start + pause);
         waiting.add(UserId(1), "first again", start + 2 * pause);
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn a_second_wait_for_the_same_user_has_the_full_patience() {
         let (start, pause) = (Instant::now(), LOGIN_PATIENCE / 5);
-        let mut waiting = Waiting::new();
+        let mut waiting = Waiters::new();
         waiting.add(UserId(1), "first", start);
         assert_eq!(waiting.take(UserId(1)), ["first"]);
         waiting.add(UserId(1), "again", start + pause);

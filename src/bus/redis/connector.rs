@@ -20,7 +20,7 @@ pub(super) struct RedisConnector {
 }
 
 impl RedisConnector {
-    /// `poll` is the one that the core's waker wakes.
+    /// `poll` must be the one that the core's waker wakes.
     pub(super) fn new(core: Arc<RedisCore>, poll: Poll) -> RedisConnector {
         RedisConnector { core, poll, events: Events::with_capacity(8) }
     }

@@ -1,4 +1,4 @@
-//! [`RedisCore`]: what the threads of the bus and its callers share.
+//! [`RedisCore`]: the state that the threads of the bus and its callers share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,42 +7,45 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use pool::{RedisFailure, RedisPool};
 
-use super::dial::{Blocking, CALL_TIMEOUT, Commands, Dialer};
+use super::dial::{Blocking, CALL_TIMEOUT, CommandConnection, Dialer};
 use super::ended::Loss;
 use super::names::Names;
 use super::sightings::Sightings;
 use crate::bus::peer::PeerShared;
 
-/// The data shared by the threads of the bus and its callers.
+/// The state that the threads of the bus and its callers share.
 pub(super) struct RedisCore {
-    /// What the callers of the bus share with the thread that drives the peer.
+    /// The state that callers of the bus share with the thread that drives the peer.
     pub(super) peer: Arc<PeerShared>,
     pub(super) names: Names,
     pub(super) dialer: Dialer,
     pub(super) pool: RedisPool<Blocking>,
-    /// Why the connections must be replaced.
+    /// The reason why the connections must be replaced.
     pub(super) loss: Mutex<Option<Loss>>,
-    /// The number of the connection that is subscribed to this node's channel, counted from 1.
-    /// Zero: none, as far as is known.
+    /// The number of the connection that is subscribed to this node's channel, counted from 1. Zero
+    /// if there is none, as far as is known.
     pub(super) session: AtomicU64,
     pub(super) neighbours: Sightings,
-    /// When the last probe came back.
+    /// The time at which the last probe came back.
     pub(super) probed: Mutex<Option<Instant>>,
-    /// When commands last succeeded, if they ever did.
+    /// The time of the last successful command, if there was one.
     pub(super) commanded: Mutex<Option<Instant>>,
 }
 
 impl RedisCore {
     /// Runs `work` on a pooled connection. If the connection fails, no other command is sent until
     /// a probe has come back.
-    pub(super) fn run<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+    pub(super) fn run<T>(
+        &self,
+        work: impl Fn(&mut CommandConnection) -> redis::RedisResult<T>,
+    ) -> Result<T, RedisFailure> {
         self.run_by(Instant::now() + CALL_TIMEOUT, work)
     }
 
     pub(super) fn run_by<T>(
         &self,
         by: Instant,
-        work: impl Fn(&mut Commands) -> redis::RedisResult<T>,
+        work: impl Fn(&mut CommandConnection) -> redis::RedisResult<T>,
     ) -> Result<T, RedisFailure> {
         if self.peer.gate().is_shut() {
             return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
@@ -60,9 +63,12 @@ impl RedisCore {
         result
     }
 
-    /// Like [`RedisCore::run`], but waits longer for a connection, because publishing should not
-    /// fail only because all connections are in use.
-    pub(super) fn publish<T>(&self, work: impl Fn(&mut Commands) -> redis::RedisResult<T>) -> Result<T, RedisFailure> {
+    /// Like [`RedisCore::run`], but waits longer for a connection: publishing should not fail only
+    /// because all connections are in use.
+    pub(super) fn publish<T>(
+        &self,
+        work: impl Fn(&mut CommandConnection) -> redis::RedisResult<T>,
+    ) -> Result<T, RedisFailure> {
         let now = Instant::now();
         let (by, patience) = (now + CALL_TIMEOUT, now + POOL_PATIENCE);
         loop {
@@ -83,13 +89,13 @@ impl RedisCore {
         }
     }
 
-    /// The connection with this number works, and is subscribed to this node's channel.
+    /// Notes that the connection with this number works, and is subscribed to this node's channel.
     pub(super) fn begin_session(&self, session: u64) {
         *self.commanded.lock() = Some(Instant::now());
         self.session.store(session, Ordering::Release);
     }
 
-    /// No connection is subscribed to this node's channel any more.
+    /// Notes that no connection is subscribed to this node's channel any more.
     pub(super) fn forget_session(&self) {
         self.session.store(0, Ordering::Release);
     }

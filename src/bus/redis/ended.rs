@@ -1,4 +1,5 @@
-//! [`SessionError`]: why the connections to Redis are given up, and [`Loss`]: why they must be.
+//! [`SessionError`] and [`Loss`]: the reasons why connections to Redis are given up, or must
+//! be.
 
 use std::fmt;
 use std::io;
@@ -7,7 +8,7 @@ use super::dial::DialError;
 use super::wire::Malformed;
 use crate::bus::peer::Deaf;
 
-/// Why the connections are given up.
+/// The reason why the connections are given up.
 #[derive(Debug)]
 pub(super) enum SessionError {
     Dial(DialError),
@@ -16,11 +17,11 @@ pub(super) enum SessionError {
     Refused(String),
     /// The probe did not come back.
     Deaf,
-    /// They lead to the wrong Redis.
+    /// The connections lead to the wrong Redis.
     Lost(Loss),
 }
 
-/// Why all connections must be replaced.
+/// The reason why all connections must be replaced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Loss {
     /// The Redis at which this node is subscribed has become a replica.
@@ -30,7 +31,7 @@ pub(super) enum Loss {
 }
 
 impl SessionError {
-    /// Redis has answered with an error.
+    /// The error for this answer of Redis.
     pub(super) fn refused(text: &[u8]) -> SessionError {
         SessionError::Refused(String::from_utf8_lossy(text).into_owned())
     }

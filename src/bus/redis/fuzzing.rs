@@ -6,12 +6,12 @@ use std::io::{self, ErrorKind, Read, Write};
 use redis::Value;
 
 use super::names::{self, Channel, Names};
-use super::wire::{RedisReply, Wire, parse};
+use super::wire::{RedisReply, RedisWire, parse};
 use crate::base::ids::FrameId;
 use crate::bus::peer::Topic;
 use crate::bus::peer::envelope::{self, Bundle, Frames, Items, PeerMessage};
 
-/// The bytes are a channel, a newline and a payload. A parsed message is written the same way
+/// Takes the bytes as a channel, a newline and a payload. A parsed message is written the same way
 /// again; any written frames can be parsed.
 pub fn envelope(data: &[u8]) {
     let names = Names::shortest();
@@ -82,7 +82,7 @@ fn peer_message(topic: Topic<&str>, payload: &[u8]) {
         Some(PeerMessage::GroupChanged(group)) => {
             assert_eq!(PeerMessage::parse(Topic::Groups, &envelope::group(group)), read);
         }
-        // What is in it is read by `devices.rs`, which passes over what no node writes.
+        // `devices.rs` reads its content, and passes over what no node writes.
         Some(PeerMessage::Devices { .. }) | None => {}
     }
 }
@@ -106,8 +106,8 @@ fn bundle(sender: &str, items: Items<'_>) {
     }
 }
 
-/// The bytes are Redis's answers, with [`CUT`] at the end of each read. The result is the same for
-/// any segmentation, and the same as the client library's.
+/// Takes the bytes as Redis's answers, with [`CUT`] at the end of each read. The result is the same
+/// for any segmentation, and the same as the client library's.
 pub fn redis_reply(data: &[u8]) {
     let pieces: Vec<&[u8]> = data.split(|byte| *byte == CUT).filter(|piece| !piece.is_empty()).collect();
     let whole = pieces.concat();
@@ -144,7 +144,7 @@ enum Seen {
 
 /// Reads these pieces on a connection.
 fn read(pieces: &[&[u8]]) -> Vec<Seen> {
-    let (mut wire, mut seen) = (Wire::new(Pieces::default()), Vec::new());
+    let (mut wire, mut seen) = (RedisWire::new(Pieces::default()), Vec::new());
     for piece in pieces {
         wire.stream_mut().0.push_back(piece.to_vec());
         assert!(!wire.fill().expect("not broken"), "all of it was there");

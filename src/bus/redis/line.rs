@@ -1,5 +1,5 @@
-//! [`RedisLine`]: two connections to Redis as one [`PeerLine`], because a connection that subscribes
-//! may not publish.
+//! [`RedisLine`]: two connections to Redis as one [`PeerLine`], because a connection that
+//! subscribes may not publish.
 //!
 //! ```text
 //!   ears   SUBSCRIBE ▶   ◀ what others have published
@@ -16,19 +16,20 @@ use super::core::RedisCore;
 use super::dial::Stream;
 use super::ended::SessionError;
 use super::names::Channel;
-use super::wire::{RedisReply, Wire};
+use super::wire::{RedisReply, RedisWire};
 use crate::bus::peer::{PeerLine, PeerNews, Topic, TransportEvent, USERS_AT_ONCE};
 use crate::protocol::UserId;
 
 /// See the [module](self).
 pub(super) struct RedisLine {
     shared: Arc<RedisCore>,
-    ears: Wire<Stream>,
-    mouth: Wire<Stream>,
-    /// More may be readable, though no event will report it.
+    ears: RedisWire<Stream>,
+    mouth: RedisWire<Stream>,
+    /// Whether more may be readable though no event will report it.
     ears_ready: bool,
     mouth_ready: bool,
-    /// When the connection for publishing needs traffic, so that Redis does not close it as idle.
+    /// The time at which the connection for publishing needs traffic, so that Redis does not close
+    /// it as idle.
     sign_due: Instant,
 }
 
@@ -100,7 +101,7 @@ impl RedisLine {
         }
     }
 
-    /// When it will have been idle for too long.
+    /// The time at which it will have been idle for too long.
     pub(super) fn sign_due(&self) -> Instant {
         self.sign_due
     }
@@ -138,11 +139,11 @@ impl PeerLine for RedisLine {
     }
 
     fn ignore_all(&mut self) {
-        // From now on this node's channel has no subscriber here, so it no longer shows where a
+        // This node's channel has no subscriber here any more, so it no longer shows where a
         // connection leads.
         self.shared.forget_session();
-        // Without a channel, all are unsubscribed. The answer to the next command then says that no
-        // more messages arrive.
+        // Without an argument, UNSUBSCRIBE ends all subscriptions. The answer to the next command
+        // then shows that no more messages arrive.
         command(&mut self.ears, "UNSUBSCRIBE", &[] as &[&str]);
         command(&mut self.ears, "PING", &[] as &[&str]);
     }
@@ -175,8 +176,8 @@ impl PeerLine for RedisLine {
                 Some(_) | None => TransportEvent::Other,
             },
             RedisReply::Error(text) => return Err(SessionError::refused(text)),
-            // The answer to the command after the last UNSUBSCRIBE, the only one with such an
-            // answer.
+            // The answer to the command after the last UNSUBSCRIBE, the only command that is
+            // answered like this.
             RedisReply::Done => TransportEvent::Silence,
         }))
     }
@@ -204,7 +205,7 @@ impl Drop for RedisLine {
     }
 }
 
-fn command(wire: &mut Wire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) {
+fn command(wire: &mut RedisWire<Stream>, name: &str, arguments: &[impl AsRef<[u8]>]) {
     let mut command = redis::cmd(name);
     for argument in arguments {
         command.arg(argument.as_ref());

@@ -35,7 +35,7 @@ pub(super) enum Channel<'c> {
 }
 
 impl Names {
-    /// The names that follow from the settings.
+    /// The names that these settings give.
     pub(super) fn new(settings: &RedisSettings) -> Names {
         let RedisSettings { db, cluster_name, cpp_nodes, .. } = settings;
         let (prefix, is_shortest) = match cluster_name {

@@ -19,22 +19,22 @@ use pool::RedisFailure;
 use redis::RedisResult;
 
 use super::core::RedisCore;
-use super::dial::Commands;
+use super::dial::CommandConnection;
 use super::{names, registry};
 use crate::bus::Node;
 use crate::bus::peer::{POSTS_MAX, USERS_AT_ONCE};
 use crate::delivery::Delivery;
 use crate::protocol::UserId;
 
-/// Counts them, and notes whether there are any. Returns their number, and whether there were any
-/// before.
+/// Counts the nodes, and notes whether there are any. Returns their number, and whether there were
+/// any before.
 pub(super) fn look(shared: &RedisCore) -> Result<(u32, bool), RedisFailure> {
     let count = count(shared)?;
     Ok((count, shared.neighbours.are_there.swap(count > 0, Ordering::AcqRel)))
 }
 
-/// Counts those that are subscribed. Both warnings are about rights and settings that the operator
-/// has to change, not about outages: nothing works again that a second line could report.
+/// Counts the nodes that are subscribed. Both warnings are about rights and settings that the
+/// operator has to change, not about outages, so no second line reports that they work again.
 pub(super) fn count(shared: &RedisCore) -> Result<u32, RedisFailure> {
     let Listeners { patterns, nodes, has_decoy } = shared.run(listeners)?;
     if patterns > 0 && shared.neighbours.has_no_decoy.begins(!has_decoy) {
@@ -61,13 +61,13 @@ pub(super) struct Listeners {
     patterns: u32,
     /// The number of nodes of the reference server.
     pub(super) nodes: u32,
-    /// Whether tools could be told from nodes.
+    /// Whether tools could be told apart from nodes.
     has_decoy: bool,
 }
 
-/// Counts them on a connection of any kind.
-pub(super) fn listeners(connection: &mut Commands) -> RedisResult<Listeners> {
-    // Newer versions of Redis count distinct patterns, and all nodes subscribe to the same one.
+/// Counts the listeners on a connection of any kind.
+pub(super) fn listeners(connection: &mut CommandConnection) -> RedisResult<Listeners> {
+    // Newer versions of Redis count distinct patterns, and all reference nodes share one.
     let patterns: u32 = redis::cmd("PUBSUB").arg("NUMPAT").query(connection)?;
     if patterns == 0 {
         return Ok(Listeners { patterns, nodes: 0, has_decoy: true });
@@ -94,7 +94,7 @@ pub(super) fn publish(shared: &RedisCore, deliveries: &[Delivery]) -> Vec<bool> 
                 pipeline.cmd("PUBLISH").arg(DECOY).arg(NO_FRAME);
             }
         };
-        // A tool may subscribe or leave in between: it counts for as long as it may have been
+        // A tool may subscribe or leave in between. It counts for as long as it may have been
         // there.
         decoy(&mut pipeline);
         for delivery in deliveries {
@@ -111,19 +111,19 @@ pub(super) fn publish(shared: &RedisCore, deliveries: &[Delivery]) -> Vec<bool> 
     taken
 }
 
-/// Records in Redis that they are there, so that a node that finds this when they are gone corrects
-/// the states of their users.
+/// Records in Redis that there are such nodes. When they are gone, a node that finds the record
+/// corrects the states of their users.
 pub(super) fn remember(shared: &RedisCore) -> Result<(), RedisFailure> {
     shared.run(|connection| redis::cmd("SET").arg(shared.names.key(WERE_THERE)).arg(1).query(connection))
 }
 
-/// Whether they were there, and the states of their users were not corrected yet.
+/// Whether there were such nodes and the states of their users were not corrected yet.
 pub(super) fn are_remembered(shared: &RedisCore) -> Result<bool, RedisFailure> {
     shared.run(|connection| redis::cmd("EXISTS").arg(shared.names.key(WERE_THERE)).query(connection))
 }
 
-/// Sets the users of the last of them to offline, if no other node does. `None` if another node
-/// does it, or if it could not be completed and must be tried again; otherwise the number of users.
+/// Sets the users of the last such node to offline, unless another of our nodes does. Returns the
+/// number of users; `None` if another node does it, or if it failed and must be tried again.
 pub(super) fn bury(
     shared: &RedisCore,
     node: &dyn Node,
@@ -139,7 +139,7 @@ pub(super) fn bury(
         after = *last;
         let abandoned: HashSet<UserId> = registry::unclaimed(shared, &online)?;
         let abandoned: Vec<UserId> = online.into_iter().filter(|user| abandoned.contains(user)).collect();
-        // Users who have logged in at a node of ours meanwhile are left out.
+        // Users who have since logged in at one of our nodes are left out.
         if !abandoned.is_empty() && !node.on_died(&abandoned) {
             return Ok(None);
         }

@@ -17,7 +17,7 @@ use pool::RedisFailure;
 use redis::RedisResult;
 
 use super::core::RedisCore;
-use super::dial::Commands;
+use super::dial::CommandConnection;
 use super::names::Names;
 use crate::bus::peer::USERS_AT_ONCE;
 use crate::protocol::UserId;
@@ -38,7 +38,7 @@ fn listeners(shared: &RedisCore, channels: &[String]) -> Result<Vec<u32>, RedisF
     if channels.is_empty() {
         return Ok(Vec::new());
     }
-    let ask = |connection: &mut Commands| {
+    let ask = |connection: &mut CommandConnection| {
         redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query::<Vec<(String, u32)>>(connection)
     };
     Ok(shared.run(ask)?.into_iter().map(|(_, count)| count).collect())
@@ -52,8 +52,12 @@ pub(super) fn unclaimed(shared: &RedisCore, users: &[UserId]) -> Result<HashSet<
     shared.run(|connection| unclaimed_on(connection, &shared.names, users))
 }
 
-/// The same, on any connection.
-pub(super) fn unclaimed_on(connection: &mut Commands, names: &Names, users: &[UserId]) -> RedisResult<HashSet<UserId>> {
+/// The same query, on any connection.
+pub(super) fn unclaimed_on(
+    connection: &mut CommandConnection,
+    names: &Names,
+    users: &[UserId],
+) -> RedisResult<HashSet<UserId>> {
     let mut unclaimed: HashSet<UserId> = users.iter().copied().collect();
     let nodes: Vec<String> = redis::cmd("SMEMBERS").arg(names.key(NODES)).query(connection)?;
     for node in nodes {
@@ -81,8 +85,8 @@ pub(super) fn dead(shared: &RedisCore, nodes: Vec<String>) -> Result<Vec<String>
     Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
 }
 
-/// Whether no other node, of ours or of the reference server, runs, and no other node that starts
-/// now claims the same. `neighbours` counts the nodes of the reference server.
+/// Whether no other node runs, neither ours nor the reference server's, and no other starting node
+/// claims the same. `neighbours` counts the nodes of the reference server.
 pub(super) fn is_first(
     shared: &RedisCore,
     neighbours: impl Fn(&RedisCore) -> Result<u32, RedisFailure>,
@@ -115,7 +119,7 @@ pub(super) fn users_of(
 ) -> Result<bool, RedisFailure> {
     let mut cursor = 0_u64;
     loop {
-        let scan = |connection: &mut Commands| {
+        let scan = |connection: &mut CommandConnection| {
             let mut command = redis::cmd("SSCAN");
             command.arg(users_key(&shared.names, node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
             command.query::<(u64, Vec<i32>)>(connection)
@@ -154,7 +158,7 @@ pub(super) fn claim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFai
     change(shared, "SADD", users)
 }
 
-/// Removes these users.
+/// Unregisters these users.
 pub(super) fn disclaim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFailure> {
     change(shared, "SREM", users)
 }
@@ -169,7 +173,7 @@ fn change(shared: &RedisCore, name: &str, users: &[UserId]) -> Result<(), RedisF
 }
 
 fn take(shared: &RedisCore, key: &str) -> Result<bool, RedisFailure> {
-    let set = |connection: &mut Commands| {
+    let set = |connection: &mut CommandConnection| {
         let mut command = redis::cmd("SET");
         command.arg(key).arg(shared.peer.node()).arg("NX").arg("EX").arg(CLAIM_SECONDS);
         command.query::<Option<String>>(connection)
@@ -183,5 +187,5 @@ fn users_key(names: &Names, node: &str) -> String {
 
 pub(super) const NODES: &str = "nodes";
 const FIRST: &str = "first";
-/// Longer than it takes to register, or to read the users of a node.
+/// How long a claim lasts: longer than it takes to register, or to read the users of a node.
 const CLAIM_SECONDS: u32 = 10;

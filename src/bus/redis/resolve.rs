@@ -1,9 +1,9 @@
-//! [`Resolver`]: the current addresses of Redis's host, without waiting for the system for longer
-//! than the caller allows.
+//! [`Resolver`]: the current addresses of Redis's host. It waits for the system no longer than the
+//! caller allows.
 //!
 //! A lookup cannot be cancelled, and may take half a minute if a name server does not answer. So a
-//! thread of its own does it, which is never joined; there is at most one. The name is looked up
-//! for every connection, because it leads elsewhere after a failover.
+//! separate thread does it, which is never joined; there is at most one. The name is looked up for
+//! every connection, because it leads elsewhere after a failover.
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 pub(super) struct Resolver(Host);
 
 enum Host {
-    /// There is nothing to look up.
+    /// An address, which needs no lookup.
     Address(SocketAddr),
     Name(Arc<Lookup>),
 }
@@ -49,12 +49,14 @@ impl Resolver {
         Resolver::asking(move || (host.as_str(), port).to_socket_addrs().map(Iterator::collect))
     }
 
-    fn asking(ask: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Resolver {
+    /// Uses `ask` for lookups. It may block.
+    pub(super) fn asking(ask: impl Fn() -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Resolver {
         let lookup = Lookup { ask: Box::new(ask), state: Mutex::default(), done: Condvar::new() };
         Resolver(Host::Name(Arc::new(lookup)))
     }
 
-    /// The addresses, in the order to try them. If the name servers fail, the last known ones.
+    /// The addresses, in the order to try them. If the name servers fail, these are the last known
+    /// ones.
     ///
     /// # Errors
     ///

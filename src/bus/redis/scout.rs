@@ -11,8 +11,8 @@
 //!   primary             good                              the name leads elsewhere: all connections are made anew
 //!   replica             demoted: likewise                 of no use; the old ones stay
 //! ```
-//! A node whose connections all last would never notice, so [`Watch`](super::watch::Watch) makes
-//! one every two seconds as a check.
+//! A node whose connections all last would never notice, so
+//! [`NodeWatch`](super::watch::NodeWatch) makes one every two seconds as a check.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use std::time::Instant;
 use pool::RedisConnection;
 
 use super::core::RedisCore;
-use super::dial::{Blocking, Commands, DialError, ServerRole};
+use super::dial::{Blocking, CommandConnection, DialError, ServerRole};
 use super::ended::Loss;
 
 /// A connection for commands to the Redis at which this node is subscribed or will be. Blocks
@@ -29,7 +29,7 @@ use super::ended::Loss;
 ///
 /// # Errors
 /// Any [`DialError`] but [`DialError::Certificates`].
-pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<Commands, DialError> {
+pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<CommandConnection, DialError> {
     let (mut connection, role) = core.dialer.whoever_answers(by)?;
     connection.begin(by);
     let session = core.session.load(Ordering::Acquire);

@@ -1,4 +1,4 @@
-//! [`Sightings`]: what this node knows about nodes of the reference server.
+//! [`Sightings`]: this node's knowledge of nodes of the reference server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(super) struct Sightings {
     pub(super) are_there: AtomicBool,
-    /// Redis does not let this node publish on the decoy channel, so tools count as nodes.
+    /// Redis forbids this node to publish on the decoy channel, so tools count as nodes.
     pub(super) has_no_decoy: Anomaly,
-    /// They are not of this installation.
+    /// The nodes are not of this installation.
     pub(super) are_foreign: Anomaly,
 }
 

@@ -1,11 +1,11 @@
-//! [`survey`], [`Claims`]: the nodes of the cluster, for a command that is about to change the data
-//! they work on.
+//! [`survey`] and [`Claims`]: the nodes of the cluster, for a command that is about to change their
+//! data.
 
 use std::time::Instant;
 
 use redis::RedisResult;
 
-use super::dial::{self, Commands, Dialer};
+use super::dial::{self, CommandConnection, Dialer};
 use super::names::Names;
 use super::{RedisError, neighbours, registry};
 use crate::config::RedisSettings;
@@ -36,7 +36,7 @@ pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
 /// The users that nodes of this server, living or dead, have registered.
 pub struct Claims {
     settings: RedisSettings,
-    connection: Commands,
+    connection: CommandConnection,
 }
 
 impl Claims {
@@ -64,13 +64,13 @@ impl Claims {
     }
 }
 
-fn connect(settings: &RedisSettings) -> Result<Commands, RedisError> {
+fn connect(settings: &RedisSettings) -> Result<CommandConnection, RedisError> {
     let dialer = Dialer::new(settings).map_err(|error| RedisError::of(settings, &error))?;
     let by = Instant::now() + dial::CALL_TIMEOUT;
     dialer.commands(by).map_err(|error| RedisError::of(settings, &error))
 }
 
-fn look(connection: &mut Commands, settings: &RedisSettings) -> RedisResult<Survey> {
+fn look(connection: &mut CommandConnection, settings: &RedisSettings) -> RedisResult<Survey> {
     let names = Names::new(settings);
     // Nodes that may belong to this installation count, too: the command's changes cannot be
     // undone.

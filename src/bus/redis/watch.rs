@@ -1,4 +1,4 @@
-//! [`Watch`]: checks every second which other nodes run, and cleans up after dead ones.
+//! [`NodeWatch`]: checks every second which other nodes run, and cleans up after dead ones.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,28 +13,28 @@ use crate::bus::Node;
 use crate::bus::peer::BusStage;
 
 /// A thread of its own, because its queries block.
-pub(super) struct Watch {
+pub(super) struct NodeWatch {
     shared: Arc<RedisCore>,
     node: Arc<dyn Node>,
     is_registered: bool,
-    /// Nodes without a subscription, and since when.
+    /// The nodes without a subscription, each with the time at which that was first seen.
     silent: HashMap<String, Instant>,
-    /// The number of the reference server's nodes at the last check, and since when there are none
-    /// after there were some.
+    /// The number of the reference server's nodes at the last check, and the time at which the last
+    /// of them disappeared.
     neighbours: u32,
     alone_since: Option<Instant>,
-    /// Since when commands have failed.
+    /// The time since which commands have failed.
     failing: Outage,
-    /// When this node was last without Redis. Then the others are too, and they come back one after
-    /// the other.
+    /// The time at which this node was last without Redis. The others were then too, and come back
+    /// one after the other.
     was_away: Option<Instant>,
-    /// When it last checked where a new connection leads.
+    /// The time of the last check where a new connection leads.
     scouted: Instant,
 }
 
-impl Watch {
-    pub(super) fn new(shared: Arc<RedisCore>, node: Arc<dyn Node>) -> Watch {
-        Watch {
+impl NodeWatch {
+    pub(super) fn new(shared: Arc<RedisCore>, node: Arc<dyn Node>) -> NodeWatch {
+        NodeWatch {
             shared,
             node,
             is_registered: false,
@@ -57,7 +57,7 @@ impl Watch {
                     self.scouted = Instant::now();
                 }
             } else {
-                // A disconnected node does not know which others are silent.
+                // A disconnected node cannot tell which others are silent.
                 self.silent.clear();
                 if self.is_registered {
                     self.was_away = Some(Instant::now());
@@ -69,7 +69,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a second, or until the bus stops; returns whether it stops.
+    /// Waits for a second, or until the bus stops; returns whether it has stopped.
     fn rest(&self) -> bool {
         self.shared.peer.wait_for(BusStage::Stopping, Instant::now() + LOOK_EVERY)
     }
@@ -127,7 +127,7 @@ impl Watch {
         if self.alone_since.get_or_insert_with(Instant::now).elapsed() < SILENCE_MAX {
             return Ok(());
         }
-        // With many users it takes longer than a check should.
+        // With many users this takes longer than a check should.
         let on_page = &mut || *shared.commanded.lock() = Some(Instant::now());
         if let Some(users) = neighbours::bury(&shared, &*self.node, on_page)? {
             log::info!(
@@ -148,7 +148,7 @@ impl Watch {
             count += users.len();
             self.node.on_died(&users)
         })?;
-        // Otherwise a node tries again.
+        // Otherwise a node tries again later.
         if all_written {
             registry::forget(&self.shared, dead)?;
             self.silent.remove(dead);
@@ -166,7 +166,7 @@ impl Watch {
                     log::warn!("commands to Redis work again after {lasted}");
                 }
             }
-            // If the thread with the connections has noticed the outage, that thread logs it.
+            // If the thread with the connections has noticed the outage, it logs it.
             Some(failure) => {
                 if self.shared.peer.gate().is_open() && self.failing.begin() {
                     log::error!("commands to Redis fail: {failure}; messages for users of other nodes may be stored");
@@ -179,8 +179,8 @@ impl Watch {
 /// How long a node may be without a subscription before it counts as dead: longer than a reconnect
 /// takes.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How long others may take to be back after this node.
+/// How long other nodes may take to come back after this one.
 const RETURN_MAX: Duration = Duration::from_secs(8);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it checks where a new connection leads, at most at every second turn.
+/// The interval between checks where a new connection leads: every second turn.
 const SCOUT_EVERY: Duration = Duration::from_millis(1500);

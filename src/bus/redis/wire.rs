@@ -1,4 +1,4 @@
-//! [`Wire`]: one connection to Redis that never blocks.
+//! [`RedisWire`]: one connection to Redis that never blocks.
 //!
 //! The bus reads published messages and writes commands that need no answer, both from one thread
 //! that must not wait for either; a client library's connection would block. The library packs
@@ -23,7 +23,7 @@ pub(super) enum RedisReply<'b> {
     Message { channel: &'b [u8], payload: &'b [u8] },
     /// Messages of this channel arrive from now on.
     Subscribed(&'b [u8]),
-    /// They no longer arrive.
+    /// Messages of this channel no longer arrive.
     Unsubscribed(&'b [u8]),
     /// A number, a text, or nothing: an answer that is not used.
     Done,
@@ -42,10 +42,10 @@ impl fmt::Display for Malformed {
 }
 
 /// A connection, its received and unparsed bytes, and its unwritten ones.
-pub(super) struct Wire<S> {
+pub(super) struct RedisWire<S> {
     stream: S,
-    /// Longer than the received bytes: the rest is room for more, and is not cleared again for
-    /// every read.
+    /// The input buffer. Its bytes behind the received ones are room for more, and are not cleared
+    /// again for every read.
     input: Vec<u8>,
     read: usize,
     /// The position in `input` at which the next reply begins.
@@ -57,9 +57,9 @@ pub(super) struct Wire<S> {
     unanswered: i64,
 }
 
-impl<S: Read + Write> Wire<S> {
-    pub(super) fn new(stream: S) -> Wire<S> {
-        Wire { stream, input: Vec::new(), read: 0, looked_at: 0, output: Vec::new(), written: 0, unanswered: 0 }
+impl<S: Read + Write> RedisWire<S> {
+    pub(super) fn new(stream: S) -> RedisWire<S> {
+        RedisWire { stream, input: Vec::new(), read: 0, looked_at: 0, output: Vec::new(), written: 0, unanswered: 0 }
     }
 
     pub(super) fn stream_mut(&mut self) -> &mut S {
@@ -71,7 +71,7 @@ impl<S: Read + Write> Wire<S> {
         self.unanswered == 0
     }
 
-    /// Adds a packed command, to be written by [`Wire::flush`].
+    /// Adds a packed command, to be written by [`RedisWire::flush`].
     pub(super) fn push(&mut self, packed: &[u8]) {
         self.unanswered += 1;
         self.output.extend_from_slice(packed);
@@ -113,7 +113,7 @@ impl<S: Read + Write> Wire<S> {
             let read = self.read - self.looked_at - before;
             match self.fill_once() {
                 Ok(true) if read < READ_BUDGET => {}
-                // Bytes before the end are handled first; the end is reported again.
+                // Bytes before the end are handled first; the end will be reported again.
                 Err(_) if read > 0 => return Ok(true),
                 result => return result,
             }
@@ -123,7 +123,7 @@ impl<S: Read + Write> Wire<S> {
     /// Reads once; false if there was nothing.
     ///
     /// # Errors
-    /// As for [`Wire::fill`].
+    /// As for [`RedisWire::fill`].
     pub(super) fn fill_once(&mut self) -> io::Result<bool> {
         self.input.copy_within(self.looked_at..self.read, 0);
         self.read -= self.looked_at;
@@ -163,7 +163,7 @@ impl<S: Read + Write> Wire<S> {
     }
 }
 
-impl<S> fmt::Debug for Wire<S> {
+impl<S> fmt::Debug for RedisWire<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wire").field("received", &self.read).field("to_write", &self.output.len()).finish()
     }
@@ -175,8 +175,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(RedisReply<'_>, usize)>, Mal
     let reply = match rest.element()? {
         None => return Ok(None),
         Some(Element::Array(3)) => {
-            // One after the other, because the rest of an incomplete element would be taken for
-            // another one.
+            // Elements are parsed in order, because the rest of an incomplete one would be taken
+            // for another.
             let Some(kind) = rest.element()? else { return Ok(None) };
             let Some(channel) = rest.element()? else { return Ok(None) };
             let Some(last) = rest.element()? else { return Ok(None) };
@@ -264,10 +264,10 @@ const READ_BUDGET: usize = 256 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// The output buffer that an idle connection keeps.
 const BUFFER_KEPT: usize = 64 * 1024;
-/// The input buffer that it keeps; under load it holds several reads.
+/// The input buffer that an idle connection keeps; under load it holds several reads.
 const INPUT_KEPT: usize = 512 * 1024;
-/// Redis sends no line longer than an error message, and no text longer than 512 MB
-/// (`proto-max-bulk-len`).
+/// The longest line: Redis sends no line longer than an error message, and no text longer than 512
+/// MB (`proto-max-bulk-len`).
 const LINE_BYTES_MAX: usize = 64 * 1024;
 const BULK_BYTES_MAX: usize = 512 * 1024 * 1024;
 
@@ -314,7 +314,7 @@ mod tests {
     const ALL: &[u8] = b"*3\r\n$9\r\nsubscribe\r\n$3\r\na:7\r\n:1\r\n*3\r\n$7\r\nmessage\r\n$3\r\na:7\r\n$6\r\nx\r\n*y\n\r\n\
         *3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n:12\r\n+OK\r\n-ERR no\r\n$-1\r\n*3\r\n$7\r\nmessage\r\n$1\r\nb\r\n$0\r\n\r\n";
 
-    fn replies(wire: &mut Wire<Pieces>) -> Vec<String> {
+    fn replies(wire: &mut RedisWire<Pieces>) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(reply) = wire.next().expect("well formed") {
             seen.push(format!("{reply:?}"));
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn bytes_that_the_socket_does_not_take_are_written_later() {
-        let mut wire = Wire::new(Pieces::default());
+        let mut wire = RedisWire::new(Pieces::default());
         wire.push(b"PUBLISH");
         wire.push(b" x");
         let mut rounds = 0;
@@ -387,7 +387,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_cut_gives_the_same(cuts in prop::collection::vec(0..ALL.len(), 0..12)) {
-            let mut whole = Wire::new(Pieces { input: [ALL.to_vec()].into(), ..Pieces::default() });
+            let mut whole = RedisWire::new(Pieces { input: [ALL.to_vec()].into(), ..Pieces::default() });
             whole.fill().expect("not broken");
             let expected = replies(&mut whole);
             prop_assert_eq!(expected.len(), 8);
@@ -395,7 +395,7 @@ mod tests {
             cuts.extend([0, ALL.len()]);
             cuts.sort_unstable();
             cuts.dedup();
-            let mut wire = Wire::new(Pieces::default());
+            let mut wire = RedisWire::new(Pieces::default());
             let mut seen = Vec::new();
             for piece in cuts.windows(2) {
                 wire.stream.input.push_back(ALL[piece[0]..piece[1]].to_vec());

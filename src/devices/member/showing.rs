@@ -1,4 +1,4 @@
-//! What the pump of a member wants done.
+//! Carries out the commands of a member's pump.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::devices::tasks::{MemberTask, Overview};
 use crate::history::pump::{Command, PumpEvent};
 
 impl Member {
-    /// A 43 is composed.
+    /// Takes a 43 that was composed.
     pub(super) fn on_overview(&mut self, frame: Arc<str>, rest: Overview, effects: &mut MemberEffects) {
         let more = rest.shown < rest.heads.len();
         self.marks.overview(&rest.heads, rest.shown);
@@ -20,7 +20,12 @@ impl Member {
         }
     }
 
-    /// Does what the pump wants.
+    /// Has the void marks read.
+    pub(super) fn ask_for_marks(&mut self, effects: &mut MemberEffects) {
+        effects.extend(self.marks.next_void().map(|convs| MemberEffect::Do(MemberTask::Marks(convs))));
+    }
+
+    /// Carries out the pump's commands.
     pub(super) fn carry_out(&mut self, effects: &mut MemberEffects) {
         let (mut overview, mut page) = (None, None);
         for command in std::mem::take(&mut self.commands) {
@@ -39,14 +44,17 @@ impl Member {
                         effects.push(MemberEffect::Do(MemberTask::Read { conv, from, to, is_new, written }));
                     }
                 }
-                Command::Lost(conv) => self.marks.forget(conv),
+                Command::Lost(conv) => {
+                    self.marks.lose(conv);
+                    self.ask_for_marks(effects);
+                }
                 Command::Pause => self.retry_later(Retry::Pump, effects),
                 Command::StopRequests => self.takes_requests = false,
                 Command::TakeRequests => self.takes_requests = true,
                 Command::Close(reason) => return self.end(reason, effects),
             }
         }
-        // What the pump wants next comes behind all that.
+        // The pump's next commands come after all these.
         if let Some((frame, rest)) = overview {
             self.on_overview(frame, rest, effects);
             self.carry_out(effects);

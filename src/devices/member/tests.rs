@@ -9,6 +9,8 @@ use crate::protocol::level2::Login;
 use crate::protocol::level2::frames::{Committed, MarkNews, Marks};
 use crate::store::history::{DeviceId, Head};
 
+mod marks;
+
 /// A member, and what it wants.
 struct Scene {
     member: Member,
@@ -20,11 +22,11 @@ impl Scene {
     /// Logged in, before its heads are read.
     fn entered() -> Scene {
         let login = br#"{"msgType":1,"USERID":7,"password":"p","level":2,"device":"d","ping":20}"#;
-        let Request::Login(login) = Frame::parse(login).unwrap().request else { panic!("a login") };
+        let Level2Request::Login(login) = Frame::parse(login).unwrap().request else { panic!("a login") };
         let login: Login<'static> = login.into_owned();
-        let (entry, _) = Entry::begin(login, None);
+        let (entry, _) = PendingLogin::begin(login, None);
         let identity = Identity { user: UserId(7), device: DeviceId(1), device_name: "d".into(), login: 1 };
-        let admitted = Admitted { identity, welcome: "welcome".to_owned() };
+        let admitted = AdmittedDevice { identity, welcome: "welcome".to_owned() };
         let (now, limits) = (Instant::now(), PumpLimits { output_high: 1 << 20, inflight: 4 });
         let mut scene = Scene { member: Member::new(admitted, entry, limits, now), now, effects: MemberEffects::new() };
         assert!(!scene.member.takes_requests(), "nothing is read before the heads are");
@@ -55,7 +57,7 @@ impl Scene {
         self.member.on_news(news, &mut self.effects);
     }
 
-    /// What it has written since the last call; other effects are dropped.
+    /// The frames written since the last call; other effects are dropped.
     fn written(&mut self) -> Vec<String> {
         let frame = |effect| match effect {
             MemberEffect::Write(frame) | MemberEffect::WriteAndReport(frame) => Some(frame.to_string()),
@@ -90,6 +92,24 @@ fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait
     scene.hear(MemberNews::PageAnswer(*ticket, "page".to_owned()));
     let contacts = r#"{"errno":200,"friends":[],"msgType":8,"rid":2}"#;
     assert_eq!(scene.written(), ["page", contacts, r#"{"msgType":54,"rid":3}"#]);
+}
+
+#[test]
+fn a_connection_that_stops_waits_for_replies_and_for_sends() {
+    let mut scene = Scene::live();
+    assert!(scene.member.is_settled());
+    scene.say(r#"{"msgType":4,"TOID":9,"cid":"a","msg":"x"}"#);
+    let Some(MemberEffect::Send(sent)) = scene.effects.pop() else { panic!("a send") };
+    assert!(!scene.member.is_settled(), "the 41");
+    scene.say(r#"{"msgType":48,"conv":"u9"}"#);
+    let tasks = scene.tasks();
+    let [MemberTask::Page(ticket, ..)] = &tasks[..] else { panic!("{tasks:?}") };
+    let (conv, id) = (sent.conv, sent.submission.id);
+    let at = Committed { seq: 1, tag: Tag(5), time: 6 };
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Answered { conv, id, answer: SendAnswer::New(at, None) }]));
+    assert!(!scene.member.is_settled(), "the page");
+    scene.hear(MemberNews::PageAnswer(*ticket, "page".to_owned()));
+    assert!(scene.member.is_settled());
 }
 
 #[test]
@@ -232,18 +252,6 @@ fn a_change_is_done_alone_and_requests_behind_it_wait() {
 
 const BOB: i64 = 7 << 32 | 9;
 
-fn marks(read: i64, recv: i64) -> MemberNews {
-    MemberNews::Marks(ConversationId::from_column(BOB), MarkNews::Partner(Marks { read, recv }))
-}
-
-fn own(read: i64) -> MemberNews {
-    MemberNews::Marks(ConversationId::from_column(BOB), MarkNews::Own { read, head: 9, unread: 9 - read })
-}
-
-fn of_partner(read: i64, recv: i64) -> String {
-    format!(r#"{{"conv":"u9","msgType":50,"read":{read},"recv":{recv},"user":9}}"#)
-}
-
 #[test]
 fn what_was_read_with_the_heads_is_shown_without_another_read() {
     let conv = ConversationId::from_column(BOB);
@@ -280,89 +288,6 @@ fn what_was_read_with_the_heads_is_shown_without_another_read() {
     scene.hear(MemberNews::Heads(heads(), Overview::default(), short));
     let tasks = scene.tasks();
     assert!(matches!(tasks[..], [MemberTask::Read { written: Some(5), .. }]), "it tells another tag: {tasks:?}");
-}
-
-#[test]
-fn marks_that_come_late_are_passed_over() {
-    let mut scene = Scene::live();
-    [marks(13, 6), marks(13, 5), marks(13, 6), marks(12, 6)].into_iter().for_each(|news| scene.hear(news));
-    assert_eq!(scene.written(), [of_partner(13, 6)]);
-    [marks(13, 7), own(4), own(3), own(4)].into_iter().for_each(|news| scene.hear(news));
-    let own = r#"{"conv":"u9","errno":200,"head":9,"msgType":49,"read":4,"unread":5,"user":7}"#;
-    assert_eq!(scene.written(), [of_partner(13, 7), own.to_owned()]);
-}
-
-#[test]
-fn marks_of_a_history_that_is_lost_are_forgotten() {
-    let mut scene = Scene::live();
-    let conv = ConversationId::from_column(BOB);
-    let at = |tag| Committed { seq: 1, tag: Tag(tag), time: 6 };
-    let row = Row { at: at(5), from: UserId(9), frame: "message".into() };
-    scene.hear(MemberNews::Pump(vec![PumpEvent::Push { conv, row, before: None }]));
-    [marks(13, 6), own(4)].into_iter().for_each(|news| scene.hear(news));
-    assert_eq!(scene.written().len(), 3);
-    scene.hear(MemberNews::Pump(vec![PumpEvent::Last { conv, at: at(7) }]));
-    let tasks = scene.tasks();
-    assert!(matches!(tasks[..], [MemberTask::Read { written: Some(1), .. }]), "{tasks:?}");
-    let page = RowPage { extent: Extent { head: 1, floor: 0 }, rows: Vec::new(), written: Some(Tag(7)) };
-    scene.hear(MemberNews::Pump(vec![PumpEvent::Page(page)]));
-    let reset = scene.written();
-    assert!(reset.len() == 1 && reset[0].contains(r#""reset":true"#), "{reset:?}");
-    scene.hear(marks(1, 1));
-    assert_eq!(scene.written(), [of_partner(1, 1)]);
-}
-
-#[test]
-fn marks_wait_for_the_43_and_for_a_client_that_takes_nothing() {
-    let mut scene = Scene::entered();
-    [marks(3, 3), marks(5, 5)].into_iter().for_each(|news| scene.hear(news));
-    let heads = Heads { rid: None, convs: Vec::new(), cursors: Vec::new(), resume: 100 };
-    scene.hear(MemberNews::Heads(heads, Overview::default(), Ahead::default()));
-    assert_eq!(scene.written(), [""; 0]);
-    let head = |peer| Head {
-        conv: ConversationId::from_column(BOB),
-        name: None,
-        head: 9,
-        tag: None,
-        floor: 0,
-        read: 4,
-        recv: 0,
-        unread: 0,
-        peer: Some(peer),
-        touched: 0,
-    };
-    let shown = |peer| Overview { heads: [head(peer)].into(), shown: 1, ..Overview::default() };
-    scene.hear(MemberNews::Overview("43".into(), shown((5, 4))));
-    assert_eq!(scene.written(), ["43", r#"{"msgType":45,"synced":true}"#, &of_partner(5, 5)]);
-    [marks(5, 5), own(4), own(3)].into_iter().for_each(|news| scene.hear(news));
-    assert_eq!(scene.written(), [""; 0], "the 43 has said so");
-    scene.hear(MemberNews::Show("x".repeat(1 << 20).into()));
-    scene.written();
-    [marks(7, 6), marks(6, 6)].into_iter().for_each(|news| scene.hear(news));
-    assert_eq!(scene.written(), [""; 0]);
-    scene.member.on_taken(0, &mut scene.effects);
-    assert_eq!(scene.written(), [of_partner(7, 6)]);
-}
-
-#[test]
-fn requests_to_raise_a_mark_are_done_one_after_the_other_and_answered_before_news_of_it() {
-    let mut scene = Scene::live();
-    scene.say(r#"{"msgType":49,"conv":"u9","read":6,"rid":1}"#);
-    scene.say(r#"{"msgType":49,"conv":"u9","read":2,"rid":2}"#);
-    let tasks = scene.tasks();
-    let [MemberTask::MarkRead(first, ..)] = &tasks[..] else { panic!("{tasks:?}") };
-    let conv = ConversationId::from_column(BOB);
-    scene.hear(own(8));
-    scene.hear(MemberNews::MarkAnswer(*first, "first".to_owned(), Some((conv, 6))));
-    let next = |effect: &MemberEffect| match effect {
-        MemberEffect::Do(MemberTask::MarkRead(ticket, ..)) => Some(*ticket),
-        _ => None,
-    };
-    let second = scene.effects.iter().find_map(next).expect("the second 49 is done next");
-    assert_eq!(scene.written(), ["first"], "another device has raised it to 8, and the second asks");
-    scene.hear(MemberNews::MarkAnswer(second, "second".to_owned(), Some((conv, 7))));
-    let own = r#"{"conv":"u9","errno":200,"head":9,"msgType":49,"read":8,"unread":1,"user":7}"#;
-    assert_eq!(scene.written(), ["second", own]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The requests of a member that threads do, one after the other.
+//! The requests of a member that threads do, in turn.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use rustc_hash::FxHashSet;
 
 use super::{Member, NO_REPLY};
 use crate::devices::effects::{MemberEffect, MemberEffects};
-use crate::devices::in_turn::{Does, Waiting};
+use crate::devices::in_turn::{Does, QueuedRequest};
 use crate::devices::tasks::MemberTask;
 use crate::history::answers::Ticket;
 use crate::protocol::level2::Rid;
@@ -23,23 +23,23 @@ impl Member {
         self.do_in_turn(ticket, Does::Read, MemberTask::Watch(ticket, rid, before, users), effects);
     }
 
-    /// Has a task done when its turn has come.
+    /// Has a task done when its turn comes.
     pub(super) fn do_in_turn(&mut self, ticket: Ticket, does: Does, task: MemberTask, effects: &mut MemberEffects) {
-        self.tasks.add(ticket, does, Waiting::Task(task));
+        self.tasks.add(ticket, does, QueuedRequest::Task(task));
         self.do_next(effects);
     }
 
-    /// Begins with those whose turn has come, but for the rest of a long reply.
+    /// Begins the requests whose turn has come, except while a long reply is unfinished.
     pub(super) fn do_next(&mut self, effects: &mut MemberEffects) {
         self.write_replies(effects);
         while !self.replies.is_amid_a_reply()
             && let Some(next) = self.tasks.next()
         {
             match next {
-                Waiting::Task(task) => effects.push(MemberEffect::Do(task)),
-                Waiting::Reports(ticket) => match self.reports.next() {
+                QueuedRequest::Task(task) => effects.push(MemberEffect::Do(task)),
+                QueuedRequest::Reports(ticket) => match self.reports.next() {
                     Some(stored) => effects.push(MemberEffect::Do(MemberTask::Report(ticket, stored))),
-                    // Noted with an earlier one.
+                    // These were noted with an earlier one.
                     None => {
                         self.replies.settle(ticket, NO_REPLY);
                         self.tasks.done(ticket);
@@ -50,15 +50,15 @@ impl Member {
         self.write_replies(effects);
     }
 
-    /// A request is done; its reply is in its place.
+    /// Notes that a request is done and its reply is in place.
     pub(super) fn done(&mut self, ticket: Ticket, effects: &mut MemberEffects) {
         self.tasks.done(ticket);
         self.do_next(effects);
     }
 
-    /// Has the 47s that were read until its turn comes noted.
+    /// Has all 47s noted that are read before its turn comes.
     pub(super) fn note_in_turn(&mut self, ticket: Ticket, effects: &mut MemberEffects) {
-        self.tasks.add(ticket, Does::Change, Waiting::Reports(ticket));
+        self.tasks.add(ticket, Does::Change, QueuedRequest::Reports(ticket));
         self.do_next(effects);
     }
 }

@@ -1,4 +1,4 @@
-//! [`PumpEvent`]: what a pump hears, and [`Command`]: what it wants done.
+//! [`PumpEvent`]: an event for a pump, and [`Command`]: a command of a pump.
 
 use std::sync::Arc;
 
@@ -13,31 +13,31 @@ use crate::protocol::level2::replies::Reason;
 /// The limits of a pump.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PumpLimits {
-    /// Beyond this number of bytes that the client has not taken, nothing is pushed or read: a
-    /// quarter of `output_max`.
+    /// The number of unacknowledged bytes above which nothing is pushed or read: a quarter of
+    /// `output_max`.
     pub output_high: usize,
     /// The most sends without a 41.
     pub inflight: usize,
 }
 
-/// What happened.
+/// An event for the pump.
 #[derive(Clone, PartialEq, Debug)]
 pub enum PumpEvent {
-    /// The heads for the login or for a 46 were read, after the connection was attached. Those of
-    /// one connection are read one after the other, and come in that order.
+    /// The heads for the login or for a 46. They were read after the connection was attached. Those
+    /// of one connection are read one after the other, and come in that order.
     Heads(Heads),
-    /// They could not be read.
+    /// The heads could not be read.
     HeadsFailed {
-        /// Of the 46; `None` for the login.
+        /// The id of the 46; `None` for the login.
         rid: Option<Rid>,
-        /// What the client is told.
+        /// The refusal for the client.
         refusal: Refusal,
     },
-    /// A 43 for [`Command::Overview`]; `more`: others follow.
+    /// The 43 for [`Command::Overview`].
     Overview {
         /// The frame.
         frame: Arc<str>,
-        /// Whether it says so.
+        /// Whether the frame says that more 43s follow.
         more: bool,
     },
     /// A message was committed.
@@ -46,7 +46,7 @@ pub enum PumpEvent {
         conv: ConversationId,
         /// The message.
         row: Row,
-        /// The tag of the message before it, if the teller knows it.
+        /// The tag of the message before it, if the sender of the event knows it.
         before: Option<Tag>,
     },
     /// A conversation has messages up to this number.
@@ -56,25 +56,34 @@ pub enum PumpEvent {
         /// The number.
         head: Seq,
     },
-    /// This is the last message of a conversation, says the sweep. There may be later ones by now.
+    /// The last message of a conversation, as the sweep has read it. There may be later ones by
+    /// now.
     Last {
         /// The conversation.
         conv: ConversationId,
         /// The message.
         at: Committed,
     },
+    /// A reply has told the client that a conversation ends before `shown`, which was written
+    /// before the store was asked.
+    Doubt {
+        /// The conversation.
+        conv: ConversationId,
+        /// The number.
+        shown: Seq,
+    },
     /// The page for [`Command::Read`].
     Page(RowPage),
-    /// It may not be read any more: 403, or 404 if there is nothing any more.
+    /// The conversation may no longer be read: 403, or 404 if it does not exist any more.
     PageDenied(Refusal),
-    /// It could not be read. [`PumpEvent::Retry`] follows after a pause.
+    /// The page could not be read. [`PumpEvent::Retry`] follows after a pause.
     PageFailed,
     /// The pause after a failure is over.
     Retry,
-    /// This number of bytes of the connection's output have not been acknowledged by the client's
-    /// kernel.
+    /// The number of bytes of the connection's output that the client's kernel has not
+    /// acknowledged.
     Output(usize),
-    /// A send was answered; those of a conversation in the order sent.
+    /// A send was answered. Answers in one conversation come in the order of the sends.
     Answered {
         /// The conversation.
         conv: ConversationId,
@@ -83,53 +92,54 @@ pub enum PumpEvent {
         /// The answer.
         answer: SendAnswer,
     },
-    /// The user is a member of a group now, and sees its messages from this number on.
+    /// The user is now a member of a group, and sees its messages from this number on.
     Joined {
-        /// The group's.
+        /// The group's conversation.
         conv: ConversationId,
         /// The first number.
         from: Seq,
     },
-    /// The user is not a member any more.
+    /// The user is no longer a member.
     Left {
-        /// The group's.
+        /// The group's conversation.
         conv: ConversationId,
-        /// The first number that the user may see, and the last one: that of the 57 that says so.
-        /// `None` if they are not known.
+        /// The first number that the user may see, and the last one: the number of the 57 that ends
+        /// the membership. `None` if they are not known.
         seen: Option<(Seq, Seq)>,
     },
 }
 
-/// What is to be done, in this order.
+/// The work to do, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Command {
     /// Write a frame.
     Write(Arc<str>),
-    /// Compose the next 43 from the heads that were read; [`PumpEvent::Overview`] follows.
+    /// Compose the next 43 from the heads; [`PumpEvent::Overview`] follows.
     Overview,
-    /// Read a page, beginning with `from`, and not beyond `to` if that is given. The read must
-    /// begin after this, or from what is known to reach at least `from - 1`. [`PumpEvent::Page`],
-    /// [`PumpEvent::PageDenied`] or [`PumpEvent::PageFailed`] follows.
+    /// Read a page that begins with `from` and does not go beyond `to`, if given. The read must
+    /// begin after this command, or from data known to reach at least `from - 1`.
+    /// [`PumpEvent::Page`], [`PumpEvent::PageDenied`] or [`PumpEvent::PageFailed`] follows.
     Read {
-        /// Of this conversation.
+        /// The conversation.
         conv: ConversationId,
         /// The first number.
         from: Seq,
         /// The last one.
         to: Option<Seq>,
-        /// Nothing of it was written: what precedes the user's first message is passed over.
+        /// Whether nothing of it was written. Then messages before the user's first one are
+        /// skipped.
         is_new: bool,
-        /// A message that was written: the page says which tag this number has in the store.
+        /// The number of a message that was written: the page returns its tag in the store.
         written: Option<Seq>,
     },
-    /// What the client holds of this conversation is of a history that is lost, its marks included. A 44
-    /// that says so follows.
+    /// The client's messages and marks of this conversation belong to a lost history. A 44 follows
+    /// that tells the client.
     Lost(ConversationId),
     /// Report [`PumpEvent::Retry`] after a pause.
     Pause,
     /// Do not read requests of this client.
     StopRequests,
-    /// Read them again.
+    /// Read requests again.
     TakeRequests,
     /// Close the connection.
     Close(Reason),
@@ -145,43 +155,44 @@ pub struct Row {
     pub at: Committed,
     /// Its sender.
     pub from: UserId,
-    /// The 42, with the name that this user has for the conversation.
+    /// The 42, with this user's name for the conversation.
     pub frame: Arc<str>,
 }
 
-/// Messages as they were read: ascending, without a hole, from the number that was asked for or
-/// from the floor on.
+/// Messages as they were read: ascending, without a hole, from the requested number or from the
+/// floor on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RowPage {
-    /// What the user may see and what there is.
+    /// The messages that the user may see, and those that exist.
     pub extent: Extent,
     /// At most [`PAGE_MAX`](crate::protocol::level2::PAGE_MAX) messages with
     /// [`PAGE_BYTES_MAX`](crate::protocol::level2::PAGE_BYTES_MAX) of text, but at least one if
     /// there is any.
     pub rows: Vec<Row>,
-    /// The tag of the message [`Command::Read::written`], read after the rows; `None` if it is not there,
-    /// or was not asked for.
+    /// The tag of the message [`Command::Read::written`], read with the rows or after them; `None`
+    /// if the message is missing, or was not requested.
     pub written: Option<Tag>,
 }
 
 /// The heads of conversations, all as of one moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Heads {
-    /// Of a 46.
+    /// The id of the 46.
     pub rid: Option<Rid>,
-    /// For the login: all conversations of the user. For a 46: those that it names. With the last message.
+    /// The conversations with their last messages: all of the user for the login, the named ones
+    /// for a 46.
     pub convs: Vec<(ConversationId, Extent, Option<Committed>)>,
-    /// The cursors of the client, most recently active conversations first.
+    /// The client's cursors, the most recently active conversations first.
     pub cursors: Vec<FoundCursor>,
-    /// How many messages of a conversation are sent at most (`resume`).
+    /// The most messages sent of one conversation (`resume`).
     pub resume: Seq,
 }
 
-/// What was found for a cursor of the client.
+/// The conversation that was found for a client's cursor.
 #[derive(Clone, PartialEq, Debug)]
 pub enum FoundCursor {
-    /// It is in a conversation of the user.
+    /// A conversation of the user.
     Own(ConversationId, HeldCursor),
-    /// It is not: what the client called the conversation, and 403, 404 or 400.
+    /// Another one: the client's name for it, and 403, 404 or 400.
     Refused(Box<str>, Refusal),
 }

@@ -1,28 +1,28 @@
-//! [`Progress`]: how far a connection is with each conversation, and what is to be read for it next.
-//! It writes nothing.
+//! [`PumpProgress`]: the position of a connection in each conversation, and the next reads. It
+//! writes nothing.
 
 use std::collections::{HashMap, VecDeque};
 
 use super::event::{Command, FoundCursor, Heads};
 use crate::base::conversation::{ConversationId, Seq, Tag};
-use crate::history::cursor::{self, Extent};
+use crate::history::cursor::{self, Extent, HeldCursor};
 use crate::history::places::{PlaceMark, ShownPlace, ShownPlaces};
 use crate::history::syncs::{Run, Syncs};
-use crate::protocol::level2::frames::Committed;
+use crate::protocol::level2::frames::{Committed, RunHead};
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct PumpProgress {
     pub(super) stage: PumpStage,
     pub(super) places: ShownPlaces,
     pub(super) syncs: Syncs,
     /// Conversations that are behind, in the order in which they are read.
     behind: VecDeque<ConversationId>,
-    /// Ends of memberships whose last message is not written.
+    /// Memberships that have ended and whose last message is not written.
     ending: Vec<(ConversationId, Option<Seq>)>,
-    /// Memberships that begin with this number when the one before has ended.
+    /// Memberships that begin with this number once the previous one has ended.
     rejoining: Vec<(ConversationId, Seq)>,
-    reading: Option<Reading>,
+    reading: Option<PageRead>,
     /// Whether the last page was for a run.
     run_was_last: bool,
 }
@@ -34,22 +34,22 @@ pub(super) enum PumpStage {
     Live,
 }
 
-/// A page that was asked for.
+/// A page that was requested.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading {
+pub(super) struct PageRead {
     pub(super) conv: ConversationId,
-    /// The first number that was asked for. Those before it were there.
+    /// The first requested number. The messages before it were there.
     pub(super) from: Seq,
-    /// Whether it is for the run that has its turn.
+    /// Whether the page is for the current run.
     pub(super) is_run: bool,
-    /// A message that was written, which must be there still.
+    /// A message that was written, which must still be there.
     pub(super) held: Option<(Seq, Tag)>,
 }
 
-impl Progress {
-    /// Of a connection whose login is under way.
-    pub(super) fn new() -> Progress {
-        Progress {
+impl PumpProgress {
+    /// The progress of a connection whose login is under way.
+    pub(super) fn new() -> PumpProgress {
+        PumpProgress {
             stage: PumpStage::Opening,
             places: ShownPlaces::default(),
             syncs: Syncs::of_login(),
@@ -61,9 +61,8 @@ impl Progress {
         }
     }
 
-    /// The heads say where every conversation goes on, and which runs come first. Returns the conversations
-    /// that were shown, and of which the client holds what is lost.
-    pub(super) fn on_heads(&mut self, heads: Heads) -> Vec<ConversationId> {
+    /// Sets from the heads where every conversation continues, and which runs come first.
+    pub(super) fn on_heads(&mut self, heads: Heads) {
         self.syncs.heads_came();
         self.places.fill(heads.convs.iter().map(|(conv, extent, last)| ShownPlace::of_head(*conv, extent.head, *last)));
         let is_login = self.stage == PumpStage::Opening;
@@ -76,27 +75,47 @@ impl Progress {
         for found in heads.cursors {
             match found {
                 FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
-                FoundCursor::Own(conv, held) => {
+                FoundCursor::Own(conv, mut held) => {
                     let mut extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
-                    if !is_login && held.seq <= extent.head {
-                        // The run includes what was written since the heads were read.
+                    let is_reset = cursor::plan(held, extent, heads.resume).is_some_and(|head| head.reset);
+                    if !is_login && !is_reset {
+                        // The run includes messages that were written since the heads were read.
                         extent.head = extent.head.max(self.sent(conv));
                     }
-                    if let Some(head) = cursor::plan(held, extent, heads.resume) {
-                        self.places.entry(conv).put(PlaceMark::Run, true);
-                        let known = held.stored.filter(|_| !head.reset).map(|tag| (held.seq, tag));
-                        runs.push_back(Run::new(conv, head, known));
+                    let Some(mut head) = cursor::plan(held, extent, heads.resume) else { continue };
+                    if !head.reset && self.has_dropped_below(conv, held.seq) {
+                        // The cursor names a message that the client has dropped since it asked.
+                        held = HeldCursor { seq: self.sent(conv), tag: None, stored: None };
+                        head = cursor::plan(held, extent, heads.resume).unwrap_or(head);
                     }
+                    self.places.entry(conv).put(PlaceMark::Run, true);
+                    let known = held.stored.filter(|_| !head.reset).map(|tag| (held.seq, tag));
+                    let run = Run::new(conv, head, known);
+                    runs.push_back(if is_login { run } else { run.of_46() });
                 }
             }
         }
-        // What a login has shown so far is of this history.
-        let lost = runs.iter().filter(|run| run.head.reset && !is_login).map(|run| run.conv).collect();
         self.syncs.add(heads.rid, refused, runs);
-        lost
     }
 
-    /// Pushes that came before the heads: a conversation whose head is lower is behind.
+    /// The head of the current run, which begins now. If the client was told since the heads were
+    /// read to drop its messages, the run includes those that were written since.
+    pub(super) fn head_to_begin(&mut self, Run { conv, mut head, .. }: Run) -> RunHead {
+        let shown = self.places.get(conv).filter(|place| place.has(PlaceMark::Reset) && place.sent() > head.to);
+        if let Some(place) = shown {
+            head.to = place.sent();
+            self.syncs.set_head(head);
+        }
+        head
+    }
+
+    /// Whether the client was told to drop its messages of this conversation, and was not shown
+    /// this number since.
+    fn has_dropped_below(&self, conv: ConversationId, seq: Seq) -> bool {
+        self.places.get(conv).is_some_and(|place| place.has(PlaceMark::Reset) && place.sent() < seq)
+    }
+
+    /// Applies pushes that came before the heads: a conversation whose head is lower is behind.
     fn place_early(&mut self, heads: &HashMap<ConversationId, (Seq, Option<Committed>)>) {
         let early: Vec<ShownPlace> = self.places.iter().filter(|place| place.has(PlaceMark::Early)).collect();
         for place in early {
@@ -115,7 +134,7 @@ impl Progress {
         self.places.entry(conv).sent()
     }
 
-    /// A conversation has messages up to `seq`.
+    /// Notes that a conversation has messages up to `seq`.
     pub(super) fn raise(&mut self, conv: ConversationId, seq: Seq) {
         let is_opening = self.stage == PumpStage::Opening;
         let place = self.places.entry(conv);
@@ -127,7 +146,7 @@ impl Progress {
         }
     }
 
-    /// There is something to be read in this conversation.
+    /// Queues this conversation to be read.
     pub(super) fn set_behind(&mut self, conv: ConversationId) {
         let is_reading = self.reading.is_some_and(|reading| reading.conv == conv);
         let place = self.places.entry(conv);
@@ -139,7 +158,7 @@ impl Progress {
         }
     }
 
-    /// All of a page up to this head is written, or more has been pushed meanwhile.
+    /// Notes that a page up to this head is written, unless more was pushed meanwhile.
     pub(super) fn page_is_written(&mut self, conv: ConversationId, head: Seq) {
         let place = self.places.entry(conv);
         let has_more = place.sent() < head || place.has(PlaceMark::Dirty);
@@ -149,24 +168,24 @@ impl Progress {
         }
     }
 
-    /// The membership that is shown ends with `last`; `None` if that is not known.
+    /// Notes that the shown membership ends with `last`; `None` if that is not known.
     pub(super) fn set_ending(&mut self, conv: ConversationId, last: Option<Seq>) {
         self.set_lasting(conv);
         self.ending.push((conv, last));
     }
 
-    /// The membership that is shown does not end.
+    /// Notes that the shown membership has not ended.
     pub(super) fn set_lasting(&mut self, conv: ConversationId) {
         self.ending.retain(|(ending, _)| *ending != conv);
     }
 
-    /// Whether a page shows that the store has lost what was written: a message that was written is not
-    /// there, or another one is in its place, or a run ends before what was there when it was planned.
-    pub(super) fn is_lost(&self, reading: Reading, extent: Extent, written: Option<Tag>) -> bool {
-        let Reading { conv, from, is_run, held } = reading;
+    /// Whether a page shows that the store has lost messages that were written: a written message
+    /// is missing, another one is in its place, or a run ends earlier than when it was planned.
+    pub(super) fn is_lost(&self, reading: PageRead, extent: Extent, written: Option<Tag>) -> bool {
+        let PageRead { conv, from, is_run, held } = reading;
         let is_another = held.is_some_and(|(seq, tag)| match written {
             Some(written) => written != tag,
-            // What is at and below the floor may be deleted.
+            // Messages at and below the floor may be deleted.
             None => seq > extent.floor,
         });
         let is_ending = self.ending.iter().any(|(ending, _)| *ending == conv);
@@ -175,12 +194,13 @@ impl Progress {
         is_another || ends_early || extent.head < from - 1 && !is_fresh
     }
 
-    /// A page has come: the user is a member, unless the last number says otherwise.
+    /// Notes that a page has come: the user is a member, unless the last number says otherwise.
     pub(super) fn was_read(&mut self, conv: ConversationId) {
         self.ending.retain(|(ending, last)| *ending != conv || last.is_some());
     }
 
-    /// Forgets a conversation whose last message is written. If later ones are, the user is back.
+    /// Forgets a conversation whose last message is written, unless later ones are too: then the
+    /// user is back.
     pub(super) fn end_if_last(&mut self, conv: ConversationId) {
         let Some((_, Some(last))) = self.ending.iter().find(|(ending, _)| *ending == conv) else { return };
         let Some(place) = self.places.get(conv) else { return };
@@ -193,6 +213,10 @@ impl Progress {
             }
         } else if sent >= last {
             self.set_lasting(conv);
+            if sent == last {
+                // The message that ends the membership is deleted. A refused page reveals the end.
+                self.set_behind(conv);
+            }
         }
     }
 
@@ -204,27 +228,27 @@ impl Progress {
         self.places.remove(conv);
     }
 
-    /// A membership begins of which nothing was written.
+    /// Begins a membership of which nothing was written.
     pub(super) fn begin(&mut self, conv: ConversationId, from: Seq) {
         self.places.entry(conv).move_to(from - 1);
-        // The 57 that says so, whose push may have come before this.
+        // The number of the 57 that begins it, whose push may have come earlier.
         self.raise(conv, from);
     }
 
-    /// The user is back, and what is shown ends with a membership before.
+    /// Notes that the user is back while an earlier membership is still shown.
     pub(super) fn set_rejoining(&mut self, conv: ConversationId, from: Seq) {
         self.forget_rejoining(conv);
         self.rejoining.push((conv, from));
         self.set_behind(conv);
     }
 
-    /// What is shown is the present membership.
+    /// Notes that the present membership is shown.
     pub(super) fn forget_rejoining(&mut self, conv: ConversationId) {
         self.rejoining.retain(|(rejoining, _)| *rejoining != conv);
     }
 
-    /// The run that has its turn begins. What was written of its conversation before must be there still,
-    /// also where the run goes back behind it.
+    /// Begins the current run. Messages of its conversation that were written before must still be
+    /// there, even if the run begins at an earlier one.
     pub(super) fn hold_run(&mut self) {
         let Some(run) = self.syncs.run().filter(|run| !run.head.reset) else { return };
         let written = self.places.get(run.conv).and_then(|place| place.known());
@@ -256,12 +280,13 @@ impl Progress {
         self.reading.is_some()
     }
 
-    /// Whether the last page that was asked for was one of a run.
+    /// Whether the last requested page was one of a run.
     pub(super) fn run_was_last(&self) -> bool {
         self.run_was_last
     }
 
-    /// Asks for the next page of the first run. `is_held`: whether this message waits for an answer.
+    /// Requests the next page of the first run. `is_held`: whether this message waits for an
+    /// answer.
     pub(super) fn read_run(&mut self, is_held: impl Fn(ConversationId, Seq) -> bool) -> Option<Command> {
         let run = self.syncs.run()?;
         let from = self.sent(run.conv) + 1;
@@ -269,11 +294,12 @@ impl Progress {
             return None;
         }
         let held = run.held.or_else(|| self.places.get(run.conv).and_then(|place| place.known()));
-        Some(self.read(Reading { conv: run.conv, from, is_run: true, held }, Some(run.head.to)))
+        Some(self.read(PageRead { conv: run.conv, from, is_run: true, held }, Some(run.head.to)))
     }
 
-    /// Asks for a page of the conversation that has been behind for longest. `waits`: whether this
-    /// message waits for an answer, which then raises its conversation again, whatever its end is by then.
+    /// Requests a page of the conversation that has been behind longest. `waits`: whether this
+    /// message waits for an answer. That answer raises its conversation again, whatever its end is
+    /// by then.
     pub(super) fn read_behind(&mut self, mut waits: impl FnMut(ConversationId, Seq) -> bool) -> Option<Command> {
         while let Some(conv) = self.behind.pop_front() {
             let Some(place) = self.places.get_mut(conv).filter(|place| place.has(PlaceMark::Behind)) else { continue };
@@ -286,27 +312,28 @@ impl Progress {
             if waits(conv, from) {
                 continue;
             }
-            // A later membership is shown already.
+            // A later membership is already shown.
             self.ending.retain(|(ending, last)| *ending != conv || last.is_none_or(|last| last >= from));
             let to = self.ending.iter().find(|(ending, _)| *ending == conv).and_then(|(_, last)| *last);
-            return Some(self.read(Reading { conv, from, is_run: false, held }, to));
+            return Some(self.read(PageRead { conv, from, is_run: false, held }, to));
         }
         self.behind = VecDeque::new();
         None
     }
 
-    fn read(&mut self, reading: Reading, to: Option<Seq>) -> Command {
-        let Reading { conv, from, is_run, held } = reading;
+    fn read(&mut self, reading: PageRead, to: Option<Seq>) -> Command {
+        let PageRead { conv, from, is_run, held } = reading;
         let is_new = !is_run && self.places.get(conv).is_none_or(|place| place.has(PlaceMark::Fresh));
         self.reading = Some(reading);
         self.run_was_last = is_run;
         Command::Read { conv, from, to, is_new, written: held.map(|(seq, _)| seq) }
     }
 
-    /// The read that has come back. Its run may be over: the membership that it was for has ended.
-    pub(super) fn take_reading(&mut self) -> Option<Reading> {
+    /// Takes the read that has come back. Its run may be over, if the membership that it was for
+    /// has ended.
+    pub(super) fn take_reading(&mut self) -> Option<PageRead> {
         let reading = self.reading.take()?;
         let is_run = reading.is_run && self.syncs.run().is_some_and(|run| run.conv == reading.conv);
-        Some(Reading { is_run, ..reading })
+        Some(PageRead { is_run, ..reading })
     }
 }

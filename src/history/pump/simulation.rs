@@ -13,7 +13,7 @@ mod world;
 
 use self::world::{Faults, World};
 
-/// A thousand schedules; each seed is a world of its own.
+/// Runs a thousand schedules. Each seed is a separate world.
 #[test]
 fn clients_store_exactly_what_was_committed() {
     for seed in seeds(1_000) {
@@ -21,8 +21,8 @@ fn clients_store_exactly_what_was_committed() {
     }
 }
 
-/// The same where nothing but the schedule is against the pump: no push is lost, so every message
-/// arrives without a sweep.
+/// The same without lost pushes: only the schedule works against the pump, so every message arrives
+/// without a sweep.
 #[test]
 fn without_loss_no_sweep_is_needed() {
     for seed in seeds(300) {
@@ -30,7 +30,7 @@ fn without_loss_no_sweep_is_needed() {
     }
 }
 
-/// And where the store loses the end of its history while clients are connected, or not.
+/// The same with a store that loses the end of its history, while clients are connected or not.
 #[test]
 fn a_history_that_was_lost_is_noticed() {
     for seed in seeds(300) {
@@ -38,7 +38,7 @@ fn a_history_that_was_lost_is_noticed() {
     }
 }
 
-/// The next message of a conversation is enough to notice it: on a single node nobody sweeps.
+/// The next message of a conversation reveals the loss: on a single node nobody sweeps.
 #[test]
 fn a_history_that_was_lost_is_noticed_without_a_sweep() {
     for seed in seeds(300) {
@@ -54,16 +54,16 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 fn run(seed: u64, faults: Faults) {
-    /// Says which seed failed.
-    struct Shown(u64, Faults);
-    impl Drop for Shown {
+    /// Reports the seed that failed.
+    struct PageWritten(u64, Faults);
+    impl Drop for PageWritten {
         fn drop(&mut self) {
             if std::thread::panicking() {
                 eprintln!("seed {} with {:?}", self.0, self.1);
             }
         }
     }
-    let _shown = Shown(seed, faults);
+    let _shown = PageWritten(seed, faults);
     let mut world = World::new(seed, faults);
     for _ in 0..400 {
         world.step();

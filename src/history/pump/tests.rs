@@ -1,10 +1,12 @@
-//! What the simulation does not say by name.
+//! Cases that the simulation does not name.
 
 use super::*;
 use crate::base::conversation::{HeldTag, Seq, Tag};
 use crate::history::cursor::{Extent, HeldCursor};
 use crate::protocol::GroupId;
 use crate::protocol::level2::frames::{Committed, RunHead};
+
+mod losses;
 
 const ME: UserId = UserId(7);
 const BOB: UserId = UserId(9);
@@ -124,8 +126,8 @@ fn page_of_team(extent: Extent, rows: std::ops::Range<Seq>) -> PumpEvent {
     PumpEvent::Page(RowPage { extent, rows: rows.map(|seq| row(seq, BOB)).collect(), written: Some(Tag(1)) })
 }
 
-/// Found by a seed of the simulation: a member who had left repeated the first message of the group, and
-/// the user's other devices were shown it.
+/// Found by a seed of the simulation: a member who had left repeated the first message of the
+/// group, and the user's other devices were shown it.
 #[test]
 fn a_message_of_a_group_that_the_connection_knows_nothing_of_is_read_before_it_is_shown() {
     let mut pump = live(0);
@@ -137,8 +139,8 @@ fn a_message_of_a_group_that_the_connection_knows_nothing_of_is_read_before_it_i
     assert_eq!(on(&mut pump, push(2)), ["message 2"]);
 }
 
-/// Found by seeds of the simulation: a member who left and came back while the news of it was late got a
-/// 44 that nobody had asked for, in place of the 57 that ended the first membership.
+/// Found by seeds of the simulation: a member who left and came back while the news of it was late
+/// got a 44 that nobody had asked for, in place of the 57 that ended the first membership.
 #[test]
 fn a_membership_is_shown_to_its_end_before_the_next_one() {
     let mut pump = live(0);
@@ -300,66 +302,6 @@ fn a_46_that_cannot_be_answered_says_when_to_try_again() {
     assert_eq!(shown, [r#"{"errmsg":"try again","errno":503,"msgType":46,"retryAfter":0.5,"rid":"s"}"#]);
 }
 
-/// Messages of another history have other tags.
-fn other(seq: Seq) -> Committed {
-    Committed { seq, tag: Tag(2), time: 5 }
-}
-
-fn known(seq: Seq, head: Seq, rows: std::ops::Range<Seq>, tag: u32) -> PumpEvent {
-    let rows = rows.map(|seq| Row { at: other(seq), ..row(seq, BOB) }).collect();
-    let written = (seq <= head).then_some(Tag(tag));
-    PumpEvent::Page(RowPage { extent: Extent { head, floor: 0 }, rows, written })
-}
-
-#[test]
-fn a_message_of_another_history_is_looked_at_and_the_client_is_told() {
-    let push = |at: Committed, before| PumpEvent::Push {
-        conv: conv(),
-        row: Row { at, ..row(at.seq, BOB) },
-        before: Some(Tag(before)),
-    };
-    let reset = |from: Seq, to: Seq| {
-        format!(r#"{{"complete":true,"conv":"u9","from":{from},"msgType":44,"reset":true,"to":{to}}}"#)
-    };
-    for (what, news) in [
-        ("the same number", push(other(45), 2)),
-        ("the next number behind another one", push(other(46), 2)),
-        ("a lower number, given later", push(other(44), 1)),
-        ("the sweep: a lower number", PumpEvent::Last { conv: conv(), at: other(44) }),
-        ("the sweep: the same number", PumpEvent::Last { conv: conv(), at: other(45) }),
-    ] {
-        let mut pump = live(43);
-        for seq in 44..46 {
-            let before = if seq == 44 { None } else { Some(Tag(1)) };
-            let news = PumpEvent::Push { conv: conv(), row: row(seq, BOB), before };
-            assert_eq!(on(&mut pump, news), [format!("message {seq}")]);
-        }
-        assert_eq!(on(&mut pump, news), ["read 46 to None"], "{what}");
-        assert_eq!(on(&mut pump, known(45, 2, 0..0, 2)), ["lost", &reset(1, 2), "read 1 to None"], "{what}");
-        assert_eq!(on(&mut pump, known(0, 2, 1..3, 0)), ["message 1", "message 2"], "{what}");
-        assert_eq!(on(&mut pump, push(other(3), 2)), ["message 3"], "{what}");
-    }
-}
-
-#[test]
-fn news_of_a_history_that_is_lost_change_nothing() {
-    let mut pump = live(43);
-    assert_eq!(
-        on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB), before: Some(Tag(1)) }),
-        ["message 44"]
-    );
-    let late = PumpEvent::Push { conv: conv(), row: Row { at: other(45), ..row(45, BOB) }, before: Some(Tag(2)) };
-    assert_eq!(on(&mut pump, late), ["read 45 to None"]);
-    assert_eq!(on(&mut pump, known(44, 44, 0..0, 1)), [""; 0], "what was written is there");
-    // The 41 of a message that was committed and is lost stands for nothing.
-    let (submission, _) = send(&mut pump, "a");
-    let id = submission.expect("it is taken").id;
-    let answer = PumpEvent::Answered { conv: conv(), id, answer: SendAnswer::New(other(47), Some(Tag(2))) };
-    assert_eq!(on(&mut pump, answer), ["read 45 to None"]);
-    let shown = on(&mut pump, known(44, 44, 0..0, 1));
-    assert!(shown.len() == 1 && shown[0].contains(r#""again":true"#), "{shown:?}");
-}
-
 #[test]
 fn messages_before_an_own_one_that_waits_are_read_at_once() {
     let mut pump = live(43);
@@ -420,6 +362,64 @@ fn runs_and_conversations_that_are_behind_take_turns() {
     assert_eq!(shown[9..], ["message 10", "read 1 to None"], "the other one, before the next page of the run");
     let shown = on(&mut pump, page(5, 1..6));
     assert_eq!(shown[4..], ["message 5", "read 11 to Some(43)"]);
+}
+
+#[test]
+fn the_page_of_a_run_that_has_ended_with_its_membership_is_not_the_next_runs() {
+    let mut pump = live(0);
+    sync_team(&mut pump, 2, Extent { head: 10, floor: 0 });
+    let shown = on(&mut pump, PumpEvent::Left { conv: team(), seen: Some((13, 15)) });
+    assert_eq!(shown.len(), 1, "the 44 of the membership that has ended, which had begun meanwhile: {shown:?}");
+    let shown = on(&mut pump, page_of_team(Extent { head: 10, floor: 0 }, 3..11));
+    assert_eq!(shown.last().map(String::as_str), Some("read 13 to Some(15)"));
+}
+
+#[test]
+fn a_run_that_waits_for_its_turn_ends_with_its_membership() {
+    let mut pump = live(43);
+    pump.on_sync(&mut Commands::new());
+    let extent = |head| Extent { head, floor: 0 };
+    let convs = vec![(conv(), extent(43), None), (team(), extent(10), None)];
+    let held = |seq| HeldCursor { seq, tag: Some(HeldTag::Tag(Tag(1))), stored: Some(Tag(1)) };
+    let cursors = vec![FoundCursor::Own(conv(), held(42)), FoundCursor::Own(team(), held(2))];
+    on(&mut pump, PumpEvent::Heads(Heads { rid: None, convs, cursors, resume: 100 }));
+    let later = r#"{"complete":true,"conv":"g5","from":13,"msgType":44,"to":15}"#;
+    assert_eq!(on(&mut pump, PumpEvent::Left { conv: team(), seen: Some((13, 15)) }), [later]);
+    let shown = on(&mut pump, page(43, 43..44));
+    assert_eq!(shown, ["message 43", "read 13 to Some(15)"], "no 44 of the membership before");
+}
+
+#[test]
+fn the_client_is_told_of_the_end_of_a_membership_of_which_nothing_is_left() {
+    let mut pump = live(0);
+    sync_team(&mut pump, 2, Extent { head: 10, floor: 0 });
+    assert_eq!(on(&mut pump, PumpEvent::Left { conv: team(), seen: Some((1, 10)) }), [""; 0]);
+    let shown = on(&mut pump, page_of_team(Extent { head: 10, floor: 10 }, 0..0));
+    let empty = r#"{"complete":true,"conv":"g5","from":11,"msgType":44,"to":10}"#;
+    assert_eq!((&*shown[0], shown.last().map(String::as_str)), (empty, Some("read 11 to None")), "{shown:?}");
+    let shown = on(&mut pump, PumpEvent::PageDenied(Refusal::forever(403, "gone")));
+    assert_eq!(shown[0], r#"{"conv":"g5","errmsg":"gone","errno":403,"msgType":44}"#);
+}
+
+/// A 46 for the team, and its run, which is read.
+fn sync_team(pump: &mut Pump, seq: Seq, extent: Extent) {
+    pump.on_sync(&mut Commands::new());
+    let held = HeldCursor { seq, tag: Some(HeldTag::Tag(Tag(1))), stored: Some(Tag(1)) };
+    let convs = vec![(team(), extent, None)];
+    let cursors = vec![FoundCursor::Own(team(), held)];
+    let shown = on(pump, PumpEvent::Heads(Heads { rid: None, convs, cursors, resume: 100 }));
+    assert_eq!(shown.last(), Some(&format!("read {} to Some({})", seq + 1, extent.head)));
+}
+
+#[test]
+fn a_push_that_comes_before_older_heads_is_read_behind_the_43() {
+    let mut pump = Pump::new(ME, LIMITS);
+    let push = PumpEvent::Push { conv: conv(), row: row(44, BOB), before: Some(Tag(1)) };
+    assert_eq!(on(&mut pump, push), [""; 0]);
+    let convs = vec![(conv(), Extent { head: 43, floor: 0 }, None)];
+    on(&mut pump, PumpEvent::Heads(Heads { rid: None, convs, cursors: Vec::new(), resume: 100 }));
+    let shown = on(&mut pump, PumpEvent::Overview { frame: "43".into(), more: false });
+    assert_eq!(shown.last().map(String::as_str), Some("read 44 to None"), "{shown:?}");
 }
 
 #[test]

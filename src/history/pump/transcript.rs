@@ -1,12 +1,12 @@
-//! [`Transcript`]: the frames of conversations that are written to one connection, in their order.
+//! [`Transcript`]: the frames of conversations that are written to one connection, in order.
 //!
-//! It knows which 41, 42 or 44 may come next in a conversation. When there is something to write, and
-//! what is read for it, the [`Pump`](super::Pump) decides.
+//! It knows which 41, 42 or 44 may come next in a conversation. The [`Pump`](super::Pump) decides
+//! when to write, and what to read for it.
 
 use std::sync::Arc;
 
 use super::event::{Command, Commands, Row};
-use super::progress::{Progress, PumpStage};
+use super::progress::{PumpProgress, PumpStage};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
 use crate::history::cursor::{self, Extent};
 use crate::history::places::PlaceMark;
@@ -18,32 +18,33 @@ use crate::protocol::level2::frames::{self, Committed, RunHead};
 #[derive(Debug)]
 pub(super) struct Transcript {
     user: UserId,
-    pub(super) progress: Progress,
+    pub(super) progress: PumpProgress,
     pub(super) sends: Sends,
     /// Bytes that the client's kernel has not acknowledged.
     pub(super) waiting: usize,
 }
 
-/// How far a page was written.
+/// The part of a page that was written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Shown {
+pub(super) enum PageWritten {
     /// All of it.
     All,
-    /// Up to a message whose origin is unknown.
+    /// The page up to a message whose origin is unknown.
     Held,
-    /// Up to the last message of a membership.
+    /// The page up to the last message of a membership.
     Ended,
-    /// Up to a number that is missing, or nothing though there is something: the store promises
-    /// that this cannot be. It is asked again after a pause.
+    /// The page up to a missing number, or nothing although there are messages. The store promises
+    /// that this cannot happen. The page is read again after a pause.
     Hole,
-    /// Up to a message in whose place another one was written meanwhile. It is read again.
+    /// The page up to a message in whose place another one was written meanwhile. The page is read
+    /// again.
     Contradicted,
 }
 
 impl Transcript {
-    /// Of a connection of `user` to which nothing was written.
+    /// The transcript of a connection of `user` to which nothing was written.
     pub(super) fn new(user: UserId) -> Transcript {
-        Transcript { user, progress: Progress::new(), sends: Sends::default(), waiting: 0 }
+        Transcript { user, progress: PumpProgress::new(), sends: Sends::default(), waiting: 0 }
     }
 
     /// The user.
@@ -51,7 +52,7 @@ impl Transcript {
         self.user
     }
 
-    /// What the user calls this conversation.
+    /// The user's name for this conversation.
     pub(super) fn name(&self, conv: ConversationId) -> ConversationName {
         conv.name_for(self.user)
     }
@@ -63,7 +64,7 @@ impl Transcript {
         out.push(Command::Write(frame));
     }
 
-    /// Where this message comes from.
+    /// The origin of this message.
     pub(super) fn origin(&self, conv: ConversationId, row: &Row) -> RowOrigin {
         if row.from == self.user { self.sends.origin(conv, row.at) } else { RowOrigin::Elsewhere }
     }
@@ -84,18 +85,18 @@ impl Transcript {
         rows: Vec<Row>,
         extent: Extent,
         out: &mut Commands,
-    ) -> Shown {
+    ) -> PageWritten {
         let before = self.progress.sent(conv);
         for row in rows {
             let (sent, seq) = (self.progress.sent(conv), row.at.seq);
             if self.progress.places.entry(conv).contradicts(row.at, None) {
-                return Shown::Contradicted;
+                return PageWritten::Contradicted;
             }
             if seq <= sent {
                 continue;
             }
             if seq > sent + 1 {
-                return Shown::Hole;
+                return PageWritten::Hole;
             }
             self.acknowledge_replaced(conv, row.at, out);
             match self.origin(conv, &row) {
@@ -103,31 +104,36 @@ impl Transcript {
                 RowOrigin::Next(at) => self.acknowledge(conv, at, false, out),
                 RowOrigin::Unknown => {
                     self.sends.hold(conv, seq, extent.head.max(seq));
-                    return Shown::Held;
+                    return PageWritten::Held;
                 }
             }
             if self.progress.places.get(conv).is_none() {
-                return Shown::Ended;
+                return PageWritten::Ended;
             }
         }
         let sent = self.progress.sent(conv);
-        if sent == before && sent < extent.head { Shown::Hole } else { Shown::All }
+        if sent == before && sent < extent.head { PageWritten::Hole } else { PageWritten::All }
     }
 
-    /// Writes the 41s whose turn it is.
+    /// Writes the 41s whose turn has come.
     pub(super) fn settle(&mut self, conv: ConversationId, out: &mut Commands) {
         loop {
             self.write_ready(conv, out);
             let Some((at, before)) = self.sends.next_placed(conv) else { break };
             let place = *self.progress.places.entry(conv);
-            // A 44 has moved the place beyond this message: as a repeat it moves nothing.
+            // A 44 has moved the place beyond this message: a repeat does not move it.
             let again = at.seq <= place.sent();
             let is_of_another = !again && place.contradicts(at, before);
             if is_of_another {
-                // What was written, or this message, is lost. A page says which.
+                // The message that was written is lost, or this one. A page says which.
                 self.progress.set_behind(conv);
             }
-            let must_wait = place.has(PlaceMark::Run) && !again || at.seq > place.sent() + 1 || is_of_another;
+            let is_unproven = !again && place.is_unproven();
+            if is_unproven && !place.has(PlaceMark::Run) {
+                self.progress.set_behind(conv);
+            }
+            let has_run = place.has(PlaceMark::Run) && !again;
+            let must_wait = has_run || at.seq > place.sent() + 1 || is_of_another || is_unproven;
             if self.progress.stage != PumpStage::Live || must_wait {
                 break;
             }
@@ -146,7 +152,7 @@ impl Transcript {
         }
     }
 
-    /// Acknowledges all that is committed, wherever it stands.
+    /// Acknowledges all committed sends, at whatever number.
     fn acknowledge_all(&mut self, conv: ConversationId, out: &mut Commands) {
         self.write_ready(conv, out);
         while let Some((at, _)) = self.sends.next_placed(conv) {
@@ -155,7 +161,7 @@ impl Transcript {
         }
     }
 
-    /// Acknowledges what was committed and is lost, because another message has its number.
+    /// Acknowledges a send that was committed and is lost, because another message has its number.
     fn acknowledge_replaced(&mut self, conv: ConversationId, row: Committed, out: &mut Commands) {
         while let Some((at, _)) = self.sends.next_placed(conv)
             && at.seq == row.seq
@@ -166,8 +172,8 @@ impl Transcript {
         }
     }
 
-    /// Acknowledges what was committed and is lost, as a page shows that was asked for since: the
-    /// conversation ends before it, or goes on from another message.
+    /// Acknowledges sends that were committed and are lost, as a page shows that was requested
+    /// since: the conversation ends before them, or continues from another message.
     pub(super) fn acknowledge_lost(&mut self, conv: ConversationId, head: Seq, out: &mut Commands) {
         while let Some((at, before)) = self.sends.next_placed(conv)
             && (at.seq > head || self.progress.places.entry(conv).contradicts(at, before))
@@ -186,9 +192,9 @@ impl Transcript {
         }
     }
 
-    /// Writes a 44. What follows it is read as usual.
+    /// Writes a 44. The messages after it are read as usual.
     pub(super) fn begin_run(&mut self, conv: ConversationId, head: &RunHead, out: &mut Commands) {
-        // Own messages that the run leaves out: their 41s come before it.
+        // The 41s of own messages that the run leaves out come before it.
         while let Some((at, _)) = self.sends.next_placed(conv)
             && at.seq < head.from
         {
@@ -199,14 +205,17 @@ impl Transcript {
         self.write(frames::run(self.name(conv), head), out);
         let place = self.progress.places.entry(conv);
         if place.sent() > head.to && !head.reset {
-            // Live messages beyond the run were written before it. They come again behind it.
+            // Live messages above the run were written before it. They are written again after it.
             place.put(PlaceMark::Dirty, true);
         }
         place.move_to(head.from - 1);
+        if head.reset {
+            place.put(PlaceMark::Reset, true);
+        }
     }
 
-    /// Begins a conversation anew, with a 44 that nobody asked for. `is_run`: also the run that has
-    /// its turn, which is the conversation's.
+    /// Begins a conversation anew, with an unrequested 44. `is_run`: whether the current run, which
+    /// is of this conversation, begins anew as well.
     fn begin_anew(&mut self, conv: ConversationId, head: RunHead, is_run: bool, out: &mut Commands) {
         self.begin_run(conv, &head, out);
         if is_run {
@@ -214,8 +223,8 @@ impl Transcript {
         }
     }
 
-    /// The floor has risen above the place. Where the client does not know of another beginning,
-    /// nothing need be said.
+    /// Moves the place to the floor, which has risen above it. The client is not told unless it
+    /// knows another beginning.
     pub(super) fn jump(&mut self, conv: ConversationId, extent: Extent, is_run: bool, out: &mut Commands) {
         let place = self.progress.places.entry(conv);
         if place.has(PlaceMark::Fresh) {
@@ -226,10 +235,13 @@ impl Transcript {
         self.begin_anew(conv, cursor::run_after(extent.floor, extent, Seq::MAX, false), is_run, out);
     }
 
-    /// The store has lost what was written: the client drops what it holds.
+    /// Has the client drop its messages, because the store has lost some that were written.
     pub(super) fn lose(&mut self, conv: ConversationId, extent: Extent, is_run: bool, out: &mut Commands) {
         out.push(Command::Lost(conv));
-        // Other messages may get the numbers of those that are lost.
+        // News of a membership in the lost history do not apply to this one.
+        self.progress.set_lasting(conv);
+        self.progress.forget_rejoining(conv);
+        // Other messages may get the numbers of the lost ones.
         self.acknowledge_all(conv, out);
         let run = cursor::run_after(extent.floor, extent, RESUMED_AFTER_LOSS, true);
         self.begin_anew(conv, run, is_run, out);
@@ -242,10 +254,10 @@ impl Transcript {
         self.settle(conv, out);
     }
 
-    /// The user is a member of a group, and sees its messages from this number on.
+    /// Handles a new membership of a group, whose messages the user sees from this number on.
     pub(super) fn on_joined(&mut self, conv: ConversationId, from: Seq, out: &mut Commands) {
         self.progress.set_lasting(conv);
-        // The client waits for a 44, about a membership before this one.
+        // The client waits for a 44 about an earlier membership.
         let name = self.name(conv).to_string();
         let refusals = self.progress.syncs.take_refusals(&name);
         for refusal in &refusals {
@@ -260,14 +272,15 @@ impl Transcript {
         } else if place.sent() >= from - 1 {
             // The heads were read after it.
         } else {
-            // The end of the membership before is not written yet. The page that is read says where it is.
+            // The end of the previous membership is not written yet. The page that is read shows
+            // its number.
             self.progress.set_rejoining(conv, from);
         }
     }
 
-    /// The user is not a member any more. `seen`: the first and the last number of the membership.
+    /// Handles the end of a membership. `seen`: its first and last number.
     pub(super) fn on_left(&mut self, conv: ConversationId, seen: Option<(Seq, Seq)>, out: &mut Commands) {
-        // Of a membership that this connection knows nothing of, nothing is to be written.
+        // Nothing is written of a membership that this connection does not know.
         let Some(place) = self.progress.places.get(conv).filter(|place| !place.has(PlaceMark::Fresh)) else { return };
         let Some((first, last)) = seen else {
             self.progress.set_ending(conv, None);
@@ -286,7 +299,7 @@ impl Transcript {
         self.progress.end_if_last(conv);
     }
 
-    /// The membership that is shown begins with `from`. A run for an earlier one is over.
+    /// Moves to the membership that begins with `from`. A run for an earlier one is over.
     fn move_to(&mut self, conv: ConversationId, from: Seq, to: Seq, out: &mut Commands) {
         self.progress.syncs.drop_runs(conv);
         self.progress.places.entry(conv).put(PlaceMark::Run, false);
@@ -294,7 +307,7 @@ impl Transcript {
         self.progress.set_behind(conv);
     }
 
-    /// Ends the first run if it is this conversation's and all of it is written. Returns whether it
+    /// Ends the first run if it is of this conversation and completely written. Returns whether it
     /// has ended.
     pub(super) fn end_run_if_written(&mut self, conv: ConversationId, out: &mut Commands) -> bool {
         let has_ended = self.progress.end_run_if_written(conv);
@@ -304,7 +317,7 @@ impl Transcript {
         has_ended
     }
 
-    /// Nothing of this conversation is written any more.
+    /// Writes nothing more of this conversation.
     pub(super) fn forget(&mut self, conv: ConversationId, out: &mut Commands) {
         self.progress.drop_conversation(conv);
         // Sends that were committed earlier are still acknowledged.
@@ -312,5 +325,5 @@ impl Transcript {
     }
 }
 
-/// The newest messages that follow a reset on a connection that is open.
+/// The most messages that follow a reset on an open connection.
 const RESUMED_AFTER_LOSS: Seq = 100;

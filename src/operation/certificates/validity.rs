@@ -1,4 +1,5 @@
-//! When a certificate ends. rustls checks that of a server for its clients, but does not tell it.
+//! The expiry of a certificate. rustls checks a server's certificate for its clients, but does not
+//! return its expiry.
 //!
 //! ```text
 //! Certificate     SEQUENCE { TBSCertificate, … }                                   (RFC 5280, 4.1)
@@ -11,7 +12,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// The end of this certificate, in DER; `None` if it cannot be read.
+use crate::base::der::{INTEGER, SEQUENCE, any_element, element};
+
+/// The expiry of this certificate, in DER; `None` if it cannot be read.
 pub(super) fn end_of(der: &[u8]) -> Option<SystemTime> {
     let (certificate, _) = element(SEQUENCE, der)?;
     let (mut fields, _) = element(SEQUENCE, certificate)?;
@@ -47,37 +50,8 @@ fn time(tag: u8, text: &str) -> Option<SystemTime> {
     (rest.len() == 10).then(|| UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-/// The content of the element with this tag at the front, and what follows it.
-fn element(wanted: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    any_element(der).filter(|element| element.tag == wanted).map(|element| (element.content, element.rest))
-}
-
-/// An element of DER, and what follows it.
-struct Element<'d> {
-    tag: u8,
-    content: &'d [u8],
-    rest: &'d [u8],
-}
-
-/// The element at the front (X.690, 8.1).
-fn any_element(der: &[u8]) -> Option<Element<'_>> {
-    let (&[tag, first], rest) = der.split_first_chunk::<2>()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (digits, rest) = rest.split_at_checked(usize::from(first - 0x80))?;
-            (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some(Element { tag, content, rest })
-}
-
-const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 
 #[cfg(test)]

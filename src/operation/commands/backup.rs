@@ -31,7 +31,7 @@ pub fn back_up(
     Ok(())
 }
 
-/// Runs `server restore` likewise.
+/// Runs `server restore` in the same way.
 ///
 /// # Errors
 /// [`CommandError`], one line for the operator.
@@ -67,7 +67,7 @@ fn command(name: &'static str, about: &'static str, after_help: &'static str) ->
     clap::Command::new(name).about(about).after_help(after_help).arg(data)
 }
 
-/// The file that is named, and the folder of the data.
+/// The named file, and the folder of the data.
 fn places(
     command: &str,
     matches: &ArgMatches,

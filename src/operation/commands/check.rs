@@ -1,5 +1,5 @@
-//! `server check`: which settings a start would have, and what would prevent it. It starts nothing,
-//! changes nothing, and works beside a running server.
+//! `server check`: shows the settings of a start, and the problems that would prevent it. It starts
+//! nothing, changes nothing, and works beside a running server.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,9 +10,11 @@ use rustix::fs::{Access, access};
 
 use super::{CommandError, grouped, say};
 use crate::bus::redis::survey;
-use crate::config::{Config, Invocation, RedisSettings};
+use crate::config::{Config, Invocation, JwtSettings, RedisSettings};
 use crate::operation::certificates::CertificateFiles;
+use crate::operation::jwt_key_file::JwtKeyFile;
 use crate::operation::resources::{self, Descriptors};
+use crate::session::jwt::keys::name;
 use crate::store::Database;
 use crate::store::mysql::MysqlStore;
 use crate::store::sqlite;
@@ -51,7 +53,7 @@ pub fn run(
     }
 }
 
-/// What was given and takes effect, and what was given and does not.
+/// Prints the given settings, and those of them without effect.
 fn show_settings(config: &Config) {
     say("Settings");
     if config.given.is_empty() {
@@ -104,7 +106,17 @@ fn check_all(config: &Config) -> usize {
         let opened = CertificateFiles::open(&files).map(|_| format!("{} certificates", files.len()));
         show("tls", opened.map_err(text));
     }
+    show("jwt", jwt(&config.jwt));
     problems
+}
+
+/// Checks the keys of JSON web tokens.
+fn jwt(settings: &JwtSettings) -> Result<String, String> {
+    match JwtKeyFile::open(settings).map_err(text)? {
+        Some(file) => Ok(format!("keys for {}: {}", name(settings.algorithm), file.verifier().count())),
+        None if settings.registers => Err("jwt_register=on has no effect without jwt_key".to_owned()),
+        None => Ok("off: nobody logs in with JSON web tokens".to_owned()),
+    }
 }
 
 /// Whether a server could listen there now.
@@ -115,7 +127,7 @@ fn listen(address: SocketAddr) -> Result<String, String> {
     }
 }
 
-/// The folder of the data, and with SQLite the database in it.
+/// Checks the folder of the data, and with SQLite the database in it.
 fn data(config: &Config) -> Result<String, String> {
     let dir = &config.data_dir;
     if !dir.exists() {
@@ -135,7 +147,7 @@ fn data(config: &Config) -> Result<String, String> {
     })
 }
 
-/// Whether the log can be written in this folder, which the server makes if its parent is there.
+/// Whether the log can be written in this folder, which the server creates if its parent exists.
 fn folder(dir: &Path) -> Result<String, String> {
     let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
@@ -150,7 +162,7 @@ fn folder(dir: &Path) -> Result<String, String> {
 fn redis(settings: &RedisSettings) -> Result<String, String> {
     let survey = survey(settings).map_err(text)?;
     let others = if survey.has_reference_nodes { ", and C++ servers" } else { "" };
-    Ok(format!("{}:{} answers; connected nodes: {}{others}", settings.host, settings.port, survey.nodes))
+    Ok(format!("{} answers; connected nodes: {}{others}", settings.place, survey.nodes))
 }
 
 fn text(error: impl fmt::Display) -> String {

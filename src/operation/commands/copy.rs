@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use clap::Arg;
 
-use super::progress::Progress;
+use super::progress::CommandProgress;
 use super::{CommandError, grouped, say};
 use crate::config::Config;
 use crate::operation::resources;
@@ -25,7 +25,7 @@ use crate::store::mysql::Maintenance;
 use crate::store::mysql::maintenance::TablesState;
 use crate::store::mysql::target::{SameName, size};
 use crate::store::sqlite::CopySource;
-use crate::store::tables::{Fields, RowKey, Sum, TABLES, Table, USERS};
+use crate::store::tables::{RowFields, RowKey, Sum, TABLES, Table, USERS};
 
 /// Runs the command with its arguments, which begin with its name.
 ///
@@ -52,7 +52,7 @@ pub fn run(
 struct Copy {
     source: CopySource,
     target: Maintenance,
-    /// Both as named on the command line.
+    /// Source and target, as named on the command line.
     from: String,
     to: String,
 }
@@ -121,7 +121,7 @@ impl Copy {
 
     /// Computes the checksum of every table in both databases.
     fn compare(&mut self) -> Result<Vec<Pair>, CommandError> {
-        let progress = Progress::of_unknown("comparing");
+        let progress = CommandProgress::of_unknown("comparing");
         let mut pairs = Vec::new();
         for table in TABLES {
             let source = self.source.sum(table, RowKey::LAST)?;
@@ -170,12 +170,12 @@ impl Copy {
         )))
     }
 
-    /// Tests whether the database accepts all users, and rolls back: it may take names for equal
-    /// that we do not.
+    /// Tests whether the database accepts all users, and rolls back: it may treat names as equal
+    /// that this server distinguishes.
     fn check_names(&mut self) -> Result<(), CommandError> {
         let refused = |error| CommandError::refused(format_args!("copy: the users do not fit: {error}"));
         let mut same = Vec::new();
-        let mut progress = Progress::of_rows("trying names", self.source.count(&USERS, RowKey::FIRST)?);
+        let mut progress = CommandProgress::of_rows("trying names", self.source.count(&USERS, RowKey::FIRST)?);
         let (source, target) = (&self.source, &mut self.target);
         target.begin_transaction().map_err(unfinished)?;
         in_batches(source, &USERS, RowKey::FIRST, |rows| {
@@ -210,7 +210,7 @@ impl Copy {
     /// Copies the rows after `after`.
     fn copy_table(&mut self, table: &'static Table, after: RowKey) -> Result<(), CommandError> {
         let rows = self.source.count(table, after)?;
-        let mut progress = Progress::of_rows(table.name, rows);
+        let mut progress = CommandProgress::of_rows(table.name, rows);
         let target = &mut self.target;
         in_batches(&self.source, table, after, |rows| {
             target.insert(table, rows).map_err(unfinished)?;
@@ -254,12 +254,12 @@ impl Copy {
     }
 }
 
-/// Gives `each` the rows after `after` in batches: many rows, or fewer if they are long.
+/// Passes `each` the rows after `after` in batches: many rows, or fewer if they are long.
 fn in_batches(
     source: &CopySource,
     table: &Table,
     after: RowKey,
-    mut each: impl FnMut(&[Fields]) -> Result<(), CommandError>,
+    mut each: impl FnMut(&[RowFields]) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     source.for_each(table, after, RowKey::LAST, |row| {

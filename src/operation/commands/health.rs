@@ -1,7 +1,7 @@
-//! `server health [ADDRESS]`: asks a running server whether it is ready. Health checks of
+//! `server health [ADDRESS]`: asks a running server whether it is ready, so that health checks of
 //! containers and scripts need no other program.
 //!
-//! ADDRESS is the one in the server's key `admin`; a port alone is one of 127.0.0.1. The default is
+//! ADDRESS is the one in the server's key `admin`; a port alone means 127.0.0.1. The default is
 //! RAYBOX_ADMIN.
 
 use std::error::Error;
@@ -10,14 +10,14 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Why a server counts as not ready.
+/// The reason why a server counts as not ready.
 #[derive(Debug)]
 pub enum Unhealthy {
-    /// This is not an address.
+    /// The address is invalid.
     Address(String),
     /// There was no answer from this address.
     Silent(SocketAddr, io::Error),
-    /// It answered that it is not ready, with this text.
+    /// The server answered that it is not ready, with this text.
     NotReady(SocketAddr, String),
 }
 
@@ -76,7 +76,7 @@ impl Error for Unhealthy {
     }
 }
 
-/// What `--help` says.
+/// The text of `--help`.
 pub const HELP: &str = "\
 Asks a running server whether it is ready for clients.
 

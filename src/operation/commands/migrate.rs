@@ -13,7 +13,7 @@ use std::path::Path;
 
 use clap::{Arg, ArgAction};
 
-use super::progress::Progress;
+use super::progress::CommandProgress;
 use super::{CommandError, grouped, say, states};
 use crate::bus::redis::{Survey, survey};
 use crate::config::Config;
@@ -75,7 +75,7 @@ fn create(database: &mut Maintenance, options: &Options) -> Result<(), CommandEr
         say("dry run: nothing was changed");
         return Ok(());
     }
-    let progress = Progress::of_unknown("making the tables");
+    let progress = CommandProgress::of_unknown("making the tables");
     database.create().map_err(|error| CommandError::unfinished(format_args!("migrate: {error}; {AGAIN}")))?;
     progress.finish("all tables are made");
     Ok(())
@@ -123,7 +123,7 @@ fn apply(database: &mut Maintenance, migration: &Migration) -> Result<(), Comman
         sizes.push(format!("{table}: {} rows", grouped(database.rows(table).map_err(unfinished)?)));
     }
     let what = format!("migration {version} ({})", sizes.join(", "));
-    let progress = Progress::of_unknown(&what);
+    let progress = CommandProgress::of_unknown(&what);
     database.apply(migration).map_err(unfinished)?;
     progress.finish(&format!("{what} is applied"));
     Ok(())

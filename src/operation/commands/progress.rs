@@ -1,4 +1,4 @@
-//! [`Progress`]: shows the progress of a command.
+//! [`CommandProgress`]: shows the progress of a command.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{grouped, say};
 
-/// A bar on a terminal, which is removed at the end; elsewhere a line now and then. The last line
+/// On a terminal a bar, which is removed at the end; elsewhere a line now and then. The last line
 /// is always printed.
-pub(super) struct Progress {
+pub(super) struct CommandProgress {
     what: String,
     total: u64,
     done: u64,
@@ -18,25 +18,25 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
 }
 
-impl Progress {
+impl CommandProgress {
     /// Begins work on this number of rows.
-    pub(super) fn of_rows(what: &str, total: u64) -> Progress {
-        Progress::begin(what, total, "{msg:16} {bar:40} {human_pos} of {human_len} rows, {elapsed} ({eta} left)")
+    pub(super) fn of_rows(what: &str, total: u64) -> CommandProgress {
+        CommandProgress::begin(what, total, "{msg:16} {bar:40} {human_pos} of {human_len} rows, {elapsed} ({eta} left)")
     }
 
-    /// Begins work whose progress is unknown.
-    pub(super) fn of_unknown(what: &str) -> Progress {
-        Progress::begin(what, 0, "{spinner} {msg}, {elapsed}")
+    /// Begins work of unknown size.
+    pub(super) fn of_unknown(what: &str) -> CommandProgress {
+        CommandProgress::begin(what, 0, "{spinner} {msg}, {elapsed}")
     }
 
-    fn begin(what: &str, total: u64, template: &str) -> Progress {
+    fn begin(what: &str, total: u64, template: &str) -> CommandProgress {
         let bar = io::stderr().is_terminal().then(|| {
             let style = ProgressStyle::with_template(template).expect("the template is right");
             let bar = ProgressBar::new(total).with_style(style).with_message(what.to_owned());
             bar.enable_steady_tick(TICK);
             bar
         });
-        Progress { what: what.to_owned(), total, done: 0, begun: Instant::now(), bar }
+        CommandProgress { what: what.to_owned(), total, done: 0, begun: Instant::now(), bar }
     }
 
     /// Adds rows that are done.
@@ -61,7 +61,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for CommandProgress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();

@@ -1,11 +1,11 @@
 //! `server migrate --reset-states`: sets users to offline whom nodes of the reference server have
 //! left online.
 //!
-//! A node of the reference server that stops leaves its users marked online. As long as another one
+//! A node of the reference server that stops leaves its users marked online. While another one
 //! runs, a message for such a user is published, and no node takes it. Users of this server's nodes
-//! are in their sets in Redis, and stay online. Nothing records which of the others are on a
-//! running reference server, so these are set to offline too, until they log in again: messages for
-//! them are stored meanwhile, and not lost.
+//! are in their sets in Redis, and stay online. Nothing records which other users are on a running
+//! reference server, so these are set to offline too, until they log in again. Messages for them
+//! are stored meanwhile, and not lost.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,7 @@
 //! [`Console`]: lines on their way to stdout or stderr, which may be a pipe that is not read.
 //!
-//! A write to a full pipe blocks until it is read, possibly for ever. So a thread of its own writes
-//! there, and no thread waits for that one for long: lines for which there is no room are dropped
-//! and counted.
+//! A write to a full pipe blocks until it is read, possibly for ever. So a separate thread writes
+//! there, and no other thread waits for it for long: lines without room are dropped and counted.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -28,7 +27,8 @@ enum Piece {
 }
 
 impl Console {
-    /// Starts the thread with this name, which writes to `target`. Dropped lines are counted in `dropped`.
+    /// Starts the thread with this name, which writes to `target`. Dropped lines are counted in
+    /// `dropped`.
     ///
     /// # Errors
     /// When the system has no thread left.
@@ -66,14 +66,14 @@ impl Write for Console {
 fn run(mut target: Box<dyn Write + Send>, inbox: &Receiver<Piece>, waiting_bytes: &AtomicUsize) {
     for piece in inbox {
         if let Piece::Lines(lines) = piece {
-            // A closed end is an operator's choice.
+            // The operator may have closed the other end on purpose.
             let _ = target.write_all(&lines);
             waiting_bytes.fetch_sub(lines.len(), Ordering::Relaxed);
         }
     }
 }
 
-/// The bytes that may wait to be written, besides one batch of lines.
+/// The bytes that may wait to be written, in addition to one batch of lines.
 const BYTES_MAX: usize = 1024 * 1024;
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 

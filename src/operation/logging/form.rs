@@ -1,4 +1,4 @@
-//! [`Form`]: how a line of the log looks.
+//! [`Form`]: the format of a line of the log.
 //!
 //! ```text
 //! 2026-07-09 18:04:05.123+02:00 chat-1[4711] INFO  loop-0 raybox::server: message
@@ -7,10 +7,10 @@
 //! {"time":"2026-07-09T18:04:05.123+02:00","node":"chat-1","pid":4711,"level":"info","thread":"loop-0",
 //!  "part":"raybox::server","message":"message"}                                        (on one line)
 //! ```
-//! A line of the audit trail has members of its own behind these: `event`, `user`, `from`.
+//! A line of the audit trail has its own members after these: `event`, `user`, `from`.
 //!
-//! The journal of systemd has times and names of its own. Lines of text that go there begin with
-//! their priority instead, as in sd-daemon(3).
+//! The systemd journal adds times and names itself. Text lines for it begin with their priority
+//! instead, as in sd-daemon(3).
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -27,21 +27,21 @@ use crate::config::LogFormat;
 pub(super) struct LogLine {
     pub(super) at: Timestamp,
     pub(super) level: Level,
-    /// As [`body`] makes it: no newline, no other control character.
+    /// The body, as [`body`] makes it: without newlines and other control characters.
     pub(super) body: String,
 }
 
-/// How all lines of one process look.
+/// The format of all lines of one process.
 #[derive(Clone)]
 pub(super) struct Form {
     format: LogFormat,
     zone: TimeZone,
-    /// The node and the process: `chat-1[4711] `, or two members of an object.
+    /// The node and the process: `chat-1[4711] `, or two JSON members.
     process: String,
 }
 
 impl Form {
-    /// The lines of the process with this number, on this node.
+    /// The format of the lines of the process `pid` on this node.
     pub(super) fn new(format: LogFormat, zone: TimeZone, node: &str, pid: u32) -> Form {
         let process = match format {
             LogFormat::Text => format!("{node}[{pid}] "),
@@ -54,7 +54,7 @@ impl Form {
     pub(super) fn append(&self, line: &LogLine, to: &mut Vec<u8>) {
         let local = ZonedDateTime::new(line.at, self.zone.clone());
         let Form { process, .. } = self;
-        // Memory takes every write.
+        // Writing to memory does not fail.
         let _ = match self.format {
             LogFormat::Text => {
                 writeln!(to, "{} {process}{}", local.strftime("%Y-%m-%d %H:%M:%S.%3f%:z"), line.body)
@@ -65,7 +65,7 @@ impl Form {
         };
     }
 
-    /// The same for the journal of systemd.
+    /// Appends a line for the systemd journal.
     pub(super) fn append_for_journal(&self, line: &LogLine, to: &mut Vec<u8>) {
         let priority = match line.level {
             Level::Error => 3,
@@ -82,7 +82,7 @@ impl Form {
         }
     }
 
-    /// The body of a line from the log itself.
+    /// The body of a line from the log module itself.
     pub(super) fn report(&self, text: fmt::Arguments<'_>) -> String {
         let record = Record::builder().level(Level::Warn).target("raybox::operation::logging").args(text).build();
         body(self.format, THREAD, &record)
@@ -94,7 +94,7 @@ impl Form {
     }
 }
 
-/// What the thread that logs makes of a record.
+/// The part of a line that is formatted on the thread that logs.
 pub(super) fn body(format: LogFormat, thread: &str, record: &Record<'_>) -> String {
     let (level, part) = (record.level(), Name::of(record.target()));
     match format {
@@ -127,7 +127,7 @@ impl<'kvs> VisitSource<'kvs> for MembersOf<'_> {
     }
 }
 
-/// A JSON string.
+/// The text as a JSON string.
 fn quoted(text: &str) -> impl fmt::Display {
     serde_json::Value::from(text)
 }
@@ -158,7 +158,7 @@ mod tests {
         Form::new(format, TimeZone::fixed(jiff::tz::offset(2)), "chat-1", 4711)
     }
 
-    /// A record as it is written, and as the journal gets it.
+    /// A record as a written line, and as the journal gets it.
     fn written(format: LogFormat, record: &Record<'_>) -> [String; 2] {
         let line = LogLine { at: AT.parse().unwrap(), level: record.level(), body: body(format, "loop-0", record) };
         let (mut plain, mut journal) = (Vec::new(), Vec::new());

@@ -23,7 +23,7 @@ pub(super) type CodeLine = (&'static str, u32);
 
 #[derive(Debug)]
 struct LineBucket {
-    /// When the bucket will be full again (the generic cell rate algorithm).
+    /// The time at which the bucket will be full again (the generic cell rate algorithm).
     full_at: Instant,
     left_out: u64,
 }
@@ -62,7 +62,7 @@ impl Limiter {
 pub(super) const BURST: u32 = 50;
 /// The interval of further lines.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// How often the log reports suppressed lines.
+/// The interval at which the log reports suppressed lines.
 pub(super) const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

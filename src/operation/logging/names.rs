@@ -1,7 +1,7 @@
 //! [`Name`]: the name of a part of the program in the log and in `log_level`.
 //!
-//! It is the path of the part's module, without the folders that only group modules, so that a
-//! module can move to another folder while its name stays.
+//! The name is the path of the part's module, without the folders that only group modules. So a
+//! module can move to another folder and keep its name.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ impl<'t> Name<'t> {
         Name(PROGRAM, folder.map_or(inside, |(_, left_out)| &inside[left_out.len()..]))
     }
 
-    /// Whether it is `part`, or within it.
+    /// Whether the name is `part`, or a module within it.
     pub(super) fn is_of(self, part: &str) -> bool {
         let Name(first, second) = self;
         let rest = match part.strip_prefix(first) {
@@ -36,7 +36,7 @@ impl fmt::Display for Name<'_> {
 }
 
 const PROGRAM: &str = "raybox::";
-/// The beginnings of paths within the program, and what remains of them.
+/// The prefixes of paths within the program, and the remainder of each.
 const FOLDERS: [(&str, &str); 7] = [
     ("admission::requests", "admission::"),
     ("base::", "base::"),

@@ -1,4 +1,4 @@
-//! [`Retention`]: which log files are deleted.
+//! [`LogRetention`]: the log files that are deleted.
 
 use std::fs;
 use std::io;
@@ -7,28 +7,28 @@ use std::path::{Path, PathBuf};
 use jiff::ToSpan;
 use jiff::civil::Date;
 
-/// How long log files are kept, and how much room they have.
+/// How long log files are kept, and how many bytes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Retention {
-    /// Files of days that are longer ago are deleted.
+pub(super) struct LogRetention {
+    /// The number of days after which files are deleted.
     pub(super) days: Option<u32>,
-    /// The oldest files beyond this number of bytes are deleted.
+    /// The total size beyond which the oldest files are deleted.
     pub(super) bytes_max: Option<u64>,
 }
 
-/// A log file in the folder: its day, and its number if another one was begun on that day after it.
+/// The day of a log file, and its number if another file was begun later that day.
 type FileKey = (Date, u32);
 
-impl Retention {
-    /// The length from which on the file of a day is renamed and another one is begun, so that there
-    /// are files to delete.
+impl LogRetention {
+    /// The size at which the file of a day is renamed and a new one is begun, so that there are
+    /// files to delete.
     pub(super) fn file_bytes_max(&self) -> u64 {
         self.bytes_max.map_or(u64::MAX, |bytes| bytes / FILES_MIN)
     }
 
-    /// Deletes what is too old or too much, but never the file of `today` that is being written.
-    /// Another process may do the same in the same folder.
-    /// Returns how many there were. What cannot be deleted is passed over.
+    /// Deletes files beyond the limits, but never the file of `today` that is being written.
+    /// Another process may do the same in the same folder. Returns the number of deleted files. A
+    /// file that cannot be deleted is skipped.
     pub(super) fn apply(&self, dir: &Path, today: Date) -> io::Result<usize> {
         if self.days.is_none() && self.bytes_max.is_none() {
             return Ok(0);
@@ -43,7 +43,7 @@ impl Retention {
                 files.push((key, metadata.len(), entry.path()));
             }
         }
-        // The newest first; the one without a number is the newest of its day.
+        // Newest first. The file without a number is the newest of its day.
         files.sort_unstable_by(|(a, ..), (b, ..)| b.cmp(a));
         let oldest = self.days.and_then(|days| today.checked_sub(i64::from(days).days()).ok());
         // The file in use grows after this.
@@ -104,9 +104,9 @@ fn key_of(name: &str) -> Option<FileKey> {
 }
 
 const ENDING: &str = "-log.txt";
-/// In place of a number: the file that is being written on its day.
+/// Stands for the number of the file that is being written.
 const NEWEST: u32 = u32::MAX;
-/// A file is full when it has this part of all bytes.
+/// A file is full when it has this part of the total size.
 const FILES_MIN: u64 = 4;
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
         for name in ["2026-07-01-log.txt", "2026-07-02-log.txt", "2026-07-09-log.txt", "notes.txt", "raybox.db"] {
             fs::write(folder.0.join(name), "x").unwrap();
         }
-        let retention = Retention { days: Some(7), bytes_max: None };
+        let retention = LogRetention { days: Some(7), bytes_max: None };
         retention.apply(&folder.0, "2026-07-09".parse().unwrap()).unwrap();
         assert_eq!(names(&folder.0), ["2026-07-02-log.txt", "2026-07-09-log.txt", "notes.txt", "raybox.db"]);
     }
@@ -167,12 +167,12 @@ mod tests {
         }
         let today = "2026-07-09".parse().unwrap();
         // A quarter of it is for the file in use.
-        assert_eq!(Retention { days: None, bytes_max: Some(80) }.apply(&folder.0, today).unwrap(), 1);
+        assert_eq!(LogRetention { days: None, bytes_max: Some(80) }.apply(&folder.0, today).unwrap(), 1);
         assert_eq!(
             names(&folder.0),
             ["2026-07-09-log.txt", "2026-07-09.1-log.txt", "2026-07-09.2-log.txt", "other.txt"]
         );
-        assert_eq!(Retention { days: None, bytes_max: Some(1) }.apply(&folder.0, today).unwrap(), 2);
+        assert_eq!(LogRetention { days: None, bytes_max: Some(1) }.apply(&folder.0, today).unwrap(), 2);
         assert_eq!(names(&folder.0), ["2026-07-09-log.txt", "other.txt"]);
     }
 

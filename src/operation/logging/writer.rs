@@ -1,5 +1,5 @@
-//! [`LogWriter`]: writes lines to a file for each day, to stdout, or to both. Lines for a file go to
-//! stderr while no file can be written.
+//! [`LogWriter`]: writes lines to a file for each day, to stdout, or to both. Lines for a file go
+//! to stderr while no file can be written.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -16,41 +16,41 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::form::{Form, LogLine};
-use super::retention::{Retention, file_name, name_for_full};
+use super::retention::{LogRetention, file_name, name_for_full};
 
-/// Writes lines to all places. Owned by the writer thread.
+/// Writes lines to all destinations. Owned by the writer thread.
 pub(super) struct LogWriter {
     form: Form,
     files: Option<LogFiles>,
-    stdout: Option<Sink>,
-    /// Gets errors, unless stdout has them, and everything while no file can be written.
-    stderr: Sink,
+    stdout: Option<LogStream>,
+    /// Gets errors, unless stdout has them, and all lines while no file can be written.
+    stderr: LogStream,
 }
 
-/// A stream that is written to beside files.
-pub(super) struct Sink {
+/// A stream for lines, in addition to files.
+pub(super) struct LogStream {
     pub(super) stream: Box<dyn Write + Send>,
-    /// The journal of systemd reads it.
+    /// Whether the systemd journal reads it.
     pub(super) is_journal: bool,
 }
 
 /// The files, one for each local date, and the lines for them.
 pub(super) struct LogFiles {
     dir: PathBuf,
-    retention: Retention,
+    retention: LogRetention,
     output: Output,
     /// The day of the lines in `lines` and of the open file.
     date: Date,
     /// The lines of one batch and day.
     lines: Vec<u8>,
-    /// Those of them that also go to stderr, as it gets them.
+    /// The lines that also go to stderr, in its form.
     errors: Vec<u8>,
-    /// Files that were deleted because they were too old or too much, and nobody was told.
+    /// The number of files that were deleted because of the limits, and not reported yet.
     deleted: usize,
 }
 
 enum Output {
-    /// Nothing was written on this day yet.
+    /// Nothing has been written on this day.
     Unopened,
     /// The file of the day.
     File(LogFile),
@@ -61,7 +61,7 @@ enum Output {
 
 impl LogWriter {
     /// Writes to `files` and `stdout`, to either or to both.
-    pub(super) fn new(form: Form, files: Option<LogFiles>, stdout: Option<Sink>, stderr: Sink) -> LogWriter {
+    pub(super) fn new(form: Form, files: Option<LogFiles>, stdout: Option<LogStream>, stderr: LogStream) -> LogWriter {
         LogWriter { form, files, stdout, stderr }
     }
 
@@ -77,7 +77,7 @@ impl LogWriter {
         self.files.as_mut().map_or(0, |files| mem::take(&mut files.deleted))
     }
 
-    /// A line from the log itself.
+    /// A line from the log module itself.
     pub(super) fn report(&self, text: fmt::Arguments<'_>) -> LogLine {
         LogLine { at: Timestamp::now(), level: Level::Warn, body: self.form.report(text) }
     }
@@ -89,13 +89,13 @@ impl LogWriter {
         }
     }
 
-    /// Writes all the lines. `now` decides whether a file that could not be written is tried again.
+    /// Writes all the lines. `now` decides whether a file that could not be written is retried.
     pub(super) fn write(&mut self, lines: &[LogLine], now: Instant) {
         let LogWriter { form, files, stdout, stderr } = self;
         if let Some(stdout) = stdout {
             let mut bytes = Vec::new();
             lines.iter().for_each(|line| stdout.append(form, line, &mut bytes));
-            // An operator who closed it does not want an error about it.
+            // An operator who has closed stdout does not want an error about it.
             let _ = stdout.stream.write_all(&bytes);
         }
         let Some(files) = files else { return };
@@ -114,7 +114,7 @@ impl LogWriter {
     }
 }
 
-impl Sink {
+impl LogStream {
     fn append(&self, form: &Form, line: &LogLine, to: &mut Vec<u8>) {
         match self.is_journal {
             true => form.append_for_journal(line, to),
@@ -124,8 +124,8 @@ impl Sink {
 }
 
 impl LogFiles {
-    /// Files in this folder, which need not exist.
-    pub(super) fn new(dir: &Path, retention: Retention) -> LogFiles {
+    /// The files in this folder, which need not exist.
+    pub(super) fn new(dir: &Path, retention: LogRetention) -> LogFiles {
         let (lines, errors) = (Vec::new(), Vec::new());
         LogFiles {
             dir: dir.to_owned(),
@@ -146,13 +146,13 @@ impl LogFiles {
         };
     }
 
-    fn put_out(&mut self, stderr: &mut Sink, now: Instant) {
+    fn put_out(&mut self, stderr: &mut LogStream, now: Instant) {
         if self.lines.is_empty() {
             return;
         }
         let waiting = matches!(self.output, Output::Stderr { retry_at } if now < retry_at);
         let in_file = !waiting && self.append(stderr, now);
-        // An operator who closed stderr does not want an error about it.
+        // An operator who has closed stderr does not want an error about it.
         let _ = stderr.stream.write_all(if in_file { &self.errors } else { &self.lines });
         self.lines.clear();
         self.errors.clear();
@@ -160,7 +160,7 @@ impl LogFiles {
 
     /// Writes the lines to the file, opening it if necessary. If that fails, reports it once and
     /// returns false.
-    fn append(&mut self, stderr: &mut Sink, now: Instant) -> bool {
+    fn append(&mut self, stderr: &mut LogStream, now: Instant) -> bool {
         let path = self.dir.join(file_name(self.date));
         let failed_before = matches!(self.output, Output::Stderr { .. });
         let path_shown = path.display();
@@ -197,14 +197,14 @@ impl LogFiles {
             }
             None => self.open(path)?,
         };
-        // Lines that were partly written before the failure are written to stderr again, in full.
+        // Lines that were partly written before the failure are written to stderr again in full.
         log.file.write_all(&self.lines)?;
         self.output = Output::File(log);
         Ok(())
     }
 
-    /// Gives a full file a number. Another process may do the same in the same folder: its number is
-    /// not used, and a file that it has renamed is not there any more.
+    /// Gives a full file a number. Another process may do the same in the same folder: its number
+    /// is not used, and a file that it has renamed is gone.
     fn rename_full(&self, path: &Path) -> io::Result<()> {
         loop {
             let full = name_for_full(&self.dir, self.date)?;
@@ -218,11 +218,11 @@ impl LogFiles {
         }
     }
 
-    /// Opens the file of the day, and deletes what is too old or too much: there is more of that
+    /// Opens the file of the day, and deletes files beyond the limits, which may be exceeded
     /// whenever a file begins.
     fn open(&mut self, path: &Path) -> io::Result<LogFile> {
         let log = LogFile::open(path)?;
-        // A folder that cannot be read is no reason not to log.
+        // The server logs even if the folder cannot be read.
         self.deleted += self.retention.apply(&self.dir, self.date).unwrap_or_default();
         Ok(log)
     }
@@ -230,7 +230,7 @@ impl LogFiles {
 
 struct LogFile {
     file: File,
-    /// Device and inode, which tell one file from another (stat(2)).
+    /// The device and inode, which identify a file (stat(2)).
     id: (u64, u64),
 }
 
@@ -254,8 +254,8 @@ impl LogFile {
         Ok(LogFile { file, id: (metadata.dev(), metadata.ino()) })
     }
 
-    /// The length of the file if it is still there. Writing to a file that was deleted or moved
-    /// succeeds, so this has to be checked.
+    /// The length of the file if it still exists there. This must be checked, because writing to a
+    /// file that was deleted or moved succeeds.
     fn bytes_at(&self, path: &Path) -> Option<u64> {
         let metadata = fs::symlink_metadata(path).ok()?;
         ((metadata.dev(), metadata.ino()) == self.id).then_some(metadata.len())
@@ -342,8 +342,8 @@ pub(super) mod tests {
 
     /// Writes to files without end in this folder, and to this instead of stderr.
     pub(in super::super) fn writer_to(dir: &Path, zone: TimeZone, stderr: Box<dyn Write + Send>) -> LogWriter {
-        let files = LogFiles::new(dir, Retention::default());
-        LogWriter::new(form(zone), Some(files), None, Sink { stream: stderr, is_journal: false })
+        let files = LogFiles::new(dir, LogRetention::default());
+        LogWriter::new(form(zone), Some(files), None, LogStream { stream: stderr, is_journal: false })
     }
 
     fn form(zone: TimeZone) -> Form {
@@ -499,9 +499,9 @@ pub(super) mod tests {
     #[test]
     fn a_full_file_is_renamed_and_the_oldest_are_deleted() {
         let folder = Folder::new("full-file");
-        let files = LogFiles::new(&folder.0, Retention { days: None, bytes_max: Some(4000) });
+        let files = LogFiles::new(&folder.0, LogRetention { days: None, bytes_max: Some(4000) });
         let stderr = Shared::default();
-        let sink = Sink { stream: Box::new(stderr.clone()), is_journal: false };
+        let sink = LogStream { stream: Box::new(stderr.clone()), is_journal: false };
         let mut writer = LogWriter::new(form(TimeZone::UTC), Some(files), None, sink);
         for number in 0..100 {
             writer.write(&[line("2026-07-09T01:02:03Z", Level::Info, &format!("{number:0>200}"))], Instant::now());
@@ -543,14 +543,14 @@ pub(super) mod tests {
     fn stdout_has_every_line_and_stderr_then_has_none() {
         let folder = Folder::new("stdout");
         let (stdout, stderr) = (Shared::default(), Shared::default());
-        let sink = |shared: &Shared, is_journal| Sink { stream: Box::new(shared.clone()), is_journal };
+        let sink = |shared: &Shared, is_journal| LogStream { stream: Box::new(shared.clone()), is_journal };
         let lines =
             [line("2026-07-09T01:02:03Z", Level::Info, "one"), line("2026-07-09T01:02:03Z", Level::Error, "two")];
         let mut writer = LogWriter::new(form(TimeZone::UTC), None, Some(sink(&stdout, true)), sink(&stderr, false));
         writer.write(&lines, Instant::now());
         assert_eq!((stdout.take(), stderr.take()), ("<6>one\n<3>two\n".to_owned(), String::new()));
 
-        let files = LogFiles::new(&folder.0, Retention::default());
+        let files = LogFiles::new(&folder.0, LogRetention::default());
         let mut writer =
             LogWriter::new(form(TimeZone::UTC), Some(files), Some(sink(&stdout, false)), sink(&stderr, false));
         writer.write(&lines, Instant::now());

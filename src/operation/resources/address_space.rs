@@ -1,9 +1,9 @@
 //! A limit of the process's address space (`ulimit -v`, `prlimit --as`).
 //!
-//! It counts reserved memory, and not only used memory. A thread reserves its stack, and glibc's
-//! allocator reserves 64 MiB for nearly every thread, so a small limit is used up while the process
-//! needs 10 MiB. A process that then requests memory is aborted. So the allocator is bounded, and a
-//! server whose settings need more than the limit does not start.
+//! The limit counts reserved memory, not only used memory. A thread reserves its stack, and glibc's
+//! allocator reserves 64 MiB for nearly every thread. So a small limit is used up although the
+//! process needs only 10 MiB, and a process that then requests memory is aborted. Therefore the
+//! allocator is bounded, and a server whose settings need more than the limit does not start.
 
 use std::error::Error;
 use std::fmt;
@@ -19,8 +19,8 @@ pub struct TooLittleSpace {
     needed: u64,
 }
 
-/// Makes the allocator give large blocks back to the system as soon as they are free. By itself glibc
-/// does so only until the first of them is freed (mallopt(3), "dynamic mmap threshold"): after a
+/// Makes the allocator return large blocks to the system as soon as they are free. By default glibc
+/// does so only until the first of them is freed (mallopt(3), "dynamic mmap threshold"). After a
 /// storm of logins, every thread that has hashed passwords would keep the memory of some hashes.
 /// Call it before any other thread is started.
 pub fn return_large_blocks() {
@@ -38,7 +38,7 @@ pub fn bound_allocator(space: AddressSpace) {
 ///
 /// # Errors
 ///
-/// It has not.
+/// If it has no room.
 pub fn check_address_space(space: AddressSpace, config: &Config) -> Result<(), TooLittleSpace> {
     let threads = threads_needed(config) as u64 * STACK_BYTES;
     let hashes = config.hashers as u64 * u64::from(config.password_cost.memory_kib) * 1024;
@@ -81,9 +81,9 @@ fn set_parameter(_: i32, _: i32) {}
 const TRIM_THRESHOLD: i32 = -1;
 const MMAP_THRESHOLD: i32 = -3;
 const ARENAS: i32 = -8;
-/// A block of this size is one of its own: that of a password hash, or a long reply.
+/// The size from which a block is separate: a password hash, or a long reply.
 const LARGE_BLOCK: i32 = 4 * 1024 * 1024;
-/// What each arena keeps at its end when it is free.
+/// The free bytes that each arena keeps at its end.
 const FREE_BYTES_KEPT: i32 = 8 * 1024 * 1024;
 
 const MIB: u64 = 1024 * 1024;
@@ -96,7 +96,7 @@ const STACK_BYTES: u64 = 2 * MIB + 32 * 1024;
 /// The caches of the embedded store and its connections, or the connections to an external store.
 const STORE_BYTES: u64 = 20 * MIB;
 const STORE_BYTES_ELSEWHERE: u64 = 8 * MIB;
-/// For everything else: buffers of loops, connections, fragmentation of the allocator.
+/// The room for everything else: buffers of loops, connections, fragmentation of the allocator.
 const RESERVE: u64 = 16 * MIB;
 
 #[cfg(test)]

@@ -6,34 +6,35 @@ use super::{PAGE_BYTES_MAX, PAGE_MAX, Rid};
 use crate::base::conversation::{ConversationName, Cursor, HeldTag, Seq, Tag};
 use crate::protocol::UserId;
 
-/// Where a message was committed.
+/// The place of a committed message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Committed {
     /// Its number.
     pub seq: Seq,
     /// Its tag.
     pub tag: Tag,
-    /// When, in ms since 1970.
+    /// The time, in ms since 1970.
     pub time: i64,
 }
 
-/// An error: its number, what the client should do, and when the same may succeed, if ever.
+/// An error: its number, advice for the client, and the time after which a retry may succeed, if
+/// ever.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Refusal {
     /// The `errno`.
     pub errno: u16,
     /// Constant text without quotes and backslashes.
     pub errmsg: &'static str,
-    /// Milliseconds.
+    /// The time until a retry may succeed, in milliseconds.
     pub retry_after: Option<u32>,
 }
 
 /// A message as a member of its conversation sees it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message<'m> {
-    /// Where it stands.
+    /// Its place.
     pub at: Committed,
-    /// The sender; of an imported message what it claims.
+    /// The sender; for an imported message, the sender that its frame claims.
     pub from: UserId,
     /// The frame: its own or that of its newest edit; `None` if it is recalled.
     pub frame: Option<&'m str>,
@@ -41,26 +42,26 @@ pub struct Message<'m> {
     pub edited: Option<Seq>,
     /// The number of its recall.
     pub recalled: Option<Seq>,
-    /// It waited for a user of level 1 before.
+    /// Whether it waited for a user of level 1 before.
     pub imported: bool,
 }
 
 /// A conversation in a 43.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Overview<'o> {
-    /// Which.
+pub struct ConversationSummary<'o> {
+    /// The conversation.
     pub conv: ConversationName,
-    /// The partner's or the group's name, `None` of a deleted account.
+    /// The partner's or the group's name; `None` if the account is deleted.
     pub name: Option<&'o str>,
-    /// What is at and below it is gone.
+    /// The floor: messages with this number or a lower one are gone.
     pub floor: Seq,
-    /// The last number, and its tag: none at 0.
+    /// The number of the last message; 0 if there is none.
     pub head: Seq,
-    /// See `head`.
+    /// The tag of that message.
     pub tag: Option<Tag>,
     /// The last message, for a conversation that the client holds nothing of.
     pub last: Option<Message<'o>>,
-    /// The own read mark.
+    /// The user's own read mark.
     pub read: Seq,
     /// The partner's marks, unless receipts are off.
     pub peer: Option<Marks>,
@@ -68,8 +69,8 @@ pub struct Overview<'o> {
     pub unread: i64,
 }
 
-/// How far somebody has read and received.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The last numbers that a user has read and received.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Marks {
     /// Read up to here.
     pub read: Seq,
@@ -77,24 +78,24 @@ pub struct Marks {
     pub recv: Seq,
 }
 
-/// Marks in one conversation that have risen, as one of its users is told.
+/// Marks of one conversation that have risen, as one of its users sees them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MarkNews {
-    /// The user's own.
+    /// The user's own marks.
     Own {
         /// Read up to here.
         read: Seq,
         /// The last number at that moment.
         head: Seq,
-        /// How many messages were unread.
+        /// The number of messages that were unread.
         unread: i64,
     },
-    /// The partner's.
+    /// The partner's marks.
     Partner(Marks),
 }
 
 impl MarkNews {
-    /// Whether these rose later than others of the same kind.
+    /// Whether these marks are newer than `other`, if both are of the same kind.
     pub fn is_above(&self, other: &MarkNews) -> bool {
         match (self, other) {
             (MarkNews::Own { read, head, .. }, MarkNews::Own { read: than, head: at, .. }) => (read, head) > (than, at),
@@ -105,7 +106,7 @@ impl MarkNews {
         }
     }
 
-    /// The 49 or 50 that tells `user`.
+    /// The 49 or 50 for `user`.
     pub fn frame(&self, conv: ConversationName, user: UserId) -> String {
         match (*self, conv) {
             (MarkNews::Partner(marks), ConversationName::User(partner)) => peer_marks(conv, partner, marks),
@@ -123,19 +124,19 @@ pub struct RunHead {
     pub from: Seq,
     /// The last one; `from - 1` if the run is empty.
     pub to: Seq,
-    /// What is left out: first and last number.
+    /// The first and last number of the messages that are left out.
     pub gap: Option<(Seq, Seq)>,
-    /// The client's cursor is not of this history.
+    /// Whether the client's cursor is not of this history.
     pub reset: bool,
 }
 
-/// 41: `cid` is committed. `again`: it was before.
+/// 41: `cid` is committed. `again`: it had been committed before.
 pub fn acknowledged(cid: &str, conv: ConversationName, at: Committed, again: bool) -> String {
     let object = Object::new().flag("again", again).text("cid", cid).plain("conv", conv).value("errno", 200);
     object.value("msgType", 41).value("seq", at.seq).plain("tag", at.tag).value("time", at.time).end()
 }
 
-/// 41: a send failed. One without a usable `cid` has none in its reply.
+/// 41: a send failed. Without a usable `cid`, the reply has none.
 pub fn send_refused(cid: Option<&str>, refusal: Refusal) -> String {
     let object = match cid {
         Some(cid) => Object::new().text("cid", cid),
@@ -145,7 +146,7 @@ pub fn send_refused(cid: Option<&str>, refusal: Refusal) -> String {
     object.maybe("retryAfter", refusal.retry_seconds()).end()
 }
 
-/// 42.
+/// 42: a pushed message.
 pub fn pushed(conv: ConversationName, message: &Message<'_>) -> String {
     let capacity = message.frame.map_or(0, str::len) + 160;
     let object = Object::with_capacity(capacity).plain("conv", conv).maybe("edited", message.edited);
@@ -154,7 +155,7 @@ pub fn pushed(conv: ConversationName, message: &Message<'_>) -> String {
     message.place(object.maybe("recalled", message.recalled)).end()
 }
 
-/// A message within another frame; `conv` where its conversation is not clear.
+/// A message within another frame, with `conv` where the frame does not name its conversation.
 fn listed(conv: Option<ConversationName>, message: &Message<'_>) -> String {
     let object = Object::with_capacity(message.frame.map_or(0, str::len) + 128);
     let object = match conv {
@@ -169,7 +170,7 @@ fn listed(conv: Option<ConversationName>, message: &Message<'_>) -> String {
 /// 43, with as many of these conversations as fit, and the number of them: at most [`PAGE_MAX`]
 /// and [`PAGE_BYTES_MAX`] of `last`, but at least one if there is any. `more_follow`: others come
 /// after these.
-pub fn overview(convs: &[Overview<'_>], more_follow: bool) -> (String, usize) {
+pub fn overview(convs: &[ConversationSummary<'_>], more_follow: bool) -> (String, usize) {
     let mut bytes = 0;
     let fits = convs.iter().take(PAGE_MAX).take_while(|conv| {
         bytes += conv.last.and_then(|last| last.frame).map_or(0, str::len);
@@ -181,7 +182,7 @@ pub fn overview(convs: &[Overview<'_>], more_follow: bool) -> (String, usize) {
     (object.value("more", more_follow || count < convs.len()).value("msgType", 43).end(), count)
 }
 
-fn overview_line(conv: &Overview<'_>) -> String {
+fn overview_line(conv: &ConversationSummary<'_>) -> String {
     let kind = match conv.conv {
         ConversationName::User(_) => "user",
         ConversationName::Group(_) => "group",
@@ -205,21 +206,21 @@ fn overview_line(conv: &Overview<'_>) -> String {
     object.value("unread", conv.unread).end()
 }
 
-/// 44: what follows for a conversation.
+/// 44: the head of a run for a conversation.
 pub fn run(conv: ConversationName, run: &RunHead) -> String {
     let object = Object::new().value("complete", run.gap.is_none()).plain("conv", conv).value("from", run.from);
     let object = object.maybe("gap", run.gap.map(|(first, last)| format!("[{first},{last}]")));
     object.value("msgType", 44).flag("reset", run.reset).value("to", run.to).end()
 }
 
-/// 44: nothing follows, because the conversation is not the client's, or gone, or its cursor is
-/// malformed. `conv` is what the client called it.
+/// 44: no run follows, because the conversation is not the client's or no longer exists, or its
+/// cursor is malformed. `conv` is the name that the client used.
 pub fn run_refused(conv: &str, refusal: Refusal) -> String {
     let object = Object::new().text("conv", conv).plain("errmsg", refusal.errmsg).value("errno", refusal.errno);
     object.value("msgType", 44).end()
 }
 
-/// 45: a synchronisation is over.
+/// 45: the end of a synchronisation.
 pub fn synced(rid: Option<&Rid>) -> String {
     Object::new().value("msgType", 45).maybe("rid", rid).value("synced", true).end()
 }
@@ -242,13 +243,13 @@ pub fn page(
     object.maybe("to", seq(messages.last())).end()
 }
 
-/// 58: what was found, with the same bounds as a page.
+/// 58: the messages found, with the same bounds as a page.
 pub fn found(messages: &[(ConversationName, Message<'_>)], complete: bool, rid: Option<&Rid>) -> String {
     let object = Object::new().value("complete", complete).value("errno", 200).value("msgType", 58);
     object.list("msgs", messages.iter().map(|(conv, message)| listed(Some(*conv), message))).maybe("rid", rid).end()
 }
 
-/// 49: where the own read mark of `user` stands. Other devices get it without `rid`.
+/// 49: the own read mark of `user`. Other devices get it without `rid`.
 pub fn read(conv: ConversationName, user: UserId, read: Seq, head: Seq, unread: i64, rid: Option<&Rid>) -> String {
     let object = Object::new().plain("conv", conv).value("errno", 200).value("head", head).value("msgType", 49);
     object.value("read", read).maybe("rid", rid).value("unread", unread).value("user", user).end()
@@ -269,19 +270,19 @@ impl Message<'_> {
         object.value("seq", self.at.seq).plain("tag", self.at.tag).value("time", self.at.time)
     }
 
-    /// What a client that has got this message gives as its cursor.
+    /// The cursor of a client that has received this message and all before it.
     pub fn cursor(&self) -> Cursor {
         Cursor { seq: self.at.seq, tag: HeldTag::Tag(self.at.tag) }
     }
 }
 
 impl Refusal {
-    /// A refusal for good: the same thing will not succeed later.
+    /// A permanent refusal: a retry cannot succeed.
     pub const fn forever(errno: u16, errmsg: &'static str) -> Refusal {
         Refusal { errno, errmsg, retry_after: None }
     }
 
-    /// `retryAfter`: seconds as the shortest decimal fraction.
+    /// `retryAfter`: the seconds as the shortest decimal fraction.
     pub(super) fn retry_seconds(&self) -> Option<f64> {
         self.retry_after.map(|milliseconds| f64::from(milliseconds) / 1000.0)
     }

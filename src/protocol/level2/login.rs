@@ -3,29 +3,29 @@
 use std::borrow::Cow;
 
 use super::frames::Refusal;
-use super::members::{HaveValue, Members, Pairs, bad};
+use super::members::{HaveValue, Level2Members, Pairs, bad};
 use crate::base::conversation::{ConversationName, Cursor};
 use crate::protocol::Id;
-use crate::protocol::parse::Member;
+use crate::protocol::parse::MemberValue;
 
 /// A login at level 2.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Login<'f> {
-    /// Who; needed with a password only, and to be compared with what a token says.
+    /// The user. Needed only with a password; with a token, it must be the token's user.
     pub who: Option<Who<'f>>,
-    /// Why this should be believed.
+    /// The proof that the client is this user.
     pub proof: Proof<'f>,
     /// The device: 1 to 64 printable ASCII characters without blanks.
     pub device: Cow<'f, str>,
     /// The heartbeat in seconds.
     pub ping: u32,
-    /// What the client holds.
+    /// The messages that the client holds, as cursors.
     pub have: Have<'f>,
     /// The most messages of each run.
     pub resume: u32,
 }
 
-/// How a client names its user.
+/// The user as the client names them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Who<'f> {
     /// `USERID`.
@@ -45,27 +45,28 @@ pub enum Proof<'f> {
     Jwt(Cow<'f, str>),
 }
 
-/// What a client holds of its conversations.
+/// The cursors and marks that a client holds of its conversations.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Have<'f> {
     /// These cursors, each conversation once.
     Cursors(Vec<HaveItem<'f>>),
-    /// What the device has reported with 47.
+    /// The marks that the device has reported with 47.
     Device,
 }
 
 /// One cursor of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum HaveItem<'f> {
-    /// It is well-formed.
+    /// A well-formed cursor.
     Cursor(ConversationName, Cursor),
-    /// It is not, or what it is in: answered with a 44 of errno 400 that repeats this name.
+    /// An entry whose name or cursor is malformed, answered with a 44 of errno 400 that repeats
+    /// this name.
     Malformed(Cow<'f, str>),
 }
 
 impl<'f> Login<'f> {
     /// The login in these members of a 1 whose `level` opts in.
-    pub(super) fn of(members: &mut Members<'f>) -> Result<Login<'f>, Refusal> {
+    pub(super) fn of(members: &mut Level2Members<'f>) -> Result<Login<'f>, Refusal> {
         let device = members.text("device").ok().filter(|device| is_printable(device));
         let device = device.ok_or_else(|| bad("give a device: 1 to 64 printable ASCII characters without blanks"))?;
         let proof = proof(members)?;
@@ -86,7 +87,7 @@ impl<'f> Login<'f> {
 }
 
 impl Login<'_> {
-    /// The same, without borrowing from the frame.
+    /// The same login, without borrowing from the frame.
     pub fn into_owned(self) -> Login<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         Login {
@@ -111,7 +112,7 @@ impl Login<'_> {
 }
 
 impl HaveItem<'_> {
-    /// The same, without borrowing from the frame.
+    /// The same item, without borrowing from the frame.
     pub fn into_owned(self) -> HaveItem<'static> {
         match self {
             HaveItem::Cursor(name, cursor) => HaveItem::Cursor(name, cursor),
@@ -120,7 +121,7 @@ impl HaveItem<'_> {
     }
 }
 
-fn proof<'f>(members: &mut Members<'f>) -> Result<Proof<'f>, Refusal> {
+fn proof<'f>(members: &mut Level2Members<'f>) -> Result<Proof<'f>, Refusal> {
     let wrong = |_| bad("password, token and jwt must be texts");
     let password = members.maybe_text("password").map_err(wrong)?.map(Proof::Password);
     let token = members.maybe_text("token").map_err(wrong)?.map(Proof::Token);
@@ -132,7 +133,7 @@ fn proof<'f>(members: &mut Members<'f>) -> Result<Proof<'f>, Refusal> {
 }
 
 impl<'f> Have<'f> {
-    fn of(members: &mut Members<'f>) -> Result<Have<'f>, Refusal> {
+    fn of(members: &mut Level2Members<'f>) -> Result<Have<'f>, Refusal> {
         match members.have() {
             HaveValue::Missing => Ok(Have::Cursors(Vec::new())),
             HaveValue::Pairs(pairs) => Ok(Have::Cursors(cursors(pairs))),
@@ -147,9 +148,9 @@ pub(super) fn cursors(pairs: Pairs<'_>) -> Vec<HaveItem<'_>> {
     let mut seen = std::collections::HashSet::with_capacity(pairs.len());
     let mut last_first: Vec<_> = pairs.into_iter().rev().filter(|(name, _)| seen.insert(name.clone())).collect();
     last_first.reverse();
-    let item = |(name, value): (Cow<'_, str>, Member<'_>)| {
+    let item = |(name, value): (Cow<'_, str>, MemberValue<'_>)| {
         let cursor = match &value {
-            Member::Text(text) => Cursor::parse(text),
+            MemberValue::Text(text) => Cursor::parse(text),
             _ => None,
         };
         match (ConversationName::parse(&name), cursor) {
@@ -161,22 +162,22 @@ pub(super) fn cursors(pairs: Pairs<'_>) -> Vec<HaveItem<'_>> {
 }
 
 /// The member `resume`.
-pub(super) fn resume(members: &Members<'_>) -> Result<u32, Refusal> {
+pub(super) fn resume(members: &Level2Members<'_>) -> Result<u32, Refusal> {
     let resume = members.maybe_integer("resume").map_err(|_| bad("resume must be an integer"))?;
     Ok(clamp(resume, RESUME))
 }
 
-/// A value, or the default, and the nearest that is allowed.
+/// The value clamped to the allowed range, or the default if there is none.
 pub(super) fn clamp(value: Option<i64>, (least, most, default): (u32, u32, u32)) -> u32 {
     value.map_or(default, |value| u32::try_from(value.clamp(least.into(), most.into())).unwrap_or(most))
 }
 
-/// Whether a device or a cid is 1 to 64 characters of 0x21 to 0x7E.
+/// Whether this device or cid has 1 to 64 characters from 0x21 to 0x7E.
 pub(super) fn is_printable(text: &str) -> bool {
     matches!(text.len(), 1..=64) && text.bytes().all(|byte| matches!(byte, 0x21..=0x7e))
 }
 
-/// Without the proof itself.
+/// Shows the kind of the proof, not the proof.
 impl std::fmt::Debug for Proof<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -188,7 +189,7 @@ impl std::fmt::Debug for Proof<'_> {
 }
 
 /// Whether `level` opts in: an integer from 2 on.
-pub(super) fn opts_in(members: &Members<'_>) -> bool {
+pub(super) fn opts_in(members: &Level2Members<'_>) -> bool {
     members.integer("level").is_ok_and(|level| level >= 2)
 }
 

@@ -1,4 +1,4 @@
-//! [`Members`]: one pass over a frame of level 2, as strict as that of level 1.
+//! [`Level2Members`]: one pass over a frame of level 2, as strict as the parser of level 1.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,14 +7,14 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 use super::Rid;
 use super::frames::Refusal;
-use crate::protocol::parse::{Member, Skip, Take};
+use crate::protocol::parse::{MemberValue, Skip, Take};
 use crate::protocol::{BadRequest, Id, Sender};
 
-/// The members of requests, as in the frame; of a repeated one, the last.
-pub(super) struct Members<'f> {
+/// The members of requests, as in the frame. The last one counts if a key is repeated.
+pub(super) struct Level2Members<'f> {
     frame: &'f str,
     values: [Value<'f>; KEYS.len()],
-    /// Whether one of them occurs more than once.
+    /// Whether a key occurs more than once.
     pub(super) repeated: bool,
 }
 
@@ -23,19 +23,19 @@ pub(super) struct Members<'f> {
 enum Value<'f> {
     #[default]
     Missing,
-    Scalar(Member<'f>),
+    Scalar(MemberValue<'f>),
     Bool(bool),
-    /// Of [`DEEP`] members only.
-    List(Vec<Member<'f>>),
-    /// Of [`DEEP`] members only.
+    /// A list, for [`DEEP`] members only.
+    List(Vec<MemberValue<'f>>),
+    /// An object, for [`DEEP`] members only.
     Pairs(Pairs<'f>),
 }
 
 /// The members of an object within a frame, in their order. A frame of 64 KiB has at most some
 /// 13,000.
-pub(super) type Pairs<'f> = Vec<(Cow<'f, str>, Member<'f>)>;
+pub(super) type Pairs<'f> = Vec<(Cow<'f, str>, MemberValue<'f>)>;
 
-/// What `have` is.
+/// The value of `have`.
 pub(super) enum HaveValue<'f> {
     Missing,
     Text(Cow<'f, str>),
@@ -43,10 +43,10 @@ pub(super) enum HaveValue<'f> {
     Wrong,
 }
 
-impl<'f> Members<'f> {
+impl<'f> Level2Members<'f> {
     /// Reads a frame.
-    pub(super) fn read(frame: &'f str) -> Result<Members<'f>, BadRequest> {
-        let mut members = Members { frame, values: std::array::from_fn(|_| Value::Missing), repeated: false };
+    pub(super) fn read(frame: &'f str) -> Result<Level2Members<'f>, BadRequest> {
+        let mut members = Level2Members { frame, values: std::array::from_fn(|_| Value::Missing), repeated: false };
         let mut json = serde_json::Deserializer::from_str(frame);
         // The visitors count the levels.
         json.disable_recursion_limit();
@@ -66,8 +66,8 @@ impl<'f> Members<'f> {
         !matches!(self.value(key), Value::Missing)
     }
 
-    /// An integer; one beyond 64 bits is the nearest that fits. `Err` for another kind, and if
-    /// there is none.
+    /// An integer; one beyond 64 bits becomes the nearest that fits. `Err` if there is none, or if
+    /// the value is of another kind.
     pub(super) fn integer(&self, key: &'static str) -> Result<i64, BadRequest> {
         match self.value(key) {
             Value::Scalar(member) => member.id(self.frame, key).map(|id| id.0),
@@ -75,7 +75,7 @@ impl<'f> Members<'f> {
         }
     }
 
-    /// The same, if there is one.
+    /// The integer, if the member is present.
     pub(super) fn maybe_integer(&self, key: &'static str) -> Result<Option<i64>, BadRequest> {
         if self.has(key) { self.integer(key).map(Some) } else { Ok(None) }
     }
@@ -103,7 +103,7 @@ impl<'f> Members<'f> {
         }
     }
 
-    pub(super) fn list(&mut self, key: &'static str) -> Result<Vec<Member<'f>>, BadRequest> {
+    pub(super) fn list(&mut self, key: &'static str) -> Result<Vec<MemberValue<'f>>, BadRequest> {
         match self.take(key) {
             Value::List(list) => Ok(list),
             Value::Missing | Value::Scalar(_) | Value::Bool(_) | Value::Pairs(_) => Err(BadRequest),
@@ -121,7 +121,7 @@ impl<'f> Members<'f> {
         match self.take("have") {
             Value::Missing => HaveValue::Missing,
             Value::Pairs(pairs) => HaveValue::Pairs(pairs),
-            Value::Scalar(Member::Text(text)) => HaveValue::Text(text),
+            Value::Scalar(MemberValue::Text(text)) => HaveValue::Text(text),
             Value::Scalar(_) | Value::Bool(_) | Value::List(_) => HaveValue::Wrong,
         }
     }
@@ -131,16 +131,16 @@ impl<'f> Members<'f> {
         self.has("FROMID").then(|| self.id("FROMID").map_or(Sender::Malformed, Sender::Claimed))
     }
 
-    /// What the reply repeats, if it is to be repeated.
+    /// The client's id of the request, if it has one; the reply repeats it.
     pub(super) fn rid(&self) -> Option<Rid> {
         match self.value("rid") {
-            Value::Scalar(Member::Text(text)) => Rid::text(text),
+            Value::Scalar(MemberValue::Text(text)) => Rid::text(text),
             _ => self.integer("rid").ok().and_then(Rid::integer),
         }
     }
 }
 
-/// 400, with what the client should do.
+/// A 400 with advice for the client.
 pub(super) const fn bad(errmsg: &'static str) -> Refusal {
     Refusal::forever(400, errmsg)
 }
@@ -149,8 +149,8 @@ fn place(key: &str) -> Option<usize> {
     KEYS.binary_search(&key).ok()
 }
 
-/// The known members, in byte order: those of level 1 too, because what is forwarded to level 1 has
-/// each of them once.
+/// The known members, in byte order. They include those of level 1, because a frame that is
+/// forwarded to level 1 has each of them once.
 const KEYS: [&str; 39] = [
     "FROMID",
     "GROUPID",
@@ -193,10 +193,10 @@ const KEYS: [&str; 39] = [
     "watch",
 ];
 
-/// Those of which lists and objects are stored.
+/// The members whose lists and objects are stored.
 const DEEP: [&str; 3] = ["have", "recv", "watch"];
 
-impl<'f> Visitor<'f> for &mut Members<'f> {
+impl<'f> Visitor<'f> for &mut Level2Members<'f> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,7 +241,8 @@ impl Visitor<'_> for Key {
     }
 }
 
-/// Stores a value; lists and objects only if it is deep, and of these only what is flat.
+/// Stores a value. A list or an object is stored only if the member is deep, without its nested
+/// values.
 struct Keep {
     is_deep: bool,
 }
@@ -274,11 +275,11 @@ impl<'f> Visitor<'f> for Keep {
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'f str) -> Result<Value<'f>, E> {
-        Ok(Value::Scalar(Member::Text(Cow::Borrowed(text))))
+        Ok(Value::Scalar(MemberValue::Text(Cow::Borrowed(text))))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Value<'f>, E> {
-        Ok(Value::Scalar(Member::Text(Cow::Owned(text.to_owned()))))
+        Ok(Value::Scalar(MemberValue::Text(Cow::Owned(text.to_owned()))))
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<Value<'f>, E> {
@@ -286,12 +287,12 @@ impl<'f> Visitor<'f> for Keep {
     }
 
     fn visit_unit<E: Error>(self) -> Result<Value<'f>, E> {
-        Ok(Value::Scalar(Member::Other))
+        Ok(Value::Scalar(MemberValue::Other))
     }
 
     fn visit_seq<A: SeqAccess<'f>>(self, mut seq: A) -> Result<Value<'f>, A::Error> {
         if !self.is_deep {
-            return Skip { level: 2 }.visit_seq(seq).map(|()| Value::Scalar(Member::Other));
+            return Skip { level: 2 }.visit_seq(seq).map(|()| Value::Scalar(MemberValue::Other));
         }
         let mut list = Vec::new();
         while let Some(element) = seq.next_element_seed(Take { level: 3 })? {
@@ -302,13 +303,13 @@ impl<'f> Visitor<'f> for Keep {
 
     fn visit_map<A: MapAccess<'f>>(self, mut map: A) -> Result<Value<'f>, A::Error> {
         if !self.is_deep {
-            return Skip { level: 2 }.visit_map(map).map(|()| Value::Scalar(Member::Other));
+            return Skip { level: 2 }.visit_map(map).map(|()| Value::Scalar(MemberValue::Other));
         }
         let mut pairs = Vec::new();
         while let Some(key) = map.next_key_seed(Take { level: 3 })? {
             let value = map.next_value_seed(Take { level: 3 })?;
             // A key is always a text.
-            if let Member::Text(key) = key {
+            if let MemberValue::Text(key) = key {
                 pairs.push((key, value));
             }
         }

@@ -14,7 +14,7 @@ impl Object {
         Object::with_capacity(128)
     }
 
-    /// For a text of about this length.
+    /// An empty object, with room for this number of bytes.
     pub(super) fn with_capacity(bytes: usize) -> Object {
         let mut text = String::with_capacity(bytes);
         text.push('{');
@@ -32,7 +32,7 @@ impl Object {
         self
     }
 
-    /// The same, if there is one.
+    /// The value, if there is one.
     pub(super) fn maybe(self, key: &'static str, value: Option<impl Display>) -> Object {
         match value {
             Some(value) => self.value(key, value),

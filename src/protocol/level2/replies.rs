@@ -10,7 +10,7 @@ use super::{LEVEL, PAGE_MAX, Rid};
 use crate::base::conversation::ConversationName;
 use crate::protocol::{UserId, forward};
 
-/// What a client is told when its login succeeds (40).
+/// The reply to a login that succeeds (40).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Welcome<'w> {
     /// The device, as the client calls it: printable ASCII.
@@ -23,9 +23,9 @@ pub struct Welcome<'w> {
     pub name: &'w str,
     /// The heartbeat in seconds.
     pub ping: u32,
-    /// A token of this device; the JSON of base64url needs no escapes.
+    /// A token of this device, in base64url, which needs no escapes in JSON.
     pub token: &'w str,
-    /// When it expires, in ms since 1970.
+    /// The time at which it expires, in ms since 1970.
     pub token_expires: i64,
     /// The user.
     pub user: UserId,
@@ -34,13 +34,13 @@ pub struct Welcome<'w> {
 /// The reason of a 55.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// The server stops.
+    /// The server shuts down.
     Drain,
     /// The client's kernel has acknowledged nothing for too long.
     Slow,
-    /// Nothing was heard of the client.
+    /// The client was silent for too long.
     Idle,
-    /// Too many connections.
+    /// There are too many connections.
     Limit,
     /// The server has no room.
     Overload,
@@ -50,13 +50,13 @@ pub enum Reason {
     Revoked,
     /// The client has logged out.
     Logout,
-    /// What the client sends is no protocol.
+    /// The client breaks the protocol.
     Protocol,
-    /// A frame over `limits.frame`.
+    /// A frame was longer than `limits.frame`.
     TooLong,
 }
 
-/// 40.
+/// 40: the reply to a login that succeeds.
 pub fn welcome(welcome: &Welcome<'_>, rid: Option<&Rid>) -> String {
     let limits =
         Object::new().value("frame", welcome.frame_max).value("inflight", welcome.inflight).value("page", PAGE_MAX);
@@ -66,28 +66,28 @@ pub fn welcome(welcome: &Welcome<'_>, rid: Option<&Rid>) -> String {
     object.value("tokenExpires", welcome.token_expires).value("user", welcome.user).end()
 }
 
-/// An error with the type of what it answers. Sends have one of their own
-/// ([`send_refused`](super::frames::send_refused)).
+/// An error with the msgType of the request. Errors of sends are
+/// [`send_refused`](super::frames::send_refused).
 pub fn refused(msg_type: u16, refusal: Refusal, rid: Option<&Rid>) -> String {
     let object = Object::new().plain("errmsg", refusal.errmsg).value("errno", refusal.errno);
     object.value("msgType", msg_type).maybe("retryAfter", refusal.retry_seconds()).maybe("rid", rid).end()
 }
 
-/// Success of 52 and of those of 60 to 69 that return nothing.
+/// The success of a 52, or of one of 60 to 69 that returns nothing.
 pub fn done(msg_type: u16, rid: Option<&Rid>) -> String {
     Object::new().value("errno", 200).value("msgType", msg_type).maybe("rid", rid).end()
 }
 
-/// A reply of level 1, with `rid` in its place. `reply` is one of this server's: a compact object
-/// with its keys in byte order.
+/// A reply of level 1 with `rid` inserted in order. `reply` is one of this server's: a compact
+/// object with its keys in byte order.
 pub fn with_rid(reply: &str, rid: Option<&Rid>) -> String {
     let Some(rid) = rid else { return reply.to_owned() };
     let at = forward::place_for(reply, "rid");
-    // Every reply has an `errno` and a `msgType`, which come before.
+    // Every reply has an `errno` and a `msgType`, which sort before it.
     format!("{},\"rid\":{rid}{}", &reply[..at], &reply[at..])
 }
 
-/// 51 for the other members.
+/// 51: typing, for the other members.
 pub fn typing(conv: ConversationName, from: UserId) -> String {
     Object::new().plain("conv", conv).plain("event", "typing").value("from", from).value("msgType", 51).end()
 }
@@ -113,14 +113,14 @@ pub fn farewell(reason: Reason, retry_after: u32) -> String {
     object.plain("reason", name).maybe("retryAfter", refusal.retry_seconds()).end()
 }
 
-/// 60: the password is changed, and here is a new token of this device.
+/// 60: the password is changed; the reply has a new token of this device.
 pub fn password_changed(token: &str, expires: i64, rid: Option<&Rid>) -> String {
     let object = Object::new().value("errno", 200).value("msgType", 60).maybe("rid", rid);
     object.plain("token", token).value("tokenExpires", expires).end()
 }
 
-/// 61: id, name (`None` of a deleted account) and whether it is the creator. If they do not fit into
-/// `bytes_max`, there are several frames, each on a line; all but the last have `more`.
+/// 61: id, name (`None` of a deleted account) and whether it is the creator. If they do not fit
+/// into `bytes_max`, there are several frames, each on a line; all but the last have `more`.
 pub fn members(members: &[(UserId, Option<String>, bool)], bytes_max: usize, rid: Option<&Rid>) -> String {
     let line = |(user, name, is_creator): &(UserId, Option<String>, bool)| {
         let object = named(*user, name.as_deref());
@@ -152,13 +152,14 @@ pub fn blocked(users: &[(UserId, Option<String>)], rid: Option<&Rid>) -> String 
     Object::new().list("blocked", lines).value("errno", 200).value("msgType", 66).maybe("rid", rid).end()
 }
 
-/// 67: the own account.
+/// 67: the user's own account.
 pub fn account(user: UserId, name: &str, receipts: bool, rid: Option<&Rid>) -> String {
     let object = Object::new().value("errno", 200).value("msgType", 67).text("name", name);
     object.value("receipts", receipts).maybe("rid", rid).value("user", user).end()
 }
 
-/// 68: the devices: name, when last seen in ms since 1970, whether online.
+/// 68: the devices, each with its name, the time when it was last seen in ms since 1970, and
+/// whether it is online.
 pub fn devices(devices: &[(String, i64, bool)], rid: Option<&Rid>) -> String {
     let lines = devices.iter().map(|(device, seen, online)| {
         Object::new().text("device", device).value("online", online).value("seen", seen).end()
@@ -166,7 +167,7 @@ pub fn devices(devices: &[(String, i64, bool)], rid: Option<&Rid>) -> String {
     Object::new().list("devices", lines).value("errno", 200).value("msgType", 68).maybe("rid", rid).end()
 }
 
-/// 57, the `m` of an event of a group. `event` is one of the contract's.
+/// 57: the `m` of an event of a group. `event` is one of the words in the contract.
 pub fn group_event(event: &'static str, user: UserId, by: UserId, name: &str) -> String {
     let object = Object::new().value("USERID", user).value("by", by).plain("event", event);
     object.value("msgType", 57).text("name", name).end()
@@ -200,12 +201,17 @@ fn named(user: UserId, name: Option<&str>) -> Object {
 }
 
 impl Reason {
-    /// Its errno, which over WebSocket is the close code less 4000.
+    /// The reason's errno. Over WebSocket the close code is 4000 more.
     pub fn errno(self) -> u16 {
         self.shown().0
     }
 
-    /// Whether the client may come back by itself: the 55 has a `retryAfter`.
+    /// The reason's word in the 55.
+    pub fn word(self) -> &'static str {
+        self.shown().1
+    }
+
+    /// Whether the client may reconnect without the user: the 55 has a `retryAfter`.
     pub fn may_return(self) -> bool {
         matches!(self, Reason::Drain | Reason::Slow | Reason::Idle | Reason::Limit | Reason::Overload)
     }

@@ -1,13 +1,13 @@
-//! [`Frame`]: what a client of level 2 says.
+//! [`Frame`]: a frame of a client of level 2.
 
 use std::borrow::Cow;
 
 use super::Rid;
 use super::frames::Refusal;
 use super::login::{self, HaveItem, Login, clamp, is_printable};
-use super::members::{Members, bad};
+use super::members::{Level2Members, bad};
 use crate::base::conversation::{ConversationName, Seq};
-use crate::protocol::parse::Member;
+use crate::protocol::parse::MemberValue;
 use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender};
 
 /// One frame of a client.
@@ -15,31 +15,32 @@ use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender}
 pub struct Frame<'f> {
     /// Its kind, for the metrics.
     pub kind: FrameKind,
-    /// What the reply repeats. Sends are answered with their `cid` instead.
+    /// The client's id of the request, which the reply repeats. Sends are answered with their `cid`
+    /// instead.
     pub rid: Option<Rid>,
-    /// What is asked.
-    pub request: Request<'f>,
+    /// The request.
+    pub request: Level2Request<'f>,
 }
 
-/// What a client asks. Texts borrow from the frame.
+/// The request of a client. Texts borrow from the frame.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Request<'f> {
+pub enum Level2Request<'f> {
     /// A request of level 1, answered as there, with `rid`.
     Level1(Result<protocol::Request<'f>, BadRequest>),
     /// 1 with a `level` that opts in.
     Login(Login<'f>),
     /// 4, 5 and 9.
     Send(Send<'f>),
-    /// 4, 5 or 9, refused: a 41 among those of its conversation, if that is known.
+    /// 4, 5 or 9, refused with a 41, in the order of its conversation if that is known.
     BadSend {
-        /// Where it was to go.
+        /// The conversation that it was meant for.
         conv: Option<ConversationName>,
         /// Its `cid`, if that can be repeated.
         cid: Option<Cow<'f, str>>,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
     },
-    /// Refused: [`refused`](super::replies::refused) with this type.
+    /// A request refused by [`refused`](super::replies::refused) with this type.
     Refused(u16, Refusal),
     /// 46: the runs for these cursors.
     Sync { have: Vec<HaveItem<'f>>, resume: u32 },
@@ -51,7 +52,7 @@ pub enum Request<'f> {
     Read { conv: ConversationName, read: i64 },
     /// 51: typing.
     Typing { conv: ConversationName },
-    /// 52: watch these users, and no others.
+    /// 52: watch these users, and only these.
     Watch(Vec<Id>),
     /// 53: to be answered with 54.
     Ping,
@@ -74,35 +75,36 @@ pub struct Send<'f> {
     pub to: Id,
     /// The conversation; `None` if no user or group can have that id (404).
     pub conv: Option<ConversationName>,
-    /// The client's id of it.
+    /// The client's id of the message.
     pub cid: Cow<'f, str>,
-    /// What it does to an earlier message.
-    pub change: Option<Change>,
-    /// The bytes from `{` to `}`, which are compared with those of a repeat.
+    /// The change that it makes to an earlier message.
+    pub change: Option<MessageChange>,
+    /// The bytes from `{` to `}`, which are compared with those of a retry.
     pub frame: &'f str,
-    /// What level 1 gets.
+    /// The frame in the form for level 1.
     pub forward: Forward<'f>,
 }
 
-/// What a send does to an earlier message of its conversation: any integer.
+/// A change that a send makes to an earlier message of its conversation, whose number may be any
+/// integer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum MessageChange {
     /// The frame is the new body of this number.
     Edit(i64),
     /// This number is recalled.
     Recall(i64),
 }
 
-/// Which messages a page is to show. Any integers.
+/// The messages that a page is to show. The numbers may be any integers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PageAsk {
     /// The newest.
     Newest,
-    /// Those before this number.
+    /// The messages before this number.
     Before(i64),
-    /// Those after this number.
+    /// The messages after this number.
     After(i64),
-    /// Those around this number.
+    /// The messages around this number.
     Around(i64),
 }
 
@@ -116,24 +118,24 @@ pub enum Account<'f> {
     /// 62: leave a group.
     Leave { group: Id },
     /// 63: remove a member, add one, or lift a ban.
-    Member { group: Id, user: Id, change: MemberChange },
+    Member { group: Id, user: Id, change: MemberAction },
     /// 64: change a group.
     ChangeGroup { group: Id, name: Option<Cow<'f, str>>, description: Option<Cow<'f, str>> },
     /// 65: dissolve a group.
     Dissolve { group: Id },
-    /// 66: block a user, or do not any more.
+    /// 66: block or unblock a user.
     Block { user: Id, block: bool },
     /// 66: the blocked users.
     Blocked,
-    /// 67: show or change the own account.
+    /// 67: show or change the user's own account.
     Own { name: Option<Cow<'f, str>>, receipts: Option<bool> },
-    /// 68: the devices, after this one is logged out.
+    /// 68: show the devices, after logging out this one.
     Devices { revoke: Option<Cow<'f, str>> },
     /// 69: delete the own account.
     Delete { proof: AccountProof<'f> },
 }
 
-/// What proves the right to 60 and 69. Never logged.
+/// The proof of the right to 60 and 69. Never logged.
 #[derive(Clone, PartialEq, Eq)]
 pub enum AccountProof<'f> {
     /// The password.
@@ -142,10 +144,10 @@ pub enum AccountProof<'f> {
     Jwt(Cow<'f, str>),
 }
 
-/// What 63 does.
+/// The action of a 63.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum MemberChange {
-    /// Removes a member, who may not come back by itself.
+pub enum MemberAction {
+    /// Removes a member, who may not rejoin without being added.
     Remove,
     /// Lifts that ban.
     LiftBan,
@@ -154,52 +156,52 @@ pub enum MemberChange {
 }
 
 impl<'f> Frame<'f> {
-    /// Parses one frame of a client. At level 1 only [`Request::Login`] and [`Request::Account`]
-    /// are for clients; everything else is level 1's own.
+    /// Parses one frame of a client. A connection at level 1 acts on [`Level2Request::Login`] and
+    /// [`Level2Request::Account`] only; everything else is parsed as level 1.
     ///
     /// # Errors
     /// [`BadRequest`] if it is not strict JSON, as at level 1: the 401 of level 1.
     pub fn parse(frame: &'f [u8]) -> Result<Frame<'f>, BadRequest> {
         let text = std::str::from_utf8(frame).map_err(|_| BadRequest)?;
-        let mut members = Members::read(text)?;
+        let mut members = Level2Members::read(text)?;
         let rid = members.rid();
         let Ok(msg_type) = members.integer("msgType") else {
-            return Ok(Frame { kind: FrameKind::INVALID, rid, request: Request::Level1(Err(BadRequest)) });
+            return Ok(Frame { kind: FrameKind::INVALID, rid, request: Level2Request::Level1(Err(BadRequest)) });
         };
         let request = match u16::try_from(msg_type) {
-            Ok(1) if login::opts_in(&members) => or_refused(40, Login::of(&mut members).map(Request::Login)),
+            Ok(1) if login::opts_in(&members) => or_refused(40, Login::of(&mut members).map(Level2Request::Login)),
             Ok(msg_type @ (4 | 5 | 9)) => Send::of(msg_type, text, &mut members),
-            Ok(14) => Request::Refused(14, bad("at level 2 messages come by themselves, use 46")),
-            Ok(100) => Request::Level1(Ok(protocol::Request::Fixed(protocol::NO_METHOD))),
+            Ok(14) => Level2Request::Refused(14, bad("at level 2 messages come by themselves, use 46")),
+            Ok(100) => Level2Request::Level1(Ok(protocol::Request::Fixed(protocol::NO_METHOD))),
             Ok(msg_type @ (46..=49 | 51..=54 | 58)) => or_refused(msg_type, conversation(msg_type, &mut members)),
             Ok(msg_type @ 60..=69) => {
                 let from = members.sender();
                 let account = Account::of(msg_type, &mut members);
-                or_refused(msg_type, account.map(|what| Request::Account { from, what }))
+                or_refused(msg_type, account.map(|what| Level2Request::Account { from, what }))
             }
-            _ => Request::Level1(protocol::Request::parse(frame).map(|(_, request)| request)),
+            _ => Level2Request::Level1(protocol::Request::parse(frame).map(|(_, request)| request)),
         };
         Ok(Frame { kind: FrameKind::of(msg_type), rid, request })
     }
 }
 
-/// What a client of level 1 may ask of level 2.
+/// A request of level 2 that a client of level 1 may send.
 #[derive(Clone, PartialEq, Debug)]
 pub enum ForLevel1<'f> {
     /// A login that opts in.
     OptIn(Frame<'f>),
-    /// One of 60 to 69: FROMID, and what is asked or why it is refused.
+    /// One of 60 to 69: its FROMID, and the request or its refusal.
     Account { msg_type: u16, from: Option<Sender>, request: Result<Account<'f>, Refusal> },
 }
 
 /// The frame, if level 2 answers it also for clients of level 1.
 pub fn for_level1(frame: &[u8]) -> Option<ForLevel1<'_>> {
     let text = std::str::from_utf8(frame).ok()?;
-    let mut members = Members::read(text).ok()?;
+    let mut members = Level2Members::read(text).ok()?;
     match u16::try_from(members.integer("msgType").ok()?).ok()? {
         1 if login::opts_in(&members) => {
             let rid = members.rid();
-            let request = or_refused(40, Login::of(&mut members).map(Request::Login));
+            let request = or_refused(40, Login::of(&mut members).map(Level2Request::Login));
             Some(ForLevel1::OptIn(Frame { kind: FrameKind::LOGIN, rid, request }))
         }
         msg_type @ 60..=69 => {
@@ -210,18 +212,19 @@ pub fn for_level1(frame: &[u8]) -> Option<ForLevel1<'_>> {
     }
 }
 
-/// Whether a 15 of level 2 asks for the user with this name as well.
+/// Whether a 15 of level 2 searches for the user with this name as well.
 pub fn finds_by_name(frame: &[u8]) -> bool {
     let text = std::str::from_utf8(frame).ok();
-    text.and_then(|text| Members::read(text).ok()).is_some_and(|members| members.maybe_bool("byName") == Ok(Some(true)))
+    text.and_then(|text| Level2Members::read(text).ok())
+        .is_some_and(|members| members.maybe_bool("byName") == Ok(Some(true)))
 }
 
-fn or_refused(msg_type: u16, request: Result<Request<'_>, Refusal>) -> Request<'_> {
-    request.unwrap_or_else(|refusal| Request::Refused(msg_type, refusal))
+fn or_refused(msg_type: u16, request: Result<Level2Request<'_>, Refusal>) -> Level2Request<'_> {
+    request.unwrap_or_else(|refusal| Level2Request::Refused(msg_type, refusal))
 }
 
 impl<'f> Send<'f> {
-    fn of(msg_type: u16, text: &'f str, members: &mut Members<'f>) -> Request<'f> {
+    fn of(msg_type: u16, text: &'f str, members: &mut Level2Members<'f>) -> Level2Request<'f> {
         let key = if msg_type == 9 { "GROUPID" } else { "TOID" };
         let to = members.id(key);
         let conv = to.ok().and_then(|to| conversation_of(msg_type, to));
@@ -237,18 +240,18 @@ impl<'f> Send<'f> {
             (Some(cid), Ok((to, from, change))) => {
                 let forward = Forward::new(text, members.repeated, false);
                 let frame = text.trim_matches([' ', '\t', '\n', '\r']);
-                Request::Send(Send { msg_type, from, to, conv, cid, change, frame, forward })
+                Level2Request::Send(Send { msg_type, from, to, conv, cid, change, frame, forward })
             }
             (None, _) => {
                 let refusal = bad("give a cid: 1 to 64 printable ASCII characters without blanks");
-                Request::BadSend { conv, cid: None, refusal }
+                Level2Request::BadSend { conv, cid: None, refusal }
             }
-            (cid, Err(refusal)) => Request::BadSend { conv, cid, refusal },
+            (cid, Err(refusal)) => Level2Request::BadSend { conv, cid, refusal },
         }
     }
 
-    /// What is stored and pushed as `m`: the frame on one line. Line breaks are only between tokens,
-    /// where a blank is the same.
+    /// The form that is stored and pushed as `m`: the frame on one line. Line breaks occur only
+    /// between tokens, where a blank is equivalent.
     pub fn stored(&self) -> Cow<'f, str> {
         Forward::new(self.frame, false, false).text()
     }
@@ -259,10 +262,10 @@ fn conversation_of(msg_type: u16, to: Id) -> Option<ConversationName> {
     Some(if msg_type == 9 { ConversationName::Group(GroupId(id.0)) } else { ConversationName::User(id) })
 }
 
-fn change(msg_type: u16, members: &Members<'_>) -> Result<Option<Change>, Refusal> {
+fn change(msg_type: u16, members: &Level2Members<'_>) -> Result<Option<MessageChange>, Refusal> {
     let wrong = |_| bad("edit and recall must be the number of a message");
-    let edit = members.maybe_integer("edit").map_err(wrong)?.map(Change::Edit);
-    let recall = members.maybe_integer("recall").map_err(wrong)?.map(Change::Recall);
+    let edit = members.maybe_integer("edit").map_err(wrong)?.map(MessageChange::Edit);
+    let recall = members.maybe_integer("recall").map_err(wrong)?.map(MessageChange::Recall);
     match (edit, recall) {
         (Some(_), Some(_)) => Err(bad("give edit or recall, not both")),
         (None, None) => Ok(None),
@@ -271,47 +274,47 @@ fn change(msg_type: u16, members: &Members<'_>) -> Result<Option<Change>, Refusa
     }
 }
 
-/// 46 to 58.
-fn conversation<'f>(msg_type: u16, members: &mut Members<'f>) -> Result<Request<'f>, Refusal> {
+/// Parses 46 to 58.
+fn conversation<'f>(msg_type: u16, members: &mut Level2Members<'f>) -> Result<Level2Request<'f>, Refusal> {
     Ok(match msg_type {
         46 => {
             let have = members.pairs("have").map_err(|_| bad("have must be an object of cursors"))?;
-            Request::Sync { have: login::cursors(have), resume: login::resume(members)? }
+            Level2Request::Sync { have: login::cursors(have), resume: login::resume(members)? }
         }
-        47 => Request::Report(reported(members)?),
+        47 => Level2Request::Report(reported(members)?),
         48 => page(members)?,
         49 => {
             let read = members.integer("read").map_err(|_| bad("read must be the number of a message"))?;
-            Request::Read { conv: conv(members)?, read }
+            Level2Request::Read { conv: conv(members)?, read }
         }
         51 => match members.text("event").ok().as_deref() {
-            Some("typing") => Request::Typing { conv: conv(members)? },
+            Some("typing") => Level2Request::Typing { conv: conv(members)? },
             _ => return Err(bad("event must be typing")),
         },
-        52 => Request::Watch(watched(members)?),
-        53 => Request::Ping,
-        54 => Request::Pong,
+        52 => Level2Request::Watch(watched(members)?),
+        53 => Level2Request::Ping,
+        54 => Level2Request::Pong,
         _ => {
             let text = members.text("text").ok().filter(|text| !text.is_empty());
             let text = text.ok_or_else(|| bad("text must be what to search for"))?;
             let before = members.maybe_integer("before").map_err(|_| bad("before must be the number of a message"))?;
             let conv = if members.has("conv") { Some(conv(members)?) } else { None };
-            Request::Find { conv, text, before, limit: limit(members)? }
+            Level2Request::Find { conv, text, before, limit: limit(members)? }
         }
     })
 }
 
-fn conv(members: &mut Members<'_>) -> Result<ConversationName, Refusal> {
+fn conv(members: &mut Level2Members<'_>) -> Result<ConversationName, Refusal> {
     let conv = members.text("conv").ok().and_then(|name| ConversationName::parse(&name));
     conv.ok_or_else(|| bad("conv must be a conversation as the server names it, such as u9 or g3"))
 }
 
-fn limit(members: &Members<'_>) -> Result<u32, Refusal> {
+fn limit(members: &Level2Members<'_>) -> Result<u32, Refusal> {
     let limit = members.maybe_integer("limit").map_err(|_| bad("limit must be an integer"))?;
     Ok(clamp(limit, LIMIT))
 }
 
-fn page<'f>(members: &mut Members<'f>) -> Result<Request<'f>, Refusal> {
+fn page<'f>(members: &mut Level2Members<'f>) -> Result<Level2Request<'f>, Refusal> {
     let wrong = |_| bad("before, after and around must be the number of a message");
     let before = members.maybe_integer("before").map_err(wrong)?.map(PageAsk::Before);
     let after = members.maybe_integer("after").map_err(wrong)?.map(PageAsk::After);
@@ -321,26 +324,26 @@ fn page<'f>(members: &mut Members<'f>) -> Result<Request<'f>, Refusal> {
     if asks.next().is_some() {
         return Err(bad("give one of before, after and around"));
     }
-    Ok(Request::Page { conv: conv(members)?, ask, limit: limit(members)? })
+    Ok(Level2Request::Page { conv: conv(members)?, ask, limit: limit(members)? })
 }
 
-fn reported(members: &mut Members<'_>) -> Result<Vec<(ConversationName, Seq)>, Refusal> {
+fn reported(members: &mut Level2Members<'_>) -> Result<Vec<(ConversationName, Seq)>, Refusal> {
     let wrong = || bad("recv must be an object of conversations and numbers of messages");
     let pairs = members.pairs("recv").map_err(|_| wrong())?;
-    let pair = |(name, value): (Cow<'_, str>, Member<'_>)| match (ConversationName::parse(&name), value) {
-        (Some(name), Member::Integer(seq)) => Ok((name, seq.max(0))),
+    let pair = |(name, value): (Cow<'_, str>, MemberValue<'_>)| match (ConversationName::parse(&name), value) {
+        (Some(name), MemberValue::Integer(seq)) => Ok((name, seq.max(0))),
         _ => Err(wrong()),
     };
     pairs.into_iter().map(pair).collect()
 }
 
-fn watched(members: &mut Members<'_>) -> Result<Vec<Id>, Refusal> {
+fn watched(members: &mut Level2Members<'_>) -> Result<Vec<Id>, Refusal> {
     let list = members.list("watch").map_err(|_| bad("watch must be a list of user ids"))?;
     if list.len() > WATCHED_MAX {
         return Err(bad("watch at most 500 users"));
     }
     let id = |member| match member {
-        Member::Integer(id) => Ok(Id(id)),
+        MemberValue::Integer(id) => Ok(Id(id)),
         _ => Err(bad("watch must be a list of user ids")),
     };
     list.into_iter().map(id).collect()
@@ -363,7 +366,7 @@ impl Account<'_> {
         }
     }
 
-    /// What it proves the right to it with, if that is needed.
+    /// The proof that the request needs, if any.
     pub fn proof(&self) -> Option<&AccountProof<'_>> {
         match self {
             Account::ChangePassword { proof, .. } | Account::Delete { proof } => Some(proof),
@@ -371,7 +374,7 @@ impl Account<'_> {
         }
     }
 
-    /// The same without the frame.
+    /// The same request, without borrowing from the frame.
     pub fn into_owned(self) -> Account<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         match self {
@@ -395,7 +398,7 @@ impl Account<'_> {
 }
 
 impl<'f> Account<'f> {
-    fn of(msg_type: u16, members: &mut Members<'f>) -> Result<Account<'f>, Refusal> {
+    fn of(msg_type: u16, members: &mut Level2Members<'f>) -> Result<Account<'f>, Refusal> {
         Ok(match msg_type {
             60 => {
                 let new = members.text("new").map_err(|_| bad("new must be the new password"))?;
@@ -430,22 +433,22 @@ impl<'f> Account<'f> {
     }
 }
 
-fn group(members: &Members<'_>) -> Result<Id, Refusal> {
+fn group(members: &Level2Members<'_>) -> Result<Id, Refusal> {
     members.id("GROUPID").map_err(|_| bad("GROUPID must be an integer"))
 }
 
-fn user(members: &Members<'_>) -> Result<Id, Refusal> {
+fn user(members: &Level2Members<'_>) -> Result<Id, Refusal> {
     members.id("USERID").map_err(|_| bad("USERID must be an integer"))
 }
 
-fn member_change(members: &Members<'_>) -> Result<MemberChange, Refusal> {
+fn member_change(members: &Level2Members<'_>) -> Result<MemberAction, Refusal> {
     let wrong = |_| bad("ban and add must be true or false");
     let (ban, add) = (members.maybe_bool("ban").map_err(wrong)?, members.maybe_bool("add").map_err(wrong)?);
     match (ban, add.unwrap_or(false)) {
         (Some(_), true) => Err(bad("give ban or add, not both")),
-        (None, true) => Ok(MemberChange::Add),
-        (Some(false), false) => Ok(MemberChange::LiftBan),
-        (None | Some(true), false) => Ok(MemberChange::Remove),
+        (None, true) => Ok(MemberAction::Add),
+        (Some(false), false) => Ok(MemberAction::LiftBan),
+        (None | Some(true), false) => Ok(MemberAction::Remove),
     }
 }
 
@@ -457,7 +460,7 @@ impl<'f> AccountProof<'f> {
         }
     }
 
-    fn of(members: &mut Members<'f>) -> Result<AccountProof<'f>, Refusal> {
+    fn of(members: &mut Level2Members<'f>) -> Result<AccountProof<'f>, Refusal> {
         let wrong = |_| bad("password and jwt must be texts");
         let password = members.maybe_text("password").map_err(wrong)?;
         let jwt = members.maybe_text("jwt").map_err(wrong)?;
@@ -469,14 +472,14 @@ impl<'f> AccountProof<'f> {
     }
 }
 
-/// Without the proof itself.
+/// Shows the kind of the proof, not the proof.
 impl std::fmt::Debug for AccountProof<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("***")
     }
 }
 
-/// Least, most and default.
+/// The least, most and default `limit`.
 const LIMIT: (u32, u32, u32) = (1, super::PAGE_MAX as u32, 50);
 const WATCHED_MAX: usize = 500;
 

@@ -1,8 +1,8 @@
-//! [`Rid`]: what a client calls its request.
+//! [`Rid`]: a client's name of its request.
 
 use std::fmt;
 
-/// What a client calls its request, repeated in the reply.
+/// The client's name of a request, repeated in the reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Rid {
     /// A text of 1 to 64 characters.
@@ -12,14 +12,14 @@ pub enum Rid {
 }
 
 impl Rid {
-    /// `None` for a text that is too long or empty, which is not repeated.
+    /// `None` for a text that is empty or too long: it is not repeated.
     pub fn text(text: &str) -> Option<Rid> {
-        // The bytes are looked at first, because a text may have as many as a frame.
+        // The bytes are checked first, because a text may be as long as a frame.
         let is_fit = text.len() <= 4 * RID_CHARS_MAX && matches!(text.chars().count(), 1..=RID_CHARS_MAX);
         is_fit.then(|| Rid::Text(text.into()))
     }
 
-    /// `None` for an integer that JSON readers may not store exactly, which is not repeated.
+    /// `None` for an integer that JSON readers may not represent exactly: it is not repeated.
     pub fn integer(integer: i64) -> Option<Rid> {
         (-RID_INTEGER_MAX..=RID_INTEGER_MAX).contains(&integer).then_some(Rid::Integer(integer))
     }

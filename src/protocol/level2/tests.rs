@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::frames::{self, Committed, Marks, Message, Overview, Refusal, RunHead};
+use super::frames::{self, Committed, ConversationSummary, Marks, Message, Refusal, RunHead};
 use super::replies::{self, Reason, Welcome};
 use super::*;
 use crate::base::conversation::{ConversationName, Tag};
@@ -32,7 +32,7 @@ fn the_frames_are_those_of_the_contract() {
     };
     let away = Refusal { errno: 503, errmsg: "the database is away, try again", retry_after: Some(2400) };
     let m = r#"{"msgType":4,"FROMID":9,"TOID":7,"cid":"c","msg":"hi"}"#;
-    let bob = Overview {
+    let bob = ConversationSummary {
         conv: BOB,
         name: Some("bob"),
         floor: 0,
@@ -43,7 +43,7 @@ fn the_frames_are_those_of_the_contract() {
         peer: Some(Marks { read: 40, recv: 43 }),
         unread: 2,
     };
-    let team = Overview { conv: TEAM, name: None, head: 0, peer: None, ..bob };
+    let team = ConversationSummary { conv: TEAM, name: None, head: 0, peer: None, ..bob };
     let rid = Rid::text("h1");
     let gap = RunHead { from: 1108, to: 1207, gap: Some((1008, 1107)), reset: false };
     let recalled = Message { frame: None, recalled: Some(50), imported: true, ..message(43, m) };
@@ -195,7 +195,7 @@ fn level_1s_replies_get_their_rid_in_its_place() {
 #[test]
 fn a_43_has_its_bounds() {
     let text = format!(r#"{{"msg":"{}"}}"#, "x".repeat(60_000));
-    let bob = Overview {
+    let bob = ConversationSummary {
         conv: BOB,
         name: Some("\u{1}"),
         floor: 0,
@@ -209,12 +209,12 @@ fn a_43_has_its_bounds() {
     let (frame, count) = frames::overview(&vec![bob; 201], false);
     assert_eq!(count, PAGE_MAX);
     assert!(frame.contains("\"more\":true"));
-    let with_last = Overview { last: Some(message(43, &text)), ..bob };
+    let with_last = ConversationSummary { last: Some(message(43, &text)), ..bob };
     let (frame, count) = frames::overview(&vec![with_last; 10], false);
     assert_eq!(count, PAGE_BYTES_MAX / text.len());
     assert!(frame.len() < SERVER_FRAME_END);
     let huge = format!(r#"{{"msg":"{}"}}"#, "x".repeat(300_000));
-    assert_eq!(frames::overview(&[Overview { last: Some(message(43, &huge)), ..bob }; 2], false).1, 1);
+    assert_eq!(frames::overview(&[ConversationSummary { last: Some(message(43, &huge)), ..bob }; 2], false).1, 1);
     assert_eq!(frames::overview(&[], false), (r#"{"convs":[],"more":false,"msgType":43}"#.to_owned(), 0));
 }
 

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use pool::Again;
 
 use crate::bus::Neighbours;
-use crate::delivery::{Delivery, Origin, messages};
+use crate::delivery::{Delivery, DeliveryOrigin, messages};
 use crate::metrics::{BatchStage, SpoolMove};
 use crate::protocol::UserId;
 use crate::routing::services::StoreLaneParts;
+use crate::routing::traced;
 use crate::store::spool::{Part, Spool, SpoolId, Spooled};
 use crate::store::{AppendOutcome, StoreError};
 
@@ -34,18 +35,18 @@ struct Spooling {
     pause: Duration,
     /// Everything up to this message is drained.
     after: SpoolId,
-    /// The number of times in a row that the store has refused everything it was given.
+    /// The number of consecutive attempts in which the store has refused everything.
     refusals: u32,
 }
 
-/// When to try the store again.
+/// The time of the next attempt.
 #[derive(Clone, Copy, Debug)]
 enum Due {
     /// Immediately.
     Now,
     /// At this time.
     At(Instant),
-    /// This long after the batch in which it has failed.
+    /// This long after the batch in which the attempt has failed.
     In(Duration),
 }
 
@@ -62,8 +63,8 @@ struct Moved {
 }
 
 impl SpoolDrain {
-    /// For the first of these numbers, of as many lanes as the second. Messages that an earlier run has
-    /// left in the spool are moved at once.
+    /// The part of lane `lane.0` of `lane.1` lanes. Messages that an earlier run has left in the
+    /// spool are moved at once.
     pub(super) fn new(lane: (u64, u64), spool: &dyn Spool) -> SpoolDrain {
         SpoolDrain { lane, spooling: left_by_earlier_run(spool), moved: Vec::new() }
     }
@@ -83,7 +84,7 @@ impl SpoolDrain {
         self.spooling.get_or_insert_with(|| Spooling::after(SpoolId(i64::MIN), Due::In(FIRST_PAUSE)));
     }
 
-    /// A batch comes. With an empty one, the pause is over. Otherwise the pause counts from now,
+    /// Notes that a batch comes. An empty one ends the pause. Otherwise the pause counts from now,
     /// because the attempt itself may have taken long.
     pub(super) fn on_batch(&mut self, is_empty: bool, now: Instant) {
         if let Some(Spooling { due, .. }) = &mut self.spooling
@@ -93,12 +94,12 @@ impl SpoolDrain {
         }
     }
 
-    /// When it goes on if no batch comes.
+    /// The time of the next attempt if no batch comes.
     pub(super) fn again(&self, now: Instant) -> Option<Again> {
         self.spooling.as_ref().map(|spooling| match spooling.due {
             Due::In(pause) => Again::UnlessClosing(pause),
             Due::At(at) if at > now => Again::UnlessClosing(at - now),
-            // The store accepts it: it is drained completely.
+            // The store accepts it, so the part is drained completely.
             Due::At(_) | Due::Now => Again::After(Duration::ZERO),
         })
     }
@@ -109,8 +110,8 @@ impl SpoolDrain {
         Ok(())
     }
 
-    /// If it is due, moves the lane's part of the spool to the store: all of it, or at least this
-    /// number of messages.
+    /// If an attempt is due, moves the lane's part of the spool to the store: all of it, or at
+    /// least this number of messages.
     pub(super) fn move_when_due(&mut self, at_least: usize, now: Instant, parts: &StoreLaneParts) {
         let mut drained = 0;
         while let Some(spooling) = self.spooling.as_ref().filter(|spooling| spooling.is_due(now)) {
@@ -141,7 +142,7 @@ impl SpoolDrain {
         let deliveries: Vec<Delivery> = piece
             .into_iter()
             .map(|Spooled { id, message }| {
-                Delivery::new(message.to, message.text, Origin::Spooled(id, message.recorded))
+                Delivery::new(message.to, message.text, DeliveryOrigin::Spooled(id, message.recorded))
             })
             .collect();
         let Neighbours { taken, untaken } = parts.offer_to_neighbours(deliveries);
@@ -163,9 +164,8 @@ impl SpoolDrain {
         outcome.map(|()| Some((last, count)))
     }
 
-    /// Sets refused messages aside, so that later ones are not blocked. If the store has refused
-    /// everything it was given, the cause may not be the messages, so it is asked several times
-    /// first.
+    /// Sets refused messages aside, so that they do not block later ones. If the store has refused
+    /// everything, the cause may not be the messages, so it is tried several times first.
     fn set_aside(&mut self, refused: &[SpoolId], nothing_accepted: bool, parts: &StoreLaneParts) -> Result<(), Stuck> {
         if nothing_accepted && let Some(spooling) = &mut self.spooling {
             spooling.refusals += 1;
@@ -227,6 +227,7 @@ impl Moved {
                 parts.metrics.spool(SpoolMove::Drained, count(AppendOutcome::Stored));
                 parts.metrics.spool(SpoolMove::Dropped, count(AppendOutcome::NoSuchUser));
                 parts.metrics.unknown_recipients(count(AppendOutcome::NoSuchUser));
+                traced::appended(&parts.tracer, deliveries, &kept);
                 for (delivery, kept) in deliveries.iter().zip(kept) {
                     let list = if kept == AppendOutcome::TooLong { &mut self.refused } else { &mut self.gone };
                     list.extend(spool_id(delivery));
@@ -252,14 +253,14 @@ fn left_by_earlier_run(spool: &dyn Spool) -> Option<Spooling> {
 }
 
 fn spool_id(delivery: &Delivery) -> Option<SpoolId> {
-    if let Origin::Spooled(id, _) = delivery.origin { Some(id) } else { None }
+    if let DeliveryOrigin::Spooled(id, _) = delivery.origin { Some(id) } else { None }
 }
 
 /// If the database refuses this many messages individually, it is assumed to refuse all.
 pub(super) const REFUSED_MAX: usize = 3;
-/// After it has refused everything it was given this many times in a row (for about ten seconds),
-/// the messages are set aside.
+/// After this many consecutive attempts in which the database refuses everything (about ten
+/// seconds), the messages are set aside.
 pub(super) const REFUSALS_MAX: u32 = 12;
-/// The pauses of the store after its first failure, and after it has failed for a while.
+/// The pauses after the first failure of the store, and after it has failed for a while.
 pub(super) const FIRST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);

@@ -179,6 +179,7 @@ impl Node {
             quotas: Arc::new(Quotas::new(1 << 20)),
             metrics: Arc::new(Metrics::new(1)),
             outages: Arc::default(),
+            tracer: Arc::default(),
         };
         let lanes = (0..lanes).map(|nth| Backlog::new(nth, lanes, &*disk)).collect();
         Node { lanes, parts, store: store.clone(), disk, now: Instant::now() }
@@ -247,10 +248,10 @@ impl Node {
 }
 
 fn message(to: i32, text: &str) -> LaneItem {
-    from(Origin::Spooled(SpoolId(1), None), to, text)
+    from(DeliveryOrigin::Spooled(SpoolId(1), None), to, text)
 }
 
-fn from(origin: Origin, to: i32, text: &str) -> LaneItem {
+fn from(origin: DeliveryOrigin, to: i32, text: &str) -> LaneItem {
     LaneItem::Delivery(Delivery::new(UserId(to), text.into(), origin))
 }
 
@@ -261,7 +262,7 @@ const ROOM: usize = 1 << 20;
 
 /// Messages that a dead connection has returned.
 fn returned(text: &str) -> LaneItem {
-    from(Origin::Returned(FrameId::UNNAMED, Comeback::InOrder), 1, text)
+    from(DeliveryOrigin::Returned(FrameId::UNNAMED, Comeback::InOrder), 1, text)
 }
 
 #[test]

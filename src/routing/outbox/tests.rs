@@ -79,7 +79,7 @@ fn text(item: LaneItem) -> String {
 }
 
 fn message(to: i32, text: &str) -> OutItem {
-    came_back(to, text, Origin::Spooled(SpoolId(1), None))
+    came_back(to, text, DeliveryOrigin::Spooled(SpoolId(1), None))
 }
 
 fn work(user: i32) -> OutItem {
@@ -90,7 +90,7 @@ fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-fn came_back(to: i32, text: &str, origin: Origin) -> OutItem {
+fn came_back(to: i32, text: &str, origin: DeliveryOrigin) -> OutItem {
     OutItem::Lane(LaneItem::Delivery(Delivery::new(UserId(to), text.into(), origin)))
 }
 
@@ -102,7 +102,7 @@ fn place(name: &str) -> Option<Place> {
 }
 
 fn returned(to: i32, text: &str, comeback: Comeback) -> OutItem {
-    came_back(to, text, Origin::Returned(FrameId::UNNAMED, comeback))
+    came_back(to, text, DeliveryOrigin::Returned(FrameId::UNNAMED, comeback))
 }
 
 fn followed(to: i32, text: &str) -> OutItem {
@@ -434,7 +434,7 @@ fn what_is_recorded_and_what_is_not_have_envelopes_of_their_own() {
     let mut offers = Offers::new(1000);
     let conv = Some(ConversationId::between(UserId(1), UserId(2)));
     for recorded in [None, conv, conv, None] {
-        offers.add(Delivery::new(UserId(1), "{}".into(), Origin::Spooled(SpoolId(1), recorded)));
+        offers.add(Delivery::new(UserId(1), "{}".into(), DeliveryOrigin::Spooled(SpoolId(1), recorded)));
     }
     let envelopes: Vec<_> =
         offers.envelopes.iter().map(|envelope| (envelope.is_recorded, envelope.deliveries.len())).collect();

@@ -1,6 +1,7 @@
-//! [`ForwardedSends`]: the sends of level 2 that this node has forwarded to level 1, so that a repeat is
-//! not forwarded again.
+//! [`ForwardedSends`]: the sends of level 2 that this node has forwarded to level 1, so that a
+//! retry is not forwarded again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use crate::base::recent::Recent;
@@ -8,17 +9,24 @@ use crate::delivery::Acknowledgement;
 use crate::protocol::UserId;
 use crate::store::history::{Cid, NewEntry};
 
-/// The latest sends of a lane for which something was promised to a recipient at level 1.
-pub(super) struct ForwardedSends(Recent<(UserId, Cid), Weak<Acknowledgement>>);
+/// The latest sends of a lane that owe an acknowledgement for a recipient at level 1.
+pub(super) struct ForwardedSends(Recent<(UserId, Cid), NotedSend>);
 
-/// What became of the first one of two equal sends.
+struct NotedSend {
+    acknowledgement: Weak<Acknowledgement>,
+    /// Whether the recipient did not get it; only for messages of an operator, who is told so and
+    /// may repeat it.
+    is_lost: Option<Arc<AtomicBool>>,
+}
+
+/// The outcome of the first of two equal sends.
 pub(super) enum ForwardedSend {
-    /// What it promises is not settled yet.
+    /// Its acknowledgement is not settled yet.
     UnderWay(Arc<Acknowledgement>),
-    /// It is.
+    /// Its acknowledgement is settled.
     Settled,
-    /// Nobody knows: another node has committed it, or this one before it was started again. It may
-    /// have died before it forwarded the message.
+    /// Unknown: another node has committed it, or this one before a restart. That process may have
+    /// died before it forwarded the message. Or the recipient did not get it.
     Unknown,
 }
 
@@ -29,17 +37,20 @@ impl Default for ForwardedSends {
 }
 
 impl ForwardedSends {
-    pub(super) fn note(&mut self, entry: &NewEntry, answer: &Arc<Acknowledgement>) {
-        self.0.insert((entry.sender, entry.cid.clone()), Arc::downgrade(answer));
+    pub(super) fn note(&mut self, entry: &NewEntry, answer: &Arc<Acknowledgement>, is_lost: Option<Arc<AtomicBool>>) {
+        let noted = NotedSend { acknowledgement: Arc::downgrade(answer), is_lost };
+        self.0.insert((entry.sender, entry.cid.clone()), noted);
     }
 
     pub(super) fn find(&self, entry: &NewEntry) -> ForwardedSend {
-        match self.0.get(&(entry.sender, entry.cid.clone())) {
-            Some(answer) => answer.upgrade().map_or(ForwardedSend::Settled, ForwardedSend::UnderWay),
-            None => ForwardedSend::Unknown,
+        let Some(noted) = self.0.get(&(entry.sender, entry.cid.clone())) else { return ForwardedSend::Unknown };
+        match noted.acknowledgement.upgrade() {
+            Some(answer) => ForwardedSend::UnderWay(answer),
+            None if noted.is_lost.as_ref().is_some_and(|lost| lost.load(Ordering::Acquire)) => ForwardedSend::Unknown,
+            None => ForwardedSend::Settled,
         }
     }
 }
 
-/// At least this number is remembered by a lane, and at most twice as many; 70 bytes each.
+/// The least number of sends that a lane remembers, and at most twice as many; 80 bytes each.
 const REMEMBERED_MAX: usize = 20_000;

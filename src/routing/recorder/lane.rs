@@ -1,6 +1,7 @@
-//! [`RecorderLane`]: one batch after the other is committed, and then handed on.
+//! [`RecorderLane`]: commits one batch after the other, and then hands on its messages.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use net::Turn;
 use pool::Again;
@@ -10,9 +11,11 @@ use super::failed_sends::FailedSends;
 use super::forwarded_sends::{ForwardedSend, ForwardedSends};
 use super::parts::RecorderParts;
 use super::posts::{Posts, committed};
-use super::recording::{RecordOwner, RecordedFor, RecorderItem, Recording};
-use super::refusals::{AWAY, BROKEN, refusal_of};
+use super::recording::{OperatorOwed, RecordOwner, RecordedFor, RecorderItem, Recording};
+use super::refusals::{AWAY, BROKEN, NOT_KEPT, refusal_of};
+use super::traced;
 use crate::admission::berths::Berth;
+use crate::base::conversation::{ConversationId, Seq, Tag};
 use crate::base::ending::Undelivered;
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted};
 use crate::history::pump::SendAnswer;
@@ -20,7 +23,7 @@ use crate::metrics::{BatchStage, RecordedEvent};
 use crate::routing::router::Keeps;
 use crate::session::Recipients;
 use crate::store::StoreError;
-use crate::store::history::{Committed, EntryRefusal, NewEntry};
+use crate::store::history::{CommitOutcome, EntryPlace, EntryRefusal, NewEntry};
 
 /// One lane.
 #[derive(Default)]
@@ -39,6 +42,12 @@ struct Pending {
 }
 
 impl RecorderLane {
+    /// The lane goes on after a batch that has panicked.
+    pub(super) fn after_panic(mut self) -> RecorderLane {
+        self.failed.note_panic();
+        self
+    }
+
     pub(super) fn handle(
         &mut self,
         batch: Vec<RecorderItem>,
@@ -50,7 +59,8 @@ impl RecorderLane {
         turn.begin(now);
         turn.run_errands();
         let mut posts = Posts::default();
-        let (entries, pending) = self.accept(batch, &mut posts, parts);
+        let (mut entries, pending) = self.accept(batch, &mut posts, parts);
+        parts.note_hooked(&mut entries, pending.iter().map(|pending| &pending.to));
         if !entries.is_empty() {
             match commit(&entries, &pending, parts) {
                 Ok(outcomes) => {
@@ -69,7 +79,7 @@ impl RecorderLane {
         next
     }
 
-    /// Refuses the sends behind one that has failed.
+    /// Refuses sends behind one that has failed.
     fn accept(
         &mut self,
         batch: Vec<RecorderItem>,
@@ -83,16 +93,19 @@ impl RecorderLane {
             let Recording { entry, to, forward, owner, berth } = *item.0;
             let owner = match owner {
                 RecordOwner::Member(owed) if !self.failed.lets_pass(&owed) => {
+                    traced::failed(&parts.tracer, &entry, AWAY.errno);
                     posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
                     continue;
                 }
                 owner => owner,
             };
-            // Read before the commit: what is committed must reach everybody.
+            // The recipients are read before the commit, because a committed message must reach
+            // everybody.
             let to = match (to, entry.conv.group(), owner) {
                 (RecordedFor::Conversation, Some(group), owner) => match parts.members(group) {
                     Ok(members) => (RecordedFor::Known(Recipients::Group(group, members)), owner),
                     Err(_) => {
+                        traced::failed(&parts.tracer, &entry, AWAY.errno);
                         if let RecordOwner::Member(owed) = owner {
                             self.failed.note(&owed);
                             posts.news.extend(owed.settle(SendAnswer::Refused(AWAY)));
@@ -121,6 +134,7 @@ impl RecorderLane {
         let refusal = if matches!(error, StoreError::Unavailable(_)) { AWAY } else { BROKEN };
         for (entry, pending) in entries.into_iter().zip(pending) {
             let Pending { to, forward, owner, berth } = pending;
+            traced::failed(&parts.tracer, &entry, refusal.errno);
             match owner {
                 RecordOwner::Member(owed) => {
                     if refusal.retry_after.is_some() {
@@ -128,6 +142,7 @@ impl RecorderLane {
                     }
                     posts.news.extend(owed.settle(SendAnswer::Refused(refusal)));
                 }
+                RecordOwner::Operator(owed) => owed.settle(SendAnswer::Refused(refusal)),
                 RecordOwner::Session(owed) => {
                     unrecorded(&entry, (to, forward), (owed, berth), turn, posts, parts);
                 }
@@ -135,44 +150,64 @@ impl RecorderLane {
         }
     }
 
-    /// Hands a committed message to everybody, and answers its sender.
+    /// Hands a committed message to everybody, and acknowledges it to its sender.
     fn conclude(
         &mut self,
         entry: &NewEntry,
         pending: Pending,
-        outcome: Committed,
+        outcome: CommitOutcome,
         turn: &mut Turn<Posted>,
         posts: &mut Posts,
         parts: &RecorderParts,
     ) {
         let Pending { to, forward, owner, berth } = pending;
-        let (answer, place) = match outcome {
-            Committed::New(place, before) => (SendAnswer::New(committed(place), before), Some((place, before))),
-            Committed::Again(place) => (SendAnswer::Again(committed(place)), Some((place, None))),
-            Committed::Refused(refusal) => (SendAnswer::Refused(refusal_of(refusal)), None),
+        let owner = match owner {
+            RecordOwner::Session(owed) if is_beside_records(outcome, &to, entry, parts) => {
+                return unrecorded(entry, (to, forward), (owed, berth), turn, posts, parts);
+            }
+            owner => owner,
         };
-        let is_member = matches!(owner, RecordOwner::Member(_));
-        let (origin, told) = match owner {
-            RecordOwner::Member(owed) => (owed.link.clone(), owed.settle(answer)),
-            RecordOwner::Session(owed) => (None, settled(owed, outcome)),
+        let (answer, place) = answer_to(outcome);
+        let errno = if let SendAnswer::Refused(refusal) = answer { refusal.errno } else { 200 };
+        traced::concluded(&parts.tracer, entry, outcome, errno);
+        let may_repeat = !matches!(owner, RecordOwner::Session(_));
+        let (origin, told, operator) = match owner {
+            RecordOwner::Member(owed) => (owed.link.clone(), owed.settle(answer), None),
+            RecordOwner::Session(owed) => (None, settled(owed, outcome), None),
+            RecordOwner::Operator(owed) => (None, None, Some((owed, answer))),
         };
-        let Some((link, told)) = told else { return };
-        let Some(place) = place else { return posts.news.push((link, told)) };
+        let Some(place) = place else {
+            operator.into_iter().for_each(|(owed, answer)| owed.settle(answer));
+            return posts.news.extend(told);
+        };
         let recipients = parts.recipients(&to, entry);
-        // Of a repeat, the first word may have been lost with its answer. Who has it passes it over.
+        // The post of the first attempt may have been lost with its answer. A device that has the
+        // message ignores the repeat.
         posts.push(entry, place, &parts.shown_to(entry, &recipients), origin.as_ref(), parts);
-        // Nobody repeats the id of a message of level 1, so a repeat is the one whose answer was lost.
-        let is_repeat = is_member && matches!(outcome, Committed::Again(_));
+        // No client retries a message of level 1 with its id, so here a repeat is the batch whose
+        // answer was lost.
+        let is_repeat = may_repeat && matches!(outcome, CommitOutcome::Again(_));
         match if is_repeat { self.forwarded.find(entry) } else { ForwardedSend::Unknown } {
-            ForwardedSend::UnderWay(first) => return first.follow(link, told),
-            ForwardedSend::Settled => return posts.news.push((link, told)),
+            ForwardedSend::UnderWay(first) => {
+                // The operator repeats it until the first one is kept.
+                operator.into_iter().for_each(|(owed, _)| owed.settle(SendAnswer::Refused(AWAY)));
+                return told.into_iter().for_each(|(link, told)| first.follow(link, told));
+            }
+            ForwardedSend::Settled => {
+                operator.into_iter().for_each(|(owed, answer)| owed.settle(answer));
+                return posts.news.extend(told);
+            }
             ForwardedSend::Unknown => {}
         }
-        let answer = Acknowledgement::new(link, told, Some(entry.conv), berth);
+        let at = (entry.conv, place.0.seq);
+        let is_lost = operator.as_ref().map(|_| Arc::new(AtomicBool::new(false)));
+        let operator = operator.zip(is_lost.clone());
+        let answer = acknowledged(told, operator, at, berth);
         let mut promises = false;
         for (text, user) in forward.iter().flat_map(|text| recipients.iter().map(move |user| (text, *user))) {
             let keeps = parts.keeps(user);
-            // Of a repeat, what nobody has promised is not sent twice.
+            // The sender of a group message gets no copy. Of a repeat, only what must be kept is
+            // sent again.
             if (entry.conv.group().is_some() && user == entry.sender) || (is_repeat && keeps == Keeps::No) {
                 continue;
             }
@@ -180,19 +215,46 @@ impl RecorderLane {
             parts.router.forward(turn, user, text, keeps, &answer);
             turn.relieve();
         }
-        if promises && is_member {
-            self.forwarded.note(entry, &answer);
+        if promises && may_repeat {
+            self.forwarded.note(entry, &answer, is_lost);
         }
         posts.news.extend(answer.take());
     }
 }
 
+/// The answer, the place and the tag before it.
+fn answer_to(outcome: CommitOutcome) -> (SendAnswer, Option<(EntryPlace, Option<Tag>)>) {
+    match outcome {
+        CommitOutcome::New(place, before) => (SendAnswer::New(committed(place), before), Some((place, before))),
+        CommitOutcome::Again(place) => (SendAnswer::Again(committed(place)), Some((place, None))),
+        CommitOutcome::Refused(refusal) => (SendAnswer::Refused(refusal_of(refusal)), None),
+    }
+}
+
+/// Tells the sender when the last delivery is settled.
+fn acknowledged(
+    told: Option<(Arc<ClientLink>, Posted)>,
+    operator: Option<((OperatorOwed, SendAnswer), Arc<AtomicBool>)>,
+    at: (ConversationId, Seq),
+    berth: Berth,
+) -> Arc<Acknowledgement> {
+    if let Some((link, told)) = told {
+        return Acknowledgement::new(link, told, Some(at), berth);
+    }
+    let Some(((owed, answer), is_lost)) = operator else { return Acknowledgement::silent(at.0, berth) };
+    let tell = move |is_kept: bool| {
+        // Before the operator hears of it, who may repeat the message at once.
+        is_lost.store(!is_kept, Ordering::Release);
+        owed.settle(if is_kept { answer } else { SendAnswer::Refused(NOT_KEPT) });
+    };
+    Acknowledgement::of_operator(tell, at, berth)
+}
+
 /// Commits a batch. An answer that was lost is settled by the same batch again; clients of level 1
 /// cannot do that themselves.
-fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> Result<Vec<Committed>, StoreError> {
-    let window = i64::try_from(parts.edit_window.as_millis()).unwrap_or(i64::MAX);
+fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> Result<Vec<CommitOutcome>, StoreError> {
     let once = || match parts.history.get()? {
-        Some(history) => history.commit(entries, window),
+        Some(history) => history.commit(entries, parts.rules),
         None => Err(StoreError::Unavailable("the tables have no conversations".into())),
     };
     let is_of_session = |pending: &Pending| matches!(pending.owner, RecordOwner::Session(_));
@@ -203,13 +265,20 @@ fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> R
     parts.outages.note("recording messages", committed.as_ref().err());
     if let Ok(committed) = &committed {
         parts.metrics.batch(BatchStage::Record, committed.len());
-        let is_new = |committed: &&Committed| matches!(committed, Committed::New(..));
+        let is_new = |committed: &&CommitOutcome| matches!(committed, CommitOutcome::New(..));
         parts.metrics.recorded(RecordedEvent::Committed, committed.iter().filter(is_new).count());
     }
     committed
 }
 
-/// A message of level 1 that could not be recorded.
+/// Whether a message of level 1 goes on without a record: there is no room for its conversation,
+/// and no recipient uses level 2, so the record is an extra.
+fn is_beside_records(outcome: CommitOutcome, to: &RecordedFor, entry: &NewEntry, parts: &RecorderParts) -> bool {
+    outcome == CommitOutcome::Refused(EntryRefusal::NoRoom)
+        && parts.recipients(to, entry).iter().all(|user| !parts.audience.has(*user))
+}
+
+/// Handles a message of level 1 that could not be recorded.
 fn unrecorded(
     entry: &NewEntry,
     (to, forward): (RecordedFor, Option<Arc<str>>),
@@ -231,12 +300,12 @@ fn unrecorded(
     posts.news.extend(answer.take());
 }
 
-/// What a sender of level 1 is told. A recipient who does not exist is no failure there.
-fn settled(owed: Owed, outcome: Committed) -> Option<(Arc<ClientLink>, Posted)> {
+/// The outcome for a sender of level 1, for whom a recipient who does not exist is not a failure.
+fn settled(owed: Owed, outcome: CommitOutcome) -> Option<(Arc<ClientLink>, Posted)> {
     match outcome {
-        Committed::New(..) | Committed::Again(_) => owed.done(),
-        Committed::Refused(EntryRefusal::NoSuchUser | EntryRefusal::NoSuchGroup) => owed.done(),
-        Committed::Refused(_) => {
+        CommitOutcome::New(..) | CommitOutcome::Again(_) => owed.done(),
+        CommitOutcome::Refused(EntryRefusal::NoSuchUser | EntryRefusal::NoSuchGroup) => owed.done(),
+        CommitOutcome::Refused(_) => {
             owed.settle(Err(Undelivered::Unstored)).map(|(link, settled)| (link, Posted::Settled(settled)))
         }
     }

@@ -1,35 +1,38 @@
-//! What other nodes have committed in groups is handed to the devices of the members. That has a thread
-//! of its own: the members of a group may have to be read first, and no commit waits for that.
+//! Hands messages that other nodes have committed in groups to the devices of the members. This has
+//! its own thread, because the members of a group may have to be read first, and no commit may wait
+//! for that.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use pool::{Lanes, Standing};
 use rustc_hash::FxHashMap;
 
+use super::news_room::{NewsRoom, weight};
 use super::parts::RecorderParts;
+use super::traced;
 use crate::base::threads::Threads;
+use crate::base::trace::{Hop, Step};
 use crate::bus::news::CommittedFrame;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::{GroupId, UserId};
 
-/// The thread, and what it has heard.
+/// The thread, and its queue.
 pub(super) struct Listener {
     lanes: Arc<Lanes<CommittedFrame>>,
 }
 
 impl Listener {
-    /// Starts it, and has it hear the other nodes.
+    /// Starts it, and lets it receive the messages of other nodes.
     ///
     /// # Errors
     /// When the system has no thread left.
     pub(super) fn start(parts: &Arc<RecorderParts>, threads: &mut impl Threads) -> io::Result<Listener> {
-        let (waiting, parts) = (Arc::<AtomicUsize>::default(), parts.clone());
-        let (counted, router) = (waiting.clone(), parts.router.clone());
+        let (waiting, parts) = (Arc::new(NewsRoom::new(WAITING_BYTES_MAX)), parts.clone());
+        let (room, router) = (waiting.clone(), parts.router.clone());
         let hand_on = move |(): &mut (), batch: Vec<CommittedFrame>| {
-            counted.fetch_sub(batch.len(), Relaxed);
+            room.give_back(&batch);
             hand_on(&batch, &parts);
             None
         };
@@ -39,22 +42,20 @@ impl Listener {
         Ok(Listener { lanes })
     }
 
-    /// Ends it, at `by` at the latest.
+    /// Ends the thread, at `by` at the latest.
     pub(super) fn close(&self, by: Instant) {
         self.lanes.close(by);
     }
 }
 
-/// Queues messages. Beyond a number of them, the sweep finds them.
-fn hear(lanes: &Lanes<CommittedFrame>, waiting: &AtomicUsize, messages: Vec<CommittedFrame>) {
+/// Queues messages. Those of a sender who has too many in the queue are dropped, and the sweep finds
+/// them.
+fn hear(lanes: &Lanes<CommittedFrame>, waiting: &NewsRoom, messages: Vec<CommittedFrame>) {
     for message in messages {
-        if waiting.fetch_add(1, Relaxed) >= WAITING_MAX {
-            waiting.fetch_sub(1, Relaxed);
-            return;
-        }
-        let (key, bytes) = (message.conv.column() as u64, message.frame.len());
-        if lanes.submit(key, Standing::of(key), message, bytes).is_err() {
-            waiting.fetch_sub(1, Relaxed);
+        if waiting.take(&message) {
+            let (key, bytes) = (message.conv.column() as u64, weight(&message));
+            // If the server stops, nobody waits for it any more.
+            drop(lanes.submit(key, Standing::of(key), message, bytes));
         }
     }
 }
@@ -64,10 +65,15 @@ fn hand_on(batch: &[CommittedFrame], parts: &RecorderParts) {
     let (mut news, mut groups) = (Vec::new(), FxHashMap::<GroupId, Arc<[UserId]>>::default());
     for message in batch {
         let Some(group) = message.conv.group() else { continue };
-        // If they cannot be read, the sweep finds the message.
+        // If the members cannot be read, the sweep finds the message.
         let members = groups.entry(group).or_insert_with(|| parts.members(group).unwrap_or_default());
         for user in members.iter().filter(|user| parts.audience.has(**user)) {
-            for link in parts.router.attendance().devices(*user, |_| true) {
+            let links = parts.router.attendance().devices(*user, |_| true);
+            if !links.is_empty() {
+                let heard = || Step { to: user.0, number: links.len() as u32, ..traced::told(message, Hop::Heard) };
+                parts.tracer.note(heard);
+            }
+            for link in links {
                 news.push((link, Posted::Pump(message.push())));
             }
         }
@@ -77,5 +83,5 @@ fn hand_on(batch: &[CommittedFrame], parts: &RecorderParts) {
 
 /// The messages that are handed on together.
 const AT_ONCE: usize = 512;
-/// The most messages that wait.
-const WAITING_MAX: usize = 10_000;
+/// The most bytes of queued messages.
+const WAITING_BYTES_MAX: usize = 16 << 20;

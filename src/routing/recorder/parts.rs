@@ -1,12 +1,12 @@
-//! [`RecorderParts`]: what the lanes work with.
+//! [`RecorderParts`]: the parts that the lanes work with.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 
 use super::recording::{RECORDING_BYTES, RecordedFor, Recording};
 use crate::base::clock::Clock;
+use crate::base::trace::Tracer;
 use crate::bus::Exchange;
 use crate::metrics::Metrics;
 use crate::protocol::{GroupId, UserId};
@@ -15,11 +15,29 @@ use crate::routing::groups::GroupCache;
 use crate::routing::level1_seen::Level1Seen;
 use crate::routing::router::{Keeps, Router};
 use crate::session::Recipients;
-use crate::store::history::{HistoryRole, NewEntry};
+use crate::store::history::{CommitRules, EntryKind, HistoryRole, NewEntry};
+use crate::store::hooks::HookRole;
 use crate::store::outages::Outages;
 use crate::store::{Contacts, Role, StoreError};
 
-/// The parts that it uses.
+/// Decides which messages join the queue of the hook.
+pub struct HookedMessages {
+    hooks: Option<HookRole>,
+}
+
+impl HookedMessages {
+    /// Those for users of level 2, if there is a hook.
+    pub fn new(is_configured: bool, hooks: &HookRole) -> HookedMessages {
+        HookedMessages { hooks: is_configured.then(|| hooks.clone()) }
+    }
+
+    /// Whether there is a hook, and a queue for it.
+    fn are_any(&self) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| matches!(hooks.get(), Ok(Some(_))))
+    }
+}
+
+/// The parts that the lanes work with.
 pub struct RecorderParts {
     /// Conversations.
     pub history: HistoryRole,
@@ -39,22 +57,39 @@ pub struct RecorderParts {
     pub outages: Arc<Outages>,
     /// The time.
     pub clock: Clock,
-    /// How long after its time a message may be edited or recalled.
-    pub edit_window: Duration,
+    /// Which messages join the queue of the hook.
+    pub hooked: HookedMessages,
+    /// The limits of messages.
+    pub rules: CommitRules,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Traces the ways of messages.
+    pub tracer: Arc<Tracer>,
 }
 
 impl RecorderParts {
-    /// Whether a recorded message waits for a user whom no connection of level 1 takes here. One who
-    /// uses both levels finds it at either; in a cluster another node may have the connection.
+    /// Notes which of these messages join the queue of the hook: messages of users, edits and
+    /// recalls, for users of level 2 other than the sender.
+    pub(super) fn note_hooked<'p>(&self, entries: &mut [NewEntry], to: impl Iterator<Item = &'p RecordedFor>) {
+        if !self.hooked.are_any() {
+            return;
+        }
+        for (entry, to) in entries.iter_mut().zip(to) {
+            let is_due = |user: &UserId| *user != entry.sender && self.audience.has(*user);
+            entry.is_hooked = entry.kind != EntryKind::Other && self.recipients(to, entry).iter().any(is_due);
+        }
+    }
+
+    /// Whether a recorded message is kept for a user whom no connection of level 1 here can take
+    /// it. A user of both levels finds it at either; in a cluster another node may have the
+    /// connection.
     pub(super) fn keeps(&self, user: UserId) -> Keeps {
         let is_here = || self.router.is_alone() && !self.router.attendance().devices(user, |_| true).is_empty();
         let has_it = self.audience.has(user) && (is_here() || !self.level1_seen.uses(user));
         if has_it { Keeps::No } else { Keeps::Yes }
     }
 
-    /// Reads at once who of the recipients still uses level 1.
+    /// Reads in one query which of the recipients still use level 1.
     pub(super) fn learn_who_uses_level1<'p>(&self, entries: &[NewEntry], to: impl Iterator<Item = &'p RecordedFor>) {
         let mut users = FxHashSet::default();
         for (entry, to) in entries.iter().zip(to) {
@@ -63,7 +98,7 @@ impl RecorderParts {
         self.level1_seen.learn(users);
     }
 
-    /// What a message weighs in its lane: its text, and those whom it is handed to.
+    /// The weight of a message in its lane: its text, and the users it is handed to.
     pub(super) fn weight(&self, recording: &Recording) -> usize {
         let members = match (&recording.to, recording.entry.conv.group()) {
             (RecordedFor::Known(Recipients::Group(_, members)), _) => members.len(),
@@ -73,14 +108,14 @@ impl RecorderParts {
         recording.entry.text.len() + RECORDING_BYTES + members * MEMBER_WEIGHT
     }
 
-    /// Those who are shown a committed message: the members of a group as they are now. Somebody may
-    /// have joined while it was committed, and hears of it from nobody else.
+    /// The users to whom a committed message is shown: the current members of the group. A user who
+    /// has joined during the commit learns of the message from nobody else.
     pub(super) fn shown_to(&self, entry: &NewEntry, recipients: &Arc<[UserId]>) -> Arc<[UserId]> {
         let now = entry.conv.group().and_then(|group| self.members(group).ok());
         now.unwrap_or_else(|| recipients.clone())
     }
 
-    /// The members of a group: as far as they are cached or can be read.
+    /// The members of a group, as they are cached or stored.
     pub(super) fn members(&self, group: GroupId) -> Result<Arc<[UserId]>, StoreError> {
         let now = self.clock.now();
         match self.groups.members(group, now) {
@@ -89,8 +124,8 @@ impl RecorderParts {
         }
     }
 
-    /// Reads at once the members of those groups of a batch that are not cached. What cannot be read
-    /// is tried again by itself.
+    /// Reads in one query the members of all groups of a batch that are not cached. A group whose
+    /// members cannot be read is retried alone.
     pub(super) fn read_members(&self, groups: impl Iterator<Item = GroupId>) {
         let now = self.clock.now();
         let unknown: FxHashSet<GroupId> = groups.filter(|group| self.groups.members(*group, now).is_none()).collect();
@@ -103,7 +138,7 @@ impl RecorderParts {
         }
     }
 
-    /// The recipients: of a conversation of two the partner alone, of a group all members.
+    /// The recipients: the partner alone in a conversation of two, all members in a group.
     pub(super) fn recipients(&self, to: &RecordedFor, entry: &NewEntry) -> Arc<[UserId]> {
         match to {
             RecordedFor::Known(Recipients::User(user)) => [*user].into(),
@@ -117,7 +152,8 @@ impl RecorderParts {
     }
 }
 
-/// What a member of a group weighs: some 30,000 are told of one batch.
+/// The weight of a member of a group: one batch notifies about 30,000.
 const MEMBER_WEIGHT: usize = 32;
-/// The members of a group that is not cached, if it is there at all: they are read while others wait.
+/// The assumed number of members of a group that is not cached, if it exists at all: reading them
+/// makes others wait.
 const UNKNOWN_MEMBERS: usize = 2048;

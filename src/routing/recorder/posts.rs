@@ -1,4 +1,4 @@
-//! [`Posts`]: what connections and other nodes are told of a batch.
+//! [`Posts`]: the news of a batch for connections and other nodes.
 
 use std::sync::Arc;
 
@@ -14,18 +14,18 @@ use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Message};
 use crate::store::history::{EntryPlace, NewEntry};
 
-/// What the connections are told of a batch.
+/// The news of a batch for connections.
 #[derive(Default)]
 pub(super) struct Posts {
     pub(super) news: Vec<(Arc<ClientLink>, Posted)>,
-    /// For other nodes: messages of groups, and of conversations of two by recipient.
+    /// The news for other nodes: messages of groups, and of conversations of two by recipient.
     groups: Vec<CommittedFrame>,
     users: FxHashMap<UserId, Vec<CommittedFrame>>,
 }
 
 impl Posts {
-    /// Tells the devices of a message: of the sender, but for the connection that sent it, and of
-    /// the recipients.
+    /// Adds a message for the devices of its sender, except the connection that sent it, and of its
+    /// recipients.
     pub(super) fn push(
         &mut self,
         entry: &NewEntry,
@@ -44,11 +44,11 @@ impl Posts {
         };
         let (conv, at, from) = (entry.conv, committed(place), entry.sender);
         let told = |frame: &Arc<str>| CommittedFrame { conv, at, before, from, frame: frame.clone() };
-        // All members of a group call it by the same name.
+        // All members of a group use the same name for it, so they share the text.
         let mut shared: Option<Arc<str>> = None;
         let is_listed = recipients.contains(&from);
         let is_alone = parts.bus.is_alone();
-        // A sender who repeats a message to a group and has left it since is no member.
+        // A sender who repeats a message to a group after leaving it is not a member.
         let is_sender_told = !is_listed && conv.group().is_none();
         for user in recipients.iter().copied().chain(is_sender_told.then_some(from)) {
             if !parts.audience.has(user) {
@@ -76,23 +76,22 @@ impl Posts {
         }
     }
 
-    /// Posts everything, with one wake-up per loop, and has the other nodes told.
+    /// Posts everything, with one wake-up per loop, and has the other nodes notified.
     pub(super) fn send(self, announcer: Option<&Announcer>) {
         ClientLink::post_all(self.news);
         let Some(announcer) = announcer else { return };
-        let bytes = self.groups.iter().chain(self.users.values().flatten()).map(|message| message.frame.len()).sum();
         let mut news: Vec<DeviceNews> = Vec::new();
         for (user, messages) in self.users {
             news.extend(parcels(messages).map(|messages| DeviceNews::Messages(user, messages)));
         }
         news.extend(parcels(self.groups).map(DeviceNews::GroupMessages));
         if !news.is_empty() {
-            announcer.tell(news, bytes);
+            announcer.tell(news);
         }
     }
 }
 
-/// Messages in pieces that one publication can hold.
+/// Splits messages into pieces that one publication can hold.
 fn parcels(messages: Vec<CommittedFrame>) -> impl Iterator<Item = Vec<CommittedFrame>> {
     let mut rest = messages.into_iter().peekable();
     std::iter::from_fn(move || {
@@ -111,5 +110,5 @@ pub(super) fn committed(place: EntryPlace) -> frames::Committed {
     frames::Committed { seq: place.seq, tag: place.tag, time: place.time }
 }
 
-/// The most text in one publication, unless a single one is longer.
+/// The most text in one publication, unless a single message is longer.
 const PARCEL_BYTES_MAX: usize = 256 * 1024;

@@ -17,7 +17,7 @@ use super::*;
 use crate::admission::berths::{Berth, Berths};
 use crate::admission::{Payer, Source};
 use crate::bus::{DeviceNews, Envelope, Exchange, Frames, Node, Published, Publisher, Receipt, Register, Unreachable};
-use crate::config::Recorded;
+use crate::config::RecordingScope;
 use crate::delivery;
 use crate::delivery::{ClientLink, Spread};
 use crate::protocol::GroupId;
@@ -29,6 +29,8 @@ use crate::routing::outbox::OutItem;
 use crate::routing::watchers::Watchers;
 use crate::session::{Outcome, Settled, members_at_once};
 use crate::store::{Role, UserState};
+
+mod losses;
 
 /// A client's end of a connection: it takes what there is room for, and acknowledges what it is
 /// told to.
@@ -143,7 +145,9 @@ impl Exchange for Told {
     fn refuse(&self, receipt: Receipt, delivered: usize) {
         self.0.lock().push(format!("refuse {} after {delivered}", receipt.sequence));
     }
-    fn tell_devices(&self, _: &[DeviceNews]) {}
+    fn tell_devices(&self, _: &[DeviceNews]) -> bool {
+        true
+    }
 
     fn group_changed(&self, _: GroupId) {}
 }
@@ -196,8 +200,9 @@ impl Scene {
             berths: berths.clone(),
             groups: Arc::new(GroupCache::new(None)),
             states: Role::none(),
-            audience: Arc::new(Audience::new(Recorded::OfLevel2)),
+            audience: Arc::new(Audience::new(RecordingScope::OfLevel2)),
             metrics: Arc::new(Metrics::new(1)),
+            tracer: Arc::default(),
         };
         let queued = Arc::new(Mutex::new(Vec::new()));
         let all = queued.clone();
@@ -278,10 +283,13 @@ impl Scene {
     fn lane(&mut self) -> Vec<String> {
         let word = |item| match item {
             LaneItem::Delivery(Delivery { to, text, origin, .. }) => match origin {
-                Origin::Returned(_, Comeback::InOrder) => format!("{text} for {to} returned"),
-                Origin::Returned(_, Comeback::Late) => format!("{text} for {to} returned late"),
-                Origin::Returned(_, Comeback::Elsewhere) => format!("{text} for {to} returned elsewhere"),
-                Origin::Sender(..) | Origin::Group(_) | Origin::Recorded(_) | Origin::Spooled(..) => {
+                DeliveryOrigin::Returned(_, Comeback::InOrder) => format!("{text} for {to} returned"),
+                DeliveryOrigin::Returned(_, Comeback::Late) => format!("{text} for {to} returned late"),
+                DeliveryOrigin::Returned(_, Comeback::Elsewhere) => format!("{text} for {to} returned elsewhere"),
+                DeliveryOrigin::Sender(..)
+                | DeliveryOrigin::Group(_)
+                | DeliveryOrigin::Recorded(_)
+                | DeliveryOrigin::Spooled(..) => {
                     format!("{text} for {to}")
                 }
             },
@@ -445,35 +453,4 @@ fn what_another_node_has_recorded_comes_back_as_recorded() {
     let id = |item| if let LaneItem::Delivery(delivery) = item { Some(delivery.frame()) } else { None };
     let ids: Vec<_> = scene.items().into_iter().filter_map(id).collect();
     assert_eq!(ids, [FrameId::RECORDED, FrameId::UNNAMED]);
-}
-
-#[test]
-fn the_sender_of_what_is_lost_in_a_lane_hears_that_it_has_failed() {
-    let mut scene = Scene::new();
-    scene.sender = scene.connect().link;
-    let heard = |scene: &mut Scene| {
-        scene.event_loop.turn(scene.turn.now(), &[]);
-        scene.notes.posted.lock().drain(..).map(|posted| format!("{posted:?}")).collect::<Vec<_>>()
-    };
-    let failed = |bytes, id| format!("{:?}", Posted::Settled(Settled::one(id, bytes, Err(Undelivered::Unstored))));
-    let (first, second) = (FrameId::first_of(1), FrameId::first_of(1).next());
-    scene.send(USER, "{a}");
-    // As when the batch panics.
-    drop(scene.items());
-    assert_eq!(heard(&mut scene), [failed(3, first)]);
-
-    let members = [1, 2].map(UserId);
-    let frame = Scene::group(&members, 3, "{ab}");
-    scene.send_all(&frame, 3);
-    let mut items = scene.items();
-    let Some(LaneItem::Delivery(one)) = items.pop() else { unreachable!("there are two") };
-    delivery::settle_all(vec![one], Ok(()));
-    assert_eq!(heard(&mut scene), [""; 0], "the other one is on its way");
-    drop(items);
-    assert_eq!(heard(&mut scene), [failed(4, second)]);
-
-    scene.router.attendance.ways.close_to_nodes(scene.turn.now());
-    assert_eq!(scene.send(USER, "{a}"), Routed::FAILED);
-    let routed = scene.send_all(&frame, 3);
-    assert_eq!((routed, heard(&mut scene)), (Routed::FAILED, vec![]), "each is told once");
 }

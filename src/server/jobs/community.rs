@@ -1,14 +1,17 @@
-//! [`Arrangements`]: what threads do for 60 to 69, and for those requests of level 1 that change
-//! groups and friendships, where the tables have level 2.
+//! [`Arrangements`]: carries out 60 to 69, and the requests of level 1 that change groups and
+//! friendships, if the tables have level 2.
 //!
-//! `accounts` is about the asker's own account, `groups` about groups and friends. `telling` tells
-//! connections what was recorded.
+//! `accounts` handles the user's own account, `groups` groups and friends. `orders` carries out
+//! administrators' orders, which concern any account. `telling` shows connections what was
+//! recorded.
 
 mod accounts;
 mod groups;
+mod orders;
 mod parts;
 mod telling;
 
+pub use self::orders::{GroupOrder, Ordered};
 pub use self::parts::{
     AfterReply, Arranged, ArrangementParts, Arrangements, Asker, CommunityRules, GroupDoor, ProofVerdict, refused,
 };
@@ -17,7 +20,7 @@ use crate::protocol::level2::{Account, replies};
 use crate::store::StoreError;
 
 impl Arrangements {
-    /// Does what is asked, and composes the reply. Blocks.
+    /// Carries out the request, and composes the reply. Blocks.
     pub fn run(&self, asker: &Asker, request: &Account<'_>) -> Arranged {
         let done = self.try_run(asker, request);
         self.parts.outages.note("arranging accounts and groups", done.as_ref().err());

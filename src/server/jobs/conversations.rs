@@ -1,5 +1,5 @@
-//! [`Conversations`]: what threads do for connections of level 2: logins of devices, heads, pages,
-//! marks, and the import of what waits.
+//! [`Conversations`]: the blocking work for connections of level 2: logins of devices, heads,
+//! pages, marks, and the import of waiting messages.
 
 mod devices;
 mod import;
@@ -14,22 +14,23 @@ mod sweep;
 
 use std::sync::Arc;
 
-pub use self::devices::Visitor;
+pub use self::devices::{TokenEnd, Visitor};
 pub use self::import::{Import, ImportStep};
-pub(super) use self::parts::refusal_of;
-pub use self::parts::{ConversationParts, Conversations, DeviceRules};
+pub use self::parts::{ConversationParts, Conversations, DeviceRules, refusal_of};
 pub use self::postbox::Postbox;
 use self::pump_pages::PageWanted;
 pub use self::sweep::SeenDevices;
+use crate::base::conversation::Seq;
 use crate::delivery::ClientLink;
-use crate::devices::tasks::{Identity, MemberNews, MemberTask};
+use crate::devices::tasks::{FoundMark, Identity, MemberNews, MemberTask, NamedConversation};
+use crate::history::pump::PumpEvent;
 use crate::metrics::HistoryRead;
 use crate::protocol::level2::frames::Refusal;
 use crate::store::StoreError;
 use crate::store::history::HistoryReads;
 
 impl Conversations {
-    /// Does a task. Blocks.
+    /// Runs a task. Blocks.
     pub fn run(&self, who: &Identity, link: &Arc<ClientLink>, task: &MemberTask) -> Result<Vec<MemberNews>, Refusal> {
         if let Some(read) = read_by(task) {
             self.parts.metrics.history_read(read);
@@ -69,14 +70,19 @@ impl Conversations {
                 let wanted = PageWanted { conv: *conv, from: *from, to: *to, is_new: *is_new, written: *written };
                 pump_pages::read(history, who.user, &wanted).map(one)
             }
-            MemberTask::Page(ticket, rid, name, ask, limit) => {
-                let text = reads::page(history, who.user, *name, *ask, *limit, rid.as_ref())?;
-                Ok(one(MemberNews::PageAnswer(*ticket, text)))
+            MemberTask::Page(ticket, rid, named, ask, limit) => {
+                let (text, head) = reads::page(history, who.user, named.name, *ask, *limit, rid.as_ref())?;
+                let doubt = doubt(who, named, head);
+                Ok(doubt.into_iter().chain([MemberNews::PageAnswer(*ticket, text)]).collect())
             }
-            MemberTask::MarkRead(ticket, rid, name, read) => {
-                let (text, found) = self.mark_read(history, who, *name, *read, rid.as_ref())?;
-                Ok(one(MemberNews::MarkAnswer(*ticket, text, found)))
+            MemberTask::MarkRead(ticket, rid, named, read) => {
+                let (text, found) = self.mark_read(history, who, named.name, *read, rid.as_ref())?;
+                let doubt = doubt(who, named, found.map(|found| found.head));
+                let conv = named.name.for_user(who.user);
+                let found = found.map(|found| FoundMark { conv, read: found.read, rid: rid.clone() });
+                Ok(doubt.into_iter().chain([MemberNews::MarkAnswer(*ticket, text, found)]).collect())
             }
+            MemberTask::Marks(convs) => self.marks_now(history, who.user, convs).map(one),
             MemberTask::Report(ticket, stored) => self.report(history, who, *ticket, stored).map(one),
             MemberTask::Watch(ticket, rid, before, now) => {
                 self.watch(who, link, (*ticket, rid.as_ref()), (before, now))
@@ -85,14 +91,14 @@ impl Conversations {
                 self.show_typing(who, *name);
                 Ok(Vec::new())
             }
-            // Another's work.
+            // `Arrangements` runs these.
             MemberTask::Account(..) => Ok(Vec::new()),
             MemberTask::LogOut(ticket, rid) => self.log_out(history, who, *ticket, rid.as_ref()),
         }
     }
 }
 
-/// What a task reads of conversations.
+/// The kind of read that a task makes, for the metrics.
 fn read_by(task: &MemberTask) -> Option<HistoryRead> {
     match task {
         MemberTask::Heads { .. } => Some(HistoryRead::Login),
@@ -101,6 +107,14 @@ fn read_by(task: &MemberTask) -> Option<HistoryRead> {
         MemberTask::Page(..) => Some(HistoryRead::Page),
         _ => None,
     }
+}
+
+/// News for the pump if the conversation ends before the number that the pump had written when the
+/// request was read. Then the history is lost, and a page will show that.
+fn doubt(who: &Identity, named: &NamedConversation, head: Option<Seq>) -> Option<MemberNews> {
+    let (conv, shown) = (named.name.for_user(who.user), named.shown);
+    let is_lower = head.is_some_and(|head| head < shown);
+    is_lower.then(|| MemberNews::Pump(vec![PumpEvent::Doubt { conv, shown }]))
 }
 
 fn one(news: MemberNews) -> Vec<MemberNews> {

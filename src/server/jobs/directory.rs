@@ -13,13 +13,13 @@ use crate::store::{Accounts, Contacts, Joined, Membership, Role, StoreError};
 
 /// Friends and groups, and the parts that they need.
 pub struct Directory {
-    /// Searched by id.
+    /// The accounts, searched by id.
     pub accounts: Role<dyn Accounts>,
     /// Friends and groups as they are stored.
     pub contacts: Role<dyn Contacts>,
     /// The members that this node has cached.
     pub groups: Arc<GroupCache>,
-    /// Other nodes cache members as well.
+    /// The bus to other nodes, which cache members as well.
     pub bus: Arc<dyn Exchange>,
     /// The time.
     pub clock: Clock,
@@ -72,7 +72,12 @@ impl Directory {
     }
 
     /// `asked` is the id as the client sent it.
-    pub(super) fn join(&self, user: UserId, group: GroupId, asked: protocol::Asked<'_>) -> Result<Outcome, StoreError> {
+    pub(super) fn join(
+        &self,
+        user: UserId,
+        group: GroupId,
+        asked: protocol::EchoedId<'_>,
+    ) -> Result<Outcome, StoreError> {
         let joined = self.contacts.get()?.join_group(user, group, self.limits.group_members_max)?;
         Ok(match joined {
             Joined::New(name) => {
@@ -89,7 +94,7 @@ impl Directory {
         })
     }
 
-    /// One row shows whether the sender may write to the group; only then are all read.
+    /// Reads one row to see whether the sender may write to the group, and only then all members.
     pub(super) fn members(&self, group: GroupId, sender: Option<UserId>) -> Result<Outcome, StoreError> {
         let now = self.clock.now();
         if let Some(sender) = sender.filter(|sender| !self.groups.was_member(*sender, group)) {
@@ -106,14 +111,15 @@ impl Directory {
         Ok(Outcome::Members(self.groups.load(group, now, self.contacts.get()?)?))
     }
 
-    /// Before the reply, so that a client that learns of the join finds the user in the group.
+    /// Called before the reply, so that a client that learns of the join finds the user in the
+    /// group.
     fn group_changed(&self, group: GroupId) {
         self.groups.changed(group);
         self.bus.group_changed(group);
     }
 
-    /// Users are found by id; by name only for a client of level 2 that asks for it, because level 1 is what the
-    /// C++ server does.
+    /// Users are found by id, and by name only for a client of level 2 that requests it, because
+    /// level 1 behaves like the C++ server.
     pub(super) fn search(&self, keyword: &str, by_name: bool) -> Result<Outcome, StoreError> {
         let all_digits = !keyword.is_empty() && keyword.bytes().all(|byte| byte.is_ascii_digit());
         let id = if all_digits { keyword.parse().unwrap_or(0) } else { 0 };
@@ -122,7 +128,7 @@ impl Directory {
             users.extend(self.accounts.get()?.user(UserId(id))?);
         }
         if by_name && let Some(named) = self.accounts.get()?.user_named(keyword)? {
-            // An id may be somebody's name.
+            // An id may be another user's name.
             users.retain(|user| user.id != named.id);
             users.push(named);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::protocol::{self, UserId};
 use crate::routing::quotas::Quotas;
 use crate::session::Outcome;
-use crate::store::{KeptMessage, MessageId, Messages, Role, StoreError};
+use crate::store::{KeptMessage, MessageId, Messages, ROW_BYTES, Role, StoreError};
 
 /// Fetches and deletes stored messages.
 pub struct Mail {
@@ -33,6 +33,14 @@ impl Mail {
         Ok(outcome(&messages))
     }
 
+    /// The stored messages of a user, counted.
+    pub(super) fn waiting(&self, user: UserId) -> Result<Waiting, StoreError> {
+        let store = self.store.get()?;
+        let rows = store.fetch(user, COUNTED_BYTES)?;
+        let bytes = if rows.is_empty() { 0 } else { store.mailbox_bytes(user)? };
+        Ok(Waiting::new(rows.len(), rows.iter().map(|row| row.text.len() + ROW_BYTES).sum(), bytes))
+    }
+
     pub(super) fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<Outcome, StoreError> {
         self.store.get()?.delete(user, ids)?;
         self.quotas.deleted(user);
@@ -40,7 +48,40 @@ impl Mail {
     }
 }
 
+/// Messages that wait for a login at level 1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Waiting {
+    /// The number of messages in the first 256 KiB.
+    pub rows: usize,
+    /// Whether there are more.
+    pub more: bool,
+    /// The bytes of all.
+    pub bytes: usize,
+}
+
+impl Waiting {
+    /// Of these rows with these bytes, when all have that many.
+    fn new(rows: usize, bytes_of_rows: usize, bytes: usize) -> Waiting {
+        Waiting { rows, more: bytes_of_rows < bytes, bytes }
+    }
+}
+
+/// The text of which the messages are counted for an operator.
+const COUNTED_BYTES: usize = 256 * 1024;
+
 fn outcome(messages: &[KeptMessage]) -> Outcome {
     let ids = messages.iter().map(|message| message.id).collect();
     Outcome::Messages { reply: protocol::messages(messages), ids }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_counted_is_more() {
+        assert!(!Waiting::new(2, 500, 500).more);
+        assert!(Waiting::new(2, 500, 501).more);
+        assert!(!Waiting::new(0, 0, 0).more);
+    }
 }

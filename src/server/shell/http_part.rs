@@ -8,12 +8,12 @@ use net::{Fate, HttpFlow, HttpPart, Turn};
 use super::{Client, Shell};
 use crate::delivery::{ClientLink, Posted};
 use crate::server::http_client::HttpClient;
-use crate::server::posting::{Posting, Step};
-use crate::web::answer::{Answer, Persistence};
+use crate::server::posting::{PostStep, Posting};
+use crate::web::answer::{Persistence, WebAnswer};
 use crate::web::site::Response;
 
 impl Shell {
-    /// A part of a request has arrived, or is shown again.
+    /// Handles a part of a request, new or shown again.
     pub(super) fn on_http_part(
         &mut self,
         turn: &mut Turn<Posted>,
@@ -28,15 +28,15 @@ impl Shell {
                 http.asked = now;
                 if let Err(refusal) = client.meter.check(now, self.shared.admission.rates()) {
                     self.count_refusal(refusal.excess);
-                    return self.answer(turn, link, &Answer::too_many());
+                    return self.answer(turn, link, &WebAnswer::too_many());
                 }
                 client.meter.pay(head.len());
                 let response = self.shared.site.respond(head);
                 self.respond(turn, link, client, response)
             }
             HttpPart::Body(body) => self.on_body(turn, link, client, body),
-            HttpPart::TooLong => self.answer(turn, link, &Answer::too_long()),
-            HttpPart::Late => self.answer(turn, link, &Answer::late()),
+            HttpPart::TooLong => self.answer(turn, link, &WebAnswer::too_long()),
+            HttpPart::Late => self.answer(turn, link, &WebAnswer::late()),
         }
     }
 
@@ -72,26 +72,26 @@ impl Shell {
         }
     }
 
-    /// The body of a message. It is shown again after each step of its way.
+    /// Handles the body of a message. It is shown again after each step.
     fn on_body(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, body: &[u8]) -> HttpFlow {
         let desk = self.desk(link, client, turn.now());
         let posting = client.http.as_mut().and_then(|http| http.posting.as_mut());
         match posting.map(|posting| posting.go_on(&desk, body)) {
-            Some(Step::Wait) => HttpFlow::Later,
-            Some(Step::Answer(answer)) => self.answer(turn, link, &answer),
-            // None was asked for.
+            Some(PostStep::Wait) => HttpFlow::Later,
+            Some(PostStep::Answer(answer)) => self.answer(turn, link, &answer),
+            // No body was expected.
             None => HttpFlow::Last,
         }
     }
 
-    /// Something has become known about a message. Its body is shown again after this.
+    /// Passes news to a message under way. Its body is shown again after this.
     pub(super) fn with_posting(client: &mut Client, act: impl FnOnce(&mut Posting)) {
         if let Some(posting) = client.http.as_mut().and_then(|http| http.posting.as_mut()) {
             act(posting);
         }
     }
 
-    fn answer(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, answer: &Answer) -> HttpFlow {
+    fn answer(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, answer: &WebAnswer) -> HttpFlow {
         self.shared.metrics.http_answer(answer.status);
         self.say(turn, link, &answer.bytes);
         match answer.persistence {
@@ -100,12 +100,12 @@ impl Shell {
         }
     }
 
-    /// Sending fails only if the client has gone.
+    /// Sends bytes. This fails only if the client has gone.
     fn say(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, bytes: &[u8]) {
         let _ = link.send(turn, bytes, Fate::Drop);
     }
 
-    /// The time has come to close the connection, unless it has just been used.
+    /// Closes the connection, unless it has just been used.
     pub(super) fn on_http_reminder(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
         let Some(http) = &mut client.http else { return };
         let idle = turn.now().saturating_duration_since(http.asked);

@@ -1,5 +1,5 @@
-//! The shell's part in level 2: which frames and events go to a connection's [`Member`], and which to
-//! its session.
+//! The shell's part in level 2: it passes frames and events to a connection's [`Member`] or to its
+//! session.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,9 +22,10 @@ use crate::protocol::{FrameKind, UserId};
 use crate::routing::recorder::{RECORDING_BYTES, RecordOwner, RecordedFor, Recording};
 use crate::server::members::{Desk, Level2};
 use crate::server::places::place;
+use crate::server::traced;
 use crate::server::wiring::ServerParts;
 use crate::session::{Input, OptIn, Outcome, Recipients, ToRecord};
-use crate::store::history::{Cid, FrameHash, NewEntry};
+use crate::store::history::{Cid, FrameHash, NewEntry, SenderCheck};
 
 impl Shell {
     /// Records a frame of level 1.
@@ -33,13 +34,14 @@ impl Shell {
         let bytes = text.len();
         let owed = Owed::to(&Provenance { sender: link, id, holder }, bytes);
         let berth = self.shared.router.take_berth(holder, bytes + RECORDING_BYTES);
-        // Dropped, the frame has failed, and its sender is told so.
+        // If the frame is dropped, it has failed, and its sender is notified.
         let (Some(recorder), Some(berth), Some(cid)) = (&self.shared.recorder, berth, new_cid()) else { return };
         let text: Arc<str> = text.into();
         let conv = match &to {
             Recipients::User(user) => ConversationId::between(sender, *user),
             Recipients::Group(group, _) => ConversationId::of_group(*group),
         };
+        traced::received(&self.shared.tracer, (conv, &cid), sender, id.into(), bytes);
         let entry = NewEntry {
             conv,
             sender,
@@ -47,7 +49,8 @@ impl Shell {
             hash: FrameHash::of(text.as_bytes()),
             kind,
             is_imported: false,
-            is_unchecked: true,
+            check: SenderCheck::Whole,
+            is_hooked: false,
             change: None,
             text: text.clone(),
         };
@@ -55,8 +58,8 @@ impl Shell {
         recorder.submit(Recording { entry, to: RecordedFor::Known(to), forward: Some(text), owner, berth });
     }
 
-    /// Forwards a frame that is in the conversation of two users to the second one at level 1, wherever
-    /// the user is there.
+    /// Forwards a frame that is in the conversation of two users to the second one at level 1, on
+    /// any node.
     pub(super) fn hand_recorded(
         &self,
         turn: &mut Turn<Posted>,
@@ -66,14 +69,14 @@ impl Shell {
     ) {
         let ServerParts { recorder, router, .. } = &*self.shared;
         let berth = router.take_berth(holder, text.len() + RECORDING_BYTES);
-        // Without room for it, the conversation has it.
+        // Without room for it, the conversation still has it.
         let (Some(recorder), Some(berth)) = (recorder, berth) else { return };
         let nobody_waits = Acknowledgement::silent(ConversationId::between(from, to), berth);
         router.forward(turn, to, &text.into(), recorder.keeps(to), &nobody_waits);
     }
 
-    /// Notes a request to be friends, so that its answer makes friends. If that fails, the answer is a
-    /// request.
+    /// Notes a friend request, so that the answer to it makes friends. If that fails, the answer
+    /// counts as a request.
     pub(super) fn note_request(&self, holder: Holder, from: UserId, to: UserId) {
         let (arrangements, requests) = (self.shared.jobs.arrangements.clone(), &self.shared.dispatch.requests);
         if let Some(place) = place(requests, holder, &self.shared.metrics) {
@@ -108,7 +111,7 @@ impl Shell {
         }
     }
 
-    /// A login at level 2 is refused; the client may try again.
+    /// Refuses a login at level 2; the client may try again.
     fn refuse_entry(
         &self,
         turn: &mut Turn<Posted>,
@@ -122,7 +125,7 @@ impl Shell {
         self.feed(turn, link, client, Input::OptedIn(None));
     }
 
-    /// A step of a login is done.
+    /// Handles the result of a step of a login.
     pub(super) fn on_entry(
         &self,
         turn: &mut Turn<Posted>,
@@ -157,7 +160,8 @@ impl Shell {
         }
     }
 
-    /// A job is done, or the bus sends here now: for the login, the member, or a request of level 1.
+    /// Handles the outcome of a job or of joining the bus: for the login, the member, or a request
+    /// of level 1.
     pub(super) fn on_outcome(
         &self,
         turn: &mut Turn<Posted>,
@@ -166,7 +170,7 @@ impl Shell {
         outcome: Outcome,
     ) {
         match (client.level2.take(), outcome) {
-            // A step waits for one answer, so it is the one to this step.
+            // A step waits for one answer, so this is the answer to it.
             (Some(mut level2 @ Level2::Entering(..)), outcome @ (Outcome::Password(_) | Outcome::Refused(_))) => {
                 let checked = self.desk(link, client, turn.now()).checked(&mut level2, outcome);
                 match (checked, level2) {
@@ -190,7 +194,7 @@ impl Shell {
         }
     }
 
-    /// Has the member do something, and carries out what it wants.
+    /// Calls the member, and carries out its effects.
     pub(super) fn with_member(
         &self,
         turn: &mut Turn<Posted>,
@@ -206,7 +210,7 @@ impl Shell {
         }
     }
 
-    /// The session answers a request of level 1 of a member.
+    /// Handles the session's answer to a member's request of level 1.
     pub(super) fn reply_to_member(
         &self,
         turn: &mut Turn<Posted>,
@@ -215,14 +219,17 @@ impl Shell {
         holder: Holder,
         reply: &str,
     ) {
-        let Level2::In(member) = level2 else { return self.send(turn, link, reply, Fate::Drop) };
+        let Level2::In(member) = level2 else {
+            self.send(turn, link, reply, Fate::Drop);
+            return;
+        };
         let mut effects = MemberEffects::new();
         member.on_reply(reply, &mut effects);
         let desk = Desk { shared: &self.shared, link, holder, tally: &self.tally, now: turn.now() };
         desk.carry_out(turn, member, effects);
     }
 
-    /// Something has arrived from a client of level 2.
+    /// Handles input of a client of level 2.
     pub(super) fn on_incoming_of_member(
         &self,
         turn: &mut Turn<Posted>,
@@ -234,7 +241,7 @@ impl Shell {
         if member.has_ended() {
             return Flow::Taken;
         }
-        // All bytes count as heard, also those that have to wait.
+        // All bytes count as a sign of life, even those that have to wait.
         member.hear(turn.now());
         let len = match incoming {
             Incoming::Frame(frame) => frame.len(),
@@ -311,7 +318,7 @@ impl Shell {
     }
 }
 
-/// An id that no other message has; `None` if the system gives no random bytes.
+/// A unique id for a message; `None` if the system has no random bytes.
 fn new_cid() -> Option<Cid> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).ok()?;

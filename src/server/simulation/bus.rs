@@ -13,8 +13,8 @@ use super::wires::{Heard, Hearer, Order, Wires, owned};
 use crate::base::clock::Clock;
 use crate::base::loads::PoolUse;
 use crate::bus::peer::{
-    BusStage, Deaf, NotSent, Pauses, PeerDriver, PeerLine, PeerNews, PeerRules, PeerShared, Post, Reached, Topic,
-    Transport, TransportEvent,
+    BusStage, BusTransport, Deaf, NotSent, Pauses, PeerDriver, PeerLine, PeerNews, PeerRules, PeerShared, Publication,
+    Reached, Topic, TransportEvent,
 };
 use crate::bus::{BusHealth, Neighbours, Node, ReferenceNodes, Register, Unreachable};
 use crate::delivery::Delivery;
@@ -105,9 +105,9 @@ struct SimState {
     is_connected: bool,
     /// Whether the node no longer trusts its connection.
     is_doubted: bool,
-    /// Nothing that it publishes leaves it.
+    /// Whether nothing that it publishes leaves it.
     is_mute: bool,
-    /// When it connects next.
+    /// The time of its next attempt to connect.
     connect_at: Instant,
     pauses: Pauses,
 }
@@ -120,7 +120,7 @@ impl SimBus {
         if wires.lock().mutation == Some(Mutation::ForgetsElsewhere) {
             rules.elsewhere_for = Duration::ZERO;
         }
-        // The world asks whether a node has work.
+        // The world polls for work.
         let peer = Arc::new(PeerShared::new(name, || {}));
         SimBus { peer, wires, clock, rules, state: Mutex::new(state), driver: Mutex::default() }
     }
@@ -133,8 +133,8 @@ impl SimBus {
         self.wires.lock()
     }
 
-    /// When it has work if nothing happens. A due probe does not count; otherwise the world would
-    /// never rest.
+    /// The time of its next work if nothing happens. A due probe does not count; otherwise the
+    /// world would never rest.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let mut driver = self.driver.lock();
         let driver = driver.as_mut()?;
@@ -188,7 +188,7 @@ impl SimBus {
         self.peer.stage() == BusStage::Running
     }
 
-    /// Tries to connect, if it is time.
+    /// Connects, if it is time.
     fn connects(&self, now: Instant) -> bool {
         let mut state = self.state.lock();
         if state.connect_at > now || !self.may_connect() {
@@ -231,7 +231,7 @@ impl SimBus {
         !self.peer.has_tasks() && !self.wires.lock().has_work(self.name())
     }
 
-    /// Everything published from now on is lost: the node dies.
+    /// Loses everything published from now on: the node dies.
     pub(super) fn say_no_more(&self) {
         self.state.lock().is_mute = true;
     }
@@ -245,7 +245,7 @@ impl SimBus {
         }
     }
 
-    /// The node has died. `silently`: Redis does not notice.
+    /// Notes that the node has died. `silently`: Redis does not notice.
     pub(super) fn end(&self, silently: bool) {
         *self.driver.lock() = None;
         let mut wires = self.wires.lock();
@@ -253,7 +253,7 @@ impl SimBus {
     }
 }
 
-impl Transport for SimBus {
+impl BusTransport for SimBus {
     fn peer(&self) -> &Arc<PeerShared> {
         &self.peer
     }
@@ -265,7 +265,7 @@ impl Transport for SimBus {
         Ok(())
     }
 
-    fn post(&self, posts: &[Post<'_>]) -> Result<Vec<Reached>, NotSent> {
+    fn post(&self, posts: &[Publication<'_>]) -> Result<Vec<Reached>, NotSent> {
         if self.state.lock().is_mute {
             return Err(NotSent);
         }
@@ -278,14 +278,14 @@ impl Transport for SimBus {
             // arrived, and the node does not know which.
             let is_sent = is_connected || wires.dice.one_in(2);
             let through = if is_connected { wires.dice.range(0..posts.len() + 1) } else { 0 };
-            for Post { topic, payload, .. } in &posts[..through] {
+            for Publication { topic, payload, .. } in &posts[..through] {
                 wires.publish(self.name(), &owned(*topic), payload);
             }
             drop(wires);
             self.peer.on_failure();
             return if is_sent { Ok(vec![Reached::Unknown; posts.len()]) } else { Err(NotSent) };
         }
-        let publish = |Post { topic, payload, .. }: &Post<'_>| {
+        let publish = |Publication { topic, payload, .. }: &Publication<'_>| {
             wires.step_between();
             Reached::Nodes(wires.publish(self.name(), &owned(*topic), payload))
         };

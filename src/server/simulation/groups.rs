@@ -1,6 +1,6 @@
-//! Frames for a large group beside a quiet client, one turn of the loop after the other: how much
-//! of them is handed out in each, and who is served in between. Bytes bound each turn here, not the
-//! clock, so the figures are the same on every machine.
+//! Frames for a large group beside a quiet client, one turn of the loop after the other: how many
+//! members each turn serves, and who is served in between. Bytes bound each turn here, not the
+//! clock, so the numbers are the same on every machine.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,20 +65,20 @@ impl Scene {
         pipe
     }
 
-    /// One turn of the loop; to how many members it has handed a frame.
+    /// Runs one turn of the loop. Returns the number of members to whom it has handed a frame.
     fn turn(&mut self) -> usize {
         let before = self.members.pushes();
         self.machine.step_loop(0, &self.pipes);
         (self.members.pushes() - before) as usize
     }
 
-    /// All but the loop does what it has to do.
+    /// Runs everything but the loop.
     fn others(&mut self) {
         let parts = || [Part::Lane(0), Part::Lane(1), Part::Job, Part::Bus, Part::Redis];
         while parts().into_iter().fold(false, |any, part| any | self.machine.step(part, &|_| vec![], &mut self.dice)) {}
     }
 
-    /// Until nothing is left to do.
+    /// Runs everything until nothing is left to do.
     fn rest(&mut self) {
         loop {
             self.others();
@@ -153,8 +153,8 @@ fn messages_of_one_account_to_a_group_share_one_share_whatever_the_connection() 
     assert!(turns_of_quiet(40) <= turns_of_quiet(1) + 1);
 }
 
-/// A frame that was begun is brought to its end, one piece after the other, also when its sender
-/// has gone.
+/// A frame whose delivery has begun is delivered completely, one piece after the other, even if its
+/// sender has gone.
 #[test]
 fn a_frame_whose_sender_has_gone_is_handed_out_to_its_end() {
     let (mut scene, quiet) = greedy(1);

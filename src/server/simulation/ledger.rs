@@ -1,5 +1,4 @@
-//! [`Ledger`]: every message that clients have sent, and what has become of it for each of its
-//! recipients.
+//! [`Ledger`]: every message that clients have sent, and its fate for each of its recipients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -10,19 +9,19 @@ use crate::protocol::UserId;
 /// Names a connection of a client, for ever.
 pub(super) type ConnNo = usize;
 
-/// A message that a client has sent, and what has become of it.
+/// A message that a client has sent, and its fate.
 pub(super) struct SentMessage {
     pub(super) from: ConnNo,
     /// Its number among the messages of its connection.
     pub(super) nth: u32,
-    /// Between which two barriers of its connection it was sent.
+    /// The barriers of its connection between which it was sent.
     pub(super) window: (ConnNo, u32),
-    /// Up to where the server must have read to have read it.
+    /// The number of bytes that the server has read once it has read this message.
     pub(super) ends_at: usize,
     pub(super) sent_at: usize,
     pub(super) sent: Instant,
     pub(super) forged: bool,
-    /// The client has got the answer to a later request: it is settled.
+    /// Whether the client has got the answer to a later request, so that this message is settled.
     pub(super) acknowledged: bool,
     pub(super) copies: BTreeMap<UserId, Copy>,
 }
@@ -30,25 +29,26 @@ pub(super) struct SentMessage {
 /// The fate of a message for one recipient.
 #[derive(Default)]
 pub(super) struct Copy {
-    /// How often the database was given it, and how often it was deleted there.
+    /// The numbers of times that it was stored in the database, and deleted there.
     pub(super) stored: usize,
     pub(super) deleted: usize,
-    /// In how many spools it is, and how often it was put into one.
+    /// The number of spools that hold it, and the number of times that it was put into one.
     pub(super) spooled: usize,
     pub(super) ever_spooled: usize,
     /// The connections it was written to, and those whose client has it.
     pub(super) written: BTreeSet<ConnNo>,
     pub(super) received: BTreeSet<ConnNo>,
-    /// How often the replies to a fetch held it that clients have got.
+    /// The number of replies to fetches with it that clients have got.
     pub(super) fetched: usize,
-    /// The connections that it must be written to, each the newest of its user on its node.
+    /// The connections to which it must be written, each the newest of its user on its node.
     pub(super) owed: BTreeSet<ConnNo>,
-    /// A node that may have held it has crashed.
+    /// Whether a node that may have held it has crashed.
     pub(super) excused: bool,
-    /// It may be kept later than what was sent after it: the database failed while it was on its
-    /// way, or a connection had it when something newer was kept that had gone another way.
+    /// Whether it may be stored later than messages sent after it: the database failed while it was
+    /// on its way, or a connection had it when something newer was stored that had gone another
+    /// way.
     pub(super) late: bool,
-    /// Something has failed that may have doubled it.
+    /// Whether a failure may have doubled it.
     pub(super) in_doubt: bool,
 }
 
@@ -59,12 +59,12 @@ pub(super) struct Ledger {
     pub(super) errors: BTreeMap<(ConnNo, u32), usize>,
     /// The last message of a connection that a recipient has fetched.
     fetched: BTreeMap<(UserId, ConnNo), u32>,
-    /// A node has begun to stop.
+    /// Whether a node has begun to stop.
     has_stopped: bool,
 }
 
 impl Copy {
-    /// The recipient has it, or it waits in the database.
+    /// Whether the recipient has it, or it waits in the database.
     pub(super) fn is_there(&self) -> bool {
         !self.received.is_empty() || self.fetched > 0 || self.stored > self.deleted || self.spooled > 0
     }
@@ -81,7 +81,7 @@ impl Ledger {
             .unwrap_or_else(|| panic!("message {number} went to user {user}, a stranger to it"))
     }
 
-    /// A client has got the reply to a fetch.
+    /// Notes that a client has got the reply to a fetch.
     pub(super) fn fetched(&mut self, user: UserId, numbers: &[u32], no_faults: bool) {
         for &number in numbers {
             let copy = self.copy(number, user);
@@ -115,7 +115,7 @@ impl Ledger {
         }
     }
 
-    /// The database fails.
+    /// Notes that the database fails.
     pub(super) fn note_outage(&mut self) {
         for copy in self.messages.iter_mut().flat_map(|message| message.copies.values_mut()) {
             copy.late |= !copy.is_there();
@@ -151,9 +151,9 @@ impl Ledger {
         }
     }
 
-    /// A node begins to stop. A message that it writes to a connection comes back only when the
-    /// connection ends without an acknowledgement. By then the user has left, and other nodes may
-    /// have stored something newer.
+    /// Notes that a node begins to stop. A message that it writes to a connection comes back only
+    /// when the connection ends without an acknowledgement. By then the user has left, and other
+    /// nodes may have stored something newer.
     pub(super) fn note_stop(&mut self) {
         self.has_stopped = true;
     }
@@ -186,7 +186,7 @@ impl Ledger {
         }
     }
 
-    /// Everything has come to rest.
+    /// Checks everything after it has come to rest.
     pub(super) fn check_end(&self, is_required: impl Fn(&SentMessage) -> bool, no_faults: bool) {
         let mut missing: BTreeMap<(ConnNo, u32), Vec<usize>> = BTreeMap::new();
         for (number, message) in self.messages.iter().enumerate() {

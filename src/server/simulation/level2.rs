@@ -1,11 +1,12 @@
-//! Clusters with clients of level 2, beside those of level 1, under the same seeded scheduler. Devices
-//! have a database and an outbox; they reconnect anywhere with what they hold, and send again what was
-//! not acknowledged. Nodes crash, also between a commit and its publication; the bus loses, doubles
-//! and reorders what concerns devices; the database fails, answers that are lost included, and is
-//! restored from a backup, or falls back to an older state while nodes and connections stay.
+//! Clusters with clients of level 2, beside those of level 1, under the same seeded scheduler.
+//! Devices have a database and an outbox; they reconnect anywhere with what they hold, and send
+//! again what was not acknowledged. Nodes crash, also between a commit and its publication; the bus
+//! loses, doubles and reorders what concerns devices; the database fails, answers that are lost
+//! included, and is restored from a backup, or falls back to an older state while nodes and
+//! connections stay.
 //!
-//! A device is the strict client of the testkit: it checks every frame as it comes. What the devices
-//! hold is compared with the database. A failure names the promise that is broken:
+//! A device is the strict client of the testkit: it checks every frame as it comes. The messages of
+//! the devices are compared with the database. A failure names the promise that is broken:
 //!
 //! | | promise | checked |
 //! |---|---|---|
@@ -42,22 +43,22 @@ use self::world::World;
 use super::variable;
 use crate::store::memory::Flaw;
 
-/// Deliberate mistakes, which the checks must find.
+/// Deliberate mistakes that the checks must find.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Broken {
-    /// The store makes one.
+    /// A mistake of the store.
     Store(Flaw),
-    /// What other nodes say goes to the client as it is, whatever the client has been shown.
+    /// Messages of other nodes go to the client unchanged, whatever the client has been shown.
     PushesAreTaken,
-    /// The heads of a login are read before its connection hears of messages.
+    /// The heads of a login are read before its connection is told of messages.
     HeadsFirst,
-    /// Nobody looks for what the bus has lost.
+    /// Nobody searches for what the bus has lost.
     NobodySweeps,
-    /// Tags are remembered, also those of messages that the database has lost.
+    /// Tags are remembered even for messages that the database has lost.
     TagsAreRemembered,
 }
 
-/// Runs one seed. Returns what has happened, or the report if a check fails.
+/// Runs one seed. Returns counts of its events, or the report if a check fails.
 fn run(seed: u64, broken: Option<Broken>, trace: bool) -> Result<Tally, String> {
     let mut world = World::new(seed, broken, trace);
     let result = catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -66,13 +67,13 @@ fn run(seed: u64, broken: Option<Broken>, trace: bool) -> Result<Tally, String> 
         let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a text");
         let command = format!("SIM_SEED={seed} cargo test --lib simulation::level2::whatever -- --nocapture");
         let report = format!("seed {seed}: {text}\n{}\nreplay: {command}", world.last_steps());
-        // A step was interrupted: the rest may be in no state to be dropped.
+        // A step was interrupted: the remaining parts may be in no state to be dropped.
         std::mem::forget(world);
         report
     })
 }
 
-/// Runs seeds on one thread per core until this number have failed. Returns what has happened in the
+/// Runs seeds on one thread per core until this number have failed. Returns the counts of the
 /// others, and the reports of those.
 fn run_seeds(seeds: u64, broken: Option<Broken>, failures_max: usize) -> (Tallies, Vec<String>) {
     let (next, failures) = (AtomicU64::new(0), parking_lot::Mutex::new(Vec::new()));
@@ -125,7 +126,8 @@ fn a_seed_repeats() {
 #[test]
 fn a_broken_server_is_noticed() {
     for (broken, expected) in [
-        // What becomes visible late is found as a hole, as what cannot be read, or as never shown.
+        // A message that becomes visible late is found as a hole, as what cannot be read, or as
+        // never shown.
         (Broken::Store(Flaw::NumbersBeforeLock), "A: |C: |D: |F: "),
         (Broken::Store(Flaw::IdsNotChecked), "B: "),
         (Broken::Store(Flaw::MarksFall), "a mark falls"),

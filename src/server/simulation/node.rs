@@ -1,4 +1,4 @@
-//! [`Machine`]: a server without threads: everything it does, it does when it is told to.
+//! [`Machine`]: a server without threads, which does its work step by step when it is told to.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 pub(super) struct Machine {
     shared: Arc<ServerParts>,
-    /// Room in the lanes, which is all free when nothing is on its way.
+    /// The room in the lanes, all of it free when nothing is on its way.
     berths: Arc<Berths>,
     loops: Vec<ManualLoop<Shell>>,
     lanes: Vec<Lane>,
@@ -43,9 +43,9 @@ pub(super) struct Machine {
     outboxes: usize,
     /// The number of lanes that commit messages of conversations; they come next.
     recorders: usize,
-    /// What the thread that sweeps would do, and when it is due; if there are conversations.
+    /// The state of the sweeping thread, and the time of its next turn; if there are conversations.
     sweeps: Option<(Sweeps, Arc<SweepBell>, Instant)>,
-    /// Where the router puts what these lanes take.
+    /// The queue in which the router puts the items of these lanes.
     outbox: Arc<Lanes<OutItem>>,
     keepers: Arc<Lanes<LaneItem>>,
     /// The queues of workers and hashers.
@@ -112,7 +112,7 @@ impl Threads for ByHand {
     }
 }
 
-/// How far the shutdown of a machine has come.
+/// The progress of a machine's shutdown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MachineStage {
     Running,
@@ -156,8 +156,13 @@ impl Machine {
         let spool = Arc::new(NodeSpool(disk.clone()));
         let services = Services::new(config, store, spool, bus.clone(), clock.clone());
         let berths = services.berths.clone();
-        let equipment =
-            Equipment { tls: None, descriptors: usize::MAX, upgrader: None, envelope_bytes_max: ENVELOPE_BYTES_MAX };
+        let equipment = Equipment {
+            tls: None,
+            descriptors: usize::MAX,
+            upgrader: None,
+            jwt: None,
+            envelope_bytes_max: ENVELOPE_BYTES_MAX,
+        };
         // As many jobs are at work at once.
         let config = &Config { workers: JOBS_AT_ONCE, ..config.clone() };
         let mut by_hand = ByHand::default();
@@ -271,7 +276,7 @@ impl Machine {
         true
     }
 
-    /// When it sweeps next, if nothing happens.
+    /// The time of its next sweep, if nothing happens.
     pub(super) fn next_sweep(&self) -> Option<Instant> {
         self.sweeps.as_ref().filter(|_| self.is_running()).map(|(_, _, due)| *due)
     }
@@ -379,12 +384,12 @@ impl Machine {
         true
     }
 
-    /// Whether all that it took was finished when it had stopped.
+    /// Whether everything that it accepted was finished when it had stopped.
     pub(super) fn is_clean(&self) -> bool {
         self.lanes.iter().all(|lane| lane.by_hand.waiting() == 0 && !lane.by_hand.has_taken())
     }
 
-    /// When it has something to do if nothing happens.
+    /// The time of its next work if nothing happens.
     pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
         let loops = self.loops.iter().filter_map(|event_loop| event_loop.sleep(now).map(|left| now + left));
         let lanes = self.lanes.iter().filter_map(|lane| lane.due);

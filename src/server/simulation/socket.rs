@@ -14,32 +14,32 @@ pub(super) struct Pipe {
     peer: SocketAddr,
     /// The node's send buffer.
     room: usize,
-    /// The kernel says that everything has been acknowledged.
+    /// Whether the kernel reports that everything has been acknowledged.
     lies: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Arrived at the node and not read.
+    /// The bytes that have arrived at the node and were not read.
     arrived: VecDeque<u8>,
-    /// How much the server has read in all.
+    /// The bytes that the server has read in all.
     read: usize,
-    /// The client's end of the stream has arrived.
+    /// Whether the client's end of the stream has arrived.
     peer_ended: bool,
-    /// Everything the server has ever written, and how much of it the client's kernel has
-    /// acknowledged.
+    /// Everything that the server has ever written, and the number of bytes that the client's
+    /// kernel has acknowledged.
     written: Vec<u8>,
     acknowledged: usize,
-    /// The server has shut its writing side down.
+    /// Whether the server has shut its writing side down.
     shut: bool,
-    /// The last write did not take everything.
+    /// Whether the last write did not take everything.
     starved: bool,
     /// The same, until the server has tried again.
     was_short: bool,
     broken: bool,
     error_told: bool,
     token: Option<usize>,
-    /// The server has closed it.
+    /// Whether the server has closed it.
     closed: bool,
     has_news: bool,
 }
@@ -97,13 +97,13 @@ impl Pipe {
         self.state.lock().read
     }
 
-    /// The client has got all there is, and is told that nothing follows.
+    /// Whether the client has got everything, and knows that nothing follows.
     pub(super) fn is_at_end(&self) -> bool {
         let state = self.state.lock();
         state.shut && state.acknowledged == state.written.len()
     }
 
-    /// The server could not write all it wanted when it last tried.
+    /// Whether the server could not write everything at its last attempt.
     pub(super) fn is_starved(&self) -> bool {
         self.state.lock().was_short
     }
@@ -117,7 +117,7 @@ impl Pipe {
         self.state.lock().written.len()
     }
 
-    /// The server has not closed it.
+    /// Whether the server has not closed it.
     pub(super) fn is_registered(&self) -> bool {
         self.state.lock().token.is_some()
     }
@@ -131,7 +131,7 @@ impl Pipe {
         state.has_news && state.token.is_some()
     }
 
-    /// The event of a poller, told once: an edge, with all that is the case at the moment.
+    /// Takes the event of a poller, reported once: an edge, with the readiness at this moment.
     pub(super) fn take_event(&self) -> Option<Readiness> {
         let mut state = self.state.lock();
         let token = state.token.filter(|_| state.has_news)?;

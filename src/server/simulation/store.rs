@@ -28,25 +28,25 @@ pub(super) struct Tables {
     friends: BTreeSet<(UserId, UserId)>,
     messages: BTreeMap<MessageId, MailRow>,
     last_message: i64,
-    /// Conversations, if the tables have them. Otherwise nobody can use level 2.
+    /// Whether the tables have conversations. Otherwise nobody can use level 2.
     has_history: bool,
     pub(super) history: MemoryHistory,
     /// The clock of the database, if it has conversations.
     clock: Option<(Clock, Instant)>,
-    /// The heads of a login are those of before it was written, and so of before its connection
-    /// hears of messages.
+    /// Whether the heads of a login are those from before it was written, and so from before its
+    /// connection is told of messages.
     reads_heads_early: bool,
     /// Tags of messages that are lost, where the server is broken on purpose.
     pub(super) remembered_tags: BTreeMap<(ConversationId, i64), Tag>,
     early_heads: BTreeMap<UserId, Vec<Head>>,
     pub(super) is_up: bool,
-    /// One call in this number fails, or is done and fails all the same; none if 0.
+    /// One call in this number fails, or is done and reports a failure; 0: none.
     pub(super) fails_once_in: usize,
     dice: Dice,
     mutation: Option<Mutation>,
     /// Messages stored and deleted since the world has looked.
     pub(super) news: Vec<News>,
-    /// A call has failed on purpose since the world has looked.
+    /// Whether a call has failed on purpose since the world has looked.
     has_failed: bool,
 }
 
@@ -55,7 +55,7 @@ pub(super) struct Tables {
 struct MailRow {
     to: UserId,
     text: Arc<str>,
-    /// Where the message is in its conversation.
+    /// The message's place in its conversation.
     mark: Option<(ConversationId, i64)>,
 }
 
@@ -144,7 +144,7 @@ impl Tables {
         }
     }
 
-    /// It is away, or a call has failed since this was last asked.
+    /// Whether it is unavailable, or a call has failed since the last call of this.
     pub(super) fn is_failing(&mut self) -> bool {
         std::mem::take(&mut self.has_failed) || !self.is_up
     }
@@ -199,7 +199,7 @@ impl Tables {
     }
 }
 
-/// A node's way to the database. When the node has crashed, its calls come to nothing.
+/// A node's way to the database. After the node has crashed, its calls have no effect.
 pub(super) struct NodeStore {
     pub(super) tables: Arc<Mutex<Tables>>,
 }
@@ -416,5 +416,5 @@ impl Database for NodeStore {
     }
 }
 
-/// When the database's clock starts, in ms.
+/// The time at which the database's clock starts, in ms.
 const STARTED_AT: i64 = 1_790_000_000_000;

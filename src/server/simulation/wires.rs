@@ -1,9 +1,9 @@
 //! [`Wires`]: a Redis between simulated nodes.
 //!
 //! As in the real one, a node has a connection that hears, one that says, and others that publish
-//! and wait for the answer. What goes through one of them keeps its order; between them nothing
-//! does. Here is only what wires lose, and how long they take: they do not know what they carry,
-//! unless they are broken on purpose.
+//! and wait for the answer. Messages through one of them keep their order; between them nothing
+//! does. This file decides only what wires lose and how long they take: they do not know what they
+//! carry, unless they are broken on purpose.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,14 +21,14 @@ pub(super) struct Wires {
     /// One publication in this number fails in the middle; none if 0.
     pub(super) fails_once_in: usize,
     pub(super) faults: usize,
-    /// How often a node has given its connection up.
+    /// The number of times that a node has given up its connection.
     pub(super) given_up: usize,
     pub(super) hearers: BTreeMap<String, Hearer>,
     /// The number of connections that Redis has held for longer than their nodes.
     left: u64,
     pub(super) dice: Dice,
     pub(super) mutation: Option<Mutation>,
-    /// What happens to news for devices, which nobody confirms.
+    /// The faults of news for devices, which nobody confirms.
     pub(super) weather: Weather,
     /// If present: the messages for devices of a user that nodes were told of.
     pub(super) overheard: Option<Vec<(UserId, String)>>,
@@ -47,12 +47,12 @@ pub(super) struct Weather {
 #[derive(Default)]
 pub(super) struct Hearer {
     wanted: BTreeSet<SimTopic>,
-    /// From the node: on the connection that hears, and on the one that says.
+    /// Requests of the node: on the connection that hears, and on the one that says.
     pub(super) orders: VecDeque<Order>,
     pub(super) said: VecDeque<(SimTopic, Vec<u8>)>,
-    /// To the node.
+    /// Events for the node.
     pub(super) heard: VecDeque<Heard>,
-    /// Nothing reaches the node any more, and Redis does not know it.
+    /// Whether nothing reaches the node any more, without Redis knowing it.
     pub(super) is_cut_off: bool,
 }
 
@@ -97,7 +97,7 @@ impl Wires {
         self.faults += 1;
     }
 
-    /// Nothing reaches this node any more, but Redis goes on sending to it.
+    /// Cuts off a node: nothing reaches it any more, but Redis continues to send to it.
     pub(super) fn cut_off(&mut self, node: &str) {
         if let Some(hearer) = self.hearers.get_mut(node) {
             (hearer.is_cut_off, hearer.heard) = (true, VecDeque::new());
@@ -105,8 +105,8 @@ impl Wires {
         }
     }
 
-    /// A node gives up its connection. Redis may notice that late: until then it accepts messages
-    /// for the node, and they are lost.
+    /// Closes a node's connection. Redis may notice that late: until then it accepts messages for
+    /// the node, and they are lost.
     pub(super) fn leave(&mut self, node: &str) {
         self.given_up += 1;
         let Some(Hearer { wanted, .. }) = self.hearers.remove(node) else { return };
@@ -178,7 +178,7 @@ impl Wires {
         }
     }
 
-    /// Sends something to all nodes that listen, and returns how many these are.
+    /// Sends a message to all nodes that listen, and returns their number.
     pub(super) fn publish(&mut self, from: &str, topic: &SimTopic, payload: &[u8]) -> u32 {
         let listens = |hearer: &Hearer| hearer.wanted.contains(topic);
         let nodes: Vec<String> =
@@ -223,7 +223,7 @@ impl Wires {
         }
     }
 
-    /// The last message comes before the one before it, perhaps.
+    /// Swaps the last message with the one before it, perhaps.
     fn reorder(&mut self, node: &str, once_in: usize) {
         let swaps = once_in > 0 && self.dice.one_in(once_in);
         let Some(heard) = self.hearers.get_mut(node).map(|hearer| &mut hearer.heard).filter(|_| swaps) else { return };

@@ -42,17 +42,19 @@ pub(super) struct World {
     nodes: Vec<NodeSlot>,
     clients: Vec<Client>,
     ledger: Ledger,
-    /// On which nodes a user's messages were fetched: two at the same time return the same.
+    /// The nodes on which a user's messages were fetched: two fetches at the same time return the
+    /// same messages.
     fetchers: BTreeMap<UserId, BTreeSet<usize>>,
     step: usize,
     /// Steps in which something failed.
     faults: usize,
-    /// A node or Redis has failed: until all is mended, not every node that has a user need be
-    /// known.
+    /// Whether a node or Redis has failed: until everything is mended, not every node with a user
+    /// need be known.
     is_torn: bool,
-    /// How often nodes had given their connections to Redis up at the last look.
+    /// The number of connections to Redis that nodes had given up at the last check.
     given_up: usize,
-    /// When something last was so late that a login, or a confirmation, may not have waited for it.
+    /// The last step at which something was so late that a login, or a confirmation, may not have
+    /// waited for it.
     disturbed_at: usize,
     trace: bool,
     lines: VecDeque<String>,
@@ -62,7 +64,7 @@ pub(super) struct World {
 /// The faults that may happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Kind {
-    /// Nothing: only the order of things is left to chance.
+    /// No faults: only the order of events is random.
     Calm,
     /// Connections end in every way.
     Connections,
@@ -209,7 +211,7 @@ impl World {
         done
     }
 
-    /// A node is gone, and with it what it may have held.
+    /// Excuses the messages that a lost node may have held.
     fn excuse(&mut self, node: usize, life: usize) {
         let clients = &self.clients;
         for message in &mut self.ledger.messages {
@@ -273,7 +275,7 @@ const CLIENTS_MAX: usize = 6;
 const LONG_PAUSE: Duration = Duration::from_millis(500);
 /// Lines that are kept for a report.
 const LINES_MAX: usize = 60;
-/// For how many steps a node may hold what a connection that has ended did not take.
+/// The number of steps for which a node may hold messages that an ended connection did not take.
 const HELD_STEPS: usize = 10_000;
 
 /// Settings with small bounds.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use net::Flow;
 
 use crate::protocol::{self, Id, UserId};
+use crate::session::password::Forgotten;
 use crate::session::phase::{Awaited, Phase};
 use crate::session::{Effect, Effects, Job, STATE_PATIENCE, Session, SessionFacts};
 use crate::store::UserState;
@@ -21,13 +22,14 @@ impl Session {
         if self.users() == USERS_MAX && !self.is(id) {
             return self.reply(protocol::BUSY, effects);
         }
-        // Before anything is checked: a client that has to wait must not learn that the password is
-        // right.
+        // This comes before any check: a client that has to wait must not learn that the password
+        // is right.
         if let Some(seconds) = known.login_wait(id) {
             return self.reply(protocol::login_later(seconds), effects);
         }
-        if let Some(user) = id.user().filter(|user| known.recognises(*user, &password)) {
-            self.password_checked(user, true, known, effects);
+        let recognised = id.user().and_then(|user| Some((user, known.recognises(user, &password)?)));
+        if let Some((user, forgotten)) = recognised {
+            self.password_checked(user, Some(forgotten), known, effects);
             return Flow::Taken;
         }
         let job = Job::CheckPassword { id, password: password.into_owned() };
@@ -37,13 +39,16 @@ impl Session {
     pub(crate) fn password_checked(
         &mut self,
         user: UserId,
-        right: bool,
+        right: Option<Forgotten>,
         known: &dyn SessionFacts,
         effects: &mut Effects<'_>,
     ) {
-        if !right {
+        let Some(forgotten) = right else {
             effects.push(Effect::Reply(protocol::WRONG_LOGIN.into()));
-        } else if self.hung_up {
+            return;
+        };
+        self.forgotten = forgotten;
+        if self.hung_up {
             self.add_user(user);
             effects.push(Effect::Reply(protocol::ACK.into()));
         } else if known.is_here(user) && known.shown_by().is_none() {
@@ -54,9 +59,9 @@ impl Session {
         }
     }
 
-    /// Messages from our other nodes arrive here, so a client that sees that the user has logged in
-    /// can write to them. Nodes of the reference server rely on `User.state`, so while any run,
-    /// that is written first.
+    /// Messages of our other nodes now arrive here, so a client that sees the user online can write
+    /// to them. Nodes of the reference server rely on `User.state`, so while any runs, that is
+    /// written first.
     pub(crate) fn placed(&mut self, user: UserId, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         match known.shown_by().filter(|_| !self.hung_up) {
             Some(by) => {
@@ -77,7 +82,7 @@ impl Session {
         match self.phase {
             Phase::Waiting(Awaited::State { user: whose, state: awaited, .. }) if (user, state) == (whose, awaited) => {
             }
-            // It was late, and the client has been answered.
+            // This comes too late: the client has been answered.
             _ => return,
         }
         self.phase = Phase::Ready;
@@ -125,7 +130,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// Another connection has logged this user out.
+    /// Handles that another connection has logged this user out.
     pub(crate) fn logged_out(&mut self, user: UserId) -> Flow {
         self.remove_user(user);
         Flow::Taken

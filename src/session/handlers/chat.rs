@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use net::Flow;
 
+use crate::protocol::level2::RECORDED_MAX;
 use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender, UserId};
 use crate::session::phase::{Awaited, Found, Phase};
 use crate::session::{Effect, Effects, Job, Recipients, Session, SessionFacts, ToRecord, members_at_once};
@@ -21,7 +22,7 @@ impl Session {
         effects: &mut Effects<'f>,
     ) -> Flow {
         let allowed = match from {
-            // The reference server ignores it.
+            // The reference server ignores the sender.
             _ if self.is_compat() => Ok(()),
             None => self.may_ask(),
             Some(Sender::Claimed(id)) => self.may_act_as(id),
@@ -67,7 +68,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// Somebody uses level 2, or has blocked somebody.
+    /// Forwards a frame when somebody uses level 2, or has blocked somebody.
     #[inline(never)]
     fn deliver_specially<'f>(
         &mut self,
@@ -81,9 +82,13 @@ impl Session {
         if known.is_blocked(sender, to) {
             return self.reply(protocol::BLOCKED, effects);
         }
+        let recorded_by = sender.filter(|_| known.is_recorded(sender, to));
+        if recorded_by.is_some() && text.len() > RECORDED_MAX {
+            return self.reply(protocol::TOO_LONG_TO_RECORD, effects);
+        }
         let id = self.count_unsettled(text.len());
         let is_request = self.frame_kind == FrameKind::FRIEND_REQUEST;
-        match sender.filter(|_| known.is_recorded(sender, to)) {
+        match recorded_by {
             Some(sender) => {
                 let kind = if is_request { EntryKind::Other } else { EntryKind::Message };
                 let to = Recipients::User(to);
@@ -99,7 +104,7 @@ impl Session {
         Flow::Taken
     }
 
-    /// The sender that others are told: one whom the client is logged in as.
+    /// The sender shown to others: a user whom the client is logged in as.
     fn sender(&self, from: Option<Sender>) -> Option<UserId> {
         match from {
             Some(Sender::Claimed(id)) if self.is(id) => id.user(),
@@ -135,8 +140,12 @@ impl Session {
             }
             GroupMembers::Known(members) => {
                 let text = text.text();
+                let is_recorded = known.is_recorded_for(&members) && self.is(from);
+                if is_recorded && text.len() > RECORDED_MAX {
+                    return self.reply(protocol::TOO_LONG_TO_RECORD, effects);
+                }
                 let id = self.count_unsettled(text.len());
-                if known.is_recorded_for(&members) && self.is(from) {
+                if is_recorded {
                     let (to, kind) = (Recipients::Group(group, members), EntryKind::Message);
                     effects.push(Effect::Record(Box::new(ToRecord { id, sender, to, kind, text })));
                     return Flow::Taken;
@@ -150,8 +159,8 @@ impl Session {
         }
     }
 
-    /// The members of a group: cached, read while the frame waited, or to be read while it waits
-    /// on.
+    /// The members of a group: cached, read while the frame waited, or to be read while it keeps
+    /// waiting.
     fn members(
         &mut self,
         group: GroupId,

@@ -2,12 +2,12 @@
 
 use net::Flow;
 
-use crate::protocol::{self, Asked, Id, UserId};
+use crate::protocol::{self, EchoedId, Id, UserId};
 use crate::session::phase::{Awaited, Phase};
 use crate::session::{Effect, Effects, Job, MadeFriends, Session, ToldBy};
 
 impl Session {
-    pub(crate) fn add_friend(&mut self, a: Id, b: Asked<'_>, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn add_friend(&mut self, a: Id, b: EchoedId<'_>, effects: &mut Effects<'_>) -> Flow {
         if let Err(reply) = self.may_act_as(a) {
             return self.reply(reply, effects);
         }
@@ -19,9 +19,9 @@ impl Session {
         self.submit(Job::AddFriends { a: user, b: friend }, Awaited::Friends { a: user, b: friend }, effects)
     }
 
-    /// The push is sent before the reply, which says that it is delivered or stored. A connection
-    /// that is both users gets the reply first, as from the reference server: otherwise it would
-    /// take the push for the reply.
+    /// The push is sent before the reply, so the reply means that the push is delivered or stored.
+    /// A connection that is logged in as both users gets the reply first, as from the reference
+    /// server: otherwise it would take the push for the reply.
     pub(crate) fn friends_made(&mut self, a: UserId, b: UserId, made: MadeFriends, effects: &mut Effects<'_>) {
         let (push, reply, told) = match made {
             MadeFriends::Friends(names, told) => {
@@ -31,6 +31,7 @@ impl Session {
                 (protocol::friend_request(a, &names.a), protocol::friend_asked(b, &names.b), told)
             }
             MadeFriends::Blocked => return effects.push(Effect::Reply(protocol::friend_blocked(b).into())),
+            MadeFriends::NoRoom => return effects.push(Effect::Reply(protocol::friend_no_room(b).into())),
             MadeFriends::NoSuchUser => {
                 return effects.push(Effect::Reply(protocol::no_such_user(Id(b.0.into()).into()).into()));
             }

@@ -5,17 +5,17 @@ use std::borrow::Cow;
 use net::Flow;
 
 use super::account::NAME_MAX;
-use crate::protocol::{self, Asked, Id};
+use crate::protocol::{self, EchoedId, Id};
 use crate::session::phase::Awaited;
 use crate::session::{Effects, Job, Session};
 
 impl Session {
-    pub(crate) fn join_group(&mut self, user: Id, group: Asked<'_>, effects: &mut Effects<'_>) -> Flow {
+    pub(crate) fn join_group(&mut self, user: Id, group: EchoedId<'_>, effects: &mut Effects<'_>) -> Flow {
         if let Err(reply) = self.may_act_as(user) {
             return self.reply(reply, effects);
         }
-        // In compat mode any client may ask for a user who does not exist; the reference server
-        // does not check.
+        // In compat mode a client may name a user who does not exist; the reference server does not
+        // check.
         let user = user.user_or_nobody();
         if group.id.user().is_none() {
             return self.reply(protocol::no_such_group(group), effects);

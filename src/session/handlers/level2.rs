@@ -1,12 +1,13 @@
-//! Opting in to level 2. What follows is not the session's: it only waits, and serves the requests of
-//! level 1 that the client makes later. Also 60 to 69 for clients of level 1.
+//! Opting in to level 2. After that, the connection does not belong to the session: the session
+//! only waits, and serves the requests of level 1 that the client makes later. Also 60 to 69 for
+//! clients of level 1.
 
 use net::Flow;
 
 use crate::config::Auth;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies;
-use crate::protocol::level2::{Account, Frame, Login, Request};
+use crate::protocol::level2::{Account, Frame, Level2Request, Login};
 use crate::protocol::{Sender, UserId};
 use crate::session::phase::{Awaited, Phase};
 use crate::session::{Effect, Effects, Job, OptIn, Session};
@@ -15,21 +16,21 @@ impl Session {
     pub(crate) fn opt_in(&mut self, frame: Frame<'_>, effects: &mut Effects<'_>) -> Flow {
         let rid = frame.rid;
         let refusal = match frame.request {
-            Request::Login(_) if self.is_logged_in() => LOGGED_IN,
-            Request::Login(login) => {
+            Level2Request::Login(_) if self.is_logged_in() => LOGGED_IN,
+            Level2Request::Login(login) => {
                 let login: Login<'static> = login.into_owned();
                 effects.push(Effect::OptIn(Box::new(OptIn { login, rid })));
                 self.phase = Phase::Waiting(Awaited::OptIn);
                 return Flow::Taken;
             }
-            Request::Refused(_, refusal) => refusal,
+            Level2Request::Refused(_, refusal) => refusal,
             _ => LOGGED_IN,
         };
         self.reply(replies::refused(40, refusal, rid.as_ref()), effects)
     }
 
-    /// One of 60 to 69 of a client of level 1, which says in whose name. That it is logged in as this
-    /// user is checked in compat mode too.
+    /// Handles one of 60 to 69 of a client of level 1, in the name of a user. The client must be
+    /// logged in as this user even in compat mode.
     pub(crate) fn account_request(
         &mut self,
         msg_type: u16,
@@ -51,7 +52,7 @@ impl Session {
         }
     }
 
-    /// The login is over. A client of level 2 is always checked strictly.
+    /// Ends a login at level 2. A client of level 2 is always checked strictly.
     pub(crate) fn on_opted_in(&mut self, user: Option<UserId>) -> Flow {
         if let Phase::Waiting(Awaited::OptIn) = self.phase {
             self.phase = Phase::Ready;

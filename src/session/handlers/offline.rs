@@ -1,5 +1,5 @@
-//! Stored messages: 14 fetch. They are deleted only when the peer's kernel has acknowledged the
-//! reply with them.
+//! Stored messages: 14 fetch. They are deleted only after the client's kernel has acknowledged the
+//! reply.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -51,7 +51,8 @@ impl Session {
         }
     }
 
-    /// A fetch takes long: another connection of the user may have fetched and not read its reply.
+    /// Handles a fetch that takes long: another connection of the user may have fetched and not
+    /// read its reply.
     pub(crate) fn on_mailbox_reminder(&mut self, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         self.reminder_set = false;
         if let Phase::Waiting(Awaited::Messages(user) | Awaited::MoreMessages(user)) = self.phase {
@@ -69,14 +70,15 @@ impl Session {
         }
     }
 
-    /// They could not be fetched now, and the client will not ask for the rest.
+    /// Retries messages that could not be fetched, because the client will not request the rest.
     pub(crate) fn fetch_more_later(&mut self, user: UserId, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
         self.more = Some(user);
         effects.push(Effect::Remind(MAILBOX_PATIENCE));
     }
 
-    /// The client has shown the messages it has received. Its requests meanwhile go first.
+    /// Fetches more when the client has shown the messages it has received. Its requests meanwhile
+    /// go first.
     fn fetch_more(&mut self, user: UserId, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         let Some(pace) = known.pace().filter(|_| !self.hung_up && self.may_act_as(Id(user.0.into())).is_ok()) else {
             return;
@@ -94,8 +96,9 @@ impl Session {
         }
     }
 
-    /// While a frame with stored messages is on its way to a paced client, a logout does not wait
-    /// for it, since the client waits only for the answer, and not for long. The answer goes ahead.
+    /// Handles a logout while a frame with stored messages is on its way to a paced client. The
+    /// answer does not wait for the frame, because the client waits only for the answer, and not
+    /// for long.
     pub(crate) fn logout_only(&mut self, frame: &[u8], known: &dyn SessionFacts, effects: &mut Effects<'_>) -> Flow {
         match Request::parse(frame) {
             Ok((kind, Request::Logout { user })) if self.is_settled() => {
@@ -106,8 +109,9 @@ impl Session {
         }
     }
 
-    /// Another connection waits. A client that has read next to nothing of its reply for a while
-    /// gives way: most likely it has gone, and the other connection belongs to the same client.
+    /// Handles that another connection waits. A client that has read almost nothing of its reply
+    /// for a while gives way: most likely it has gone, and the other connection belongs to the same
+    /// client.
     pub(crate) fn on_mailbox_wanted(&mut self, now: Instant, undelivered: usize, effects: &mut Effects<'_>) -> Flow {
         if let Phase::Sending { wanted, .. } = &mut self.phase {
             match wanted.as_deref() {
@@ -119,19 +123,19 @@ impl Session {
         Flow::Taken
     }
 
-    /// A paced client gets a few messages at a time, and the next ones when it has shown these.
+    /// Sends a paced client the next few messages when it has shown the last ones.
     pub(crate) fn deleted(&mut self, user: UserId, count: u32, known: &dyn SessionFacts, effects: &mut Effects<'_>) {
         effects.push(Effect::ReleaseMailbox(user));
         if let Some(pace) = known.pace() {
-            // Before that, frames that others have sent meanwhile.
+            // Frames that others have sent meanwhile go first.
             effects.push(Effect::Remind(pace * (count + 1)));
             self.more = Some(user);
         }
     }
 }
 
-/// Whether a client has read next to nothing of what it had not received: one that reads a byte now
-/// and then counts like one that reads nothing.
+/// Whether a client has read almost nothing of what it had not received. Reading a byte now and
+/// then counts as reading nothing.
 fn is_stuck(before: usize, now: usize) -> bool {
     let taken = before.saturating_sub(now);
     taken == 0 || taken < before / PROGRESS_PART

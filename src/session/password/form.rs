@@ -26,14 +26,14 @@ impl ClientKind {
         if is_digest(password) { ClientKind::Usual } else { ClientKind::Other }
     }
 
-    /// The usual one if either is.
+    /// The usual kind if either is.
     pub(super) fn or(self, other: ClientKind) -> ClientKind {
         if self == ClientKind::Usual { self } else { other }
     }
 
     /// The mark of a hash over the canonical form: argon2's `keyid`, which is not part of the
-    /// computation. A server that ignores it can still check the hash, if it is sent the canonical
-    /// form.
+    /// computation. A server that ignores the mark can still check the hash if it is sent the
+    /// canonical form.
     fn mark(self) -> &'static str {
         match self {
             ClientKind::Usual => "hex",
@@ -55,7 +55,7 @@ pub(super) fn canonical(password: &str) -> Cow<'_, str> {
     Cow::Owned(digits)
 }
 
-/// Whether it looks like a SHA-224 in hexadecimal digits as the usual client writes them.
+/// Whether the password looks like a SHA-224 in the hexadecimal digits of the usual client.
 fn is_digest(password: &str) -> bool {
     password.len() == DIGITS && password.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

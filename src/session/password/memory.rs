@@ -12,8 +12,12 @@ use crate::protocol::UserId;
 /// The tags of recently verified passwords. Ids are the store's own, so the hasher needs no secret.
 pub(super) struct Memory {
     known: Recent<UserId, (RememberedPassword, Instant), FxBuildHasher>,
-    /// When the young table was begun. The old one may contain valid entries until that is too long
-    /// ago.
+    /// How often users of each shard were forgotten.
+    forgotten: Box<[u32; SHARDS]>,
+    /// The factor of the hash that maps a user to a shard.
+    factor: u64,
+    /// The time at which the young table was begun. The old one may contain valid entries until
+    /// that is too long ago.
     aged: Option<Instant>,
 }
 
@@ -26,10 +30,27 @@ pub(super) struct RememberedPassword {
     pub(super) client: ClientKind,
 }
 
-/// Half of a hash: 128 bits cannot be guessed by chance either, and there is one for every user.
+/// How often users of a shard were forgotten. While the count stays the same, no user of that shard
+/// was logged out of everything.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Forgotten(u32);
+
+#[cfg(test)]
+impl Forgotten {
+    /// The count of a user who was never forgotten.
+    pub(crate) const NEVER: Forgotten = Forgotten(0);
+}
+
+/// Half of a hash: 128 bits cannot be guessed by chance either, and there is one tag for every
+/// user.
 pub(super) type PasswordTag = [u8; 16];
 
 impl Memory {
+    /// An empty memory. `secret` must be random.
+    pub(super) fn new(secret: u64) -> Memory {
+        Memory { known: Recent::new(REMEMBERED_MAX), forgotten: Box::new([0; SHARDS]), factor: secret | 1, aged: None }
+    }
+
     pub(super) fn insert(&mut self, user: UserId, known: RememberedPassword, now: Instant, valid_for: Duration) {
         let aged = self.aged.get_or_insert(now);
         if now.saturating_duration_since(*aged) >= valid_for {
@@ -52,16 +73,26 @@ impl Memory {
 
     pub(super) fn forget(&mut self, user: UserId) {
         self.known.remove(&user);
+        let shard = self.shard(user);
+        let count = &mut self.forgotten[shard];
+        *count = count.wrapping_add(1);
+    }
+
+    pub(super) fn forgotten(&self, user: UserId) -> Forgotten {
+        Forgotten(self.forgotten[self.shard(user)])
+    }
+
+    /// Multiply-shift hashing: a client that does not know the factor cannot create an account in
+    /// the shard of another one.
+    fn shard(&self, user: UserId) -> usize {
+        (u64::from(user.0 as u32).wrapping_mul(self.factor) >> (u64::BITS - SHARDS.ilog2())) as usize
     }
 }
 
-impl Default for Memory {
-    fn default() -> Memory {
-        Memory { known: Recent::new(REMEMBERED_MAX), aged: None }
-    }
-}
+/// The number of shards. Two users of one shard cost each other a read of the stored password.
+const SHARDS: usize = 4096;
 
-/// At least this number of users are remembered; about 12 MB at most.
+/// The least number of users that are remembered; about 12 MB at most.
 const REMEMBERED_MAX: usize = 100_000;
 
 #[cfg(test)]
@@ -76,7 +107,7 @@ mod tests {
 
     #[test]
     fn valid_passwords_stay_when_the_memory_is_full_just_before_it_ages() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
+        let (mut memory, start) = (Memory::new(1 << 40 | 1), Instant::now());
         let late = start + HOUR - Duration::from_secs(1);
         memory.insert(UserId(0), known(1), start, HOUR);
         let bound = REMEMBERED_MAX as i32;
@@ -90,7 +121,7 @@ mod tests {
 
     #[test]
     fn expired_passwords_give_their_memory_back_within_as_long_again() {
-        let (mut memory, start) = (Memory::default(), Instant::now());
+        let (mut memory, start) = (Memory::new(1 << 40 | 1), Instant::now());
         let mut insert_100 = |from: i32, now| {
             (from..from + 100).for_each(|user| memory.insert(UserId(user), known(1), now, HOUR));
             memory.known.len()

@@ -1,4 +1,4 @@
-//! [`Stamp`]: whether a stored password is still the same.
+//! [`Stamp`]: shows whether a stored password has changed.
 
 /// Identifies a stored value: a keyed hash. The values of one account before and after
 /// [`Upgrade::Rehash`](super::Upgrade::Rehash) and [`Upgrade::Mark`](super::Upgrade::Mark) have the

@@ -61,7 +61,7 @@ impl SessionFacts for Paced {
     fn members(&self, group: GroupId) -> Option<Arc<[UserId]>> {
         Facts.members(group)
     }
-    fn recognises(&self, user: UserId, password: &str) -> bool {
+    fn recognises(&self, user: UserId, password: &str) -> Option<Forgotten> {
         Facts.recognises(user, password)
     }
     fn login_wait(&self, id: Id) -> Option<u32> {

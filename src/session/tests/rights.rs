@@ -1,4 +1,4 @@
-//! Who may do what.
+//! The rights of users.
 
 use super::*;
 
@@ -148,8 +148,8 @@ fn in_a_cluster_a_stranger_to_the_cache_is_looked_up_before_being_refused() {
         fn groups_change_elsewhere(&self) -> bool {
             true
         }
-        fn recognises(&self, _: UserId, _: &str) -> bool {
-            true
+        fn recognises(&self, _: UserId, _: &str) -> Option<Forgotten> {
+            Some(Forgotten::NEVER)
         }
         fn is_connected(&self, _: UserId) -> bool {
             true

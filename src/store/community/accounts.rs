@@ -4,7 +4,7 @@ use super::recorded::Recorded;
 use crate::protocol::UserId;
 use crate::store::history::{Device, DeviceId};
 
-/// What others see of a user, and what the user sees of others.
+/// The user's view of an account: the name that others see, and the user's own choices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OwnAccount {
     /// The name.
@@ -22,30 +22,29 @@ pub struct PasswordChange {
     pub old: String,
     /// The value to be stored.
     pub new: String,
-    /// The device that goes on, and the new secret of its tokens.
+    /// The device to keep, and the new secret of its tokens.
     pub keep: Option<(DeviceId, [u8; 16])>,
 }
 
-/// The outcome of a change that is made only where the stored password is still the one that was
-/// checked.
+/// The outcome of a change that requires the stored password to be the one that was checked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Swapped<T> {
-    /// It is made.
+    /// The change is made.
     Done(T),
-    /// The password was changed meanwhile, or the account deleted.
+    /// The password was changed, or the account deleted, after the check.
     Stale,
 }
 
-/// What the deletion of an account has changed.
+/// The changes made by the deletion of an account.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Deletion {
-    /// In the groups that the user has left.
+    /// The entries in the groups that the user has left.
     pub groups: Vec<Recorded>,
     /// The user's devices.
     pub devices: Vec<Device>,
 }
 
-/// Without the stored values.
+/// Leaves out the stored values.
 impl std::fmt::Debug for PasswordChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let device = self.keep.map(|(device, _)| device);

@@ -7,19 +7,21 @@ use super::recorded::Recorded;
 use crate::base::conversation::ConversationId;
 use crate::protocol::{self, UserId};
 use crate::store::FriendNames;
-use crate::store::history::{EntryKind, FrameHash, NewEntry};
+use crate::store::history::{EntryKind, FrameHash, NewEntry, SenderCheck};
 
 /// A request of `a` to be a friend of `b`.
 #[derive(Clone, Copy, Debug)]
 pub struct FriendRequest {
-    /// Who asks.
+    /// The user who makes the request.
     pub a: UserId,
-    /// Who is asked.
+    /// The user who gets the request.
     pub b: UserId,
     /// Whether `b` must have agreed.
     pub policy: FriendPolicy,
     /// Whether the conversation of both gets an entry.
     pub trace: Trace,
+    /// The most conversations of a user, see [`CommitRules::conversations_max`](crate::store::history::CommitRules::conversations_max).
+    pub conversations_max: usize,
     /// Random bytes.
     pub nonce: [u8; 16],
 }
@@ -27,18 +29,18 @@ pub struct FriendRequest {
 /// Whether something is recorded in a conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trace {
-    /// It is.
+    /// Something is recorded.
     Recorded,
-    /// It is not: neither of both has used level 2.
+    /// Nothing is recorded: neither user has used level 2.
     None,
 }
 
-/// Who becomes a friend.
+/// The condition for becoming a friend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FriendPolicy {
-    /// Whoever is asked.
+    /// No condition.
     Open,
-    /// Only a user who has asked before.
+    /// A request by the other user before.
     Ask,
 }
 
@@ -47,14 +49,16 @@ pub enum FriendPolicy {
 pub enum Befriended {
     /// They are friends now.
     New(FriendNames, Option<Recorded>),
-    /// They were before.
+    /// They were friends before.
     Already(FriendNames),
-    /// The other user is asked.
+    /// The request is made to the other user.
     Asked(FriendNames, Option<Recorded>),
-    /// The other user was asked before.
+    /// The request had been made before.
     AskedBefore(FriendNames),
-    /// The other user has blocked the one who asks.
+    /// The other user has blocked the requester.
     Blocked,
+    /// It would be recorded, and one of them has too many conversations for another one.
+    NoRoom,
     /// One of them does not exist.
     NoSuchUser,
 }
@@ -66,24 +70,26 @@ pub enum BlockOutcome {
     Done,
     /// No user has that id.
     NoSuchUser,
-    /// Too many are blocked.
+    /// The user has blocked too many others.
     TooMany,
 }
 
-/// What must be known about two users.
+/// The facts about two users that the decision needs.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct FriendFacts {
     pub(in crate::store) names: Option<FriendNames>,
     pub(in crate::store) has_blocked: bool,
-    /// Both are on the list of the other.
+    /// Whether each is on the list of the other.
     pub(in crate::store) are_friends: bool,
-    /// `a` has asked before.
+    /// Whether `a` had made a request before.
     pub(in crate::store) has_asked: bool,
-    /// `b` has asked.
+    /// Whether `b` has made a request.
     pub(in crate::store) was_asked: bool,
+    /// Whether what is recorded has room in the conversations of both.
+    pub(in crate::store) has_room: bool,
 }
 
-/// What a request leads to.
+/// The result of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::store) enum FriendDecision {
     /// Nothing changes.
@@ -103,19 +109,20 @@ impl FriendRequest {
         }
         match self.policy {
             _ if facts.are_friends => Unchanged(Befriended::Already(names)),
+            FriendPolicy::Ask if facts.has_asked && !facts.was_asked => Unchanged(Befriended::AskedBefore(names)),
+            _ if !facts.has_room => Unchanged(Befriended::NoRoom),
             FriendPolicy::Ask if facts.was_asked => Friends(names),
-            FriendPolicy::Ask if facts.has_asked => Unchanged(Befriended::AskedBefore(names)),
             FriendPolicy::Ask => Asks(names),
             FriendPolicy::Open => Friends(names),
         }
     }
 
-    /// The conversation of both.
+    /// The conversation of these two.
     pub(in crate::store) fn conv(&self) -> ConversationId {
         ConversationId::between(self.a, self.b)
     }
 
-    /// What is recorded for the other user: one entry, if any.
+    /// The entries that are recorded for the other user: at most one.
     pub(in crate::store) fn entries(&self, names: &FriendNames, asks: bool) -> Vec<NewEntry> {
         match self.trace {
             Trace::Recorded => vec![self.entry(names, asks)],
@@ -135,13 +142,14 @@ impl FriendRequest {
             hash: FrameHash::of(text.as_bytes()),
             kind: EntryKind::Other,
             is_imported: false,
-            is_unchecked: false,
+            check: SenderCheck::None,
+            is_hooked: false,
             change: None,
             text,
         }
     }
 
-    /// Both, by ascending id.
+    /// Both users, by ascending id.
     pub(in crate::store) fn both(&self) -> Vec<UserId> {
         vec![self.a.min(self.b), self.a.max(self.b)]
     }
@@ -153,8 +161,10 @@ mod tests {
 
     #[test]
     fn who_must_be_asked_is_asked_once() {
-        let request =
-            |policy| FriendRequest { a: UserId(1), b: UserId(2), policy, trace: Trace::Recorded, nonce: [0; 16] };
+        let request = |policy| {
+            let (a, b, nonce) = (UserId(1), UserId(2), [0; 16]);
+            FriendRequest { a, b, policy, trace: Trace::Recorded, conversations_max: 9, nonce }
+        };
         let names = FriendNames { a: "a".into(), b: "b".into() };
         let none = FriendFacts {
             names: Some(names.clone()),
@@ -162,10 +172,15 @@ mod tests {
             are_friends: false,
             has_asked: false,
             was_asked: false,
+            has_room: true,
         };
+        let crowded = FriendFacts { has_room: false, ..none.clone() };
         let (open, ask) = (request(FriendPolicy::Open), request(FriendPolicy::Ask));
         assert_eq!(open.decide(none.clone()), FriendDecision::Friends(names.clone()));
         assert_eq!(ask.decide(none.clone()), FriendDecision::Asks(names.clone()));
+        for request in [open, ask] {
+            assert_eq!(request.decide(crowded.clone()), FriendDecision::Unchanged(Befriended::NoRoom));
+        }
         let asked = FriendFacts { has_asked: true, ..none.clone() };
         assert_eq!(ask.decide(asked.clone()), FriendDecision::Unchanged(Befriended::AskedBefore(names.clone())));
         let both = FriendFacts { was_asked: true, ..asked };

@@ -1,5 +1,6 @@
-//! Changes of groups: what is allowed and what follows, decided without a database. A store reads
-//! the [`GroupFacts`] under its locks, and does what the [`Decision`] says before it lets them go.
+//! Changes of groups: whether they are allowed, and what follows from them, decided without a
+//! database. A store reads the [`GroupFacts`] under its locks, and carries out the [`Decision`]
+//! before it releases them.
 
 use std::sync::Arc;
 
@@ -10,9 +11,9 @@ use super::recorded::Recorded;
 use crate::base::conversation::ConversationId;
 use crate::protocol::level2::replies::group_event;
 use crate::protocol::{GroupId, UserId};
-use crate::store::history::{Cid, EntryKind, FrameHash, MemberChange, NewEntry};
+use crate::store::history::{Cid, EntryKind, FrameHash, MemberChange, NewEntry, SenderCheck};
 
-/// A group to be made.
+/// A group to be created.
 #[derive(Clone, Debug)]
 pub struct NewGroup {
     /// Its creator and first member.
@@ -28,33 +29,46 @@ pub struct NewGroup {
 /// A request to change a group.
 #[derive(Clone, Debug)]
 pub struct GroupAct {
-    /// Which.
+    /// The group.
     pub group: GroupId,
-    /// Who asks.
+    /// The user who makes the request, or in whose name an administrator's order is recorded.
     pub by: UserId,
-    /// What is to be done.
+    /// The reason why the change is allowed.
+    pub right: Right,
+    /// The change to make.
     pub deed: Deed,
-    /// Random bytes, the same when the request is repeated.
+    /// Random bytes, the same for a retry of the request.
     pub nonce: [u8; 16],
 }
 
-/// What is to be done to a group.
+/// The reason why a change of a group is allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// The requester's standing in the group.
+    Standing,
+    /// An administrator's order. It needs no creator.
+    Administrator,
+}
+
+/// A change of a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Deed {
-    /// The asker becomes a member, of at most this number.
+    /// The requester becomes a member. `members_max` is the most members of the group.
     Join { members_max: usize },
-    /// The asker is a member no more. The longest-standing one takes the place of a creator; the
-    /// last one dissolves the group.
+    /// The requester leaves. If this is the creator, the longest-standing member takes over; if it
+    /// is the last member, the group is dissolved.
     Leave,
     /// A member is removed, and may not join again.
     Remove(UserId),
     /// A user who was removed may join again.
     LiftBan(UserId),
-    /// A user becomes a member, of at most this number.
+    /// A user is added. `members_max` is the most members of the group.
     Add { user: UserId, members_max: usize, sees: Visible },
+    /// A member becomes the creator, who stays as a normal member.
+    Transfer(UserId),
     /// The group gets another name or description.
     Change { name: Option<String>, description: Option<String> },
-    /// The group is no more.
+    /// The group is dissolved.
     Dissolve,
 }
 
@@ -67,16 +81,16 @@ pub enum Visible {
     Hidden,
 }
 
-/// A group that is as requested.
+/// The result of a change that is made, or was made before.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupChanged {
     /// Its name, before the change.
     pub name: String,
-    /// What was recorded; `None` if nothing that members see has changed.
+    /// The entries that were recorded; `None` if nothing that members see has changed.
     pub recorded: Option<Recorded>,
 }
 
-/// Why a group is not changed.
+/// The reason why a group is not changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GroupRefusal {
     /// No group has that id (404).
@@ -85,58 +99,58 @@ pub enum GroupRefusal {
     NoSuchUser,
     /// The user is not a member (404).
     NoSuchMember,
-    /// The asker is not a member (403).
+    /// The requester is not a member (403).
     NotMember,
-    /// The asker is not the creator (403).
+    /// The requester is not the creator (403).
     NotCreator,
-    /// The asker was removed before (403).
+    /// The requester was removed before (403).
     Banned,
     /// The group has as many members as it may (403).
     Full,
-    /// The creator leaves by another request (400).
+    /// The creator must leave by another request (400).
     Yourself,
 }
 
 /// A member of a group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupMember {
-    /// Who.
+    /// The member.
     pub user: UserId,
-    /// The name, `None` of a deleted account.
+    /// The name; `None` if the account is deleted.
     pub name: Option<String>,
-    /// What the member may do.
+    /// The rights of the member.
     pub role: GroupRole,
 }
 
-/// What a member may do.
+/// The rights of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GroupRole {
-    /// Everything.
+    /// All rights.
     Creator,
-    /// Read, write and leave.
+    /// The rights to read, write and leave.
     Normal,
 }
 
 impl GroupRole {
-    /// As it is stored.
+    /// The rights as they are stored.
     pub(in crate::store) fn stored(role: &str) -> GroupRole {
         if role == "creator" { GroupRole::Creator } else { GroupRole::Normal }
     }
 }
 
-/// What must be known of a group.
+/// The facts about a group that a decision needs.
 #[derive(Clone, Default, Debug)]
 pub(in crate::store) struct GroupFacts {
     /// Its name, if it exists.
     pub(in crate::store) name: Option<String>,
-    /// Of the asker: standing and name.
+    /// The standing and the name of the requester.
     pub(in crate::store) standing: Option<GroupRole>,
     pub(in crate::store) by_name: Option<String>,
-    /// Of [`GroupAct::subject`].
+    /// The facts about [`GroupAct::subject`].
     pub(in crate::store) subject: Subject,
     /// The number of members, as far as it matters.
     pub(in crate::store) members: usize,
-    /// The longest-standing one of the others.
+    /// The longest-standing one of the other members.
     pub(in crate::store) heir: Option<(UserId, String)>,
 }
 
@@ -148,7 +162,7 @@ pub(in crate::store) struct Subject {
     pub(in crate::store) is_banned: bool,
 }
 
-/// What is to be recorded and written.
+/// Entries to record and rows to write.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(in crate::store) struct Decision {
     pub(in crate::store) events: Vec<GroupEvent>,
@@ -156,7 +170,7 @@ pub(in crate::store) struct Decision {
     pub(in crate::store) gone: Gone,
 }
 
-/// Who is no member afterwards.
+/// The users who are no longer members afterwards.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(in crate::store) enum Gone {
     #[default]
@@ -174,28 +188,30 @@ pub(in crate::store) struct GroupEvent {
     change: Option<MemberChange>,
 }
 
-/// A change of rows, besides those of members who come and go with an event.
+/// A change of rows, besides those of members who join or leave with an event.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::store) enum GroupWrite {
     Promote(UserId),
+    Demote(UserId),
     Ban(UserId),
     LiftBan(UserId),
     Name(String),
     Description(String),
-    /// Nothing of the group stays but its conversation.
+    /// Deletes everything of the group but its conversation.
     End,
 }
 
 impl GroupAct {
-    /// One of several groups that a user leaves by one request, which has random bytes of its own.
+    /// The act by which a user leaves one of several groups in one request, with its own random
+    /// bytes.
     pub(in crate::store) fn leaving(group: GroupId, by: UserId, request: [u8; 16]) -> GroupAct {
-        GroupAct { group, by, deed: Deed::Leave, nonce: derived(request, group.0.into()) }
+        GroupAct { group, by, right: Right::Standing, deed: Deed::Leave, nonce: derived(request, group.0.into()) }
     }
 
-    /// The user whom it concerns.
+    /// The user whom the change concerns.
     pub(in crate::store) fn subject(&self) -> UserId {
         match self.deed {
-            Deed::Remove(user) | Deed::LiftBan(user) | Deed::Add { user, .. } => user,
+            Deed::Remove(user) | Deed::LiftBan(user) | Deed::Transfer(user) | Deed::Add { user, .. } => user,
             Deed::Join { .. } | Deed::Leave | Deed::Change { .. } | Deed::Dissolve => self.by,
         }
     }
@@ -204,7 +220,7 @@ impl GroupAct {
         ConversationId::of_group(self.group)
     }
 
-    /// How many members are counted.
+    /// The number up to which members are counted.
     pub(in crate::store) fn members_max(&self) -> usize {
         match self.deed {
             Deed::Join { members_max } | Deed::Add { members_max, .. } => members_max,
@@ -224,13 +240,17 @@ impl GroupAct {
         match &self.deed {
             Deed::Join { members_max } => self.join(facts, *members_max),
             Deed::Leave => self.leave(facts),
-            Deed::Remove(_) | Deed::LiftBan(_) | Deed::Add { .. } | Deed::Change { .. } | Deed::Dissolve => {
-                match facts.standing {
-                    None => Err(GroupRefusal::NotMember),
-                    Some(GroupRole::Normal) => Err(GroupRefusal::NotCreator),
-                    Some(GroupRole::Creator) => self.as_creator(facts),
-                }
-            }
+            Deed::Remove(_)
+            | Deed::LiftBan(_)
+            | Deed::Transfer(_)
+            | Deed::Add { .. }
+            | Deed::Change { .. }
+            | Deed::Dissolve => match facts.standing {
+                _ if self.right == Right::Administrator => self.as_creator(facts),
+                None => Err(GroupRefusal::NotMember),
+                Some(GroupRole::Normal) => Err(GroupRefusal::NotCreator),
+                Some(GroupRole::Creator) => self.as_creator(facts),
+            },
         }
     }
 
@@ -266,8 +286,10 @@ impl GroupAct {
     fn as_creator(&self, facts: &GroupFacts) -> Result<Decision, GroupRefusal> {
         let (subject, of_subject) = (self.subject(), &facts.subject);
         let own_name = || facts.by_name.clone().unwrap_or_default();
+        // An administrator's order may be in the name of another member.
+        let is_creator = facts.standing == Some(GroupRole::Creator);
         Ok(match &self.deed {
-            Deed::Remove(user) if *user == self.by => return Err(GroupRefusal::Yourself),
+            Deed::Remove(user) if *user == self.by && is_creator => return Err(GroupRefusal::Yourself),
             Deed::Remove(_) if !of_subject.is_member => return Err(GroupRefusal::NoSuchMember),
             Deed::Remove(_) => {
                 let name = of_subject.name.clone().unwrap_or_default();
@@ -287,6 +309,15 @@ impl GroupAct {
                     Decision { writes, ..Decision::of(joined(subject, name.clone(), *sees)) }
                 }
             },
+            Deed::Transfer(user) if *user == self.by && is_creator => Decision::default(),
+            Deed::Transfer(_) if !of_subject.is_member => return Err(GroupRefusal::NoSuchMember),
+            Deed::Transfer(_) => {
+                let name = of_subject.name.clone().unwrap_or_default();
+                let creator = GroupEvent { event: "creator", user: subject, name, change: None };
+                let mut writes = vec![GroupWrite::Promote(subject)];
+                writes.extend(is_creator.then_some(GroupWrite::Demote(self.by)));
+                Decision { writes, ..Decision::of(creator) }
+            }
             Deed::Change { name, description } => {
                 let mut decision = Decision::default();
                 if let Some(name) = name.clone().filter(|name| Some(name) != facts.name.as_ref()) {
@@ -296,11 +327,15 @@ impl GroupAct {
                 decision.writes.extend(description.clone().map(GroupWrite::Description));
                 decision
             }
+            // Nobody is there to see an event.
+            Deed::Dissolve if facts.standing.is_none() => {
+                Decision { writes: vec![GroupWrite::End], gone: Gone::All, ..Decision::default() }
+            }
             Deed::Dissolve => {
                 let dissolved = GroupEvent { event: "dissolved", user: self.by, name: own_name(), change: None };
                 Decision { writes: vec![GroupWrite::End], gone: Gone::All, ..Decision::of(dissolved) }
             }
-            // Decided before.
+            // These were decided above.
             Deed::Join { .. } | Deed::Leave => Decision::default(),
         })
     }
@@ -336,7 +371,18 @@ fn joined(user: UserId, name: String, sees: Visible) -> GroupEvent {
 
 fn new_entry(conv: ConversationId, sender: UserId, cid: Cid, change: Option<MemberChange>, text: Arc<str>) -> NewEntry {
     let (kind, hash) = (EntryKind::Other, FrameHash::of(text.as_bytes()));
-    NewEntry { conv, sender, cid, hash, kind, is_imported: false, is_unchecked: false, change, text }
+    NewEntry {
+        conv,
+        sender,
+        cid,
+        hash,
+        kind,
+        is_imported: false,
+        check: SenderCheck::None,
+        is_hooked: false,
+        change,
+        text,
+    }
 }
 
 /// The id of the nth entry of one request.
@@ -372,7 +418,7 @@ mod tests {
     }
 
     fn decide(deed: Deed, facts: &GroupFacts) -> Result<Decision, GroupRefusal> {
-        GroupAct { group: GroupId(3), by: CREATOR, deed, nonce: [0; 16] }.decide(facts)
+        GroupAct { group: GroupId(3), by: CREATOR, right: Right::Standing, deed, nonce: [0; 16] }.decide(facts)
     }
 
     fn events(decision: &Decision) -> Vec<&'static str> {
@@ -396,6 +442,25 @@ mod tests {
             let unknown = GroupFacts { name: None, ..facts() };
             assert_eq!(decide(deed, &unknown), Err(GroupRefusal::NoSuchGroup));
         }
+    }
+
+    #[test]
+    fn an_administrator_changes_a_group_without_a_creator_or_members() {
+        let order = |by, deed, facts: &GroupFacts| {
+            GroupAct { group: GroupId(3), by, right: Right::Administrator, deed, nonce: [0; 16] }.decide(facts)
+        };
+        let headless = GroupFacts { standing: Some(GroupRole::Normal), ..facts() };
+        let transferred = order(OTHER, Deed::Transfer(OTHER), &headless).unwrap();
+        assert_eq!((events(&transferred), transferred.writes), (vec!["creator"], vec![GroupWrite::Promote(OTHER)]));
+        let removed = order(OTHER, Deed::Remove(OTHER), &headless).unwrap();
+        assert_eq!((events(&removed), removed.gone), (vec!["removed"], Gone::One(OTHER)));
+        assert_eq!(events(&order(OTHER, Deed::Dissolve, &headless).unwrap()), ["dissolved"]);
+        let empty = GroupFacts { standing: None, by_name: None, subject: Subject::default(), members: 0, ..facts() };
+        let dissolved = order(UserId(0), Deed::Dissolve, &empty).unwrap();
+        assert_eq!((events(&dissolved), dissolved.writes), (vec![], vec![GroupWrite::End]));
+        assert_eq!(order(UserId(0), Deed::Remove(OTHER), &empty), Err(GroupRefusal::NoSuchMember));
+        // The creator is still to be replaced first.
+        assert_eq!(order(CREATOR, Deed::Remove(CREATOR), &facts()), Err(GroupRefusal::Yourself));
     }
 
     #[test]

@@ -1,36 +1,36 @@
-//! What a change has recorded.
+//! The entries that a change has recorded.
 
 use std::sync::Arc;
 
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
-use crate::store::history::{Committed, EntryPlace, NewEntry};
+use crate::store::history::{CommitOutcome, EntryPlace, NewEntry};
 
-/// What was recorded in one conversation, in one transaction.
+/// The entries that one transaction has recorded in one conversation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Recorded {
     /// The conversation.
     pub conv: ConversationId,
     /// The entries, by ascending numbers.
     pub entries: Vec<RecordedEntry>,
-    /// Those who are in it afterwards, by ascending id.
+    /// The users in the conversation afterwards, by ascending id.
     pub members: Vec<UserId>,
-    /// Those who are not in it any more. The first entry is the last that they see.
+    /// The users who are no longer in it. The first entry is the last one that they see.
     pub gone: Vec<UserId>,
 }
 
-/// What became of entries that are neither edits nor unchecked: `None` without entries.
+/// The outcome of entries that are neither edits nor unchecked; `None` if there are no entries.
 pub(in crate::store) fn recorded(
     entries: &[NewEntry],
-    outcomes: &[Committed],
+    outcomes: &[CommitOutcome],
     members: Vec<UserId>,
     gone: Vec<UserId>,
 ) -> Option<Recorded> {
-    let entry = |(entry, outcome): (&NewEntry, &Committed)| {
+    let entry = |(entry, outcome): (&NewEntry, &CommitOutcome)| {
         let (place, before) = match *outcome {
-            Committed::New(place, before) => (place, before),
-            Committed::Again(place) => (place, None),
-            Committed::Refused(_) => return None,
+            CommitOutcome::New(place, before) => (place, before),
+            CommitOutcome::Again(place) => (place, None),
+            CommitOutcome::Refused(_) => return None,
         };
         Some(RecordedEntry { place, before, from: entry.sender, text: entry.text.clone() })
     };
@@ -43,9 +43,9 @@ pub(in crate::store) fn recorded(
 pub struct RecordedEntry {
     /// Its place.
     pub place: EntryPlace,
-    /// The tag of the message before it, if that is known.
+    /// The tag of the message before it, if known.
     pub before: Option<Tag>,
-    /// Who did what it says.
+    /// The user who has made the change.
     pub from: UserId,
     /// The frame: JSON text.
     pub text: Arc<str>,

@@ -2,7 +2,7 @@
 
 use crate::protocol::UserId;
 
-/// The key of a device. It is never given again.
+/// The key of a device, which is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct DeviceId(pub i64);
 
@@ -13,34 +13,36 @@ pub struct Device {
     pub id: DeviceId,
     /// Its user.
     pub user: UserId,
-    /// The client's name of it.
+    /// The client's name for it.
     pub name: String,
-    /// The number of the login that was written last: a later login has a higher one.
+    /// The number of its last login. Later logins have higher ones.
     pub login: i64,
-    /// What its tokens are made with.
+    /// The key of its tokens.
     pub secret: [u8; 16],
-    /// When it was last seen, ms.
+    /// The time when it was last seen, ms.
     pub seen: i64,
 }
 
 /// A login of a device.
 #[derive(Clone, Debug)]
-pub struct DeviceLogin {
+pub struct NewDeviceLogin {
     /// Its user.
     pub user: UserId,
     /// The client's name of the device: 1 to 64 ASCII characters.
     pub name: String,
-    /// What the client has proved. Nothing is written unless it still holds.
+    /// The proof of the client. Nothing is written unless it is still valid.
     pub proof: LoginProof,
-    /// A random number, by which an attempt whose answer was lost is known again.
+    /// A random number that identifies a retry after a lost answer.
     pub nonce: u32,
-    /// The secret of a device that is new: random bytes.
+    /// The secret for a new device: random bytes.
     pub secret: [u8; 16],
+    /// Whether a known device gets this secret as well, which invalidates all its tokens.
+    pub renews_secret: bool,
     /// The most devices of a user; at least 1.
     pub devices_max: usize,
 }
 
-/// What a client has proved, as the database has it.
+/// The proof of a client, as the database has it.
 #[derive(Clone)]
 pub enum LoginProof {
     /// The user's password: the stored value that it was checked against.
@@ -49,7 +51,7 @@ pub enum LoginProof {
     Token(DeviceId, [u8; 16]),
 }
 
-/// Without secrets.
+/// Leaves out secrets.
 impl std::fmt::Debug for LoginProof {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -59,22 +61,27 @@ impl std::fmt::Debug for LoginProof {
     }
 }
 
-impl DeviceLogin {
-    /// The number of this login, of a device whose last login has the number `before`. The lower bits
-    /// are random.
+impl NewDeviceLogin {
+    /// The next secret of a known device that has had this one.
+    pub(in crate::store) fn secret_of_known(&self, before: [u8; 16]) -> [u8; 16] {
+        if self.renews_secret { self.secret } else { before }
+    }
+
+    /// The number of this login, for a device whose last login has the number `before`. The lower
+    /// bits are random.
     pub(in crate::store) fn number_after(&self, before: i64) -> i64 {
         ((before >> NONCE_BITS) + 1) << NONCE_BITS | i64::from(self.nonce) & ((1 << NONCE_BITS) - 1)
     }
 }
 
-/// A device that is logged in, and those that had to go for it.
+/// A device that is logged in, and the devices that it has displaced.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LoggedIn {
     /// The device, with the new login.
     pub device: Device,
-    /// The login before, if the device was known.
+    /// The number of the previous login, if the device was known.
     pub replaced: Option<i64>,
-    /// Devices that were seen least recently, and are gone now with their cursors.
+    /// The least recently seen devices, which are forgotten with their cursors.
     pub forgotten: Vec<Device>,
 }
 
@@ -87,12 +94,13 @@ mod tests {
     #[test]
     fn a_later_login_has_a_higher_number_whatever_is_random_in_it() {
         let proof = LoginProof::Password("secret".to_owned());
-        let login = |nonce| DeviceLogin {
+        let login = |nonce| NewDeviceLogin {
             user: UserId(1),
             name: "d".to_owned(),
             proof: proof.clone(),
             nonce,
             secret: [0; 16],
+            renews_secret: false,
             devices_max: 1,
         };
         let first = login(u32::MAX).number_after(0);

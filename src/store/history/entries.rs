@@ -1,4 +1,4 @@
-//! What goes into conversations, and what comes out of them.
+//! The entries of conversations, as they are written and as they are read.
 
 use std::sync::Arc;
 
@@ -13,30 +13,60 @@ pub struct NewEntry {
     pub conv: ConversationId,
     /// The sender.
     pub sender: UserId,
-    /// The sender's id of it.
+    /// The sender's id of the message.
     pub cid: Cid,
-    /// Of the frame as the sender sent it.
+    /// The hash of the frame as the sender sent it.
     pub hash: FrameHash,
-    /// What it is.
+    /// Its kind.
     pub kind: EntryKind,
-    /// It waited in `OfflineMessage`. It moves no mark of its sender.
+    /// Whether it has waited in `OfflineMessage`. Then it moves no mark of its sender.
     pub is_imported: bool,
-    /// Whether the sender may send it is still to be found out.
-    pub is_unchecked: bool,
-    /// The users who join or leave a group with it, in the same transaction.
+    /// The checks of the sender that are still to be made.
+    pub check: SenderCheck,
+    /// Whether it joins the queue of the hook in the same transaction.
+    pub is_hooked: bool,
+    /// The change of a group's members in the same transaction.
     pub change: Option<MemberChange>,
     /// The frame: UTF-8 JSON text.
     pub text: Arc<str>,
 }
 
-/// What an entry is.
+/// The checks of a sender that the transaction makes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SenderCheck {
+    /// No check: the server sends it, or it was accepted before.
+    None,
+    /// Whether the sender may send to this recipient. The message may open any conversation.
+    Rights,
+    /// The same, and whether both have room for another conversation, see
+    /// [`CommitRules::conversations_max`].
+    Whole,
+}
+
+/// The limits that a commit checks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CommitRules {
+    /// The age in ms up to which a message may be edited or recalled.
+    pub edit_window: i64,
+    /// The most conversations of two that a user has. Nobody opens more. Users who are no friends
+    /// of the recipient open only half as many with the recipient, so that strangers cannot use up
+    /// the other half. Several transactions at once may exceed this by a few.
+    pub conversations_max: usize,
+}
+
+impl CommitRules {
+    /// For entries of the server, which are neither edits nor checked.
+    pub const OF_SERVER: CommitRules = CommitRules { edit_window: 0, conversations_max: usize::MAX };
+}
+
+/// The kind of an entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryKind {
     /// A message of type 4 or 9, which counts as unread.
     Message,
-    /// A new body of the message with this number.
+    /// A new body for the message with this number.
     Edit(i64),
-    /// Empties the message with this number.
+    /// The recall of the message with this number.
     Recall(i64),
     /// Anything else, such as a friend request or an event of a group.
     Other,
@@ -47,41 +77,41 @@ pub enum EntryKind {
 pub enum MemberChange {
     /// The user becomes a normal member.
     Joins {
-        /// Who.
+        /// The user.
         user: UserId,
-        /// Whether the new member sees what was sent before.
+        /// Whether the new member sees earlier messages.
         sees_all: bool,
     },
-    /// The user is a member no more.
+    /// The user leaves.
     Leaves(UserId),
 }
 
-/// Where a message stands.
+/// The place of a message in its conversation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EntryPlace {
     /// Its number.
     pub seq: i64,
     /// Its tag.
     pub tag: Tag,
-    /// When it was committed, ms by the database's clock; ascends with the number.
+    /// The time of its commit, ms by the database's clock. It ascends with the number.
     pub time: i64,
 }
 
 /// The outcome for one [`NewEntry`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Committed {
-    /// It is stored now, behind a message with this tag; `None` if it is the first one.
+pub enum CommitOutcome {
+    /// It is stored now, after a message with this tag; `None` if it is the first one.
     New(EntryPlace, Option<Tag>),
     /// It was stored before.
     Again(EntryPlace),
-    /// It is not stored, and the same again would not be either.
+    /// It is not stored, and a retry would not be either.
     Refused(EntryRefusal),
 }
 
-/// Why a message is refused.
+/// The reason why a message is refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EntryRefusal {
-    /// The same sender used the same id for something else (409).
+    /// The sender has used the same id for another message (409).
     Conflict,
     /// The recipient does not exist (404).
     NoSuchUser,
@@ -91,24 +121,26 @@ pub enum EntryRefusal {
     NotMember,
     /// The recipient has blocked the sender (403).
     Blocked,
-    /// An edit or a recall of a number that is not there (404).
+    /// The sender or the recipient has too many conversations for another one (403).
+    NoRoom,
+    /// The target of an edit or a recall does not exist (404).
     NoSuchTarget,
-    /// An edit or a recall of what is not an own message, or is recalled (403).
+    /// The target of an edit or a recall is not the sender's own message, or is recalled (403).
     NotYours,
-    /// An edit or a recall after the end of the window (403).
+    /// An edit or a recall comes after the end of the window (403).
     TooLate,
-    /// The database refuses this one by itself, for example because it is too long (500).
+    /// The database refuses this message alone, for example because it is too long (500).
     Unstorable,
 }
 
 /// A message as members see it, with edits and recalls applied.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct HistoryEntry {
     /// Its number.
     pub seq: i64,
     /// Its sender.
     pub from: UserId,
-    /// When it was committed, ms.
+    /// The time of its commit, ms.
     pub time: i64,
     /// Its tag.
     pub tag: Tag,
@@ -118,38 +150,38 @@ pub struct Entry {
     pub edited: Option<i64>,
     /// The number of the recall.
     pub recalled: Option<i64>,
-    /// It waited in `OfflineMessage`; `from` is what it claims.
+    /// Whether it has waited in `OfflineMessage`; then `from` is the sender that its frame claims.
     pub is_imported: bool,
 }
 
-/// Why a conversation cannot be read.
+/// The reason why a conversation cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Denied {
-    /// It is not the asker's (403).
+    /// The user is not in it (403).
     NotYours,
     /// There is no such user or group (404).
     Unknown,
 }
 
-/// A read mark after a request to raise it.
+/// The state of a read mark after a request to raise it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Marked {
-    /// Where it stands.
+    /// The last number that was read.
     pub read: i64,
-    /// The furthest device's.
+    /// The highest number that a device has stored.
     pub recv: i64,
-    /// Whether it rose.
+    /// Whether the mark rose.
     pub has_risen: bool,
     /// The last number.
     pub head: i64,
-    /// How many messages are unread.
+    /// The number of unread messages.
     pub unread: i64,
 }
 
-/// A mark that somebody has raised.
+/// A mark that a user has raised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RaisedMark {
-    /// In which conversation.
+    /// Its conversation.
     pub conv: ConversationId,
     /// Its user.
     pub user: UserId,
@@ -162,12 +194,12 @@ pub struct RaisedMark {
 /// A conversation that got messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Touched {
-    /// Which.
+    /// The conversation.
     pub conv: ConversationId,
     /// Its last number.
     pub head: i64,
     /// The tag of that message.
     pub tag: Tag,
-    /// When its last message was committed, ms.
+    /// The time of its last message's commit, ms.
     pub at: i64,
 }

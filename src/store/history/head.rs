@@ -1,4 +1,4 @@
-//! [`Head`]: where a conversation stands for one of its members.
+//! [`Head`]: the state of a conversation for one of its members.
 
 use rustc_hash::FxHashMap;
 
@@ -7,7 +7,7 @@ use crate::base::conversation::{ConversationId, Tag};
 /// A conversation as one member sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Head {
-    /// Which.
+    /// The conversation.
     pub conv: ConversationId,
     /// The partner's or the group's name; `None` if the partner's account is deleted.
     pub name: Option<String>,
@@ -15,17 +15,17 @@ pub struct Head {
     pub head: i64,
     /// The tag of the last message, `None` if there is none.
     pub tag: Option<Tag>,
-    /// What this member cannot read ends here.
+    /// The last number that this member cannot read.
     pub floor: i64,
     /// The member's read mark.
     pub read: i64,
-    /// What the member's furthest device has stored.
+    /// The highest number that one of the member's devices has stored.
     pub recv: i64,
-    /// How many messages of others behind `read` and `floor` count as unread.
+    /// The number of messages of others above `read` and `floor` that count as unread.
     pub unread: i64,
     /// The partner's `read` and `recv`; `None` in a group.
     pub peer: Option<(i64, i64)>,
-    /// When the last message was committed, ms.
+    /// The time of the last message's commit, ms.
     pub touched: i64,
 }
 
@@ -51,27 +51,27 @@ pub(in crate::store) struct HeadRow {
 }
 
 impl HeadRow {
-    /// The member's floor: of a group at least where the latest membership begins.
+    /// The member's floor. In a group it is not below the start of the latest membership.
     pub(in crate::store) fn member_floor(&self) -> i64 {
         self.floor.max(self.joined - 1).min(self.head)
     }
 
-    /// Behind this number messages may be unread.
+    /// The number above which messages may be unread.
     fn base(&self) -> i64 {
         self.read.max(self.member_floor())
     }
 
-    /// How many behind [`HeadRow::base`] count, recalled or not.
+    /// The number of messages above [`HeadRow::base`] that count, recalled or not.
     fn behind(&self) -> i64 {
         self.count - self.read_nth.max(self.floor_nth).max(self.joined_nth)
     }
 
-    /// The first block of recalled messages that matters for [`unread`], if any does.
+    /// The first block of recalled messages that [`unread`] needs, if any.
     pub(in crate::store) fn block(&self) -> Option<i64> {
         (self.recalled > 0 && self.behind() > 0).then(|| self.base() / BLOCK)
     }
 
-    /// The head, given the recalled messages of [`HeadRow::block`] and later.
+    /// The head, from the recalled messages of [`HeadRow::block`] and later.
     pub(in crate::store) fn into_head(self, recalled: &[RecalledBlock]) -> Head {
         let (floor, unread) = (self.member_floor(), unread(&self, recalled));
         Head {
@@ -89,7 +89,7 @@ impl HeadRow {
     }
 }
 
-/// The heads, given the recalled messages of all of them, in any order.
+/// The heads, from the recalled messages of all of them, in any order.
 pub(in crate::store) fn into_heads(rows: Vec<HeadRow>, recalled: &[RecalledBlock]) -> Vec<Head> {
     let mut by_conv: FxHashMap<i64, Vec<RecalledBlock>> = FxHashMap::default();
     for block in recalled {
@@ -102,8 +102,8 @@ pub(in crate::store) fn into_heads(rows: Vec<HeadRow>, recalled: &[RecalledBlock
     rows.into_iter().map(head).collect()
 }
 
-/// How many messages of others count as unread: those behind the marks, without the recalled ones
-/// and the member's own.
+/// The number of messages of others that count as unread: those above the marks, without the
+/// recalled ones and the member's own.
 pub(in crate::store) fn unread(row: &HeadRow, recalled: &[RecalledBlock]) -> i64 {
     let base = row.base();
     let gone: i64 = recalled.iter().filter(|block| block.conv == row.conv).map(|block| block.behind(base)).sum();
@@ -124,23 +124,23 @@ pub(in crate::store) struct RecalledBlock {
 }
 
 impl RecalledBlock {
-    /// One without a recalled message.
+    /// A block without a recalled message.
     pub(in crate::store) fn new(conv: i64, block: i64) -> RecalledBlock {
         RecalledBlock { conv, block, count: 0, bits: vec![0; BLOCK_BYTES].into() }
     }
 
-    /// As it was stored.
+    /// The block that was stored.
     pub(in crate::store) fn stored(conv: i64, block: i64, count: i64, mut bits: Vec<u8>) -> RecalledBlock {
         bits.resize(BLOCK_BYTES, 0);
         RecalledBlock { conv, block, count, bits: bits.into() }
     }
 
-    /// As it is stored.
+    /// The bits to be stored.
     pub(in crate::store) fn bits(&self) -> &[u8] {
         &self.bits
     }
 
-    /// Adds a number of this block. False if it is there already.
+    /// Adds a number of this block. False if it was added before.
     pub(in crate::store) fn add(&mut self, seq: i64) -> bool {
         let at = (seq % BLOCK) as usize;
         let (byte, bit) = (&mut self.bits[at / 8], 1 << (at % 8));
@@ -150,7 +150,7 @@ impl RecalledBlock {
         is_new
     }
 
-    /// How many of its numbers are greater than `seq`.
+    /// The number of recalled messages whose numbers are above `seq`.
     fn behind(&self, seq: i64) -> i64 {
         let first = self.block * BLOCK;
         if seq < first {

@@ -9,8 +9,8 @@ use crate::protocol::UserId;
 
 /// A sender's own id of a message, unique for ever for this sender.
 ///
-/// It is stored so that ids made one after the other are beside each other in the index: a UUID in
-/// its usual form as 16 bytes, everything else as it is.
+/// The stored form keeps ids that were made one after the other adjacent in the index: 16 bytes for
+/// a UUID in its usual form, the unchanged text for any other.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct Cid(Box<[u8]>);
 
@@ -22,30 +22,31 @@ impl Cid {
         is_fit.then(|| Cid(uuid(text).map_or_else(|| text.as_bytes().into(), |bytes| with_mark(UUID, &bytes))))
     }
 
-    /// The id of a message that no client has named, made of 16 bytes that are never made again:
-    /// for what is recorded from level 1.
+    /// The id of a message without a client's id, for recording from level 1. The 16 bytes must be
+    /// unique.
     pub fn of_server(bytes: [u8; 16]) -> Cid {
         Cid(with_mark(SERVER, &bytes))
     }
 
-    /// The id of an imported message, made of a hash of what is imported, so that a second import
-    /// finds the first.
+    /// The id of an imported message, from a hash of its content, so that a second import finds the
+    /// first.
     pub fn of_import(hash: [u8; 16]) -> Cid {
         Cid(with_mark(IMPORT, &hash))
     }
 
-    /// As it is stored.
+    /// The stored form.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// As it was stored.
+    /// The id with this stored form.
     pub(in crate::store) fn stored(bytes: impl Into<Box<[u8]>>) -> Cid {
         Cid(bytes.into())
     }
 }
 
-/// No character of a client's id, so that no id of another kind is equal to it.
+/// The first byte of an id that is not stored as text: no character of a client's id, so that ids
+/// of different kinds are never equal.
 const UUID: u8 = 0;
 const SERVER: u8 = 1;
 const IMPORT: u8 = 2;
@@ -54,7 +55,7 @@ fn with_mark(mark: u8, bytes: &[u8; 16]) -> Box<[u8]> {
     std::iter::once(mark).chain(*bytes).collect()
 }
 
-/// The bytes of a UUID in lower case with its hyphens: another spelling is another id.
+/// The bytes of a UUID in lower case with its hyphens. Another spelling is another id.
 fn uuid(text: &str) -> Option<[u8; 16]> {
     let text = text.as_bytes();
     if text.len() != 36 {
@@ -75,18 +76,17 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
     Some(bytes)
 }
 
-/// Which of several equal messages it is that waits in a mailbox.
+/// Tells equal messages in a mailbox apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Occurrence {
-    /// The one in this row: only its recipient has one.
+    /// The message in this row. Only its recipient has it.
     Row(MessageId),
-    /// The nth of those in the mailbox that are equal: other members of the group have it too, each in
-    /// a row of their own.
+    /// The nth of the equal messages in the mailbox. Other members of the group have it too, each
+    /// in a row of their own.
     Nth(u32),
 }
 
-/// The id of an imported message. The same message has the same one, whoever imports it and how
-/// often.
+/// The id of an imported message. It is the same in every import by anybody.
 pub fn import_cid(conv: ConversationId, sender: UserId, text: &str, occurrence: Occurrence) -> Cid {
     let (kind, number) = match occurrence {
         Occurrence::Row(MessageId(id)) => (0, id),
@@ -102,25 +102,25 @@ pub fn import_cid(conv: ConversationId, sender: UserId, text: &str, occurrence: 
     Cid::of_import(short)
 }
 
-/// A hash of a frame's bytes, by which a repeat is told from another content.
+/// A hash of a frame's bytes, which distinguishes a retry from another message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct FrameHash(pub [u8; 16]);
 
 impl FrameHash {
-    /// Of the bytes from `{` to `}`.
+    /// The hash of the bytes from `{` to `}`.
     pub fn of(frame: &[u8]) -> FrameHash {
         let mut hash = [0; 16];
         hash.copy_from_slice(&Blake2s256::digest(frame)[..16]);
         FrameHash(hash)
     }
 
-    /// As it was stored; bytes of another number are of no frame.
+    /// The stored hash. Bytes of another length match no frame.
     pub(in crate::store) fn stored(bytes: &[u8]) -> FrameHash {
         FrameHash(bytes.try_into().unwrap_or_default())
     }
 }
 
-/// The tag of a message. It depends on nothing that ever changes.
+/// The tag of a message, derived only from facts that never change.
 pub fn tag_of(conv: ConversationId, seq: i64, sender: UserId, cid: &Cid, time: i64) -> Tag {
     let mut hash = Blake2s256::new();
     for part in [conv.column(), seq, sender.0.into(), time] {

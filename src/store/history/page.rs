@@ -1,6 +1,6 @@
-//! Pages: which numbers a request for history is about. Numbers are dense, so a page is a range.
+//! Pages: the numbers that a request for history selects. Numbers are dense, so a page is a range.
 
-use super::entries::{Denied, Entry};
+use super::entries::{Denied, HistoryEntry};
 use super::head::Head;
 use crate::protocol::level2::PageAsk;
 use crate::store::StoreError;
@@ -10,11 +10,12 @@ use crate::store::StoreError;
 pub struct EntryPage {
     /// The last number of the conversation.
     pub head: i64,
-    /// What the asker cannot read ends here.
+    /// The last number that the user cannot read.
     pub floor: i64,
     /// The messages, ascending and contiguous.
-    pub entries: Vec<Entry>,
-    /// There is nothing more in the direction of the request; around: in neither.
+    pub entries: Vec<HistoryEntry>,
+    /// Whether there is nothing more in the direction of the request; in both directions for
+    /// `around`.
     pub is_complete: bool,
 }
 
@@ -23,23 +24,23 @@ pub struct EntryPage {
 pub enum PageOutcome {
     /// The page.
     Page(EntryPage),
-    /// All of it is below this floor (410).
+    /// All of it is at or below this floor (410).
     Gone {
-        /// The asker's floor.
+        /// The user's floor.
         floor: i64,
     },
-    /// The asker may not read it.
+    /// The user may not read it.
     Denied(Denied),
 }
 
-/// Reads a page by `run`, which gets the first and the last number, whether the end counts more
-/// than the beginning, and the bytes.
+/// Reads a page by `run`, which gets the first and the last number, whether to prefer the end to
+/// the beginning, and the most bytes.
 pub(in crate::store) fn read(
     head: &Head,
     ask: PageAsk,
     limit: i64,
     bytes_max: usize,
-    mut run: impl FnMut(i64, i64, bool, usize) -> Result<Vec<Entry>, StoreError>,
+    mut run: impl FnMut(i64, i64, bool, usize) -> Result<Vec<HistoryEntry>, StoreError>,
 ) -> Result<PageOutcome, StoreError> {
     let (first, last, limit) = (head.floor + 1, head.head, limit.max(1));
     let is_gone = match ask {
@@ -70,7 +71,7 @@ pub(in crate::store) fn read(
     let mut entries = Vec::new();
     if from <= to {
         if let PageAsk::Around(seq) = ask {
-            // The one that is asked for comes first, so that the bytes do not end before it.
+            // The requested message comes first, so that the bytes suffice for it.
             let centre = seq.clamp(from, to);
             entries = run(centre, to, false, bytes_max / 2)?;
             if centre > from {
@@ -116,7 +117,7 @@ mod tests {
             peer: None,
             touched: 0,
         };
-        let entry = |seq| Entry {
+        let entry = |seq| HistoryEntry {
             seq,
             from: UserId(1),
             time: 0,

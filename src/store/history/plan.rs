@@ -1,36 +1,42 @@
-//! [`Plan`]: what a batch of messages changes, decided without a database. A store reads the
-//! [`BatchFacts`] under its locks, and writes the plan before it lets them go.
+//! [`Plan`]: the changes of a batch of messages, decided without a database. A store reads the
+//! [`BatchFacts`] under its locks, and writes the plan before it releases them.
 
 use std::collections::BTreeMap;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::entries::{Committed, EntryKind, EntryPlace, EntryRefusal, MemberChange, NewEntry};
+use super::entries::{
+    CommitOutcome, CommitRules, EntryKind, EntryPlace, EntryRefusal, MemberChange, NewEntry, SenderCheck,
+};
 use super::head::{BLOCK, RecalledBlock};
 use super::names::{Cid, FrameHash, tag_of};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
 
-/// What a batch needs to know.
+/// The facts that a batch needs.
 #[derive(Default, Debug)]
 pub(in crate::store) struct BatchFacts {
     /// The database's clock, ms.
     pub(in crate::store) now: i64,
     /// The conversations that exist, locked.
     pub(in crate::store) convs: FxHashMap<ConversationId, ConvRow>,
-    /// The messages that have an id of the batch.
+    /// The stored messages that have an id of the batch.
     pub(in crate::store) known: FxHashMap<(UserId, Cid), Known>,
-    /// Those of the unchecked entries' recipients who exist.
+    /// The recipients of unchecked entries that exist.
     pub(in crate::store) users: FxHashSet<UserId>,
-    /// Pairs of a user and another whom the user has blocked.
+    /// Pairs of a user and another whom that user has blocked.
     pub(in crate::store) blocked: FxHashSet<(UserId, UserId)>,
+    /// The conversations of two of users who open another one, see [`RoomQuestions`].
+    pub(in crate::store) opened: FxHashMap<UserId, usize>,
+    /// Pairs of a user and another who is the user's friend, likewise.
+    pub(in crate::store) friends: FxHashSet<(UserId, UserId)>,
     /// Members of groups.
     pub(in crate::store) members: FxHashSet<(GroupId, UserId)>,
-    /// Those of the groups of unchecked entries that exist.
+    /// The groups of unchecked entries that exist.
     pub(in crate::store) groups: FxHashSet<GroupId>,
     /// The targets of edits and recalls.
     pub(in crate::store) targets: FxHashMap<(ConversationId, i64), EntryTarget>,
-    /// `Member.joined` of those who edit or recall.
+    /// `Member.joined` of the users who edit or recall.
     pub(in crate::store) joined: FxHashMap<(ConversationId, UserId), i64>,
     /// The rows of `Recalled` with targets of recalls.
     pub(in crate::store) blocks: FxHashMap<(ConversationId, i64), RecalledBlock>,
@@ -47,6 +53,13 @@ pub(in crate::store) struct ConvRow {
     pub(in crate::store) touched: i64,
 }
 
+impl BatchFacts {
+    /// Whether a conversation has no message.
+    fn is_fresh(&self, conv: ConversationId) -> bool {
+        self.convs.get(&conv).is_none_or(|row| row.head == 0)
+    }
+}
+
 impl ConvRow {
     /// The tag of the last message.
     fn last_tag(&self) -> Option<Tag> {
@@ -54,7 +67,7 @@ impl ConvRow {
     }
 }
 
-/// A message that is stored under an id.
+/// A message that is stored under one of the ids.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct Known {
     pub(in crate::store) conv: ConversationId,
@@ -72,27 +85,27 @@ pub(in crate::store) struct EntryTarget {
     pub(in crate::store) recalled: i64,
 }
 
-/// What is to be written. Rows are in the order of their numbers.
+/// The rows to write, in the order of their numbers.
 #[derive(Default, Debug)]
 pub(in crate::store) struct Plan {
-    pub(in crate::store) outcomes: Vec<Committed>,
+    pub(in crate::store) outcomes: Vec<CommitOutcome>,
     pub(in crate::store) rows: Vec<NewRow>,
-    /// The conversations as they are afterwards.
+    /// The conversations after the batch.
     pub(in crate::store) convs: BTreeMap<ConversationId, ConvRow>,
-    /// Those of them without a message before: their members get rows.
+    /// The conversations without a message before: their members get rows.
     pub(in crate::store) fresh: Vec<ConversationId>,
     pub(in crate::store) marks: BTreeMap<(ConversationId, UserId), SenderMark>,
     /// Conversation, target and number.
     pub(in crate::store) edits: Vec<(ConversationId, i64, i64)>,
-    /// The same of recalls. They come after the edits.
+    /// The same for recalls. They come after the edits.
     pub(in crate::store) recalls: Vec<(ConversationId, i64, i64)>,
     pub(in crate::store) blocks: BTreeMap<(ConversationId, i64), RecalledBlock>,
-    pub(in crate::store) changes: Vec<Change>,
-    /// Who has asked whom to be friends.
+    pub(in crate::store) changes: Vec<PlannedMemberChange>,
+    /// The open friend requests.
     pub(in crate::store) asked: Vec<(UserId, UserId)>,
 }
 
-/// A row of `Message`, but for what its entry has.
+/// A row of `Message`, without the data of its entry.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::store) struct NewRow {
     /// The index of the entry.
@@ -104,34 +117,37 @@ pub(in crate::store) struct NewRow {
     pub(in crate::store) target: i64,
 }
 
-/// What sending does to the sender's own row.
+/// The change of the sender's own row by a send.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub(in crate::store) struct SenderMark {
-    /// 0: it does not rise.
+    /// The read mark; 0 if it does not rise.
     pub(in crate::store) read: i64,
     pub(in crate::store) read_nth: i64,
-    /// Own messages behind it.
+    /// The number of own messages above the mark.
     pub(in crate::store) own: i64,
-    /// For a member of a group without a row, whom a node without history has let in: the first
-    /// number that is to be seen.
+    /// The first visible number, for a member of a group without a row, whom a node without history
+    /// has admitted.
     pub(in crate::store) joined: i64,
     pub(in crate::store) joined_nth: i64,
 }
 
 /// A change of a group's members.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::store) struct Change {
+pub(in crate::store) struct PlannedMemberChange {
     pub(in crate::store) conv: ConversationId,
     pub(in crate::store) change: MemberChange,
-    /// For one who joins.
+    /// The first visible number of a new member.
     pub(in crate::store) joined: i64,
     pub(in crate::store) joined_nth: i64,
-    /// The same: what was sent before counts as read.
+    /// The read mark of a new member: earlier messages count as read.
     pub(in crate::store) read: i64,
     pub(in crate::store) read_nth: i64,
 }
 
-/// The kinds in the column: an imported one has 4 more.
+/// Conversations of groups have ids up to this one, those of two users higher ones.
+pub(in crate::store) const LAST_GROUP: i64 = (1 << 32) - 1;
+
+/// The kinds in the column. For an imported message, 4 is added.
 pub(in crate::store) const MESSAGE: i64 = 0;
 const EDIT: i64 = 1;
 const RECALL: i64 = 2;
@@ -154,16 +170,16 @@ impl EntryKind {
 }
 
 /// The plan for a batch.
-pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: BatchFacts, edit_window: i64) -> Plan {
+pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: BatchFacts, rules: CommitRules) -> Plan {
     let mut plan = Plan::default();
     for (index, entry) in batch.iter().enumerate() {
         let outcome = match settled(entry, &facts) {
             Some(outcome) => outcome,
-            None => match refusal(entry, &facts, edit_window) {
-                Some(refusal) => Committed::Refused(refusal),
+            None => match refusal(entry, &facts, rules) {
+                Some(refusal) => CommitOutcome::Refused(refusal),
                 None => {
                     let before = facts.convs.get(&entry.conv).and_then(ConvRow::last_tag);
-                    Committed::New(plan.add(index, entry, &mut facts), before)
+                    CommitOutcome::New(plan.add(index, entry, &mut facts), before)
                 }
             },
         };
@@ -173,18 +189,35 @@ pub(in crate::store) fn plan(batch: &[NewEntry], mut facts: BatchFacts, edit_win
 }
 
 /// The outcome of an entry whose id is known.
-fn settled(entry: &NewEntry, facts: &BatchFacts) -> Option<Committed> {
+fn settled(entry: &NewEntry, facts: &BatchFacts) -> Option<CommitOutcome> {
     let known = facts.known.get(&(entry.sender, entry.cid.clone()))?;
     if known.conv != entry.conv || known.hash != entry.hash {
-        return Some(Committed::Refused(EntryRefusal::Conflict));
+        return Some(CommitOutcome::Refused(EntryRefusal::Conflict));
     }
     let tag = tag_of(known.conv, known.seq, entry.sender, &entry.cid, known.time);
-    Some(Committed::Again(EntryPlace { seq: known.seq, tag, time: known.time }))
+    Some(CommitOutcome::Again(EntryPlace { seq: known.seq, tag, time: known.time }))
 }
 
-fn refusal(entry: &NewEntry, facts: &BatchFacts, edit_window: i64) -> Option<EntryRefusal> {
-    let rights = entry.is_unchecked.then(|| missing_right(entry, facts)).flatten();
-    rights.or_else(|| entry.kind.target().and_then(|target| unfit_target(entry, target, facts, edit_window)))
+fn refusal(entry: &NewEntry, facts: &BatchFacts, rules: CommitRules) -> Option<EntryRefusal> {
+    let CommitRules { edit_window, conversations_max } = rules;
+    let refused = match entry.check {
+        SenderCheck::None => None,
+        SenderCheck::Rights => missing_right(entry, facts),
+        SenderCheck::Whole => missing_right(entry, facts).or_else(|| {
+            let has_room = has_room(entry.conv, entry.sender, facts, conversations_max);
+            (!has_room).then_some(EntryRefusal::NoRoom)
+        }),
+    };
+    refused.or_else(|| entry.kind.target().and_then(|target| unfit_target(entry, target, facts, edit_window)))
+}
+
+/// Whether `sender` may write in this conversation of two: it has messages, or both users have room
+/// for another one.
+pub(in crate::store) fn has_room(conv: ConversationId, sender: UserId, facts: &BatchFacts, max: usize) -> bool {
+    let Some(recipient) = partner_of(conv, sender).filter(|_| facts.is_fresh(conv)) else { return true };
+    let has = |user, max| facts.opened.get(&user).is_none_or(|count| *count < max);
+    let is_known = recipient == sender || facts.friends.contains(&(recipient, sender));
+    has(sender, max) && has(recipient, if is_known { max } else { max.div_ceil(2) })
 }
 
 fn missing_right(entry: &NewEntry, facts: &BatchFacts) -> Option<EntryRefusal> {
@@ -214,8 +247,8 @@ fn unfit_target(entry: &NewEntry, target: i64, facts: &BatchFacts, edit_window: 
     (facts.now - found.time >= edit_window).then_some(EntryRefusal::TooLate)
 }
 
-/// The other user of a conversation of two; the user in one with oneself. `None` in a group, and
-/// where the user is neither of the two.
+/// The other user of a conversation of two; in the notes to oneself, the user. `None` in a group,
+/// and if the user is neither of the two.
 pub(in crate::store) fn partner_of(conv: ConversationId, user: UserId) -> Option<UserId> {
     match conv.users()? {
         (low, high) if low == user => Some(high),
@@ -231,6 +264,10 @@ impl Plan {
         let conv = facts.convs.entry(conv_id).or_default();
         if conv.head == 0 {
             self.fresh.push(conv_id);
+            let (low, high) = conv_id.users().unzip();
+            for user in low.into_iter().chain(high.filter(|_| low != high)) {
+                facts.opened.entry(user).and_modify(|count| *count += 1);
+            }
         }
         let (nth_before, mut kind) = (conv.count, kind_of(entry.kind));
         if entry.is_imported {
@@ -273,12 +310,19 @@ impl Plan {
         if let Some(change) = entry.change {
             let sees_all = matches!(change, MemberChange::Joins { sees_all: true, .. });
             let (joined, joined_nth) = if sees_all { (0, 0) } else { (seq, nth_before) };
-            self.changes.push(Change { conv: conv_id, change, joined, joined_nth, read: seq, read_nth: nth });
+            self.changes.push(PlannedMemberChange {
+                conv: conv_id,
+                change,
+                joined,
+                joined_nth,
+                read: seq,
+                read_nth: nth,
+            });
         }
         if entry.kind == EntryKind::Other {
             self.asked.extend(partner_of(conv_id, sender).map(|other| (sender, other)));
         }
-        // Later entries of the batch may repeat or change this one.
+        // Later entries of the batch may repeat or change this entry.
         facts.targets.insert((conv_id, seq), EntryTarget { sender, time, kind, recalled: 0 });
         let known = Known { conv: conv_id, seq, time, hash: entry.hash };
         facts.known.insert((sender, entry.cid.clone()), known);
@@ -286,7 +330,7 @@ impl Plan {
     }
 }
 
-/// An event of a group is not a send: who causes it may have read nothing.
+/// An event of a group is not a send: the user who causes it may have read nothing.
 fn is_event(entry: &NewEntry) -> bool {
     entry.kind == EntryKind::Other && entry.conv.group().is_some()
 }
@@ -300,15 +344,15 @@ fn kind_of(kind: EntryKind) -> i64 {
     }
 }
 
-/// What a batch asks of the database.
+/// The queries of a batch to the database.
 #[derive(Default, Debug)]
-pub(in crate::store) struct Wanted {
-    /// Ascending, each once: in this order they are locked.
+pub(in crate::store) struct PlanQuestions {
+    /// The conversations, ascending, each once: they are locked in this order.
     pub(in crate::store) convs: Vec<ConversationId>,
     pub(in crate::store) users: Vec<UserId>,
-    /// Recipient and sender.
+    /// Pairs of recipient and sender.
     pub(in crate::store) pairs: Vec<(UserId, UserId)>,
-    /// Group and sender.
+    /// Pairs of group and sender.
     pub(in crate::store) members: Vec<(GroupId, UserId)>,
     pub(in crate::store) targets: Vec<(ConversationId, i64)>,
     /// The senders of edits and recalls, and their conversations.
@@ -316,12 +360,12 @@ pub(in crate::store) struct Wanted {
     pub(in crate::store) blocks: Vec<(ConversationId, i64)>,
 }
 
-impl Wanted {
-    pub(in crate::store) fn of(batch: &[NewEntry]) -> Wanted {
-        let mut wanted = Wanted::default();
+impl PlanQuestions {
+    pub(in crate::store) fn of(batch: &[NewEntry]) -> PlanQuestions {
+        let mut wanted = PlanQuestions::default();
         for entry in batch {
             wanted.convs.push(entry.conv);
-            match (entry.is_unchecked, entry.conv.group()) {
+            match (entry.check != SenderCheck::None, entry.conv.group()) {
                 (true, Some(group)) => wanted.members.push((group, entry.sender)),
                 (true, None) => {
                     if let Some(recipient) = partner_of(entry.conv, entry.sender) {
@@ -346,6 +390,40 @@ impl Wanted {
         sort(&mut wanted.targets);
         sort(&mut wanted.changers);
         sort(&mut wanted.blocks);
+        wanted
+    }
+}
+
+/// The queries for the room of users who open conversations of two. Most batches open none.
+#[derive(Default, Debug)]
+pub(in crate::store) struct RoomQuestions {
+    /// The users whose conversations of two are counted, up to the limit.
+    pub(in crate::store) users: Vec<UserId>,
+    /// Pairs of recipient and sender: is the sender a friend of the recipient?
+    pub(in crate::store) friends: Vec<(UserId, UserId)>,
+}
+
+impl RoomQuestions {
+    /// The queries of a batch whose conversations are known.
+    pub(in crate::store) fn of(batch: &[NewEntry], facts: &BatchFacts) -> RoomQuestions {
+        let checked = batch.iter().filter(|entry| entry.check == SenderCheck::Whole);
+        RoomQuestions::of_senders(checked.map(|entry| (entry.conv, entry.sender)), facts)
+    }
+
+    /// The queries of these senders.
+    pub(in crate::store) fn of_senders(
+        senders: impl IntoIterator<Item = (ConversationId, UserId)>,
+        facts: &BatchFacts,
+    ) -> RoomQuestions {
+        let mut wanted = RoomQuestions::default();
+        for (conv, sender) in senders.into_iter().filter(|(conv, _)| facts.is_fresh(*conv)) {
+            if let Some(recipient) = partner_of(conv, sender) {
+                wanted.users.extend([sender, recipient]);
+                wanted.friends.push((recipient, sender));
+            }
+        }
+        sort(&mut wanted.users);
+        sort(&mut wanted.friends);
         wanted
     }
 }

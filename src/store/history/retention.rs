@@ -1,67 +1,68 @@
-//! Retention: what is kept no longer, and which node deletes it.
+//! Retention: the rules for deleting old messages, and the node that deletes them.
 
-/// What is no longer kept.
+/// The bounds of the messages that are deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Retention {
-    /// Messages of before this time, ms.
+pub struct HistoryRetention {
+    /// Messages from before this time, ms.
     pub before: i64,
-    /// Messages behind this many newer ones of their conversation.
+    /// Messages with this number of newer ones in their conversation.
     pub newest: i64,
-    /// The ids of messages of before this time, ms, after which a repeat is not recognised.
+    /// The time, ms, before which ids are deleted, so that a retry is no longer recognised.
     pub ids_before: i64,
 }
 
-/// What a step of retention has done.
+/// The result of a step of retention.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RetentionStep {
-    /// Where the next one begins, `None` at the end of the round.
+    /// The conversation with which the next step begins; `None` at the end of the round.
     pub next: Option<crate::base::conversation::ConversationId>,
-    /// How many messages are at or below the floor now that were not.
+    /// The number of messages that are newly at or below the floor.
     pub retired: u64,
-    /// How many rows at or below it are gone.
+    /// The number of rows at or below the floor that were deleted.
     pub deleted: u64,
 }
 
 /// How long messages are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RetentionRules {
-    /// The days; 0: for ever.
+    /// The days after which messages are deleted; 0: never.
     pub days: u32,
-    /// The newest of each conversation; 0: all.
+    /// The number of newest messages that a conversation keeps; 0: all.
     pub newest: u32,
-    /// The days for which a repeat is recognised.
+    /// The days for which a retry is recognised.
     pub id_days: u32,
 }
 
-/// A node's wish to delete what is kept no longer.
+/// A node's claim to delete old messages.
 #[derive(Clone, Debug)]
 pub struct RetentionClaim {
     /// The node: a random number.
     pub owner: u64,
-    /// It is due if it was last done before this, ms.
+    /// The time, ms: retention is due if it was last done earlier.
     pub due_before: i64,
     /// The rules of this node.
     pub rules: RetentionRules,
-    /// It is also due if it was last done under other rules.
+    /// Whether it is also due if it was last done under other rules.
     pub minds_rules: bool,
-    /// How long other nodes leave it to this one, ms.
+    /// The lease, ms: other nodes wait this long.
     pub lease: i64,
 }
 
-/// Which node does it and when it was done, as row 2 of the table `Meta` says.
+/// The node that holds the lease and the time of the last retention, from row 2 of the table
+/// `Meta`.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(in crate::store) struct RetentionTurn {
-    /// When it was last done, ms; 0: never.
+    /// The time when retention was last done, ms; 0: never.
     done: i64,
-    /// Until when `owner` has it.
+    /// The time at which the lease of `owner` ends.
     until: i64,
     owner: u64,
-    /// The rules under which it was done, or is being done.
+    /// The rules of the last or the current retention.
     rules: [u32; 3],
 }
 
 impl RetentionTurn {
-    /// From the table. What this version cannot read counts as never done.
+    /// Reads the row. One that this version cannot read counts as never done.
     pub(in crate::store) fn stored(bytes: &[u8]) -> RetentionTurn {
         let Ok(bytes) = <[u8; BYTES]>::try_from(bytes) else { return RetentionTurn::default() };
         let long = |at: usize| u64::from_le_bytes(std::array::from_fn(|n| bytes[at + n]));
@@ -74,7 +75,7 @@ impl RetentionTurn {
         }
     }
 
-    /// For the table.
+    /// The bytes for the row.
     pub(in crate::store) fn bytes(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         bytes[..8].copy_from_slice(&self.done.to_le_bytes());
@@ -86,7 +87,8 @@ impl RetentionTurn {
         bytes
     }
 
-    /// What it is when the claim is granted, `None` if it is not due, or another node has it.
+    /// The turn with the claim granted; `None` if retention is not due, or another node holds the
+    /// lease.
     pub(in crate::store) fn claimed(&self, claim: &RetentionClaim, now: i64) -> Option<RetentionTurn> {
         let is_free = self.until <= now || self.owner == claim.owner;
         let is_own = self.until > now && self.owner == claim.owner;
@@ -97,7 +99,7 @@ impl RetentionTurn {
         (is_free && (is_own || is_due)).then_some(granted)
     }
 
-    /// What it is when the work is done, `None` if another node has it.
+    /// The turn after the work; `None` if another node holds the lease.
     pub(in crate::store) fn ended(&self, claim: &RetentionClaim, now: i64) -> Option<RetentionTurn> {
         (self.owner == claim.owner).then_some(RetentionTurn { done: now, until: 0, ..*self })
     }

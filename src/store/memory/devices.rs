@@ -1,11 +1,11 @@
-//! [`MemoryDevices`]: the devices of all users, and how far each has stored which conversation.
+//! [`MemoryDevices`]: the devices of all users, and the numbers that each has stored.
 
 use std::collections::BTreeMap;
 
 use super::People;
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
-use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn, LoginProof};
+use crate::store::history::{Device, DeviceId, LoggedIn, LoginProof, NewDeviceLogin};
 
 /// The tables `Device` and `DeviceCursor`.
 #[derive(Clone, Default)]
@@ -16,8 +16,8 @@ pub(crate) struct MemoryDevices {
 }
 
 impl MemoryDevices {
-    /// `None`: what was proved does not hold any more.
-    pub(crate) fn log_in(&mut self, people: &People, login: &DeviceLogin, now: i64) -> Option<LoggedIn> {
+    /// `None`: the proof is no longer valid.
+    pub(crate) fn log_in(&mut self, people: &People, login: &NewDeviceLogin, now: i64) -> Option<LoggedIn> {
         let known = self.by_id.values_mut().find(|device| device.user == login.user && device.name == login.name);
         let holds = match &login.proof {
             LoginProof::Password(stored) => {
@@ -34,6 +34,7 @@ impl MemoryDevices {
         if let Some(device) = known {
             let replaced = Some(std::mem::replace(&mut device.login, number));
             device.seen = device.seen.max(now);
+            device.secret = login.secret_of_known(device.secret);
             return Some(LoggedIn { device: device.clone(), replaced, forgotten: Vec::new() });
         }
         let mut others = self.of(login.user);
@@ -41,7 +42,7 @@ impl MemoryDevices {
         let ids: Vec<DeviceId> = forgotten.iter().map(|device| device.id).collect();
         self.forget(login.user, &ids);
         self.last += 1;
-        let DeviceLogin { user, name, secret, .. } = login.clone();
+        let NewDeviceLogin { user, name, secret, .. } = login.clone();
         let device = Device { id: DeviceId(self.last), user, name, login: number, secret, seen: now };
         self.by_id.insert(device.id, device.clone());
         Some(LoggedIn { device, replaced: None, forgotten })
@@ -75,7 +76,7 @@ impl MemoryDevices {
         before - self.by_id.len()
     }
 
-    /// A device of `user` has stored a conversation up to here.
+    /// Notes that a device of `user` has stored a conversation up to this number.
     pub(super) fn report(&mut self, user: UserId, device: DeviceId, conv: ConversationId, seq: i64) {
         if self.by_id.get(&device).is_some_and(|device| device.user == user) {
             let cursor = self.cursors.entry((device, conv)).or_default();

@@ -4,6 +4,7 @@ use super::{MemoryHistory, People};
 use crate::protocol::{GroupId, UserId};
 use crate::store::community::groups::{Gone, GroupFacts, GroupRole, GroupWrite, Subject};
 use crate::store::community::{GroupAct, GroupChanged, GroupMember, GroupRefusal, Recorded, recorded};
+use crate::store::history::CommitRules;
 
 impl MemoryHistory {
     /// Changes a group or its members, if it is allowed.
@@ -12,7 +13,7 @@ impl MemoryHistory {
         let decision = act.decide(&facts)?;
         let before = people.member_ids(act.group);
         let entries = decision.entries(act.conv(), act.by, act.nonce);
-        let outcomes = self.commit(people, &entries, 0, now);
+        let outcomes = self.commit(people, &entries, CommitRules::OF_SERVER, now);
         let noted = recorded(&entries, &outcomes, Vec::new(), Vec::new());
         decision.writes.iter().for_each(|write| self.apply(people, act.group, write));
         let name = facts.name.unwrap_or_default();
@@ -31,6 +32,8 @@ impl MemoryHistory {
         let Some(group) = people.groups.get_mut(&id) else { return };
         match write {
             GroupWrite::Promote(user) => group.creator = Some(*user),
+            GroupWrite::Demote(user) if group.creator == Some(*user) => group.creator = None,
+            GroupWrite::Demote(_) => {}
             GroupWrite::Ban(user) => drop(group.banned.insert(*user)),
             GroupWrite::LiftBan(user) => drop(group.banned.remove(user)),
             GroupWrite::Name(name) => group.name.clone_from(name),

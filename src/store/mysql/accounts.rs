@@ -7,6 +7,7 @@ use super::calls::CallAttempt;
 use super::rows::{collect, column, new_id, user_row};
 use super::shapes::{self, LIST_MAX};
 use super::{MysqlStore, error};
+use crate::base::rows::AccountState;
 use crate::protocol::UserId;
 use crate::store::{Accounts, StoreError, User};
 
@@ -18,8 +19,8 @@ impl Accounts for MysqlStore {
     fn credential(&self, user: UserId) -> Result<Option<String>, StoreError> {
         self.base.calls.call(|db, _| {
             let row = db.exec_first("SELECT password FROM User WHERE id = :id", params! {"id" => user.0})?;
-            // Nobody can log in without a password, which the reference server's tables allow, as
-            // nobody can without an id.
+            // The reference server's tables allow an account without a password. Nobody can log in
+            // to it, as to one without an id.
             let password: Option<Option<String>> = row.map(|mut row: Row| column(&mut row, "password")).transpose()?;
             Ok(password.flatten())
         })
@@ -50,7 +51,7 @@ impl Accounts for MysqlStore {
                 Ok(()) => new_id(db.last_insert_id()).map(Some),
                 Err(error) if error::code(&error) != Some(error::DUPLICATE_ENTRY) => Err(error),
                 Err(_) if attempt == CallAttempt::First => Ok(None),
-                // The name may be taken by the attempt before, whose answer was lost. Hashes have
+                // The name may be taken by the previous attempt, whose answer was lost. Hashes have
                 // random salts.
                 Err(_) => {
                     let ours = db.exec_first(
@@ -66,7 +67,7 @@ impl Accounts for MysqlStore {
 
     fn replace_credential(&self, user: UserId, old: &str, new: &str) -> Result<(), StoreError> {
         self.base.calls.call(|db, _| {
-            // Byte by byte: the reference server's column would ignore case.
+            // Compared byte by byte: the reference server's column would ignore case.
             db.exec_drop(
                 "UPDATE User SET password = :new
                  WHERE id = :id AND CAST(password AS BINARY) = CAST(:old AS BINARY)",
@@ -79,6 +80,17 @@ impl Accounts for MysqlStore {
         self.base.calls.call(|db, _| {
             let row = db.exec_first("SELECT id, name FROM User WHERE id = :id", params! {"id" => user.0})?;
             row.map(|mut row: Row| user_row(&mut row)).transpose()
+        })
+    }
+
+    fn accounts_after(&self, after: UserId, limit: usize) -> Result<Vec<(User, AccountState)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.base.calls.call(|db, _| {
+            let statement = "SELECT id, name, password FROM User WHERE id > :after ORDER BY id LIMIT :limit";
+            collect(db.exec(statement, params! {"after" => after.0, limit})?, |row| {
+                let stored: Option<String> = column(row, "password")?;
+                Ok((user_row(row)?, stored.map(|stored| AccountState::of(&stored)).unwrap_or_default()))
+            })
         })
     }
 

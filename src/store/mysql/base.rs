@@ -1,4 +1,4 @@
-//! [`Base`]: the parts that all roles work on, and how messages are stored; that is the same for
+//! [`Base`]: the parts that all roles work on, and the storing of messages, which is the same for
 //! tables with ids and without.
 
 use std::collections::BTreeSet;
@@ -54,8 +54,8 @@ impl Base {
             };
             match inserted {
                 Ok(()) => return Ok(kept),
-                // The database takes less than it says, or less than it did: it is given less until
-                // it takes it.
+                // The database takes less than it reports, or less than before: the batch is split
+                // until it takes the parts.
                 Err(StoreError::Failed(cause)) if cause.is::<TooLarge>() && runs.iter().any(|run| run.len() > 1) => {
                     bytes_max /= 2;
                 }
@@ -64,7 +64,7 @@ impl Base {
         }
     }
 
-    /// Where the conversations of recorded messages stand. These messages are not behind that.
+    /// The heads of the conversations of recorded messages. These messages are not above them.
     fn heads(&self, messages: &[NewMessage]) -> Result<Option<FxHashMap<i64, i64>>, StoreError> {
         let convs: BTreeSet<i64> =
             messages.iter().filter_map(|message| message.recorded).map(|conv| conv.column()).collect();
@@ -97,7 +97,7 @@ impl Base {
     }
 }
 
-/// One run of rows, as one statement. All of them have a mark, or none.
+/// Inserts one run of rows by one statement. Either all of them have a mark, or none has.
 fn insert(
     connection: &mut impl Queryable,
     rows: &[&NewMessage],
@@ -130,7 +130,7 @@ fn runs_of<'a>(mut rows: &'a [&'a NewMessage], bytes_max: usize) -> Vec<&'a [&'a
     runs
 }
 
-/// Those of `users` who exist.
+/// The users of these who exist.
 fn existing(connection: &mut Conn, users: &BTreeSet<UserId>) -> mysql::Result<FxHashSet<UserId>> {
     let users: Vec<UserId> = users.iter().copied().collect();
     let mut existing = FxHashSet::default();

@@ -1,10 +1,11 @@
-//! [`Calls`]: how a statement gets a connection, and what happens when it fails.
+//! [`Calls`]: gives a statement its connection, and handles its failure.
 //!
 //! | trouble | what is done |
 //! |---|---|
 //! | a deadlock | the same again, a few times, after a pause that differs between callers |
 //! | a lock that was not free in time | the same again, once |
 //! | the connection is lost | once more on a new one, if doing it twice does no harm or nothing can have been done; idle connections are dropped with it |
+//! | the server was left for another one during the call | as if the connection was lost, although it has answered |
 //! | no answer in time | nothing: the database counts as down, and calls fail at once until it answers |
 //! | read-only, no right | once more on a new connection, which may lead to another server or have the right |
 //! | full, no statement left, a table is missing | nothing: [`StoreError::Unavailable`], and the node is not ready |
@@ -14,6 +15,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -23,6 +25,7 @@ use pool::{ConnectionPool, Pooled};
 
 use super::error::{self, Trouble};
 use super::health::DatabaseHealth;
+use super::servers::MysqlServers;
 use crate::base::loads::PoolUse;
 use crate::store::{StoreCallback, StoreError};
 
@@ -30,18 +33,19 @@ use crate::store::{StoreCallback, StoreError};
 pub(super) struct Calls {
     pool: Arc<ConnectionPool<Conn>>,
     health: DatabaseHealth,
+    servers: MysqlServers,
 }
 
-/// The statement was longer than the database takes.
+/// The statement was longer than the database accepts.
 #[derive(Debug)]
 pub(super) struct TooLarge(String);
 
-/// Whether an operation may be done again when its connection was lost, and with it the answer.
+/// Whether an operation may be repeated after its connection, and with it the answer, was lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Repeat {
-    /// Twice is as good as once, or better than never.
+    /// Repeating it does no harm, or is better than losing it.
     Freely,
-    /// Only if it cannot have been done.
+    /// It may be repeated only if it cannot have been done.
     IfUndone,
 }
 
@@ -50,22 +54,27 @@ pub(super) enum Repeat {
 pub(super) enum CallAttempt {
     /// Nothing was done before this.
     First,
-    /// The same was asked before and the answer lost, so it may have been done.
+    /// The same operation was sent before and the answer lost, so it may have been done.
     Again,
 }
 
-/// Why an attempt failed, and whether its changes may have been made nevertheless.
+/// The reason why an attempt failed, and whether its changes may have been made nevertheless.
 struct Failure {
     error: mysql::Error,
     is_in_doubt: bool,
 }
 
 impl Calls {
-    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: DatabaseHealth) -> Calls {
-        Calls { pool, health }
+    pub(super) fn new(pool: Arc<ConnectionPool<Conn>>, health: DatabaseHealth, servers: MysqlServers) -> Calls {
+        Calls { pool, health, servers }
     }
 
-    /// How the connections are used.
+    /// The server in use, if there are several and one is in use.
+    pub(super) fn server_in_use(&self) -> Option<&str> {
+        if self.servers.are_several() { self.servers.in_use() } else { None }
+    }
+
+    /// The use of the connections.
     pub(super) fn connections(&self) -> PoolUse {
         let (open, idle) = self.pool.size();
         PoolUse { open, idle, max: self.pool.size_max() }
@@ -87,7 +96,7 @@ impl Calls {
         self.health.on_trouble(look);
     }
 
-    /// Whether a call has any prospect.
+    /// Fails at once if no call can succeed.
     fn gate(&self) -> Result<(), StoreError> {
         match self.health.outage() {
             Some(cause) => Err(StoreError::Unavailable((*cause).into())),
@@ -95,8 +104,7 @@ impl Calls {
         }
     }
 
-    /// Runs `operation`, which is one statement, or several that are as good when they are done
-    /// twice or in part.
+    /// Runs `operation`: one statement, or several that may be done twice or in part.
     pub(super) fn call<T>(
         &self,
         mut operation: impl FnMut(&mut Conn, CallAttempt) -> mysql::Result<T>,
@@ -106,7 +114,7 @@ impl Calls {
         })
     }
 
-    /// Runs `operation` in one transaction: all of it is done or nothing.
+    /// Runs `operation` in one transaction: all of it is done, or nothing.
     pub(super) fn transaction<T>(
         &self,
         repeat: Repeat,
@@ -128,9 +136,14 @@ impl Calls {
     ) -> Result<T, StoreError> {
         let (mut attempt, mut was_lost, mut was_barred, mut locked) = (CallAttempt::First, false, false, 0);
         loop {
+            // Before the connection, which is then not older than that.
+            let losses = self.servers.losses();
             let mut connection = self.connection()?;
             let Failure { error, is_in_doubt } = match operation(&mut connection, attempt) {
-                Ok(done) => return Ok(done),
+                Ok(done) if losses == self.servers.losses() => return Ok(done),
+                // The server that has answered was given up meanwhile. It may have been frozen, and
+                // the one that is used now does not have what it does.
+                Ok(_) => Failure { error: io::Error::from(io::ErrorKind::ConnectionReset).into(), is_in_doubt: true },
                 Err(failure) => failure,
             };
             match error::trouble(&error) {
@@ -169,7 +182,7 @@ impl Calls {
                 }
                 Trouble::Locked | Trouble::Waited => return Err(unavailable(&error)),
                 Trouble::TooLarge => {
-                    // The database closes it, and a new one says what it takes.
+                    // The database closes this connection. A new one learns the current limit.
                     self.part_with(&mut connection);
                     return Err(StoreError::Failed(Box::new(TooLarge(error::text(&error)))));
                 }
@@ -179,19 +192,18 @@ impl Calls {
         }
     }
 
-    /// Uses a connection no more, nor those that were opened before: they were probably lost with
-    /// it.
+    /// Gives up a connection, and all that were opened before it: they were probably lost with it.
     fn part_with(&self, connection: &mut Pooled<Conn>) {
         connection.mark_broken();
         self.pool.renew_since(connection);
     }
 
-    /// Handles an unlisted error: the statement is taken for its cause if the database executes a
+    /// Handles an unlisted error: the statement counts as its cause if the database executes a
     /// simpler one.
     fn unknown(&self, connection: &mut Pooled<Conn>, error: &mysql::Error) -> StoreError {
         match self.health.probe(connection) {
             Ok(()) => StoreError::Failed(error::text(error).into()),
-            // Somebody works on the table, and the database is well.
+            // Another program works on the table, and the database works.
             Err(other) if matches!(error::trouble(&other), Trouble::Locked | Trouble::Waited) => {
                 StoreError::Failed(error::text(error).into())
             }
@@ -224,13 +236,15 @@ fn unavailable(error: &mysql::Error) -> StoreError {
     StoreError::Unavailable(error::text(error).into())
 }
 
-/// Doubles with every attempt; two callers that were in each other's way should not be so again.
+/// The pause doubles with every attempt. It differs between callers, so that two that have blocked
+/// each other do not do so again.
 fn pause_after(attempts: u32, connection_id: u32) -> Duration {
     Duration::from_millis((1 << attempts) + u64::from(connection_id % 7))
 }
 
-/// A connection that is older than this is left when its server bars it.
+/// The age above which a connection is replaced if its server bars it.
 const BARRED_AGE_MIN: Duration = Duration::from_secs(1);
 
-/// Deadlocks are found at once. A lock that is not free the database waits for, 2 s each time.
+/// The most attempts after deadlocks, which are found at once. For a lock that is not free, the
+/// database waits 2 s each time.
 const LOCKED_MAX: u32 = 6;

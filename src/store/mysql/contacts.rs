@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, params};
+use rustc_hash::FxHashSet;
 
 use super::MysqlStore;
 use super::calls::{CallAttempt, Repeat};
+use super::conversations::script::list;
 use super::rows::{collect, column, ids_of, new_id, text, user_row};
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
@@ -131,6 +133,21 @@ impl Contacts for MysqlStore {
         })
     }
 
+    fn groups_after(&self, after: GroupId, limit: usize) -> Result<Vec<(Group, u64)>, StoreError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.base.calls.call(|db, _| {
+            let rows = db.exec(
+                "SELECT id, groupname, groupdesc, (SELECT COUNT(*) FROM GroupUser WHERE groupid = AllGroup.id) AS members
+                 FROM AllGroup WHERE id > :after ORDER BY id LIMIT :limit",
+                params! {"after" => after.0, limit},
+            )?;
+            collect(rows, |row| {
+                let members: i64 = column(row, "members")?;
+                Ok((group_row(row)?, u64::try_from(members).unwrap_or_default()))
+            })
+        })
+    }
+
     fn groups_named(&self, text: &str, limit: usize) -> Result<Vec<Group>, StoreError> {
         let (condition, text) = if self.base.schema.has_name_keys {
             self.fill_name_keys()?;
@@ -168,7 +185,26 @@ impl Contacts for MysqlStore {
         })
     }
 
-    /// With one statement for [`GROUPS_AT_ONCE`].
+    /// Needs one statement for each [`USERS_AT_ONCE`] users, which reads their rows by an index. It
+    /// names the groups only while they are few.
+    fn memberships(&self, groups: &[GroupId], users: &[UserId]) -> Result<Vec<(GroupId, UserId)>, StoreError> {
+        if groups.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted: FxHashSet<GroupId> = groups.iter().copied().collect();
+        let few =
+            if groups.len() <= GROUPS_AT_ONCE { format!("AND groupid IN ({})", list(groups)) } else { String::new() };
+        let mut found = Vec::new();
+        for some in users.chunks(USERS_AT_ONCE) {
+            let statement = format!("SELECT groupid, userid FROM GroupUser WHERE userid IN ({}) {few}", list(some));
+            let rows: Vec<(i32, i32)> = self.base.calls.call(|db, _| db.query(&statement))?;
+            let rows = rows.into_iter().map(|(group, user)| (GroupId(group), UserId(user)));
+            found.extend(rows.filter(|(group, _)| wanted.contains(group)));
+        }
+        Ok(found)
+    }
+
+    /// Needs one statement for each [`GROUPS_AT_ONCE`] groups.
     fn members_of_each(&self, groups: &[GroupId]) -> Result<Vec<Vec<UserId>>, StoreError> {
         let mut members: HashMap<GroupId, Vec<UserId>> = HashMap::with_capacity(groups.len());
         for some in groups.chunks(GROUPS_AT_ONCE) {
@@ -187,12 +223,14 @@ impl Contacts for MysqlStore {
     }
 }
 
-/// The groups of one statement.
+/// The most groups of one statement.
 const GROUPS_AT_ONCE: usize = 256;
+/// The most users of one statement.
+const USERS_AT_ONCE: usize = 512;
 
 impl MysqlStore {
-    /// Fills the folded names of groups that somebody else made. Usually none, and then this is one
-    /// look at an index.
+    /// Fills in the folded names of groups that another program has created. Usually there are
+    /// none, and the check costs one look-up in an index.
     fn fill_name_keys(&self) -> Result<(), StoreError> {
         loop {
             let unfilled = self.base.calls.call(|db, _| {

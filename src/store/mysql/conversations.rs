@@ -1,17 +1,17 @@
 //! Conversations of level 2. `commit.rs` stores messages: it reads `facts.rs` under locks, and
-//! `writing.rs` writes the plan. `reading.rs` reads where conversations stand and `runs.rs` their
-//! messages, `marks.rs` raises marks, `devices.rs` knows the devices, `mailbox.rs` what waits in
+//! `writing.rs` writes the plan. `reading.rs` reads the heads of conversations and `runs.rs` their
+//! messages. `marks.rs` raises marks, `devices.rs` handles devices and `mailbox.rs` the rows of
 //! `OfflineMessage`, and `retention.rs` deletes. `script.rs` sends several statements at once.
 //!
-//! Everything may be done again after a deadlock or a lost connection. Where the answer of the first
-//! attempt would differ from that of the second, the first one is remembered.
+//! Every operation may be repeated after a deadlock or a lost connection. Where the repeat would
+//! give another answer than the first attempt, the first answer is remembered.
 
 mod commit;
 pub(super) mod devices;
 pub(super) mod facts;
 mod mailbox;
 mod marks;
-mod moments;
+pub(super) mod moments;
 mod reading;
 mod retention;
 mod runs;
@@ -34,8 +34,9 @@ use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::head::HeadRow;
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, HistoryReads,
-    LoggedIn, Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched, WaitingRows,
+    Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, EntryRefusal, FrameHash, Head, History, HistoryEntry,
+    HistoryReads, HistoryRetention, LoggedIn, Marked, NewDeviceLogin, NewEntry, RaisedMark, RetentionClaim,
+    RetentionStep, Touched, WaitingRows,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -65,7 +66,7 @@ impl HistoryReads for MysqlStore {
             let head = |row: Result<HeadRow, Denied>| row.map(|row| row.into_head(recalled));
             rows.into_iter().map(head).collect()
         };
-        // One conversation is one statement, and so one moment.
+        // One conversation needs only one statement, which sees one moment.
         if let [_] = convs {
             let rows = calls.call(|db, _| reading::some(db, user, convs, bytes_max))?;
             if rows.iter().flatten().all(|row| row.block().is_none()) {
@@ -86,7 +87,7 @@ impl HistoryReads for MysqlStore {
         self.base.calls.call(|db, _| runs::tags(db, places, self.base.script_bytes()))
     }
 
-    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<HistoryEntry>>, StoreError> {
         self.base.calls.call(|db, _| runs::messages_at(db, places, self.base.script_bytes()))
     }
 
@@ -107,17 +108,17 @@ impl HistoryReads for MysqlStore {
 }
 
 impl History for MysqlStore {
-    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
-        match commit::commit(&self.base, batch, edit_window) {
-            // One of them is to blame, and the others must not suffer from it.
+    fn commit(&self, batch: &[NewEntry], rules: CommitRules) -> Result<Vec<CommitOutcome>, StoreError> {
+        match commit::commit(&self.base, batch, rules) {
+            // One of the messages is the cause, and must not make the others fail.
             Err(StoreError::Failed(_)) if batch.len() > 1 => {
-                let each = batch.iter().map(|entry| Ok(self.commit(slice::from_ref(entry), edit_window)?[0]));
+                let each = batch.iter().map(|entry| Ok(self.commit(slice::from_ref(entry), rules)?[0]));
                 each.collect()
             }
             Err(StoreError::Failed(cause)) if !batch.is_empty() => {
                 let Base { name, .. } = &*self.base;
                 log::error!("{name}: a message of user {} cannot be stored: {cause}", batch[0].sender);
-                Ok(vec![Committed::Refused(EntryRefusal::Unstorable)])
+                Ok(vec![CommitOutcome::Refused(EntryRefusal::Unstorable)])
             }
             other => other,
         }
@@ -137,12 +138,12 @@ impl History for MysqlStore {
         to: i64,
         from_end: bool,
         bytes_max: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         self.base.calls.call(|db, _| runs::run(db, conv, from, to, from_end, bytes_max))
     }
 
     fn mark_read(&self, user: UserId, conv: ConversationId, read: i64) -> Result<Result<Marked, Denied>, StoreError> {
-        // Most requests find the mark where it is, or are not allowed: these change nothing.
+        // Most requests find the mark in place, or are not allowed. They change nothing.
         let head = match self.heads_of(user, &[conv])?.pop().unwrap_or(Err(Denied::Unknown)) {
             Ok(head) if head.read < read.min(head.head) => {
                 let mut has_risen = false;
@@ -167,7 +168,7 @@ impl History for MysqlStore {
         Ok(raised.into_values().collect())
     }
 
-    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
+    fn log_in(&self, login: &NewDeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let mut planned = None;
         self.base.calls.transaction(Repeat::Freely, |db| devices::log_in(db, login, &mut planned))
     }
@@ -192,7 +193,7 @@ impl History for MysqlStore {
     fn forget(&self, user: UserId, devices: &[DeviceId]) -> Result<usize, StoreError> {
         let mut gone = 0;
         self.base.calls.transaction(Repeat::Freely, |db| {
-            // An attempt whose answer was lost may have left nothing.
+            // An attempt whose answer was lost may have deleted the rows.
             gone = gone.max(devices::forget(db, user, devices)?);
             Ok(gone)
         })
@@ -259,6 +260,12 @@ impl History for MysqlStore {
         calls.call(|db, _| mailbox::waiting(db, user, window, (rows_max, bytes_max, limits.text_bytes())))
     }
 
+    fn waits(&self, user: UserId, text: &str) -> Result<bool, StoreError> {
+        let statement = "SELECT 1 FROM OfflineMessage WHERE userid = ? AND message = ? LIMIT 1";
+        let found: Option<i64> = self.base.calls.call(|db, _| db.exec_first(statement, (user.0, text)))?;
+        Ok(found.is_some())
+    }
+
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {
         self.base.calls.transaction(Repeat::Freely, |db| mailbox::mark(db, user, rows, self.base.script_bytes()))
     }
@@ -308,7 +315,7 @@ impl History for MysqlStore {
     }
 
     fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError> {
-        // Most of the time it is not due, and nothing is locked for that answer.
+        // Usually it is not due, and this answer needs no lock.
         if !self.base.calls.call(|db, _| retention::may_claim(db, claim))? {
             return Ok(false);
         }
@@ -319,13 +326,13 @@ impl History for MysqlStore {
         self.base.calls.transaction(Repeat::Freely, |db| retention::end(db, claim))
     }
 
-    fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+    fn retire(&self, retention: &HistoryRetention, after: ConversationId) -> Result<RetentionStep, StoreError> {
         retention::step(&self.base.calls, retention, after)
     }
 }
 
 impl Base {
-    /// The length of the statements that are sent at once.
+    /// The most bytes of statements that are sent at once.
     pub(super) fn script_bytes(&self) -> usize {
         self.limits.text_bytes().min(RUN_BYTES_MAX)
     }

@@ -1,4 +1,4 @@
-//! [`MysqlDialer`]: opens connections to the database, and learns of each what it takes.
+//! [`MysqlDialer`]: opens connections to one server, and learns the limits that each reports.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
@@ -11,29 +11,32 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts, OptsBuilder};
 use parking_lot::Mutex;
 
+use super::duty::Duty;
 use super::{error, probe};
+use crate::config::ServerAddress;
 
-/// Knows how to reach the database. The name is looked up for every connection, and all its
-/// addresses are tried: the first may be one where nobody listens, as `::1` of `localhost` often
-/// is, and a name may move to another server.
+/// Opens connections to a server. The name is looked up for every connection, and all its addresses
+/// are tried: the first may be one where nobody listens, as `::1` of `localhost` often is, and a
+/// name may move to another server.
 #[derive(Clone)]
 pub(super) struct MysqlDialer {
     opts: Opts,
-    host: String,
-    port: u16,
+    server: ServerAddress,
     limits: PacketLimits,
+    /// Whether the server must take writes, because there are others.
+    needs_writes: bool,
     /// Shared by all dialers of one database.
     order: Arc<Mutex<Order>>,
 }
 
-/// At which of the addresses of a name an attempt begins.
+/// The address at which an attempt begins.
 #[derive(Clone, Copy, Debug, Default)]
 struct Order {
-    /// The address that answered last. A dead one before it would cost a timeout for each
-    /// connection.
+    /// The address that answered last. It is tried first, because each dead address before it would
+    /// cost a timeout.
     known: Option<IpAddr>,
-    /// The number of times that the server that answered was not the one that is needed. The next
-    /// attempt begins at another address.
+    /// The number of times that another server than the needed one answered. The next attempt
+    /// begins at another address.
     moves: usize,
 }
 
@@ -47,7 +50,7 @@ impl Order {
     }
 }
 
-/// The limits of the database, as the connection reports them that was opened last.
+/// The limits of the database, as the newest connection reports them.
 #[derive(Clone, Debug)]
 pub(super) struct PacketLimits {
     packet_bytes: Arc<AtomicUsize>,
@@ -56,28 +59,34 @@ pub(super) struct PacketLimits {
 /// The properties of its server that a connection reports.
 pub(super) struct Traits {
     packet_bytes: u64,
-    /// Its log of changes holds statements, and not rows.
+    /// Whether the server's binary log holds statements instead of rows.
     pub(super) logs_statements: bool,
-    /// It is a replica, or somebody works on it.
+    /// Whether the server is a replica, or under maintenance.
     is_read_only: bool,
 }
 
 impl MysqlDialer {
-    pub(super) fn new(opts: OptsBuilder, host: &str, port: u16, limits: PacketLimits) -> MysqlDialer {
-        // The limits of the database are asked for here: the driver would only say that a packet is
-        // too large for it.
-        let opts = Opts::from(opts.max_allowed_packet(Some(PACKET_BYTES_MAX)));
-        MysqlDialer { opts, host: host.to_owned(), port, limits, order: Arc::default() }
+    pub(super) fn new(opts: OptsBuilder, server: &ServerAddress, limits: PacketLimits) -> MysqlDialer {
+        // The limits of the database are queried here: the driver would only report that a packet
+        // is too large for itself.
+        let opts = opts.max_allowed_packet(Some(PACKET_BYTES_MAX));
+        let opts = Opts::from(opts.ip_or_hostname(Some(&server.host)).tcp_port(server.port));
+        MysqlDialer { opts, server: server.clone(), limits, needs_writes: false, order: Arc::default() }
     }
 
-    /// The same way with other options.
+    /// The same dialer, for a server that is one of several.
+    pub(super) fn one_of_several(self) -> MysqlDialer {
+        MysqlDialer { needs_writes: true, ..self }
+    }
+
+    /// The same dialer with other options.
     pub(super) fn with(&self, opts: OptsBuilder) -> MysqlDialer {
-        let MysqlDialer { host, port, limits, order, .. } = self.clone();
-        MysqlDialer { order, ..MysqlDialer::new(opts, &host, port, limits) }
+        let MysqlDialer { server, limits, needs_writes, order, .. } = self.clone();
+        MysqlDialer { order, needs_writes, ..MysqlDialer::new(opts, &server, limits) }
     }
 
-    /// The server that answered is not the one that is needed: next time, begin at another of the
-    /// addresses.
+    /// Notes that the server that answered is not the needed one: the next attempt begins at
+    /// another address.
     pub(super) fn move_on(&self) {
         let mut order = self.order.lock();
         order.known = None;
@@ -90,7 +99,15 @@ impl MysqlDialer {
     ///
     /// The first error that a database itself reports; if none does, the error of the last address.
     pub(super) fn connect(&self) -> mysql::Result<Conn> {
-        let mut addresses: Vec<SocketAddr> = (self.host.as_str(), self.port).to_socket_addrs()?.collect();
+        self.connect_and_ask().map(|(connection, _)| connection)
+    }
+
+    /// Opens a connection, and returns the duty of a server that is one of several.
+    ///
+    /// # Errors
+    /// As for [`MysqlDialer::connect`], or the server takes no writes.
+    pub(super) fn connect_and_ask(&self) -> mysql::Result<(Conn, Duty)> {
+        let mut addresses: Vec<SocketAddr> = (self.server.host.as_str(), self.server.port).to_socket_addrs()?.collect();
         let order = *self.order.lock();
         order.sort(&mut addresses);
         let mut failed: mysql::Error = io::Error::new(ErrorKind::NotFound, "the name has no address").into();
@@ -102,12 +119,13 @@ impl MysqlDialer {
                 Some(any) => addresses.iter().find(|address| address.is_ipv4() == any.is_ipv4()),
             };
             match open(way).and_then(|connection| self.prepare(connection)) {
-                Ok(connection) => {
+                Ok(prepared) => {
                     self.order.lock().known = leads_to.map(SocketAddr::ip);
-                    return Ok(connection);
+                    return Ok(prepared);
                 }
                 Err(_) if error::code(&failed).is_some() => {}
-                // The driver has tried those of the other family last, which cannot be bound so.
+                // The driver has tried the addresses of the other family last, which cannot be
+                // bound like this.
                 Err(mysql::Error::IoError(error)) if is_bound && error.kind() == ErrorKind::InvalidInput => {
                     failed =
                         io::Error::new(ErrorKind::ConnectionRefused, "none of its addresses takes connections").into();
@@ -118,9 +136,9 @@ impl MysqlDialer {
         Err(failed)
     }
 
-    /// The driver tries the first address of a name alone. So it is given one address after the
-    /// other, unless it needs the name to encrypt: then one family of addresses after the other,
-    /// all of which it tries when it is to bind to one.
+    /// The ways to try. The driver tries only the first address of a name, so it is given one
+    /// address after the other. If it needs the name for encryption, it is given one family of
+    /// addresses after the other: it tries all of a family if it must bind to one.
     fn ways(&self, addresses: &[SocketAddr]) -> Vec<Opts> {
         if addresses.len() < 2 {
             return vec![self.opts.clone()];
@@ -144,18 +162,22 @@ impl MysqlDialer {
         families.iter().map(by_family).collect()
     }
 
-    /// Learns what the database takes. The connection then writes nothing into a server that is
-    /// read-only, and locks the rows that a statement changes and not those between them. For that
-    /// the database must write rows into its log of changes, if it writes one, and not statements.
-    fn prepare(&self, mut connection: Conn) -> mysql::Result<Conn> {
+    /// Learns the limits of the database. The connection then refuses to write to a read-only
+    /// server, and locks only the rows that a statement changes, not those between them. For that
+    /// the binary log, if there is one, must hold rows and not statements.
+    fn prepare(&self, mut connection: Conn) -> mysql::Result<(Conn, Duty)> {
         let traits = Traits::of(&mut connection)?;
         self.limits.learn(traits.packet_bytes);
         let level = if traits.logs_statements { "REPEATABLE READ" } else { "READ COMMITTED" };
         // The connection is read-only even for an account that may write to a read-only server: the
-        // next primary would not have what it stores there.
+        // next primary would lack its changes.
         let access = if traits.is_read_only { "READ ONLY" } else { "READ WRITE" };
         connection.query_drop(format!("SET SESSION TRANSACTION ISOLATION LEVEL {level}, {access}"))?;
-        Ok(connection)
+        let duty = match self.needs_writes {
+            true => Duty::of(&mut connection, traits.is_read_only)?,
+            false => Duty::default(),
+        };
+        Ok((connection, duty))
     }
 }
 
@@ -164,7 +186,7 @@ impl Traits {
         let all = connection
             .query_first("SELECT @@max_allowed_packet, CONCAT(@@global.read_only), @@log_bin, @@binlog_format");
         let (packet_bytes, read_only, is_logged, format): (u64, String, u8, String) = match all {
-            // It has one format only.
+            // This server has only one format.
             Err(error) if error::code(&error) == Some(error::UNKNOWN_VARIABLE) => {
                 let some = connection.query_first("SELECT @@max_allowed_packet, CONCAT(@@global.read_only)")?;
                 let (packet_bytes, read_only) = some.unwrap_or_default();
@@ -177,8 +199,8 @@ impl Traits {
     }
 }
 
-/// The driver panics at some answers of a server, and that must not end the thread that looks after
-/// the database.
+/// The driver panics at some answers of a server. That must not end the thread that watches the
+/// database.
 fn open(opts: Opts) -> mysql::Result<Conn> {
     catch_unwind(AssertUnwindSafe(|| Conn::new(opts)))
         .unwrap_or_else(|panic| Err(io::Error::other(panicked(&*panic)).into()))
@@ -198,7 +220,7 @@ impl PacketLimits {
         self.packet_bytes.store(usize::try_from(packet_bytes).unwrap_or(usize::MAX), Ordering::Relaxed);
     }
 
-    /// How much text fits into one statement, or into one row of an answer.
+    /// The bytes of text that fit into one statement, or into one row of a result.
     pub(super) fn text_bytes(&self) -> usize {
         self.packet_bytes.load(Ordering::Relaxed).saturating_sub(PACKET_OVERHEAD)
     }
@@ -207,7 +229,7 @@ impl PacketLimits {
 /// The size of a packet besides the text.
 const PACKET_OVERHEAD: usize = 1024;
 
-/// The largest `max_allowed_packet` there is.
+/// The largest possible `max_allowed_packet`.
 const PACKET_BYTES_MAX: usize = 1 << 30;
 
 #[cfg(test)]
@@ -230,7 +252,7 @@ mod tests {
         let addresses: Vec<SocketAddr> =
             ["[::1]:3306", "127.0.0.1:3306", "127.0.0.2:3306"].map(|address| address.parse().unwrap()).into();
         let opts = OptsBuilder::new().ip_or_hostname(Some("localhost"));
-        let dialer = |opts| MysqlDialer::new(opts, "localhost", 3306, PacketLimits::new());
+        let dialer = |opts| MysqlDialer::new(opts, &ServerAddress::new("localhost", 3306), PacketLimits::new());
         let plain = dialer(opts.clone());
         let hosts = |ways: &[Opts]| ways.iter().map(|way| way.get_ip_or_hostname().into_owned()).collect::<Vec<_>>();
         assert_eq!(hosts(&plain.ways(&addresses)), ["::1", "127.0.0.1", "127.0.0.2"]);
@@ -246,7 +268,8 @@ mod tests {
     fn the_address_that_answered_is_tried_first_until_it_is_the_wrong_server() {
         let addresses = ["[::1]:3306", "127.0.0.1:3306", "127.0.0.2:3306"].map(|address| address.parse().unwrap());
         let opts = OptsBuilder::new().ip_or_hostname(Some("localhost"));
-        let dialer = MysqlDialer::new(opts.clone(), "localhost", 3306, PacketLimits::new());
+        let server = ServerAddress::new("localhost", 3306);
+        let dialer = MysqlDialer::new(opts.clone(), &server, PacketLimits::new());
         let beside = dialer.with(opts);
         let sorted = || {
             let mut sorted = addresses;

@@ -1,5 +1,5 @@
-//! The meaning of a failed statement: which errors are worth another attempt, and what the others
-//! are for the caller.
+//! The classes of failed statements: those worth another attempt, and the meaning of the others for
+//! the caller.
 
 use std::borrow::Cow;
 use std::error::Error as _;
@@ -7,30 +7,28 @@ use std::io;
 
 use mysql::error::{DriverError, Error, MySqlError};
 
-/// The kind of an error. An error that passes by itself, or once the operator has acted, is never
+/// The class of an error. An error that passes by itself or after the operator has acted is never
 /// [`Trouble::Refused`]: the message is not its cause, so the message waits in the spool.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Trouble {
-    /// Another transaction was in the way. Nothing was changed; the same again may work at once.
+    /// Another transaction was in the way. Nothing was changed; a retry may succeed at once.
     Locked,
-    /// Another transaction was in the way for as long as the database waits for it. Nothing was
-    /// changed.
+    /// Another transaction was in the way for as long as the database waits. Nothing was changed.
     Waited,
-    /// The connection is gone, or in a state that nobody here has asked for; others may work.
+    /// The connection is lost or in an unrequested state; others may work.
     Lost,
     /// No answer came in time. The next caller would wait as long.
     Silent,
-    /// Not on this connection: its server takes no writes any more, or its user lacks a right. A
-    /// new one may lead to another server, and has the rights of today. Nothing was changed.
+    /// The server of this connection no longer takes writes, or the user lacks a right. A new
+    /// connection may lead to another server, and has the current rights. Nothing was changed.
     Barred,
     /// The database cannot do it now: full, out of connections, a table is missing.
     Busy,
-    /// The statement is longer than the database takes. Nothing was changed.
+    /// The statement is longer than the database accepts. Nothing was changed.
     TooLarge,
-    /// The database will not do it because of what it was given: it would say so again and again.
+    /// The database refuses the given values, and would do so again and again.
     Refused,
-    /// An unlisted error. The statement is taken for its cause if the database executes a simpler
-    /// one.
+    /// An unlisted error. The statement counts as its cause if the database executes a simpler one.
     Unknown,
 }
 
@@ -46,14 +44,14 @@ pub(super) fn trouble(error: &Error) -> Trouble {
         Error::DriverError(
             DriverError::MismatchedStmtParams(..) | DriverError::Params(_) | DriverError::MixedParams,
         ) => Trouble::Refused,
-        // After any other error the driver does not know any more where in the conversation it is.
+        // After any other error the driver has lost its place in the protocol.
         Error::DriverError(_) => Trouble::Lost,
         Error::UrlError(_) | Error::FromValueError(_) | Error::FromRowError(_) => Trouble::Refused,
     }
 }
 
-/// The system's error beneath, if there is one. One kind of the driver's errors cannot be named,
-/// but has a source.
+/// The underlying error of the system, if there is one. One kind of the driver's errors cannot be
+/// named, but has a source.
 fn io_error(error: &Error) -> Option<&io::Error> {
     match error {
         Error::IoError(error) => Some(error),
@@ -70,14 +68,28 @@ fn io_trouble(error: &io::Error) -> Trouble {
     }
 }
 
-/// The errors of a read-only server, for accounts that may not write all the same.
-pub(super) fn read_only() -> Error {
-    let message = "the server is read-only, and this account could write all the same".to_owned();
-    Error::MySqlError(MySqlError { state: "HY000".to_owned(), message, code: READ_ONLY })
+/// The error of a read-only server, also for accounts that may write nevertheless.
+pub(super) fn read_only(message: &str) -> Error {
+    Error::MySqlError(MySqlError { state: "HY000".to_owned(), message: message.to_owned(), code: READ_ONLY })
 }
 
-/// An error of an insert. A key that is there already, which was not there a moment before, came
-/// from another transaction: begun again, this one finds it. So it counts as a deadlock.
+/// The error of a node that is not ready in Galera's sense, in Galera's words.
+pub(super) fn not_ready() -> Error {
+    let message = "the server does not belong to the primary component of its Galera cluster".to_owned();
+    Error::MySqlError(MySqlError { state: "08S01".to_owned(), message, code: NOT_READY })
+}
+
+/// Whether the error is a reason to use another server, if there are several: this one is gone,
+/// does not answer, or takes no writes.
+pub(super) fn is_of_server(error: &Error) -> bool {
+    match code(error) {
+        Some(code) => NO_WRITES.contains(&code) || trouble(error) == Trouble::Lost,
+        None => matches!(trouble(error), Trouble::Lost | Trouble::Silent),
+    }
+}
+
+/// The error of an insert. A key that exists now, but did not a moment ago, came from another
+/// transaction, which a retry will find. So it counts as a deadlock.
 pub(super) fn duplicate_as_deadlock(error: Error) -> Error {
     match error {
         Error::MySqlError(error) if error.code == DUPLICATE_ENTRY => {
@@ -92,13 +104,13 @@ pub(super) fn is_duplicate(error: &Error) -> bool {
     matches!(error, Error::MySqlError(error) if error.code == DUPLICATE_ENTRY)
 }
 
-/// The error of rows that were there a moment before: what wants them begins again.
+/// The error for rows that were deleted a moment ago: the operation begins again.
 pub(super) fn removed_meanwhile() -> Error {
     let message = "rows are gone that were there a moment before".to_owned();
     Error::MySqlError(MySqlError { state: ROLLED_BACK.to_owned(), message, code: 0 })
 }
 
-/// By its number, or else by the class of its SQLSTATE.
+/// The class of an error by its number, or else by the class of its SQLSTATE.
 fn server_trouble(error: &MySqlError) -> Trouble {
     let by_code = BY_CODE.iter().find(|(_, codes)| codes.contains(&error.code));
     by_code.map_or_else(|| state_trouble(&error.state), |(trouble, _)| *trouble)
@@ -120,7 +132,7 @@ fn state_trouble(state: &str) -> Trouble {
     }
 }
 
-/// Whether the other end has closed a connection that there was.
+/// Whether the other end has closed an open connection.
 pub(super) fn is_closed(error: &Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let kind = io_error(error).map(io::Error::kind);
@@ -136,7 +148,7 @@ pub(super) fn code(error: &Error) -> Option<u16> {
     }
 }
 
-/// An error in words for the log, without the driver's names of types.
+/// The error as a text for the log, without the driver's type names.
 pub(super) fn text(error: &Error) -> String {
     if let Some(error) = io_error(error) {
         return io_text(error);
@@ -147,7 +159,7 @@ pub(super) fn text(error: &Error) -> String {
         Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => why.clone(),
         Error::DriverError(error) => error.to_string(),
         Error::TlsError(error) => format!("TLS: {error}"),
-        // In words of their own these show the value.
+        // The texts of these would show the value.
         Error::FromValueError(_) | Error::FromRowError(_) => "a column holds what it should not".to_owned(),
         other => other.to_string(),
     }
@@ -158,9 +170,9 @@ pub(super) fn text(error: &Error) -> String {
 /// between the first and the last quote is left out.
 fn without_values(error: &MySqlError) -> Cow<'_, str> {
     let quotes_values = match error.code {
-        // Wrong, truncated or inconvertible value; a text of somebody's trigger.
+        // Wrong, truncated or inconvertible value; the text of a user's trigger.
         1292 | 1366 | 1367 | 1411 | 1525 | 1644 | 1977 | 3854 => true,
-        // Too long, out of range: these name the column alone.
+        // Too long, out of range: these texts name only the column.
         1264 | 1406 => false,
         // Data exceptions.
         _ => error.state.starts_with("22"),
@@ -183,6 +195,11 @@ pub(super) const DUPLICATE_ENTRY: u16 = 1062;
 pub(super) const TABLE_EXISTS: u16 = 1050;
 pub(super) const UNKNOWN_VARIABLE: u16 = 1193;
 const READ_ONLY: u16 = 1290;
+const NOT_READY: u16 = 1047;
+
+/// A table, the server, a transaction or InnoDB is read-only; a node has left its Galera cluster or
+/// group; offline mode.
+const NO_WRITES: &[u16] = &[1036, NOT_READY, READ_ONLY, 1792, 1836, 1874, 3032, 3796, 3797, 3798, 3799];
 
 /// The SQLSTATE of a transaction that the database has rolled back.
 const ROLLED_BACK: &str = "40000";
@@ -195,7 +212,8 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
     // Lock wait timeout, too many locks.
     (Trouble::Waited, &[1205, 1206]),
     // Shutdown, forced close, aborted, network errors, killed, gone, idle for too long; an unknown
-    // prepared statement, a malformed packet; locks or a transaction that are not ours.
+    // prepared statement, a malformed packet; foreign locks, or a transaction that this server has
+    // not begun.
     (
         Trouble::Lost,
         &[
@@ -203,12 +221,10 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
             1927, 2006, 2013, 3169, 4031,
         ],
     ),
-    // A table, the server, a transaction or InnoDB is read-only; a node of a Galera cluster or of a
-    // group that is not part of it any more; offline mode.
-    (Trouble::Barred, &[1036, 1047, 1290, 1792, 1836, 1874, 3032, 3796, 3797, 3798, 3799]),
-    // Rights and accounts: none for this database, table, column, routine or trigger; a password
-    // that is wrong, expired or not enough; locked; encryption is missing. The rights for a
-    // database are those of the time of its selection.
+    (Trouble::Barred, NO_WRITES),
+    // Rights and accounts: no rights for this database, table, column, routine or trigger; a
+    // password that is wrong, expired or not sufficient; locked; encryption is missing. Rights for
+    // a database are those at the time of its selection.
     (
         Trouble::Barred,
         &[
@@ -218,7 +234,7 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
     ),
     // A packet, the result of a function.
     (Trouble::TooLarge, &[1153, 1301]),
-    // Larger than the cache of the log of changes: less at once may work.
+    // Larger than the cache of the binary log: a smaller batch may work.
     (Trouble::Refused, &[1197, 1705]),
     // Files, disks and memory: unreadable, full, crashed, out of handles.
     (
@@ -233,8 +249,8 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
     // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is
     // missing.
     (Trouble::Busy, &[1054, 1146, 1286, 1356]),
-    // The log of changes and replication: cannot be written, must have another format, waits for
-    // others.
+    // The binary log and replication: cannot be written, must have another format, waits for other
+    // servers.
     (
         Trouble::Busy,
         &[1180, 1181, 1188, 1534, 1598, 1661, 1662, 1663, 1664, 1665, 1666, 1667, 1785, 1786, 1787, 3098, 3100],

@@ -1,9 +1,8 @@
-//! [`DatabaseHealth`]: whether the database gives signs of life, so that calls need not find out one
-//! by one.
+//! [`DatabaseHealth`]: whether the database is alive, so that each call need not find out itself.
 //!
-//! A call that waits for a database which was stopped or cut off waits for its whole timeout, and
-//! the next one too: all workers would soon do nothing else. So one thread, `mysql-sign`, asks for
-//! a sign of life on a connection of its own, and while there is none every call fails at once.
+//! A call to a database that was stopped or cut off waits for its whole timeout, and so does the
+//! next one: soon all workers would only wait. So one thread, `mysql-sign`, asks for a sign of life
+//! on its own connection, and while there is none every call fails at once.
 //!
 //! ```text
 //!   up ──── no answer to the check or to a call ────▶ down      calls fail at once
@@ -12,8 +11,8 @@
 //! A database that answers may still be unusable: read-only, full, or without a right or table that
 //! this server needs. Calls may still try, but the node is not ready. The check finds this by
 //! storing a message for user 0 every few seconds (`probe.rs`), and a failing call finds it too.
-//! The trouble that a call has found counts as solved when such a message can be stored on a
-//! connection of the pool.
+//! Trouble that a call has met is over when such a message can be stored on a connection of the
+//! pool.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -25,9 +24,10 @@ use mysql::Conn;
 use parking_lot::{Condvar, Mutex};
 use pool::{ConnectionPool, Outage};
 
-use super::dial::MysqlDialer;
 use super::error::{self, Trouble};
+use super::patrol::Patrol;
 use super::probe::{self, Probe};
+use super::servers::MysqlServers;
 use crate::store::StoreCallback;
 
 /// The known state of the database. Dropping it ends the thread.
@@ -42,32 +42,33 @@ struct HealthCore {
     /// A leaf lock.
     state: Mutex<Signs>,
     news: Condvar,
-    /// The callback for the beginning of trouble. Locked during the call, which must not call back.
+    /// The callback for the beginning of trouble. Locked during the call, so the callback must not
+    /// call back.
     on_trouble: Mutex<Option<StoreCallback>>,
 }
 
 #[derive(Default)]
 struct Signs {
-    /// Since when the database has not answered, and why.
+    /// The time since which the database has not answered, and the reason.
     down: Option<(Instant, Arc<str>)>,
-    /// Why the database answers, but refuses what this server needs.
+    /// The reason why the database answers, but refuses what this server needs.
     refusal: Option<Arc<str>>,
-    /// The current refusal, for the log: when it began.
+    /// The current refusal and its beginning, for the log.
     refusing: Outage,
     /// A refusal that a call has met since the last check.
     met: Option<Arc<str>>,
-    /// When the look began that is not over yet: it may wait for the answer of a name server, say.
+    /// The time at which the current check began. It may wait for a name server, for example.
     looking_since: Option<Instant>,
-    /// A call has met something odd: look now.
+    /// Whether a call has met something unusual, so that the database must be checked now.
     is_suspect: bool,
     is_closing: bool,
 }
 
 impl DatabaseHealth {
-    /// Starts the thread. `connection` was opened by `dialer`, whose timeouts bound a check.
+    /// Starts the thread. `connection` was opened by `servers`, whose timeouts bound a check.
     pub(super) fn watch(
         connection: Conn,
-        dialer: MysqlDialer,
+        servers: MysqlServers,
         pool: Arc<ConnectionPool<Conn>>,
         name: String,
         probe: Probe,
@@ -76,7 +77,9 @@ impl DatabaseHealth {
         let connection = Some(connection);
         let mut watcher = Watcher {
             connection,
-            dialer,
+            moves: servers.moves(),
+            patrol: Patrol::default(),
+            servers,
             pool,
             name,
             probe,
@@ -96,12 +99,12 @@ impl DatabaseHealth {
         *self.shared.on_trouble.lock() = Some(look);
     }
 
-    /// Whether a message can be stored through this connection, found out by one for nobody.
+    /// Whether a message can be stored through this connection, tried with a message for nobody.
     pub(super) fn probe(&self, connection: &mut Conn) -> mysql::Result<()> {
         self.probe.write(connection)
     }
 
-    /// Why the database cannot be used, if it cannot.
+    /// The reason why the database cannot be used, if any.
     pub(super) fn outage(&self) -> Option<Arc<str>> {
         let state = self.shared.state.lock();
         let is_late = || state.looking_since.is_some_and(|since| since.elapsed() > LOOK_PATIENCE);
@@ -109,14 +112,14 @@ impl DatabaseHealth {
         down.or_else(|| is_late().then(|| "no answer in time".into()))
     }
 
-    /// Why the database cannot be used, although calls may try: it is read only, say, or a table is
-    /// gone.
+    /// The reason why the database cannot be used although calls may try: it is read-only,
+    /// for example, or a table is missing.
     pub(super) fn refusal(&self) -> Option<Arc<str>> {
         let state = self.shared.state.lock();
         state.met.clone().or_else(|| state.refusal.clone())
     }
 
-    /// A call was refused something that has nothing to do with what was asked.
+    /// Notes that a call was refused for a reason other than its values.
     pub(super) fn met(&self, cause: &str) {
         let mut state = self.shared.state.lock();
         let begins = state.met.is_none() && state.refusal.is_none();
@@ -127,7 +130,7 @@ impl DatabaseHealth {
         self.shared.tell_trouble(begins);
     }
 
-    /// A call got no answer. Others need not try until a check is answered.
+    /// Notes that a call got no answer. Other calls need not try until a check is answered.
     pub(super) fn fell_silent(&self, cause: &str) {
         let mut state = self.shared.state.lock();
         let begins = state.down.is_none();
@@ -138,7 +141,7 @@ impl DatabaseHealth {
         self.shared.tell_trouble(begins);
     }
 
-    /// A call has lost its connection or got none: the next check is made at once.
+    /// Notes that a call has lost its connection or got none: the next check is made at once.
     pub(super) fn suspect(&self) {
         self.shared.state.lock().is_suspect = true;
         self.shared.news.notify_one();
@@ -185,8 +188,8 @@ impl HealthCore {
                     self.note_refusal(refusal, has_met, &watcher.name);
                     let was_down = self.state.lock().down.take();
                     if was_down.is_some() {
-                        // The servers of all connections that were open may be gone or still be at
-                        // an old statement.
+                        // The servers of all open connections may be gone, or still be executing an
+                        // old statement.
                         watcher.pool.renew();
                         watcher.pool.try_now();
                         if let Some(lasted) = outage.end() {
@@ -194,7 +197,8 @@ impl HealthCore {
                         }
                     }
                     if has_met {
-                        // A call that meets it again would have it looked for again at once.
+                        // A call that meets the trouble again would otherwise cause another check
+                        // at once.
                         self.pause();
                     }
                 }
@@ -208,7 +212,7 @@ impl HealthCore {
                     state.down = Some((since, cause.into()));
                     drop(state);
                     self.tell_trouble(begins);
-                    // Otherwise a refusal, which comes at once, would be asked for again at once.
+                    // A refusal comes at once, and would otherwise be checked again at once.
                     self.pause();
                 }
             }
@@ -216,7 +220,7 @@ impl HealthCore {
     }
 
     /// Logs one line when the database begins to refuse, and one when it no longer does. `has_met`:
-    /// this check also repeated what calls had been refused.
+    /// whether this check also repeated what calls had been refused.
     fn note_refusal(&self, refusal: Option<String>, has_met: bool, name: &str) {
         let mut state = self.state.lock();
         let begins = refusal.is_some() && state.refusing.begin();
@@ -249,26 +253,30 @@ impl HealthCore {
 /// The data of the thread.
 struct Watcher {
     connection: Option<Conn>,
-    dialer: MysqlDialer,
+    servers: MysqlServers,
+    /// The number of moves between servers when the connection was opened.
+    moves: u64,
+    patrol: Patrol,
     pool: Arc<ConnectionPool<Conn>>,
     name: String,
     probe: Probe,
-    /// When a message for nobody was last stored on the connection of this thread, or tried.
+    /// The time of the last attempt to store a message for nobody on this thread's connection.
     written: Option<Instant>,
-    /// The last one was not stored in time, though the database answers.
+    /// The error of the last such message, if it was not stored in time although the database
+    /// answers.
     stalls: Option<String>,
-    /// The last connection led to a server that takes no writes, or its user had no right.
+    /// Whether the last connection led to a server that takes no writes, or its user had no right.
     was_barred: bool,
-    /// The last look found out nothing.
+    /// Whether the last check had no result.
     was_unclear: bool,
 }
 
-/// What a look has found.
+/// The result of a look.
 enum LookResult {
     /// The database answers, and may refuse what this server needs.
     Answers { refusal: Option<String> },
-    /// Nothing. Every connection was closed during the look, perhaps by somebody who kills
-    /// connections, so the state stays as it was and the next look decides.
+    /// No result. Every connection was closed during the check, perhaps by a person who kills
+    /// connections. The state stays as it was, and the next check decides.
     Unclear,
 }
 
@@ -286,7 +294,11 @@ impl Watcher {
     /// The database does not answer, and why.
     fn look(&mut self, has_met: bool, is_down: bool) -> Result<LookResult, String> {
         let may_be_unclear = !is_down && !std::mem::take(&mut self.was_unclear);
-        match self.look_here(may_be_unclear)? {
+        let found = self.look_here(may_be_unclear)?;
+        if let LookResult::Answers { refusal: None } = found {
+            self.patrol.go(&self.servers);
+        }
+        match found {
             LookResult::Answers { refusal: None } if has_met => Ok(self.look_as_a_call().into()),
             found => {
                 self.was_unclear = matches!(found, LookResult::Unclear);
@@ -295,21 +307,33 @@ impl Watcher {
         }
     }
 
-    /// On a connection of its own.
+    /// Checks on this thread's own connection.
     fn look_here(&mut self, may_be_unclear: bool) -> Result<LookResult, String> {
+        if self.moves != self.servers.moves() {
+            self.connection = None;
+        }
         let Some(mut connection) = self.connection.take() else { return self.look_anew(may_be_unclear) };
         if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
-                // Somebody works on the table, and the database is well.
+                // Another program works on the table, and the database works.
                 Trouble::Locked | Trouble::Waited => {}
-                // It may have been closed alone. If the database was restarted, so were all others;
-                // and if it takes no writes any more, a new connection may lead to one that does.
-                Trouble::Lost | Trouble::Barred => {
+                // The connection may have been closed alone. If the database was restarted, all
+                // others are closed too. If the server no longer takes writes, a new connection may
+                // lead to one that does.
+                trouble @ (Trouble::Lost | Trouble::Barred) => {
                     self.pool.renew();
+                    if trouble == Trouble::Barred && self.servers.are_several() {
+                        self.servers.move_on();
+                    }
                     return self.look_anew(may_be_unclear);
                 }
-                // Another attempt would take as long again. The connection waits for its answer,
-                // and is closed.
+                // Another of several servers may answer.
+                Trouble::Silent if self.servers.are_several() && self.stalls.is_none() => {
+                    self.servers.move_on();
+                    return self.look_anew(may_be_unclear);
+                }
+                // Another attempt would take as long again. The connection still waits for its
+                // answer, so it is closed.
                 Trouble::Silent => return self.silence(&error),
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
                     self.connection = Some(connection);
@@ -339,10 +363,11 @@ impl Watcher {
     /// # Errors
     /// The connection was closed during the check.
     fn look_on_new_connection(&mut self) -> mysql::Result<Result<LookResult, String>> {
-        let mut connection = match self.dialer.connect() {
+        self.moves = self.servers.moves();
+        let mut connection = match self.servers.connect() {
             Ok(connection) => connection,
-            // It lives, though it has no connection to spare for this thread; perhaps for nobody
-            // here.
+            // The database runs, but has no free connection for this thread, and perhaps for no
+            // other one.
             Err(error) if matches!(error::trouble(&error), Trouble::Busy | Trouble::Barred) => {
                 let (open, _) = self.pool.size();
                 return Ok(Ok((open == 0).then(|| error::text(&error)).into()));
@@ -355,10 +380,10 @@ impl Watcher {
                 Trouble::Locked | Trouble::Waited => {}
                 Trouble::Silent => return Ok(self.silence(&error)),
                 Trouble::Lost => return Err(error),
-                // The next look is on a new connection again, which may lead elsewhere.
+                // The next check uses a new connection again, which may lead elsewhere.
                 Trouble::Barred => {
                     self.was_barred = true;
-                    self.dialer.move_on();
+                    self.servers.move_on();
                     return Ok(Ok(Some(error::text(&error)).into()));
                 }
                 Trouble::Busy | Trouble::TooLarge | Trouble::Refused | Trouble::Unknown => {
@@ -374,13 +399,13 @@ impl Watcher {
         Ok(Ok(self.stall().into()))
     }
 
-    /// Usually the least, since every node looks twice a second, and a write costs the database a
-    /// sync and its log of changes an entry.
+    /// Usually does the least, because every node checks twice a second, and a write costs the
+    /// database a sync and an entry in its binary log.
     fn probe(&mut self, connection: &mut Conn) -> mysql::Result<()> {
         if self.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
             return probe::look(connection);
         }
-        // A database that does not answer this is down. One that answers, and stores nothing in
+        // A database that does not answer this is down. One that answers, but stores nothing in
         // time, can still be read.
         probe::look(connection)?;
         let done = self.probe.write(connection);
@@ -394,17 +419,19 @@ impl Watcher {
         done
     }
 
-    /// Why nothing is stored although the database answers, until the next attempt.
+    /// The reason why nothing is stored although the database answers, until the next
+    /// attempt.
     fn stall(&self) -> Option<String> {
         self.stalls.as_ref().map(|why| format!("the database answers, but stores nothing in time: {why}"))
     }
 
-    /// A check was not answered in time: the database is down, unless it only stores nothing.
+    /// Handles a check without an answer in time: the database is down, unless only writes are
+    /// stalled.
     fn silence(&self, error: &mysql::Error) -> Result<LookResult, String> {
         self.stall().map(|stall| Some(stall).into()).ok_or_else(|| error::text(error))
     }
 
-    /// Checks on a connection of the pool, with the statements of calls: calls may be refused what
+    /// Checks on a connection of the pool, with the statements of calls: these may be refused what
     /// this thread's own connection is not.
     fn look_as_a_call(&self) -> Option<String> {
         let mut was_lost = false;
@@ -435,10 +462,10 @@ impl Watcher {
 /// A check that takes longer than this has failed.
 const LOOK_PATIENCE: Duration = Duration::from_secs(3);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
-/// Connections that one look opens if they are closed one after the other. With two looks in a row
-/// that are so closed the database counts as down.
+/// The most connections that one check opens if each is closed at once. After two such checks in a
+/// row, the database counts as down.
 const LOOK_CONNECTIONS_MAX: usize = 3;
-/// How often a message for nobody is stored while all is well.
+/// The interval at which a message for nobody is stored while the database works.
 const WRITE_EVERY: Duration = Duration::from_secs(3);
 
 #[cfg(test)]

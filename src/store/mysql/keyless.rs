@@ -24,7 +24,7 @@ use crate::store::{AppendOutcome, KeptMessage, MessageId, Messages, NewMessage, 
 /// Messages in a table whose rows have no ids.
 pub(super) struct KeylessMessages {
     base: Arc<Base>,
-    /// For ids. Keyed, so that no client can write texts whose ids are equal.
+    /// The hash for ids. It is keyed, so that no client can write texts with equal ids.
     hashes: RandomState,
 }
 
@@ -53,12 +53,12 @@ impl Messages for KeylessMessages {
 
     fn delete(&self, user: UserId, ids: &[MessageId]) -> Result<(), StoreError> {
         let text_bytes = self.base.limits.text_bytes();
-        // Done twice it would delete an equal message that was not returned.
+        // Repeated, it would delete an equal message that was not returned.
         self.base.calls.transaction(Repeat::IfUndone, |db| delete(db, user, ids, &self.hashes, text_bytes))
     }
 }
 
-/// The oldest messages of `user`. Reads no more than is asked for.
+/// The oldest messages of `user`. Reads no more than requested.
 fn fetch(
     connection: &mut Conn,
     user: UserId,
@@ -74,7 +74,7 @@ fn fetch(
         // The reference server never writes NULL, and its clients could not read it.
         let Some(text) = column::<Option<String>>(&mut row, "message")? else { continue };
         bytes += text.len();
-        // The rest is read all the same: an error in it must not stay in the connection.
+        // The other rows are read as well: an error in them must not stay in the connection.
         is_full |= bytes > bytes_max && !kept.is_empty();
         if is_full {
             continue;
@@ -86,7 +86,7 @@ fn fetch(
     Ok(kept)
 }
 
-/// Deletes of each text as many rows as were returned, the oldest.
+/// Deletes, for each text, as many of the oldest rows as were returned.
 fn delete(
     transaction: &mut Transaction<'_>,
     user: UserId,
@@ -95,7 +95,7 @@ fn delete(
     bytes_max: usize,
 ) -> mysql::Result<()> {
     let ids: FxHashSet<MessageId> = ids.iter().copied().collect();
-    // Hash of a text -> rows there are; and only of what is deleted, text -> rows to delete.
+    // Hash of a text -> existing rows; and, for the messages to delete, text -> rows to delete.
     let (mut rows_of, mut doomed) = (FxHashMap::default(), BTreeMap::<String, u64>::new());
     let statement = "SELECT message FROM OfflineMessage WHERE userid = :user FOR UPDATE";
     for row in transaction.exec_iter(statement, params! {"user" => user.0})? {
@@ -116,7 +116,7 @@ fn delete(
     // A list is padded to up to twice its length.
     let longest = whole.iter().map(|(text, _)| 2 * text.len()).max().unwrap_or_default().max(1);
     for texts in whole.chunks((bytes_max / longest).clamp(1, LIST_MAX)) {
-        // The limit spares an equal message that came in meanwhile: it is behind these.
+        // The limit spares an equal message that has come meanwhile, because it is after these.
         let rows = texts.iter().map(|(_, (rows, _))| rows).sum();
         delete_texts(transaction, user, texts.iter().map(|(text, _)| text), rows)?;
     }
@@ -126,7 +126,7 @@ fn delete(
     Ok(())
 }
 
-/// Deletes the first `rows` rows that hold one of `texts`, compared byte by byte whatever the
+/// Deletes the first `rows` rows that hold one of `texts`, compared byte by byte regardless of the
 /// column's collation.
 fn delete_texts<'a>(
     transaction: &mut Transaction<'_>,
@@ -147,5 +147,5 @@ fn id_of(hashes: &RandomState, text: &str, nth: u64) -> MessageId {
     MessageId(hashes.hash_one((text, nth)).cast_signed())
 }
 
-/// The rows are at most 2000 bytes each.
+/// The most texts in a list. Rows have at most 2000 bytes.
 const LIST_MAX: usize = 256;

@@ -1,5 +1,5 @@
-//! A database that does not answer yet when the server starts: a thread of its own, `store-open`,
-//! opens it as soon as that is possible. Until then none of its roles is available.
+//! A database that does not answer when the server starts. A thread, `store-open`, opens it as soon
+//! as possible. Until then none of its roles is available.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,12 +12,13 @@ use parking_lot::{Condvar, Mutex};
 use super::{APPENDERS, MysqlOpenError, MysqlStore};
 use crate::base::loads::PoolUse;
 use crate::config::MysqlSettings;
+use crate::config::servers::in_words;
 use crate::store::outages::RepeatedTrouble;
 use crate::store::roles::Opener;
 use crate::store::{Database, Store, StoreCallback, StoreError};
 
-/// A store whose roles open later. `error` is why the database could not be opened just now. When
-/// the last clone is dropped, the thread ends.
+/// A store whose roles open later. `error` is the reason why the database could not be opened
+/// just now. The thread ends when the last clone is dropped.
 ///
 /// # Errors
 /// When the system has no thread left.
@@ -36,11 +37,11 @@ struct LateDatabase {
     shared: Arc<MysqlOpening>,
 }
 
-/// The opening of a database by a thread, for which the store waits.
+/// A thread's work of opening a database, for a store that waits.
 #[derive(Default)]
 struct MysqlOpening {
     store: OnceLock<Arc<MysqlStore>>,
-    /// The callbacks for the store, until it is open. Locked while they are handed on.
+    /// The callbacks for the store, until it is open. Locked while they are passed on.
     on_trouble: Mutex<Option<StoreCallback>>,
     is_closing: Mutex<bool>,
     closing: Condvar,
@@ -81,8 +82,8 @@ impl MysqlOpening {
 
 impl Database for LateDatabase {
     fn describe(&self) -> String {
-        let MysqlSettings { host, port, database, .. } = &self.settings;
-        let missing = || format!("MySQL at {host}:{port}/{database}, which does not answer yet");
+        let MysqlSettings { servers, database, .. } = &self.settings;
+        let missing = || format!("MySQL at {}/{database}, which does not answer yet", in_words(servers));
         self.shared.store.get().map_or_else(missing, |store| store.describe())
     }
 
@@ -91,7 +92,8 @@ impl Database for LateDatabase {
     }
 
     fn connections(&self) -> Option<PoolUse> {
-        Some(self.shared.store.get().and_then(|store| store.connections()).unwrap_or_default())
+        let none = PoolUse { open: 0, idle: 0, max: self.settings.max_size };
+        Some(self.shared.store.get().and_then(|store| store.connections()).unwrap_or(none))
     }
 
     fn check(&self) -> Result<(), StoreError> {

@@ -1,10 +1,10 @@
-//! [`Maintenance`]: work on the tables themselves, by one at a time: bringing them up to date, and
-//! filling them from another database (`target.rs`).
+//! [`Maintenance`]: work on the tables themselves, by one program at a time: bringing them up to
+//! date, and filling them from another database (`target.rs`).
 //!
-//! It has one connection, whose statements may take as long as they take. Two such works on one
-//! database would be in each other's way, so the second waits for the first: for a lock that the
-//! database keeps for the connection. When a program is killed while the database changes a table,
-//! the database goes on with that, and keeps the lock until it is done.
+//! It has one connection, whose statements may take any time. Two such programs on one database
+//! would disturb each other. So the second waits for the first, by a lock that the database keeps
+//! for the connection. If a program is killed while the database changes a table, the database
+//! completes the change, and keeps the lock until then.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Row, params};
 
 use super::error;
-use super::open::{self, MysqlOpenError, Site};
+use super::open::{self, DatabaseAddress, MysqlOpenError};
 use super::rows::column;
 use super::schema::{Misfit, Schema};
 use super::shapes;
@@ -21,18 +21,18 @@ use crate::protocol::UserId;
 use crate::store::UserState;
 use crate::store::tables::TABLES;
 
-/// A database that nobody else works on.
+/// A database on which no other maintenance runs.
 pub struct Maintenance {
     pub(super) connection: Conn,
-    at: Site,
+    at: DatabaseAddress,
     name: String,
 }
 
-/// One step from the reference server's tables to ours: a file of `sql/mysql/`, which may be done
-/// again.
+/// One step from the reference server's tables to ours: a file of `sql/mysql/`, which may be
+/// repeated.
 #[derive(Debug)]
 pub struct Migration {
-    /// Its number. They are applied in order.
+    /// Its number. Migrations are applied in order.
     pub version: u32,
     /// Its file's name.
     pub file: &'static str,
@@ -42,12 +42,12 @@ pub struct Migration {
     pub tables: &'static [&'static str],
 }
 
-/// Rows without a value that they need.
+/// Rows with `NULL` in a column that needs a value.
 #[derive(Debug)]
 pub struct Nulls {
-    /// Of which table.
+    /// The table.
     pub table: &'static str,
-    /// The column that has them.
+    /// The column.
     pub column: &'static str,
     /// The number of rows.
     pub rows: u64,
@@ -58,15 +58,15 @@ pub struct Nulls {
 /// The work that the tables need.
 #[derive(Debug)]
 pub enum TablesState {
-    /// There are none, or not all because somebody was interrupted who made them: make them.
+    /// There are no tables, or their creation was interrupted: create them.
     Empty,
-    /// These migrations, in order.
+    /// Apply these migrations, in order.
     Behind(Vec<&'static Migration>),
-    /// Nothing.
+    /// No work.
     UpToDate,
-    /// A later version of this server, which knows this migration.
+    /// A later version of this server, with this migration, has changed them.
     Newer(u32),
-    /// They are not those of a chat server, because these are missing.
+    /// They do not belong to a chat server, because these are missing.
     Foreign(Vec<String>),
 }
 
@@ -93,15 +93,15 @@ impl Maintenance {
         Ok(Maintenance { connection, at, name })
     }
 
-    /// Product, address and database.
+    /// The product, address and database.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Looks at the tables.
+    /// Inspects the tables.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn state(&mut self) -> Result<TablesState, MysqlOpenError> {
         let state = self.look().map_err(|error| self.explain(&error))?;
         state.map_err(|misfit| self.at.error(misfit.into()))
@@ -121,8 +121,10 @@ impl Maintenance {
                 Misfit::Missing(missing) => missing,
                 names @ Misfit::Names(_) => return Ok(Err(names)),
             };
-            let is_ours = |table: &String| is(RECORD)(table) || TABLES.iter().any(|known| is(known.name)(table));
-            // A program that makes the tables makes the record first and fills it last.
+            let is_ours = |table: &String| {
+                is(RECORD)(table) || is(UNUSED)(table) || TABLES.iter().any(|known| is(known.name)(table))
+            };
+            // The table of migrations is created first and filled last.
             let is_begun = applied.is_some_and(|applied| applied.is_empty()) && tables.iter().all(is_ours);
             return Ok(Ok(if tables.is_empty() || is_begun {
                 TablesState::Empty
@@ -138,11 +140,11 @@ impl Maintenance {
         Ok(Ok(if missing.is_empty() { TablesState::UpToDate } else { TablesState::Behind(missing) }))
     }
 
-    /// Makes the tables in a database that has none. What is there already because that was
-    /// interrupted is kept.
+    /// Creates the tables in a database without any. Tables that an interrupted attempt has created
+    /// are kept.
     ///
     /// # Errors
-    /// A statement fails. Once its cause is put right, this may be called again.
+    /// A statement fails. After its cause is fixed, this may be called again.
     pub fn create(&mut self) -> Result<(), MysqlOpenError> {
         let (record, others): (Vec<_>, Vec<_>) = statements(NEW_TABLES)
             .into_iter()
@@ -159,7 +161,7 @@ impl Maintenance {
     /// Applies one migration; the file itself records that.
     ///
     /// # Errors
-    /// A statement fails. Once its cause is put right, this may be called again.
+    /// A statement fails. After its cause is fixed, this may be called again.
     pub fn apply(&mut self, migration: &Migration) -> Result<(), MysqlOpenError> {
         for statement in statements(migration.sql) {
             self.connection.query_drop(statement).map_err(|error| self.explain(&error))?;
@@ -170,17 +172,16 @@ impl Maintenance {
     /// The number of rows of a table.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn rows(&mut self, table: &str) -> Result<u64, MysqlOpenError> {
         let count = self.connection.query_first(format!("SELECT COUNT(*) FROM {table}"));
         Ok(count.map_err(|error| self.explain(&error))?.unwrap_or_default())
     }
 
-    /// Users with names that are the same once names are told apart as this server does, at most 20
-    /// groups of them.
+    /// Groups of users whose names are equal by this server's comparison, at most 20 groups.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn same_names(&mut self) -> Result<Vec<String>, MysqlOpenError> {
         let same = self.connection.query(
             "SELECT GROUP_CONCAT(CONCAT(id, ' \"', name, '\"') ORDER BY id SEPARATOR ' and ') AS users FROM User
@@ -191,11 +192,10 @@ impl Maintenance {
         same.map_err(|error| self.explain(&error))
     }
 
-    /// The users after `user` whose `User.state` says online, by ascending id, at most `limit` of
-    /// them.
+    /// At most `limit` users after `user` whose `User.state` says online, by ascending id.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn online_after(&mut self, user: UserId, limit: usize) -> Result<Vec<UserId>, MysqlOpenError> {
         let statement = "SELECT id FROM User WHERE id > :user AND state = 'online' ORDER BY id LIMIT :limit";
         let ids: mysql::Result<Vec<i32>> = self.connection.exec(statement, params! {"user" => user.0, limit});
@@ -205,7 +205,7 @@ impl Maintenance {
     /// Writes the `User.state` of these users.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn set_states(&mut self, users: &[UserId], state: UserState) -> Result<(), MysqlOpenError> {
         if users.is_empty() {
             return Ok(());
@@ -219,12 +219,12 @@ impl Maintenance {
         self.connection.exec_drop(statement, ids).map_err(|error| self.explain(&error))
     }
 
-    /// Rows that have `NULL` in a column where the tables of this server have none: of each such
-    /// column its table and name, how many there are, and the first 20 by their ids, if they have
-    /// any.
+    /// Rows that have `NULL` in a column where this server's tables allow none: for each such
+    /// column its table and name, the number of rows, and the ids of the first 20, if they have
+    /// ids.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn nulls(&mut self) -> Result<Vec<Nulls>, MysqlOpenError> {
         let mut found = Vec::new();
         for (table, column, id) in NEVER_NULL {
@@ -243,7 +243,7 @@ impl Maintenance {
         Ok(found)
     }
 
-    /// The number of others who are connected to the database, as far as this user may know.
+    /// The number of other connections to the database, as far as this user may know.
     ///
     /// # Errors
     /// The database does not answer.
@@ -263,22 +263,22 @@ impl Maintenance {
         Ok(others)
     }
 
-    /// In the operator's words.
+    /// The error in the operator's terms.
     pub(super) fn explain(&self, error: &mysql::Error) -> MysqlOpenError {
         self.at.explain(error)
     }
 }
 
-/// Takes the lock, which is free again when the connection ends.
+/// Takes the lock, which is released when the connection ends.
 fn lock(connection: &mut Conn, patience: Duration) -> mysql::Result<bool> {
     let seconds = patience.as_secs();
-    // A name has at most 64 characters. MySQL 9 has no MD5 and no SHA1 any more.
+    // A name has at most 64 characters. MySQL 9 no longer has MD5 and SHA1.
     let statement = "SELECT GET_LOCK(CONCAT('raybox ', LEFT(SHA2(DATABASE(), 256), 32)), :seconds)";
     let taken: Option<Option<i64>> = connection.exec_first(statement, params! {seconds})?;
     Ok(taken.flatten() == Some(1))
 }
 
-/// The statements of a file of ours: they end with a semicolon, which stands nowhere else but in
+/// The statements of one of our files. They end with a semicolon, which otherwise occurs only in
 /// comments.
 fn statements(sql: &str) -> Vec<String> {
     let without_comments: Vec<&str> = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
@@ -287,7 +287,7 @@ fn statements(sql: &str) -> Vec<String> {
 }
 
 /// The steps from the reference server's tables to those of a new installation.
-pub const MIGRATIONS: [Migration; 5] = [
+pub const MIGRATIONS: [Migration; 6] = [
     Migration {
         version: 1,
         file: "0001_message_ids.sql",
@@ -318,6 +318,12 @@ pub const MIGRATIONS: [Migration; 5] = [
         sql: include_str!("../../../sql/mysql/0005_history.sql"),
         tables: &["User", "GroupUser", "OfflineMessage"],
     },
+    Migration {
+        version: 6,
+        file: "0006_hooks.sql",
+        sql: include_str!("../../../sql/mysql/0006_hooks.sql"),
+        tables: &[],
+    },
 ];
 
 /// The tables of a new installation.
@@ -332,14 +338,16 @@ const NEVER_NULL: [(&str, &str, Option<&str>); 4] = [
     ("OfflineMessage", "message", None),
 ];
 
-/// The migration that changes how names are told apart.
+/// The migration that changes how names are compared.
 pub const NAMES: u32 = 4;
 
 const NEWEST: u32 = MIGRATIONS[MIGRATIONS.len() - 1].version;
 const RECORD: &str = "SchemaMigration";
+/// A table that nothing uses any more (`0006_hooks.sql`).
+const UNUSED: &str = "Hook";
 
 /// How long a change waits for a table that a transaction uses. Other users of the table wait
-/// behind it meanwhile.
+/// behind the change meanwhile.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

@@ -75,7 +75,7 @@ fn fetch(
     let mut is_full = false;
     let mut page = FIRST_PAGE;
     loop {
-        // One that is too long would have the whole page fail.
+        // One row that is too long would make the whole page fail.
         let rows = connection.exec_iter(
             "SELECT id, IF(OCTET_LENGTH(message) > :row_bytes_max, NULL, message) AS message
              FROM OfflineMessage WHERE userid = :user AND id > :after ORDER BY id LIMIT :page",
@@ -91,8 +91,7 @@ fn fetch(
                 continue;
             };
             bytes += text.len();
-            // The rest of the page is read all the same: an error in it must not stay in the
-            // connection.
+            // The rest of the page is read as well: an error in it must not stay in the connection.
             is_full |= bytes > bytes_max && !kept.is_empty();
             if !is_full {
                 kept.push(KeptMessage { id: MessageId(id), text });
@@ -105,15 +104,14 @@ fn fetch(
     }
 }
 
-/// The number of rows worth asking for, when `left` bytes are wanted after `rows` of them had
-/// `bytes`.
+/// The number of rows to request, if `left` bytes are wanted and `rows` rows had `bytes`.
 fn next_page(left: usize, bytes: usize, rows: usize) -> usize {
     let size = bytes / rows.max(1);
-    // One more, which tells that there is more than is wanted.
+    // One more row shows whether there is more than is wanted.
     (left / size.max(1) + 1).clamp(1, PAGE_MAX)
 }
 
-/// Deletes messages of `user`, one statement a list of ids.
+/// Deletes messages of `user`, one statement for each list of ids.
 fn delete(connection: &mut impl Queryable, user: UserId, ids: &[MessageId]) -> mysql::Result<()> {
     let list = shapes::padded(ids.iter().map(|id| id.0.into()));
     let statement = format!("DELETE FROM OfflineMessage WHERE userid = ? AND id IN {}", shapes::list(list.len()));
@@ -121,7 +119,7 @@ fn delete(connection: &mut impl Queryable, user: UserId, ids: &[MessageId]) -> m
     connection.exec_drop(statement, values)
 }
 
-/// Rows that are asked for at once: most mailboxes hold fewer than the first.
+/// The rows of the first request: most mailboxes hold fewer.
 const FIRST_PAGE: usize = 32;
 const PAGE_MAX: usize = 1024;
 

@@ -1,4 +1,4 @@
-//! Opening the database: connect, look at the tables, and tell the operator what is wrong.
+//! Opens the database: connects, inspects the tables, and tells the operator what is wrong.
 
 use std::error::Error;
 use std::fmt;
@@ -12,26 +12,29 @@ use mysql::{Conn, DriverError, OptsBuilder, SslOpts};
 use pool::{ConnectionPool, OpenFailure, PoolSizes};
 
 use super::calls::Calls;
-use super::dial::{MysqlDialer, PacketLimits};
+use super::choice::NoChoice;
+use super::dial::PacketLimits;
 use super::error::{self, Trouble};
 use super::health::DatabaseHealth;
 use super::schema::{Misfit, Schema};
-use crate::config::{MysqlSettings, Tls};
+use super::servers::MysqlServers;
+use crate::config::servers::in_words;
+use crate::config::{DatabaseTls, MysqlSettings, ServerAddress};
 
 /// The result of [`open`]: the database as it is, and the calls to it.
 pub(super) struct OpenedDatabase {
     pub(super) calls: Calls,
     pub(super) schema: Schema,
     pub(super) limits: PacketLimits,
-    /// Product, address and database.
+    /// The product, address and database.
     pub(super) name: String,
 }
 
 pub(super) fn open(settings: &MysqlSettings) -> Result<OpenedDatabase, MysqlOpenError> {
-    let at = Site::of(settings);
+    let at = DatabaseAddress::of(settings);
     let failed = |error: mysql::Error| at.explain(&error);
     let limits = PacketLimits::new();
-    let check = MysqlDialer::new(check_options(settings), &settings.host, settings.port, limits.clone());
+    let check = MysqlServers::new(&settings.servers, &check_options(settings), &limits);
     let mut connection = check.connect().map_err(failed)?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(failed)?;
     let schema = Schema::detect(&mut connection).map_err(failed)?.map_err(|misfit| at.error(misfit.into()))?;
@@ -43,42 +46,47 @@ pub(super) fn open(settings: &MysqlSettings) -> Result<OpenedDatabase, MysqlOpen
         wait_timeout: settings.wait_timeout,
         connect_timeout: settings.connect_timeout,
     };
-    let dialer = check.with(options(settings));
+    let servers = check.with(&options(settings));
     let no_thread = |cause| at.error(Fault::Resources(cause));
-    let pool = ConnectionPool::new(name.clone(), sizes, move || dialer.connect().map_err(|error| failure(&error)));
+    let pool = ConnectionPool::new(name.clone(), sizes, move || servers.connect().map_err(|error| failure(&error)));
     let pool = Arc::new(pool.map_err(no_thread)?);
-    let health =
-        DatabaseHealth::watch(connection, check, pool.clone(), name.clone(), schema.probe()).map_err(no_thread)?;
-    Ok(OpenedDatabase { calls: Calls::new(pool, health), schema, limits, name })
+    let moved = Arc::downgrade(&pool);
+    check.on_move(move || {
+        if let Some(pool) = moved.upgrade() {
+            pool.renew();
+        }
+    });
+    let health = DatabaseHealth::watch(connection, check.clone(), pool.clone(), name.clone(), schema.probe());
+    let calls = Calls::new(pool, health.map_err(no_thread)?, check);
+    Ok(OpenedDatabase { calls, schema, limits, name })
 }
 
-/// The database itself says no, or nobody answers, which others notice.
+/// The failure of the database itself, or a missing answer, which others notice.
 fn failure(error: &mysql::Error) -> OpenFailure {
     OpenFailure { cause: error::text(error), is_refusal: error::code(error).is_some() }
 }
 
-/// One connection whose statements may take as long as they take, and wait for locks for
-/// `lock_wait`.
+/// Opens a connection whose statements may take any time, and wait for locks for `lock_wait`.
 pub(super) fn connect_for_maintenance(
     settings: &MysqlSettings,
     lock_wait: Duration,
-) -> Result<(Conn, Site, String), MysqlOpenError> {
-    let at = Site::of(settings);
+) -> Result<(Conn, DatabaseAddress, String), MysqlOpenError> {
+    let at = DatabaseAddress::of(settings);
     let options = options(settings)
         .read_timeout(None)
         .write_timeout(None)
         .tcp_keepalive_time_ms(Some(KEEPALIVE_MILLIS))
         .init(session(lock_wait.as_secs()));
-    let dialer = MysqlDialer::new(options, &settings.host, settings.port, PacketLimits::new());
-    let mut connection = dialer.connect().map_err(|error| at.explain(&error))?;
+    let servers = MysqlServers::new(&settings.servers, &check_options(settings), &PacketLimits::new());
+    let mut connection = servers.with(&options).connect().map_err(|error| at.explain(&error))?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(|error| at.explain(&error))?;
     let name = name(&version.unwrap_or_default(), &at);
     Ok((connection, at, name))
 }
 
-/// Product, address and database.
-fn name(version: &str, at: &Site) -> String {
-    format!("{} at {}:{}/{}", product(version), at.host, at.port, at.database)
+/// The product, address and database.
+fn name(version: &str, at: &DatabaseAddress) -> String {
+    format!("{} at {}/{}", product(version), at.servers(), at.database)
 }
 
 /// `MariaDB 10.11.6` of `10.11.6-MariaDB-0+deb12u1`, `MySQL 8.0.36` of `8.0.36`.
@@ -88,18 +96,16 @@ fn product(version: &str) -> String {
     format!("{name} {number}")
 }
 
-/// How the connections of the pool are opened.
+/// The options for opening the connections of the pool.
 fn options(settings: &MysqlSettings) -> OptsBuilder {
     OptsBuilder::new()
-        .ip_or_hostname(Some(&settings.host))
-        .tcp_port(settings.port)
         .user(Some(&settings.username))
         .pass(Some(settings.password.expose()))
         .db_name(Some(&settings.database))
         .tcp_connect_timeout(Some(settings.connect_timeout))
         .read_timeout(Some(settings.read_timeout))
         .write_timeout(Some(settings.write_timeout))
-        // Otherwise the driver asks a server on this machine for its socket, and takes a path that
+        // Otherwise the driver asks a server on this machine for its socket, and uses a path that
         // was not configured.
         .prefer_socket(false)
         .stmt_cache_size(STATEMENTS_MAX)
@@ -109,8 +115,7 @@ fn options(settings: &MysqlSettings) -> OptsBuilder {
 
 /// The same with the short timeouts of a check.
 fn check_options(settings: &MysqlSettings) -> OptsBuilder {
-    // A lock that somebody holds is given up well before the time in which a sign of life is
-    // expected.
+    // Waiting for a lock ends well before the time in which a sign of life is expected.
     options(settings)
         .init(session(1))
         .tcp_connect_timeout(Some(settings.connect_timeout.min(CHECK_TIMEOUT)))
@@ -126,17 +131,17 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
             .with_danger_skip_domain_validation(trusting)
     };
     match settings.tls {
-        Tls::Off => None,
-        Tls::On => Some(trusting(true)),
-        Tls::Verify => Some(trusting(false)),
+        DatabaseTls::Off => None,
+        DatabaseTls::On => Some(trusting(true)),
+        DatabaseTls::Verify => Some(trusting(false)),
     }
 }
 
 /// The first statements of every connection.
 ///
-/// Strict, so that a text that does not fit is an error and not cut off, whatever the server's own
-/// mode. A lock is waited for less long than an answer, so that one that is held is not taken for a
-/// database that is gone.
+/// Strict mode, so that a text that does not fit is an error and not cut off, whatever the server's
+/// own mode. The lock timeout is shorter than the answer timeout, so that a held lock is not
+/// mistaken for a database that is gone.
 fn session(lock_seconds: u64) -> Vec<String> {
     vec![format!(
         "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
@@ -144,30 +149,35 @@ fn session(lock_seconds: u64) -> Vec<String> {
     )]
 }
 
-/// Where a database is, in the operator's words.
+/// The address of a database, in the operator's terms.
 #[derive(Clone, Debug)]
-pub struct Site {
+pub struct DatabaseAddress {
     file: PathBuf,
-    host: String,
-    port: u16,
+    servers: Vec<ServerAddress>,
     database: String,
     username: String,
-    tls: Tls,
+    tls: DatabaseTls,
 }
 
-impl Site {
-    fn of(settings: &MysqlSettings) -> Site {
-        Site {
+impl DatabaseAddress {
+    fn of(settings: &MysqlSettings) -> DatabaseAddress {
+        DatabaseAddress {
             file: settings.file.clone(),
-            host: settings.host.clone(),
-            port: settings.port,
+            servers: settings.servers.clone(),
             database: settings.database.clone(),
             username: settings.username.clone(),
             tls: settings.tls,
         }
     }
 
+    fn servers(&self) -> String {
+        in_words(&self.servers)
+    }
+
     pub(super) fn explain(&self, error: &mysql::Error) -> MysqlOpenError {
+        if let Some(none) = NoChoice::of(error) {
+            return self.error(Fault::NoServer(none.clone()));
+        }
         let cause = error::text(error);
         self.error(match error::code(error) {
             Some(1045 | 1698) => Fault::WrongPassword(cause),
@@ -180,7 +190,7 @@ impl Site {
             Some(1129) => Fault::Account(cause, UNBLOCK),
             Some(1130) => Fault::Account(cause, OTHER_HOST),
             Some(3159) => Fault::Tls(cause),
-            // It is not there yet, or not there any more, for anybody.
+            // The database is not available yet, or no longer, for anybody.
             Some(1047 | 1290 | 1836 | 3032) => Fault::Busy(cause),
             Some(_) if is_passing(error) => Fault::Busy(cause),
             Some(_) => Fault::Failed(cause),
@@ -195,12 +205,12 @@ impl Site {
     }
 }
 
-/// The same may work later, though nobody changes anything.
+/// Whether a retry may succeed although nobody changes anything.
 fn is_passing(error: &mysql::Error) -> bool {
     matches!(error::trouble(error), Trouble::Busy | Trouble::Lost | Trouble::Silent | Trouble::Locked | Trouble::Waited)
 }
 
-/// The database wants another kind of login than there is here.
+/// Whether the database requires a kind of login that is not supported here.
 fn is_about_login(error: &mysql::Error, text: &str) -> bool {
     match error {
         mysql::Error::DriverError(
@@ -208,7 +218,7 @@ fn is_about_login(error: &mysql::Error, text: &str) -> bool {
             | DriverError::CleartextPluginDisabled
             | DriverError::OldMysqlPasswordDisabled,
         ) => true,
-        // For one that it knows and has not been built with, the driver panics.
+        // The driver panics at a plugin that it knows but was not built with.
         _ => text.contains("authentication plugin"),
     }
 }
@@ -222,19 +232,19 @@ fn is_about_tls(error: &mysql::Error, text: &str) -> bool {
     }
 }
 
-/// Why the database cannot be used. `Display` is one line that says what to do.
+/// The reason why the database cannot be used. `Display` is one line with advice.
 #[derive(Debug)]
 pub struct MysqlOpenError {
-    /// Where.
-    pub at: Box<Site>,
+    /// The database.
+    pub at: Box<DatabaseAddress>,
     /// The fault there.
     pub fault: Fault,
 }
 
 impl Fault {
-    /// It may pass by itself, or when somebody starts the database.
+    /// Whether it may pass by itself, or when the database is started.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Fault::Unreachable(_) | Fault::Busy(_))
+        matches!(self, Fault::Unreachable(_) | Fault::NoServer(_) | Fault::Busy(_))
     }
 }
 
@@ -252,41 +262,44 @@ impl From<Misfit> for Fault {
 pub enum Fault {
     /// Nobody answers at the address.
     Unreachable(String),
+    /// None of several servers can be used.
+    NoServer(NoChoice),
     /// The user or the password is wrong.
     WrongPassword(String),
-    /// The user may not log in as things are, and what to do.
+    /// The user may not log in with the present settings; the second text is advice.
     Account(String, &'static str),
     /// The user may not use the database.
     NoRights(String),
     /// There is no such database.
     NoDatabase,
-    /// The database lacks these tables, and columns of those that are there.
+    /// The database lacks these tables, or columns of existing ones.
     MissingTables(Vec<String>),
-    /// Tables whose names differ from those needed, which stand behind them, in case alone.
+    /// Tables whose names differ only in case from the needed ones, which come second.
     TableNames(Vec<(String, &'static str)>),
-    /// The database answers, and cannot take this connection now.
+    /// The database answers, but cannot accept this connection now.
     Busy(String),
-    /// The connection cannot be encrypted as asked for.
+    /// The connection cannot be encrypted as configured.
     Tls(String),
     /// The system has no thread left.
     Resources(io::Error),
-    /// Anything else that the database says.
+    /// Any other error of the database.
     Failed(String),
 }
 
 impl fmt::Display for MysqlOpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MysqlOpenError { at, fault } = self;
-        let Site { username, database, .. } = &**at;
+        let DatabaseAddress { username, database, .. } = &**at;
         write!(f, "{at}: ")?;
         match fault {
             Fault::Unreachable(cause) => {
                 write!(f, "no database answers: {cause}; start it, or correct the keys ip and port")
             }
+            Fault::NoServer(none) => write!(f, "{none}; {}", none.advice()),
             Fault::WrongPassword(cause) => {
                 write!(f, "user {username} is refused: {cause}; correct the keys username and password")?;
                 // The database does not tell this from a wrong password.
-                if at.tls == Tls::Off {
+                if at.tls == DatabaseTls::Off {
                     f.write_str(", or set ssl=on if the account requires encryption")
                 } else {
                     Ok(())
@@ -330,11 +343,11 @@ impl fmt::Display for MysqlOpenError {
     }
 }
 
-fn tls_advice(tls: Tls) -> &'static str {
+fn tls_advice(tls: DatabaseTls) -> &'static str {
     match tls {
-        Tls::Off => "set ssl=on",
-        Tls::On => "set up TLS in the database, or set ssl=off",
-        Tls::Verify => {
+        DatabaseTls::Off => "set ssl=on",
+        DatabaseTls::On => "set up TLS in the database, or set ssl=off",
+        DatabaseTls::Verify => {
             "let ssl_ca name the certificate of the authority that signed the database's, and ip be a name in it, or set \
              ssl=on"
         }
@@ -345,6 +358,7 @@ impl Error for MysqlOpenError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.fault {
             Fault::Resources(cause) => Some(cause),
+            Fault::NoServer(none) => Some(none),
             Fault::Unreachable(_)
             | Fault::WrongPassword(_)
             | Fault::Account(..)
@@ -359,22 +373,22 @@ impl Error for MysqlOpenError {
     }
 }
 
-impl fmt::Display for Site {
+impl fmt::Display for DatabaseAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, {}:{}", self.file.display(), self.host, self.port)
+        write!(f, "{}, {}", self.file.display(), self.servers())
     }
 }
 
 /// A check must notice a stopped database within 4 s, together with the time between two checks.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Statements that one connection keeps prepared: all of fixed shape and the usual ones of those
-/// with lists. The database allows 16382 for all connections unless told otherwise.
+/// The statements that one connection keeps prepared: all of fixed shape and the usual ones with
+/// lists. By default, the database allows 16382 for all connections.
 const STATEMENTS_MAX: usize = 64;
 
 const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 
-/// After this time without a word the system asks whether the other end is still there
+/// The time of silence after which the system checks whether the other end is alive
 /// (`TCP_KEEPIDLE`, tcp(7)).
 const KEEPALIVE_MILLIS: u32 = 60_000;
 

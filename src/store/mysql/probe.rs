@@ -1,33 +1,34 @@
-//! [`Probe`]: whether the database stores messages, found out by one for nobody.
+//! [`Probe`]: whether the database stores messages, tried with a message for nobody.
 //!
-//! A database may answer, and take statements that change nothing, while it can store nothing: its
-//! disk is full, a table is full or damaged, its log of changes cannot be written. So now and then
-//! a row for user 0, whom nobody can be, is inserted and deleted in one transaction, which other
-//! programs never see, unless the table knows no transactions. A primary that became a replica
-//! refuses it. An account that may write to a read-only server (`READ ONLY ADMIN`) would not be
-//! refused, and its messages would be lost to the new primary; so each look asks whether the server
-//! is read-only, and takes that for the refusal which other accounts get. Connections opened since
-//! then are read-only themselves (`dial.rs`).
+//! A database may answer, and accept statements that change nothing, but be unable to store
+//! anything: its disk is full, a table is full or damaged, or its binary log cannot be written. So
+//! now and then a row for user 0, an id that no user has, is inserted and deleted in one
+//! transaction. Other programs never see it, unless the table has no transactions. A primary that
+//! became a replica refuses the row. It would not refuse an account that may write to a read-only
+//! server (`READ ONLY ADMIN`), whose messages the new primary would lack. So each check asks
+//! whether the server is read-only, and treats that like the refusal that other accounts get.
+//! Connections opened since then are read-only themselves (`dial.rs`).
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, params};
 
 use super::error::{self, Trouble};
 
-/// How far a message for nobody goes.
+/// The last step of the attempt to store a message for nobody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Probe {
-    /// It is inserted and deleted by its id, and both is committed.
+    /// The row is inserted and deleted by its id, and both are committed.
     Committed,
-    /// It is inserted, and the transaction is undone: without ids a row can only be found by
+    /// The row is inserted, and the transaction is undone: without ids, a row can be found only by
     /// reading the whole table.
     Undone,
-    /// It is not inserted: nothing could take it back, or a trigger would see it.
+    /// Nothing is inserted: nothing could undo it, or a trigger would see it.
     Nothing,
 }
 
 impl Probe {
-    /// Has the database do what storing a message needs, as calls do it, and leaves nothing behind.
+    /// Makes the database do everything that storing a message needs, as calls do, and leaves
+    /// nothing behind.
     ///
     /// # Errors
     /// As for a call that stores a message.
@@ -39,7 +40,7 @@ impl Probe {
             return Ok(());
         }
         match self.write_row(connection) {
-            // An operator's constraint knows no user 0. That says nothing about messages.
+            // An operator's constraint forbids user 0. That means nothing for messages.
             Err(error) if error::trouble(&error) == Trouble::Refused => Ok(()),
             done => done,
         }
@@ -48,8 +49,8 @@ impl Probe {
     fn write_row(self, connection: &mut Conn) -> mysql::Result<()> {
         connection.query_drop("START TRANSACTION")?;
         match self.change(connection) {
-            // To undo it would take as long again. The caller closes the connection, and that
-            // undoes it.
+            // Undoing it would take as long again. The caller closes the connection, which undoes
+            // it.
             Err(error) if matches!(error::trouble(&error), Trouble::Silent | Trouble::Lost) => Err(error),
             Ok(true) => connection.query_drop("COMMIT"),
             Ok(false) => connection.query_drop("ROLLBACK"),
@@ -69,7 +70,7 @@ impl Probe {
     }
 }
 
-/// Has the database do the least that needs the table and the rights to write it.
+/// Makes the database do the least that needs the table and the rights to write it.
 pub(super) fn look(connection: &mut Conn) -> mysql::Result<()> {
     refuse_if_read_only(connection)?;
     connection.query_drop(NO_CHANGE)?;
@@ -78,14 +79,18 @@ pub(super) fn look(connection: &mut Conn) -> mysql::Result<()> {
 
 fn refuse_if_read_only(connection: &mut Conn) -> mysql::Result<()> {
     let value: Option<String> = connection.query_first("SELECT CONCAT(@@global.read_only)")?;
-    if value.as_deref().is_some_and(is_on) { Err(error::read_only()) } else { Ok(()) }
+    if value.as_deref().is_some_and(is_on) {
+        Err(error::read_only("the server is read-only, and this account could write all the same"))
+    } else {
+        Ok(())
+    }
 }
 
-/// Whether `read_only` is on: a number, or in later versions of MariaDB a word.
+/// Whether `read_only` is on: a number, or a word in later versions of MariaDB.
 pub(super) fn is_on(value: &str) -> bool {
     value != "0" && !value.eq_ignore_ascii_case("OFF")
 }
 
-/// These need the table and the rights to write it, and change nothing.
+/// A statement that needs the table and the rights to write it, and changes nothing.
 const NO_CHANGE: &str = "DELETE FROM OfflineMessage WHERE 1 = 0";
 const NO_INSERT: &str = "INSERT INTO OfflineMessage (userid, message) SELECT 0, '' FROM DUAL WHERE 1 = 0";

@@ -1,4 +1,4 @@
-//! Rows of results as values of the server.
+//! Converts rows of results to values of the server.
 
 use mysql::prelude::FromValue;
 use mysql::{Row, Value};
@@ -6,8 +6,8 @@ use mysql::{Row, Value};
 use crate::base::rows::User;
 use crate::protocol::UserId;
 
-/// A value of a row by the name of its column. A value of another type, or none, is an error and no
-/// panic.
+/// A value of a row by the name of its column. A missing value, or one of another type, is an error
+/// and not a panic.
 pub(super) fn column<T: FromValue>(row: &mut Row, name: &str) -> mysql::Result<T> {
     match row.take_opt(name) {
         Some(value) => Ok(value?),
@@ -15,7 +15,7 @@ pub(super) fn column<T: FromValue>(row: &mut Row, name: &str) -> mysql::Result<T
     }
 }
 
-/// A text, which is `NULL` where the reference server's tables allow it and nobody has given any.
+/// A text. The reference server's tables allow `NULL` where none was given.
 pub(super) fn text(row: &mut Row, name: &str) -> mysql::Result<String> {
     Ok(column::<Option<String>>(row, name)?.unwrap_or_default())
 }
@@ -33,7 +33,7 @@ pub(super) fn user_row(row: &mut Row) -> mysql::Result<User> {
     Ok(User { id: UserId(column(row, "id")?), name: text(row, "name")? })
 }
 
-/// An id that the database has given out; the columns keep it within 32 bits.
+/// An id that the database has assigned; the columns keep it within 32 bits.
 pub(super) fn new_id(id: u64) -> mysql::Result<i32> {
     i32::try_from(id).map_err(|_| mysql::Error::FromValueError(Value::UInt(id)))
 }

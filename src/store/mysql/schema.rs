@@ -1,5 +1,5 @@
-//! [`Schema`]: which tables there are. The server runs on its own, on the reference server's, and
-//! on what is in between.
+//! [`Schema`]: the existing tables. The server works on its own, on the reference server's, and on
+//! mixtures of both.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
@@ -11,45 +11,47 @@ use super::rows::column;
 /// The capabilities of a database's tables, as found when it was opened.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Schema {
-    /// `OfflineMessage` has ids.
+    /// Whether `OfflineMessage` has ids.
     pub(super) has_message_ids: bool,
     /// The longest message.
     message_max: Width,
     /// Characters that fit into a stored password.
     pub(super) password_chars_max: usize,
-    /// `AllGroup` has folded names.
+    /// Whether `AllGroup` has folded names.
     pub(super) has_name_keys: bool,
-    /// All tables and columns of level 2 are there.
+    /// Whether all tables and columns of level 2 exist.
     pub(super) has_history: bool,
-    /// The column of messages holds characters of up to three bytes.
+    /// Whether there is a queue for the hook.
+    pub(super) has_hooks: bool,
+    /// Whether the column of messages holds only characters of up to three bytes.
     is_three_bytes: bool,
-    /// Columns that do not take every text, with their character sets.
+    /// Columns that cannot hold every text, with their character sets.
     narrow: Vec<(String, String)>,
     /// Tables without transactions, with their engines.
     unsafe_tables: Vec<(String, String)>,
-    /// The database logs its changes as statements.
+    /// Whether the database logs its changes as statements.
     logs_statements: bool,
-    /// Somebody's trigger sees new messages.
+    /// Whether a user's trigger sees new messages.
     has_triggers: bool,
     /// Whether this user is shown all triggers.
     knows_triggers: bool,
 }
 
-/// Why the tables of a database cannot be used.
+/// The reason why the tables of a database cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Misfit {
-    /// These are missing: tables, and columns of those that are there.
+    /// These tables, or columns of existing ones, are missing.
     Missing(Vec<String>),
-    /// The names of tables differ from those needed, which stand behind them, in case alone.
+    /// The names of tables differ only in case from the needed ones, which come second.
     Names(Vec<(String, &'static str)>),
 }
 
-/// How much text a column holds.
+/// The length of text that a column holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Width {
-    /// So many characters.
+    /// At most this number of characters.
     Chars(usize),
-    /// So many bytes.
+    /// At most this number of bytes.
     Bytes(usize),
 }
 
@@ -64,7 +66,8 @@ impl Width {
 }
 
 impl Schema {
-    /// Looks at the tables of the selected database. `Ok(Err(..))` says why they cannot be used.
+    /// Inspects the tables of the selected database. `Ok(Err(..))` is the reason why they
+    /// cannot be used.
     pub(super) fn detect(connection: &mut Conn) -> mysql::Result<Result<Schema, Misfit>> {
         let (columns, server) = (columns(connection)?, DatabaseFacts::look(connection)?);
         let same = |found: &str, needed: &str| {
@@ -114,6 +117,7 @@ impl Schema {
             },
             has_name_keys: find("AllGroup", "name_key").is_some(),
             has_history: HISTORY.iter().all(|(table, column)| find(table, column).is_some()),
+            has_hooks: find("HookQueue", "member").is_some(),
             is_three_bytes: message.charset.as_deref().is_some_and(|charset| charset == "utf8" || charset == "utf8mb3"),
             narrow: narrow.collect(),
             unsafe_tables: unsafe_tables.collect(),
@@ -129,7 +133,7 @@ impl Schema {
         self.message_max.fits(text) && !(self.is_three_bytes && text.bytes().any(|byte| byte >= 0xF0))
     }
 
-    /// How it is found out whether messages can be stored.
+    /// The probe that checks whether messages can be stored.
     pub(super) fn probe(&self) -> Probe {
         let can_undo = self.unsafe_tables.iter().all(|(table, _)| table != "OfflineMessage");
         match (self.has_message_ids, can_undo) {
@@ -145,7 +149,7 @@ impl Schema {
         self.password_chars_max >= HASH_CHARS_MAX
     }
 
-    /// In words, for the operator.
+    /// A description for the operator.
     pub(super) fn describe(&self) -> &'static str {
         match (self.has_message_ids, self.has_name_keys, self.fits_hashes()) {
             (true, true, true) => "tables of this server",
@@ -202,14 +206,15 @@ impl Schema {
     }
 }
 
-/// Facts about the database that matter, apart from its columns.
+/// Facts about the database, apart from its columns.
 struct DatabaseFacts {
-    /// Names of tables that differ in case alone are different.
+    /// Whether table names that differ only in case are different.
     tells_case: bool,
     logs_statements: bool,
     /// Table -> engine.
     engines: Vec<(String, String)>,
-    /// Tables with triggers, as far as this user may know, and whether the user may know them all.
+    /// Tables with triggers, as far as this user may know, and whether the user may know all of
+    /// them.
     triggered: Vec<String>,
     knows_triggers: bool,
 }
@@ -235,8 +240,8 @@ impl DatabaseFacts {
     }
 }
 
-/// Triggers are shown only to a user with the right to make some. A user who may read the tables of
-/// rights is shown those of others too. Rights that come from a role are not found, which does no
+/// Triggers are shown only to a user with the right to create some. A user who may read the tables
+/// of rights is shown other users' rights too. Rights from a role are not found, which does no
 /// harm.
 const KNOWS_TRIGGERS: &str = "SELECT
     EXISTS(SELECT 1 FROM information_schema.user_privileges WHERE privilege_type = 'TRIGGER' AND grantee = me.name)
@@ -254,7 +259,7 @@ struct Column {
     kind: String,
     chars: u64,
     bytes: u64,
-    /// `None`: it holds no text.
+    /// The character set; `None` if the column holds no text.
     charset: Option<String>,
 }
 
@@ -298,7 +303,7 @@ pub(super) const NEEDED: &[(&str, &[&str])] = &[
     ("OfflineMessage", &["userid", "message"]),
 ];
 
-/// Columns of every table that level 2 needs: the ones that were added to it last.
+/// A column of every table that level 2 needs, the one added last.
 const HISTORY: &[(&str, &str)] = &[
     ("User", "receipts"),
     ("GroupUser", "since"),
@@ -313,7 +318,6 @@ const HISTORY: &[(&str, &str)] = &[
     ("Blocked", "blocked"),
     ("Banned", "userid"),
     ("Asked", "friendid"),
-    ("Hook", "body"),
     ("Meta", "value"),
 ];
 

@@ -1,10 +1,9 @@
 //! Statements with a variable number of values, in a small number of shapes.
 //!
-//! A prepared statement has a fixed number of placeholders, and the database keeps every statement
-//! that is prepared: one for each length of a batch would be hundreds a connection. Lists are
-//! therefore padded to a power of two by repeating their last value, and rows are inserted in runs
-//! of certain lengths. They are the only statements without named parameters, which the driver
-//! would look up one by one.
+//! A prepared statement has a fixed number of placeholders, and the database keeps every prepared
+//! statement: one for each length of a batch would be hundreds a connection. So lists are padded to
+//! a power of two by repeating their last value, and rows are inserted in runs of certain lengths.
+//! These statements have no named parameters, which the driver would look up one by one.
 
 use mysql::Value;
 
@@ -28,7 +27,7 @@ pub(super) fn pairs(rows: usize) -> String {
     text
 }
 
-/// The same of any number of values.
+/// The same for rows of any number of values.
 pub(super) fn tuples(rows: usize, values: usize) -> String {
     let tuple = format!("({})", vec!["?"; values].join(","));
     vec![tuple; rows].join(",")
@@ -45,9 +44,9 @@ pub(super) fn padded(values: impl IntoIterator<Item = Value>) -> Vec<Value> {
 /// The longest list in one statement.
 pub(super) const LIST_MAX: usize = 1024;
 
-/// The number of rows at the beginning of a batch that go into one statement, given their sizes in
-/// bytes: 1 to 16, 32, 64, 128, 256 or 512, and not more than `bytes_max` with what each row takes
-/// up besides, unless the first alone is larger.
+/// The number of rows at the beginning of a batch that go into one statement, from their sizes in
+/// bytes: 1 to 16, 32, 64, 128, 256 or 512, and not more than `bytes_max` including the overhead of
+/// each row, unless the first alone is larger.
 pub(super) fn run_length(sizes: impl Iterator<Item = usize>, bytes_max: usize) -> usize {
     let mut bytes = 0;
     let fits = sizes.take(RUN_ROWS_MAX).take_while(|size| {
@@ -61,10 +60,10 @@ pub(super) fn run_length(sizes: impl Iterator<Item = usize>, bytes_max: usize) -
     }
 }
 
-/// More text at once is not faster, even where the database takes it.
+/// The most text in one statement: more is not faster, even where the database accepts it.
 pub(super) const RUN_BYTES_MAX: usize = 1 << 20;
 
-/// The size of a row in a statement besides its text: numbers, lengths and types.
+/// The size of a row in a statement without its text: numbers, lengths and types.
 const ROW_OVERHEAD: usize = 32;
 
 const RUN_ROWS_MAX: usize = 512;

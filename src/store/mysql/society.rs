@@ -1,9 +1,10 @@
 //! Accounts, friends and groups of level 2. `recording.rs` locks conversations and records entries,
 //! `groups.rs` changes groups, `friends.rs` makes friends, `accounts.rs` changes accounts.
 //!
-//! A change begins with the lock of its conversations, by ascending ids as everywhere, and is decided
-//! under it. If the connection is lost at the commit, the next attempt finds the first entry that the
-//! one before has recorded, or the account as that one left it, and gives the same answer.
+//! A change locks its conversations first, by ascending ids as everywhere, and is decided under
+//! these locks. If the connection is lost at the commit, the next attempt finds the first entry
+//! that the previous one has recorded, or the account as that one left it, and gives the same
+//! answer.
 
 mod accounts;
 mod friends;
@@ -32,7 +33,7 @@ impl Community for MysqlStore {
     }
 
     fn act(&self, act: &GroupAct) -> Result<Result<GroupChanged, GroupRefusal>, StoreError> {
-        // What is refused locks nothing.
+        // A request that is refused locks nothing.
         let facts = self.base.calls.call(|db, _| groups::facts(db, act))?;
         if let Err(refusal) = act.decide(&facts) {
             return Ok(Err(refusal));
@@ -46,7 +47,7 @@ impl Community for MysqlStore {
     }
 
     fn befriend(&self, request: &FriendRequest) -> Result<Befriended, StoreError> {
-        let facts = self.base.calls.call(|db, _| friends::facts(db, request))?;
+        let facts = self.base.calls.call(|db, _| friends::facts(db, &self.base, request))?;
         if let FriendDecision::Unchanged(outcome) = request.decide(facts) {
             return Ok(outcome);
         }
@@ -72,7 +73,7 @@ impl Community for MysqlStore {
             if exists == 0 {
                 return Ok(BlockOutcome::NoSuchUser);
             }
-            // Requests at the same time may exceed it by their number.
+            // Concurrent requests may exceed the limit by their number.
             if others >= BLOCKED_MAX as i64 {
                 return Ok(BlockOutcome::TooMany);
             }

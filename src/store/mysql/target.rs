@@ -1,4 +1,4 @@
-//! Filling the tables with rows that another database had, as plain as they are (`tables.rs`).
+//! Fills the tables with rows of another database, in the raw form of `tables.rs`.
 
 use mysql::prelude::Queryable;
 use mysql::{Row, Value, params};
@@ -9,14 +9,14 @@ use super::open::MysqlOpenError;
 use super::rows::column;
 use super::shapes;
 use crate::base::collation::fold;
-use crate::store::tables::{Field, Fields, GROUPS, Sum, Summing, Table, USERS};
+use crate::store::tables::{Field, GROUPS, RowFields, Sum, Summing, Table, USERS};
 
-/// Two users whose names are the same to the database.
+/// Two users whose names are equal to the database.
 #[derive(Debug)]
 pub struct SameName {
-    /// Id and name of the one.
+    /// The id and name of the first one.
     pub first: (i64, String),
-    /// And of the other.
+    /// The id and name of the second one.
     pub second: (i64, String),
 }
 
@@ -24,7 +24,7 @@ impl Maintenance {
     /// The sum over the rows of a table. Reads all of it.
     ///
     /// # Errors
-    /// The database does not answer, or not this user.
+    /// The database does not answer, or refuses this user.
     pub fn sum(&mut self, table: &Table) -> Result<Sum, MysqlOpenError> {
         self.add_up(table).map_err(|error| self.explain(&error))
     }
@@ -43,7 +43,7 @@ impl Maintenance {
     ///
     /// # Errors
     /// The database refuses, or does not answer.
-    pub fn insert(&mut self, table: &Table, rows: &[Fields]) -> Result<(), MysqlOpenError> {
+    pub fn insert(&mut self, table: &Table, rows: &[RowFields]) -> Result<(), MysqlOpenError> {
         let mut rest = rows;
         let bytes_max = usize::try_from(self.longest_text()?).unwrap_or(usize::MAX).min(shapes::RUN_BYTES_MAX);
         while !rest.is_empty() {
@@ -54,7 +54,7 @@ impl Maintenance {
         Ok(())
     }
 
-    fn insert_run(&mut self, table: &Table, rows: &[Fields]) -> mysql::Result<()> {
+    fn insert_run(&mut self, table: &Table, rows: &[RowFields]) -> mysql::Result<()> {
         let computed = if table.name == GROUPS.name { ", name_key" } else { "" };
         let statement = format!(
             "INSERT INTO {} ({}{computed}) VALUES {}",
@@ -72,11 +72,11 @@ impl Maintenance {
         self.connection.exec_drop(statement, values)
     }
 
-    /// Inserts users, and where a name is taken says by whom and goes on.
+    /// Inserts users. If a name is taken, notes by whom and continues.
     ///
     /// # Errors
     /// The database refuses for another reason, or does not answer.
-    pub fn insert_users(&mut self, rows: &[Fields], same: &mut Vec<SameName>) -> Result<(), MysqlOpenError> {
+    pub fn insert_users(&mut self, rows: &[RowFields], same: &mut Vec<SameName>) -> Result<(), MysqlOpenError> {
         for run in rows.chunks(USERS_AT_ONCE) {
             match self.insert_run(&USERS, run) {
                 Err(error) if is_duplicate(&error) => {}
@@ -105,12 +105,12 @@ impl Maintenance {
         Ok(Some(SameName { first: (column(&mut found, "id")?, column(&mut found, "name")?), second: (id, name) }))
     }
 
-    /// Gives the next row of a table that numbers itself a number after `highest`.
+    /// Sets the next number of a self-numbering table to one above `highest`.
     ///
     /// # Errors
     /// The database refuses, or does not answer.
     pub fn number_after(&mut self, table: &Table, highest: i64) -> Result<(), MysqlOpenError> {
-        // The last number of users and groups has no next one.
+        // After the last possible number of users and groups there is no next one.
         let next = if highest == i64::from(i32::MAX) { highest } else { highest.saturating_add(1) };
         self.run(&format!("ALTER TABLE {} AUTO_INCREMENT = {next}", table.name))
     }
@@ -123,7 +123,7 @@ impl Maintenance {
         self.run("START TRANSACTION")
     }
 
-    /// Ends it, and keeps what was done.
+    /// Commits the transaction.
     ///
     /// # Errors
     /// The database refuses, or does not answer.
@@ -131,10 +131,10 @@ impl Maintenance {
         self.run("COMMIT")
     }
 
-    /// Ends it as if nothing had been done.
+    /// Rolls the transaction back.
     ///
     /// # Errors
-    /// The database does not answer; then it does the same.
+    /// The database does not answer; then it rolls back by itself.
     pub fn roll_back(&mut self) -> Result<(), MysqlOpenError> {
         self.run("ROLLBACK")
     }
@@ -153,7 +153,7 @@ impl Maintenance {
     }
 }
 
-fn fields(row: Row) -> mysql::Result<Fields> {
+fn fields(row: Row) -> mysql::Result<RowFields> {
     let field = |value| match value {
         Value::Int(number) => Ok(Field::Number(number)),
         Value::Bytes(text) => Ok(Field::Text(text)),
@@ -189,5 +189,5 @@ fn is_duplicate(error: &mysql::Error) -> bool {
 
 const USERS_AT_ONCE: usize = 512;
 
-/// The size of a packet besides the text.
+/// The size of a packet without the text.
 const PACKET_OVERHEAD: u64 = 1024;

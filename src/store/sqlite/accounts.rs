@@ -4,8 +4,9 @@ use rusqlite::{OptionalExtension, ffi, named_params};
 
 use super::SqliteStore;
 use super::ids::IdKind;
-use super::rows::{new_id, user_by_id, user_row};
+use super::rows::{self, new_id, user_by_id, user_row};
 use crate::base::collation::fold;
+use crate::base::rows::AccountState;
 use crate::protocol::UserId;
 use crate::store::{Accounts, StoreError, User};
 
@@ -66,6 +67,17 @@ impl Accounts for SqliteStore {
 
     fn user(&self, user: UserId) -> Result<Option<User>, StoreError> {
         self.live.read(move |db| user_by_id(db, user))
+    }
+
+    fn accounts_after(&self, after: UserId, limit: usize) -> Result<Vec<(User, AccountState)>, StoreError> {
+        let limit = rows::limit(limit);
+        self.live.read(move |db| {
+            db.prepare_cached("SELECT id, name, password FROM User WHERE id > :after ORDER BY id LIMIT :limit")?
+                .query_map(named_params! {":after": after.0, ":limit": limit}, |row| {
+                    Ok((user_row(row)?, AccountState::of(row.get_ref("password")?.as_str()?)))
+                })?
+                .collect()
+        })
     }
 
     fn user_named(&self, name: &str) -> Result<Option<User>, StoreError> {

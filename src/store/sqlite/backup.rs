@@ -1,8 +1,8 @@
 //! Copies of the store's file: [`back_up`] makes one while a server runs, [`restore`] puts one in
 //! the place of the database of a stopped server.
 //!
-//! A copy is complete or not there: it is written under another name, verified, brought to the disk,
-//! and only then gets its name.
+//! A copy is complete or does not exist: it is written under another name, verified and synced, and
+//! only then gets its name.
 
 use std::error::Error;
 use std::fmt;
@@ -16,13 +16,13 @@ use std::time::Duration;
 use rusqlite::backup::{Backup, StepResult};
 use rusqlite::{Connection, OpenFlags};
 
-use super::guard::{self, Guard};
+use super::guard::{self, DatabaseLocks};
 use super::open::{STORE, check_log};
 use super::paths::{beside, sqlite_path};
 use super::refusal::SqliteOpenError;
 use super::rescue;
 
-/// What a copy contains.
+/// The content of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Content {
     /// The length of its file.
@@ -33,24 +33,25 @@ pub struct Content {
     pub messages: u64,
 }
 
-/// Why there is no copy, or why it was not restored. `Display` is one line for the operator.
+/// The reason why there is no copy, or it was not restored. `Display` is one line for the
+/// operator.
 #[derive(Debug)]
 pub enum BackupError {
     /// The target exists.
     Exists(PathBuf),
     /// There is no such file.
     Missing(PathBuf),
-    /// The file is not a whole database of this server, for this reason.
+    /// The file is not a complete database of this server, for this reason.
     Unfit(PathBuf, String),
-    /// The database cannot be opened, or must not be.
+    /// The database cannot or must not be opened.
     Open(SqliteOpenError),
-    /// Another program has the database to itself all the time.
+    /// Another program keeps exclusive access to the database.
     Busy(PathBuf),
     /// The system refused a step.
     System(PathBuf, io::Error),
     /// SQLite refused a step.
     Sqlite(PathBuf, rusqlite::Error),
-    /// The copy is in its place, and the system does not say that it survives a power cut.
+    /// The copy is in its place, but may not survive a power cut.
     Unsure(PathBuf, io::Error),
 }
 
@@ -59,7 +60,7 @@ pub enum BackupError {
 ///
 /// # Errors
 ///
-/// [`BackupError`]; there is no target then, but with [`BackupError::Unsure`].
+/// [`BackupError`]. There is no target then, except with [`BackupError::Unsure`].
 pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
     let source = data_dir.join(STORE.name);
     if target.exists() {
@@ -67,7 +68,7 @@ pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
     }
     match guard::look(&source) {
         Ok(None) => return Err(BackupError::Missing(source)),
-        // Nobody has looked at the log of a server that was killed.
+        // Nobody has checked the log of a server that was killed.
         Ok(Some(_)) => check_log(&source).map_err(BackupError::Open)?,
         Err(SqliteOpenError::InUse { .. }) => {}
         Err(error) => return Err(BackupError::Open(error)),
@@ -79,18 +80,18 @@ pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
     Ok(content)
 }
 
-/// Puts a copy in the place of `raybox.db` of this folder, which no server may use. Returns what it
-/// contains, and the name that the database before it has now.
+/// Puts a copy in the place of `raybox.db` of this folder, which no server may use. Returns its
+/// content, and the new name of the previous database.
 ///
 /// ```text
 ///   copy beside the database ─▶ second names for the database and its log ─▶ copy gets the name ─▶ old log loses its own
 /// ```
-/// After a crash in between, the folder has the old database with its log, or the new one beside a
-/// log that the start of the server recognises as another one's.
+/// After a crash in between, the folder has either the old database with its log, or the new one
+/// beside a log that the next start recognises as foreign.
 ///
 /// # Errors
 ///
-/// [`BackupError`]; the database is as it was then, but with [`BackupError::Unsure`].
+/// [`BackupError`]. The database is unchanged then, except with [`BackupError::Unsure`].
 pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBuf>), BackupError> {
     let database = data_dir.join(STORE.name);
     let rescued = rescue::place(&database);
@@ -99,11 +100,11 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBu
     }
     let system = |cause| BackupError::System(database.clone(), cause);
     verify(backup)?;
-    // The folder's owner, or that of the database, is whom the server runs as.
+    // The server runs as the owner of the database or of the folder.
     let owned = fs::metadata(&database).or_else(|_| fs::metadata(data_dir)).map_err(system)?;
     let was_there = database.exists();
     // The locks are held until the copy is in its place.
-    let guard = Guard::take(&database, true).map_err(BackupError::Open)?;
+    let guard = DatabaseLocks::take(&database, true).map_err(BackupError::Open)?;
     let placed = || {
         let part = Part::create(&database)?;
         let content = part.fill(backup)?;
@@ -115,7 +116,7 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBu
     };
     let placed = placed();
     if placed.is_err() && !was_there {
-        // The locks needed a file.
+        // The locks have created this file.
         let _ = fs::remove_file(&database);
     }
     let (content, old) = placed?;
@@ -128,14 +129,14 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBu
     Ok((content, old))
 }
 
-/// A copy under a name of its own, which is removed unless the copy gets its true name.
+/// A copy under a temporary name, which is removed unless the copy gets its final name.
 struct Part {
     path: PathBuf,
     file: File,
 }
 
 impl Part {
-    /// An empty one beside `target`. The owner alone reads it, since it will contain messages.
+    /// An empty file beside `target`. Only its owner may read it, since it will contain messages.
     fn create(target: &Path) -> Result<Part, BackupError> {
         let path = beside(target, &format!(".part-{}", process::id()));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -143,7 +144,7 @@ impl Part {
         Ok(Part { path, file })
     }
 
-    /// Copies a database into it, verifies the copy and brings it to the disk.
+    /// Copies a database into it, verifies and syncs the copy.
     fn fill(&self, source: &Path) -> Result<Content, BackupError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let copied = || -> rusqlite::Result<StepResult> {
@@ -161,7 +162,7 @@ impl Part {
         Ok(content)
     }
 
-    /// Makes it the file of this owner, with these rights, unless it is that already.
+    /// Gives it this owner and these rights, unless it has them already.
     fn give_to(&self, owner: &Metadata) -> Result<(), BackupError> {
         let system = |cause| BackupError::System(self.path.clone(), cause);
         give_to(&self.path, owner).map_err(system)?;
@@ -184,7 +185,7 @@ impl Part {
         })
     }
 
-    /// Gives it the name of another file, which loses that name.
+    /// Gives it the name of another file, which is replaced.
     fn replace(self, target: &Path) -> Result<(), BackupError> {
         fs::rename(&self.path, target).map_err(|cause| BackupError::System(target.to_owned(), cause))
     }
@@ -196,18 +197,19 @@ impl Drop for Part {
     }
 }
 
-/// Copies all pages in one read transaction: another program that writes cannot make it begin again.
+/// Copies all pages in one read transaction, so that another program's writes cannot make it start
+/// again.
 fn copy_pages(db: &Connection, to: &Path) -> rusqlite::Result<StepResult> {
     let mut copy = Connection::open(sqlite_path(to))?;
     let result = Backup::new(db, &mut copy)?.step(-1)?;
     if result == StepResult::Done {
-        // Without a log of its own it is one file.
+        // Without a log, the copy is a single file.
         copy.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))?;
     }
     Ok(result)
 }
 
-/// Checks that a file is a whole database of this server, and counts what is in it.
+/// Checks that a file is a complete database of this server, and counts its content.
 fn verify(path: &Path) -> Result<Content, BackupError> {
     let bytes = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
@@ -246,8 +248,8 @@ fn verify(path: &Path) -> Result<Content, BackupError> {
     look().map_err(|error| unfit(&error))?.map_err(|why| unfit(&why))
 }
 
-/// Gives the database and its log second names, without opening them: the log may be another one's,
-/// and the database damaged. They keep their first names.
+/// Gives the database and its log second names, without opening them: the log may be foreign, and
+/// the database damaged. They keep their first names.
 fn set_aside(database: &Path, was_there: bool) -> io::Result<Option<PathBuf>> {
     let names = |number: u32| beside(database, &format!(".before-restore-{number}"));
     let is_free = |aside: &Path| !aside.exists() && LOGS.iter().all(|suffix| !beside(aside, suffix).exists());
@@ -257,7 +259,7 @@ fn set_aside(database: &Path, was_there: bool) -> io::Result<Option<PathBuf>> {
     }
     let mut is_kept = was_there;
     for suffix in LOGS {
-        // Each start makes the index of the log anew.
+        // Each start creates the index of the log anew.
         if suffix == "-shm" {
             continue;
         }
@@ -271,7 +273,7 @@ fn set_aside(database: &Path, was_there: bool) -> io::Result<Option<PathBuf>> {
     Ok(is_kept.then_some(aside))
 }
 
-/// Makes a file that of another file's owner, unless it is that already.
+/// Gives a file the owner of another file, unless it has that owner already.
 fn give_to(path: &Path, owner: &Metadata) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     match (found.uid(), found.gid()) == (owner.uid(), owner.gid()) {
@@ -287,7 +289,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Brings the names in the folder of a file to the disk.
+/// Syncs the folder of a file.
 fn sync_folder(file: &Path) -> io::Result<()> {
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
@@ -326,7 +328,7 @@ impl Error for BackupError {
     }
 }
 
-/// How long to wait for a server that has the file to itself, as it does while it starts.
+/// How long to wait for a server with exclusive access, as it has during its start.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The files that SQLite has beside a database.
 const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];

@@ -1,5 +1,5 @@
-//! [`Condition`]: the known state of a database file: whether it accepts writes, whether it is
-//! damaged, and whether it was removed.
+//! [`Condition`]: the known state of a database file: whether it accepts writes, is damaged, or was
+//! removed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use rusqlite::ErrorCode;
 
 use crate::store::{StoreCallback, StoreError};
 
-/// Shared by all users of one database file.
+/// The state, shared by all users of one database file.
 pub(super) struct Condition {
     /// The file, for the log.
     name: String,
@@ -18,8 +18,8 @@ pub(super) struct Condition {
     state: Mutex<Findings>,
     news: Condvar,
     is_lost: AtomicBool,
-    /// Called when the file is lost, and when writes begin to fail. Locked during the call, which
-    /// must not call back.
+    /// The callbacks for the loss of the file, and for the beginning of failing writes. Locked
+    /// during a call, so a callback must not call back.
     on_lost: Mutex<Option<StoreCallback>>,
     on_trouble: Mutex<Option<StoreCallback>>,
 }
@@ -28,11 +28,11 @@ pub(super) struct Condition {
 struct Findings {
     /// The result of the last batch of changes, and its time.
     last: Option<(Instant, Result<(), Arc<str>>)>,
-    /// When an unanswered probe was sent.
+    /// The time at which an unanswered probe was sent.
     asked: Option<Instant>,
     /// SQLite's error for a damaged page. This does not pass by itself.
     damage: Option<Arc<str>>,
-    /// How the file was lost.
+    /// The way in which the file was lost.
     lost: Option<Arc<str>>,
 }
 
@@ -48,12 +48,12 @@ impl Condition {
         }
     }
 
-    /// Changes are on the disk.
+    /// Notes that changes are on the disk.
     pub(super) fn wrote(&self) {
         self.note(Ok(()));
     }
 
-    /// Changes could not be written, and their content is not the cause.
+    /// Notes that changes could not be written, and that their content is not the cause.
     pub(super) fn failed(&self, cause: &rusqlite::Error) {
         self.note(Err(cause.to_string().into()));
     }
@@ -76,8 +76,8 @@ impl Condition {
         }
     }
 
-    /// Checks any error of SQLite for a damaged page. One is enough, because other damage is
-    /// unknown.
+    /// Checks any error of SQLite for a damaged page. One such page is enough, because other damage
+    /// is unknown.
     pub(super) fn examine(&self, error: &rusqlite::Error) {
         if !matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) {
             return;
@@ -95,7 +95,8 @@ impl Condition {
         }
     }
 
-    /// The file was moved, replaced or deleted: data written from now on could not be found.
+    /// Notes that the file was moved, replaced or deleted, so that data written from now on could
+    /// not be found.
     pub(super) fn lose(&self, how: &str) {
         let mut state = self.state.lock();
         if state.lost.is_some() {
@@ -162,7 +163,7 @@ impl Condition {
                 return Err(StoreError::Unavailable((**cause).into()));
             }
             let Some(asked) = state.asked else {
-                // It was answered, or is not needed.
+                // The probe was answered, or is not needed.
                 let result = state.last.as_ref().map_or(Ok(()), |(_, result)| result.clone());
                 return result.map_err(|cause| StoreError::Unavailable((*cause).into()));
             };

@@ -111,6 +111,20 @@ impl Contacts for SqliteStore {
         self.live.read(move |db| group_by_id(db, group))
     }
 
+    fn groups_after(&self, after: GroupId, limit: usize) -> Result<Vec<(Group, u64)>, StoreError> {
+        let limit = super::rows::limit(limit);
+        self.live.read(move |db| {
+            db.prepare_cached(
+                "SELECT id, groupname, groupdesc, (SELECT count(*) FROM GroupUser WHERE groupid = AllGroup.id) AS members
+                 FROM AllGroup WHERE id > :after ORDER BY id LIMIT :limit",
+            )?
+            .query_map(named_params! {":after": after.0, ":limit": limit}, |row| {
+                Ok((group_row(row)?, u64::try_from(row.get::<_, i64>("members")?).unwrap_or_default()))
+            })?
+            .collect()
+        })
+    }
+
     fn groups_named(&self, text: &str, max: usize) -> Result<Vec<Group>, StoreError> {
         let text = fold(text);
         self.live.read(move |db| {

@@ -1,7 +1,6 @@
 //! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks,
-//! `together.rs` lets a
-//! login read all that it needs at once, `marks.rs` raises marks, `devices.rs` knows the devices,
-//! `mailbox.rs` what waits in `OfflineMessage`, and `retention.rs` deletes.
+//! `together.rs` lets a login do all its reads at once, `marks.rs` raises marks, `devices.rs`
+//! handles devices and `mailbox.rs` the rows of `OfflineMessage`, and `retention.rs` deletes.
 
 pub(super) mod commit;
 pub(super) mod devices;
@@ -20,8 +19,9 @@ use super::rows::limit;
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, EntryRefusal, FrameHash, Head, History, HistoryReads,
-    LoggedIn, Marked, NewEntry, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched, WaitingRows,
+    Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, EntryRefusal, FrameHash, Head, History, HistoryEntry,
+    HistoryReads, HistoryRetention, LoggedIn, Marked, NewDeviceLogin, NewEntry, RaisedMark, RetentionClaim,
+    RetentionStep, Touched, WaitingRows,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -40,7 +40,7 @@ impl HistoryReads for SqliteStore {
         self.live.read(|db| reading::tags(db, places))
     }
 
-    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<HistoryEntry>>, StoreError> {
         self.live.read(|db| reading::messages_at(db, places))
     }
 
@@ -54,17 +54,17 @@ impl HistoryReads for SqliteStore {
 }
 
 impl History for SqliteStore {
-    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+    fn commit(&self, batch: &[NewEntry], rules: CommitRules) -> Result<Vec<CommitOutcome>, StoreError> {
         let entries = batch.to_vec();
-        match self.live.write(move |db| commit::commit(db, &entries, edit_window)) {
-            // One of them is to blame, and the others must not suffer from it.
+        match self.live.write(move |db| commit::commit(db, &entries, rules)) {
+            // One of the messages is the cause, and must not make the others fail.
             Err(StoreError::Failed(_)) if batch.len() > 1 => {
-                let each = batch.iter().map(|entry| Ok(self.commit(std::slice::from_ref(entry), edit_window)?[0]));
+                let each = batch.iter().map(|entry| Ok(self.commit(std::slice::from_ref(entry), rules)?[0]));
                 each.collect()
             }
             Err(StoreError::Failed(cause)) if !batch.is_empty() => {
                 log::error!("a message of user {} cannot be stored: {cause}", batch[0].sender);
-                Ok(vec![Committed::Refused(EntryRefusal::Unstorable)])
+                Ok(vec![CommitOutcome::Refused(EntryRefusal::Unstorable)])
             }
             other => other,
         }
@@ -84,12 +84,12 @@ impl History for SqliteStore {
         to: i64,
         from_end: bool,
         bytes_max: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         self.live.read(|db| reading::run(db, conv, from, to, from_end, bytes_max))
     }
 
     fn mark_read(&self, user: UserId, conv: ConversationId, read: i64) -> Result<Result<Marked, Denied>, StoreError> {
-        // Most requests find the mark where it is, or are not allowed: these change nothing.
+        // Most requests find the mark in place, or are not allowed. They change nothing.
         let head = match self.live.read(|db| in_one_moment(db, |db| reading::head(db, user, conv)))? {
             Ok(head) if head.read < read.min(head.head) => {
                 return self.live.change(move |db| marks::read(db, user, conv, read));
@@ -110,7 +110,7 @@ impl History for SqliteStore {
         self.live.change(move |db| marks::report(db, user, device, &stored))
     }
 
-    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
+    fn log_in(&self, login: &NewDeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let login = login.clone();
         self.live.change(move |db| devices::log_in(db, &login))
     }
@@ -201,6 +201,14 @@ impl History for SqliteStore {
         })
     }
 
+    fn waits(&self, user: UserId, text: &str) -> Result<bool, StoreError> {
+        self.live.settle()?;
+        self.live.read(|db| {
+            db.prepare_cached("SELECT 1 FROM OfflineMessage WHERE userid = ?1 AND message = ?2")?
+                .exists(params![user.0, text])
+        })
+    }
+
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {
         let rows = rows.to_vec();
         self.live.change(move |db| mailbox::mark(db, user, &rows))
@@ -253,7 +261,7 @@ impl History for SqliteStore {
         self.live.change(move |db| retention::end(db, &claim))
     }
 
-    fn retire(&self, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+    fn retire(&self, retention: &HistoryRetention, after: ConversationId) -> Result<RetentionStep, StoreError> {
         retention::step(&self.live, retention, after)
     }
 }

@@ -1,13 +1,13 @@
 //! [`LogCopier`]: the thread that copies the write-ahead log into the database, so that the writer
-//! does not wait for that.
+//! does not wait for the copying.
 //!
 //! ```text
 //!   writer       commit │ commit │ commit │ … │ the rest │ commit (the log begins anew)
 //!                   └── the log is long ──▶         ▲
 //!   copier               copies what is there ──────┘ done
 //! ```
-//! SQLite begins the log anew only when all of it is copied, and a busy writer adds to it meanwhile.
-//! So the writer copies what has come since, which is little.
+//! SQLite begins the log anew only when all of it is copied, and a busy writer adds to it
+//! meanwhile. So the writer copies what has come since, which is little.
 
 use std::io;
 use std::path::Path;
@@ -33,14 +33,14 @@ enum CopyRequest {
 /// The writer's side.
 pub(super) struct LogTender {
     requests: Sender<CopyRequest>,
-    /// Pages in the log after the last commit.
+    /// The number of pages in the log after the last commit.
     pages: Arc<AtomicI64>,
-    /// The thread has copied what was there.
+    /// Whether the thread has copied what was there.
     is_copied: Arc<AtomicBool>,
 }
 
-/// Starts the thread called `name`, with a connection of its own to `file`, for the log that
-/// `writer` writes.
+/// Starts the thread called `name`, with its own connection to `file`, for the log that `writer`
+/// writes.
 pub(super) fn start(
     name: &str,
     file: &Path,
@@ -64,20 +64,20 @@ pub(super) fn start(
 
 fn serve(connection: &Connection, requests: &Receiver<CopyRequest>, is_copied: &AtomicBool) {
     while let Ok(CopyRequest::Copy) = requests.recv() {
-        // After a failure the writer asks again, and in the end copies by itself.
+        // After a failure the writer asks again, and finally copies itself.
         if copy(connection).is_ok() {
             is_copied.store(true, Release);
         }
     }
 }
 
-/// Copies what no reader needs as it was, without waiting for anybody.
+/// Copies the pages whose old state no reader needs, without waiting.
 fn copy(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 impl LogTender {
-    /// Called behind each commit of the writer.
+    /// Called after each commit of the writer.
     pub(super) fn tend(&self, writer: &Connection) {
         let pages = self.pages.load(Relaxed);
         if pages < LOG_PAGES {
@@ -88,7 +88,7 @@ impl LogTender {
             let _ = copy(writer);
             self.pages.store(0, Relaxed);
         } else {
-            // If it is busy, it has not finished the last request.
+            // If the thread is busy, it has not finished the last request.
             let _ = self.requests.try_send(CopyRequest::Copy);
         }
     }
@@ -107,7 +107,7 @@ impl Drop for LogCopier {
 /// The pages in the log before they are copied into the database: 64 MB. With SQLite's default of
 /// 1000, a busy server would copy the same index pages after nearly every commit.
 const LOG_PAGES: i64 = 16 * 1024;
-/// The pages at which the writer does not rely on the thread any more: 512 MB.
+/// The number of pages at which the writer no longer relies on the thread: 512 MB.
 const LOG_PAGES_MAX: i64 = 8 * LOG_PAGES;
 
 #[cfg(test)]

@@ -1,11 +1,10 @@
-//! [`Guard`]: makes a database file exclusively ours while it is open, and notices when it is
-//! removed.
+//! [`DatabaseLocks`]: gives this process exclusive use of a database file while it is open, and
+//! notices when the file is removed.
 //!
 //! There are two locks, because operators remove lock files that look stale: one on the file beside
-//! the database, which contains the PID of the process that holds it, and one on the database
-//! itself. Both are flock(2) locks, which the kernel releases when the process ends in any way.
-//! SQLite's own locks are of another kind (fcntl(2)), and do not conflict with these on a local
-//! disk.
+//! the database, which contains the PID of its holder, and one on the database itself. Both are
+//! flock(2) locks, which the kernel releases when the process ends in any way. SQLite's own locks
+//! are of another kind (fcntl(2)), and do not conflict with these on a local disk.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,8 +21,8 @@ use super::refusal::{SqliteOpenError, refused_by_system};
 
 /// The locks of one database. Drop it after the last connection: closing a file releases SQLite's
 /// locks on it.
-pub(super) struct Guard {
-    /// The database, the same file that SQLite has open.
+pub(super) struct DatabaseLocks {
+    /// The database: the same file that SQLite has open.
     database: File,
     _lock: File,
     /// The files that must stay in their places, as they were when they were opened.
@@ -43,17 +42,17 @@ impl Identity {
     }
 }
 
-impl Guard {
+impl DatabaseLocks {
     /// Takes the locks of `database`, and creates it if `create` is set and it does not exist.
     ///
     /// # Errors
     ///
     /// It is in use, does not exist, is not accessible for this user, or is a symbolic link.
-    pub(super) fn take(database: &Path, create: bool) -> Result<Guard, SqliteOpenError> {
+    pub(super) fn take(database: &Path, create: bool) -> Result<DatabaseLocks, SqliteOpenError> {
         let lock = take_lock_file(database)?;
         let file = open_database(database, create)?;
         lock_itself(&file, database)?;
-        Ok(Guard { database: file, _lock: lock, files: Vec::new() })
+        Ok(DatabaseLocks { database: file, _lock: lock, files: Vec::new() })
     }
 
     /// Records which files are open, now that SQLite has created those beside the database.
@@ -76,7 +75,7 @@ impl Guard {
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     "was moved or deleted"
                 }
-                // An error of the disk says nothing about the file.
+                // An error of the disk proves nothing about the file.
                 Err(_) => return None,
             };
             Some(format!("{} {what}{}", path.display(), self.elsewhere()))
@@ -96,7 +95,7 @@ impl Guard {
     }
 }
 
-/// Looks at a database without a change: its bytes, `None` if there is none.
+/// Inspects a database without changing it. Returns its size in bytes, `None` if there is none.
 ///
 /// # Errors
 ///
@@ -107,7 +106,7 @@ pub(super) fn look(database: &Path) -> Result<Option<u64>, SqliteOpenError> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         Err(cause) => return Err(refused_by_system(database, cause)),
     };
-    // Read only: flock(2) does not mind, and a lock that is not there is not created.
+    // Read-only, which is enough for flock(2). A missing lock file is not created.
     if let Ok(mut lock) = File::open(beside(database, ".lock"))
         && let Err(TryLockError::WouldBlock) = lock.try_lock()
     {
@@ -118,8 +117,8 @@ pub(super) fn look(database: &Path) -> Result<Option<u64>, SqliteOpenError> {
     Ok(Some(bytes))
 }
 
-/// Takes the lock beside the database. The PID in it is only for the error message. The file stays:
-/// if it were deleted, two servers could hold locks on two files of one name.
+/// Takes the lock beside the database. The PID in it is only for the error message. The file is
+/// never deleted: otherwise two servers could hold locks on two files of one name.
 fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
     let path = beside(database, ".lock");
     let failed = |cause: io::Error| refused_by_system(&path, cause);
@@ -130,7 +129,7 @@ fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
     loop {
         match lock.try_lock() {
             Ok(()) => break,
-            // Somebody who looks whether it is locked holds it for a moment.
+            // Another program that checks the lock holds it for a moment.
             Err(TryLockError::WouldBlock) if tries > 1 => {
                 tries -= 1;
                 thread::sleep(LOCK_PAUSE);
@@ -145,13 +144,13 @@ fn take_lock_file(database: &Path) -> Result<File, SqliteOpenError> {
             }
         }
     }
-    // The lock works without the PID too: a full disk has no room for it.
+    // The lock works without the PID, for which a full disk may have no room.
     let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
     Ok(lock)
 }
 
-/// The file is created for its owner only, since it contains messages; SQLite gives the files
-/// beside it the same mode. If it exists already, its owner has decided.
+/// A new file is readable only by its owner, since it contains messages; SQLite gives the files
+/// beside it the same mode. An existing file keeps its mode.
 fn open_database(path: &Path, create: bool) -> Result<File, SqliteOpenError> {
     options().create(create).truncate(false).open(path).map_err(|cause| refused_by_system(path, cause))
 }
@@ -187,6 +186,6 @@ fn is_remote(_: &File) -> bool {
     false
 }
 
-/// How often a start tries to lock a database, and the pause between.
+/// The number of attempts to lock a database at the start, and the pause between them.
 const LOCK_TRIES: u32 = 5;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -1,11 +1,12 @@
-//! [`Ids`]: the highest ids ever given to users and groups, in a file of their own, `raybox.ids`.
+//! [`Ids`]: the highest ids ever assigned to users and groups, in a file of their own,
+//! `raybox.ids`.
 //!
-//! An id is never given twice, because messages on their way to its old owner, and the memory of
-//! other people's clients, would refer to the new one. The database ensures this (AUTOINCREMENT),
-//! but one that is restored from a backup does not know the ids given since. So the file is written
-//! before the transaction that gives an id is committed, and its content counts at the next start.
-//! It is one line of fixed length that is written in place: that needs no room on the disk, and a
-//! sector is written completely or not at all.
+//! An id is never reused: otherwise messages on their way to its old owner, and the local data of
+//! other users' clients, would refer to the new one. The database ensures this (AUTOINCREMENT), but
+//! a database restored from a backup lacks the ids assigned since. So the file is written before
+//! the transaction that assigns an id is committed, and the next start reads it. It is one line of
+//! fixed length, written in place: that needs no room on the disk, and a sector is written
+//! completely or not at all.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -22,7 +23,7 @@ use super::refusal::{SqliteOpenError, refused, refused_by_system};
 pub(super) struct Ids {
     path: PathBuf,
     file: File,
-    /// Used only by the writer, which holds it while it writes the file.
+    /// Used only by the writer, which locks it while it writes the file.
     highest: Mutex<Highest>,
 }
 
@@ -40,9 +41,9 @@ pub(super) enum IdKind {
 }
 
 impl Ids {
-    /// Opens `raybox.ids` in the folder `data_dir`, or creates it, and raises the ids of the
-    /// database and of the file to the higher of both. Called before any id is given, by the only
-    /// server that uses the folder.
+    /// Opens or creates `raybox.ids` in the folder `data_dir`, and raises the ids of the database
+    /// and of the file to the higher of both. Called before any id is assigned, by the only server
+    /// that uses the folder.
     pub(super) fn open(data_dir: &Path, db: &Connection) -> Result<Ids, SqliteOpenError> {
         let path = data_dir.join("raybox.ids");
         let failed = |cause| refused_by_system(&path, cause);
@@ -90,13 +91,13 @@ impl Ids {
             return Ok(());
         }
         self.write(*highest)?;
-        // Bytes behind the line would make it unreadable. If cutting them off fails, the next start
+        // Bytes after the line would make it unreadable. If they cannot be cut off, the next start
         // notices.
         let _ = self.file.set_len(highest.line().len() as u64);
         Ok(())
     }
 
-    /// Records an id that is about to be given. Called within the transaction that gives it.
+    /// Records an id that is about to be assigned. Called within the transaction that assigns it.
     pub(super) fn note(&self, who: IdKind, id: i32) -> rusqlite::Result<()> {
         let mut highest = self.highest.lock();
         let before = *highest;
@@ -113,7 +114,7 @@ impl Ids {
 
     fn write(&self, highest: Highest) -> rusqlite::Result<()> {
         let written = self.file.write_all_at(highest.line().as_bytes(), 0).and_then(|()| self.file.sync_data());
-        // The disk has a problem, as it would have for the database.
+        // The disk has a problem, which the database would have as well.
         written.map_err(|cause| {
             let text = format!("{}: {cause}", self.path.display());
             rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(text))

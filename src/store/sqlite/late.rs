@@ -1,12 +1,12 @@
 //! [`Late`]: a database that is opened once its disk has room.
 //!
-//! Nobody can open a database for writing on a full disk, and all that is in it can be read. A
-//! server that starts then reads through one connection that has the file to itself: the index of
-//! the log is in memory, where SQLite would make a file otherwise. It accepts nothing to store, and
-//! a thread named `store-open` tries to open the database, [`Live`], again and again. Reads wait
-//! during such an attempt, because the reading connection must be closed for it. So the thread
-//! first writes a small file beside the database, and makes an attempt only if the disk has taken
-//! that. If the database still cannot be opened, the pause before the next attempt doubles.
+//! On a full disk no database can be opened for writing, but everything in it can be read. A server
+//! that starts then reads through one connection with exclusive access: the index of the log is in
+//! memory, where SQLite would otherwise create a file. It stores nothing, and a thread named
+//! `store-open` tries again and again to open the database, [`Live`]. Reads wait during an attempt,
+//! because the reading connection must be closed for it. So the thread first writes a small file
+//! beside the database, and makes an attempt only if the disk accepts that. If the database still
+//! cannot be opened, the pause before the next attempt doubles.
 
 use std::error::Error as _;
 use std::fs::{self, OpenOptions};
@@ -24,7 +24,7 @@ use rustix::fs::OFlags;
 
 use super::condition::Condition;
 use super::failure::store_error;
-use super::guard::Guard;
+use super::guard::DatabaseLocks;
 use super::ids::Ids;
 use super::live::Live;
 use super::open::{self, STORE};
@@ -35,7 +35,8 @@ use crate::store::outages::RepeatedTrouble;
 /// See the [module](self). Dropping it closes the database properly.
 pub(super) struct Late {
     shared: Arc<LateCore>,
-    /// Only if the database could not be opened immediately. Dropping the sender ends the thread.
+    /// Present only if the database could not be opened immediately. Dropping the sender ends the
+    /// thread.
     opener: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
@@ -51,19 +52,19 @@ struct LateCore {
 /// A database that cannot be opened for writing yet.
 #[derive(Default)]
 struct Unopened {
-    /// `None` if it cannot even be read.
+    /// The readable database; `None` if it cannot even be read.
     frozen: Option<Frozen>,
     /// The device and inode of that file.
     inode: Option<(u64, u64)>,
-    /// Why nothing can be written.
+    /// The reason why nothing can be written.
     why: String,
 }
 
-/// A database that is only read, by one connection that has it to itself.
+/// A database that is only read, by one connection with exclusive access.
 struct Frozen {
     // Dropped in this order, like those of `Live`.
     db: Connection,
-    _guard: Guard,
+    _guard: DatabaseLocks,
 }
 
 impl Late {
@@ -129,7 +130,7 @@ impl Late {
             return live.read(query);
         }
         let waiting = self.shared.waiting.lock();
-        // It may have been opened during the wait for the lock.
+        // The database may have been opened while this waited for the lock.
         if let Some((live, _)) = self.shared.live.get() {
             drop(waiting);
             return live.read(query);
@@ -142,7 +143,7 @@ impl Late {
 
     /// Like [`Live::settle`].
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        // Before it is open, the queue is empty.
+        // Before the database is open, the queue is empty.
         self.shared.live.get().map_or(Ok(()), |(live, _)| live.settle())
     }
 
@@ -197,17 +198,16 @@ impl LateCore {
         }
     }
 
-    /// Whether the database that was read is no longer where it was.
+    /// Whether the database that was read is no longer in its place.
     fn is_taken_away(&self) -> bool {
         let known = self.waiting.lock().inode;
         known.is_some() && known != inode(&self.file())
     }
 
-    /// Opens the database. If that is impossible, it can be read afterwards, unless that is
-    /// impossible too.
+    /// Opens the database. If that fails, the database can still be read, unless that fails too.
     fn try_to_open(&self) -> Result<(), SqliteOpenError> {
         let mut waiting = self.waiting.lock();
-        // Another attempt must not create a new database in the place of the one that is read.
+        // Another attempt must not create a new database in the place of the one being read.
         if let Some(known) = waiting.inode
             && inode(&self.file()) != Some(known)
         {
@@ -243,7 +243,7 @@ impl LateCore {
     }
 }
 
-/// Whether the disk does not take a small file beside the database, which is deleted again.
+/// Whether the disk refuses a small file beside the database. The file is deleted again.
 fn is_full(data_dir: &Path) -> bool {
     let path = data_dir.join(ROOM);
     let write = || -> io::Result<()> {
@@ -251,7 +251,7 @@ fn is_full(data_dir: &Path) -> bool {
         options.write(true).create(true).truncate(true).mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         let mut file = options.open(&path)?;
         file.write_all(&[0; ROOM_BYTES])?;
-        // Some file systems look for room only now.
+        // Some file systems check for room only now.
         file.sync_data()
     };
     let written = write();
@@ -264,7 +264,7 @@ fn inode(file: &Path) -> Option<(u64, u64)> {
     std::fs::metadata(file).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-/// How often the disk is asked for room.
+/// The interval between checks for room on the disk.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// The longest pause between two attempts on a disk that has room. An attempt reads the log, which
 /// may have 64 MB.

@@ -3,12 +3,12 @@
 //!
 //! # A file that is removed
 //!
-//! Unix lets any process move, replace or delete a file that a server has open, and the server goes
-//! on writing to a file without a name. So once a second, and whenever a reader is opened, the
+//! Unix lets any process move, replace or delete a file that a server has open. The server would
+//! then write to a file without a name. So once a second, and whenever a reader is opened, the
 //! names are compared with the open files. If one differs, nothing more is accepted, the writer
 //! copies all data of the database into a new file beside it, `raybox.db.rescued`, and the server
-//! stops. No server starts while that file exists: a person must decide which of the two files
-//! counts.
+//! stops. No server starts while that file exists: a person must decide which of the two files is
+//! valid.
 
 use std::io;
 use std::path::Path;
@@ -21,7 +21,7 @@ use rusqlite::Connection;
 
 use super::condition::Condition;
 use super::copier::{self, LogCopier};
-use super::guard::Guard;
+use super::guard::DatabaseLocks;
 use super::open::{self, FileKind};
 use super::readers::Readers;
 use super::refusal::SqliteOpenError;
@@ -32,17 +32,17 @@ use crate::store::StoreError;
 pub(super) struct Live {
     pub(super) condition: Arc<Condition>,
     kind: &'static FileKind,
-    // Dropped in this order: the writer's connection closes last, which empties the log; only then
-    // may another server have the file.
+    // Dropped in this order: the writer's connection closes last, which empties the log. Only then
+    // may another server use the file.
     watch: FileWatch,
     readers: Readers,
     copier: LogCopier,
     pub(super) writer: Writer,
-    guard: Arc<Guard>,
+    guard: Arc<DatabaseLocks>,
 }
 
 impl Live {
-    /// Opens the database of this kind in the folder `data_dir`; `look` gets it first.
+    /// Opens the database of this kind in the folder `data_dir`, after passing it to `look`.
     pub(super) fn open<T>(
         data_dir: &Path,
         kind: &'static FileKind,
@@ -55,8 +55,8 @@ impl Live {
         let seen = match look(&connection) {
             Ok(seen) => seen,
             Err(error) => {
-                // Before the guard, because closing its file would release the locks under which a
-                // connection closes.
+                // Dropped before the guard: closing the guard's file would release the locks under
+                // which a connection must close.
                 drop(connection);
                 return Err(error);
             }
@@ -72,7 +72,7 @@ impl Live {
     }
 
     /// Closes everything, and returns the locks, which are held until they are dropped.
-    pub(super) fn close(self) -> Arc<Guard> {
+    pub(super) fn close(self) -> Arc<DatabaseLocks> {
         drop(self.watch);
         drop(self.readers);
         drop(self.copier);
@@ -110,7 +110,7 @@ impl Live {
         self.writer.settle()
     }
 
-    /// Whether changes reach the disk: judged by the writes of the last second, or by inserting and
+    /// Whether changes reach the disk, judged by the writes of the last second, or by inserting and
     /// deleting a row.
     ///
     /// # Errors
@@ -127,7 +127,12 @@ struct FileWatch {
 }
 
 impl FileWatch {
-    fn start(name: &str, guard: Arc<Guard>, condition: Arc<Condition>, writer: &Writer) -> io::Result<FileWatch> {
+    fn start(
+        name: &str,
+        guard: Arc<DatabaseLocks>,
+        condition: Arc<Condition>,
+        writer: &Writer,
+    ) -> io::Result<FileWatch> {
         let (stop, stopped) = bounded::<()>(0);
         let nudge = writer.nudger();
         let run = move || {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::guard::Guard;
+use super::guard::DatabaseLocks;
 use super::paths::sqlite_path;
 use super::refusal::{SqliteOpenError, refused};
 use super::rescue;
@@ -24,15 +24,15 @@ pub(super) struct FileKind {
     pub(super) name: &'static str,
     /// The name of its writer thread.
     pub(super) writer: &'static str,
-    /// That of the thread that copies the log.
+    /// The name of the thread that copies the log.
     pub(super) log: &'static str,
     pub(super) watch: &'static str,
     /// The mark of its files (`PRAGMA application_id`).
     pub(super) application_id: i64,
     /// The versions of its schema in order; `PRAGMA user_version` counts those applied.
     migrations: &'static [&'static str],
-    /// How a new file returns deleted space to the disk: immediately, or in small steps while the
-    /// writer is idle (`writer.rs`).
+    /// The way in which a new file returns deleted space to the disk: immediately, or in small
+    /// steps while the writer is idle (`writer.rs`).
     pub(super) auto_vacuum: &'static str,
     /// Repairs at every start.
     at_start: &'static str,
@@ -52,6 +52,7 @@ pub(super) const STORE: FileKind = FileKind {
         include_str!("../../../sql/sqlite/0001_init.sql"),
         include_str!("../../../sql/sqlite/0002_shared_text.sql"),
         include_str!("../../../sql/sqlite/0003_history.sql"),
+        include_str!("../../../sql/sqlite/0004_hooks.sql"),
     ],
     auto_vacuum: "incremental",
     at_start: "UPDATE User SET state = 'offline' WHERE state <> 'offline'",
@@ -72,7 +73,7 @@ pub(super) const SPOOL: FileKind = FileKind {
         include_str!("../../../sql/spool/0002_recorded.sql"),
     ],
     auto_vacuum: "full",
-    // The database may have been fixed meanwhile.
+    // The operator may have fixed the database meanwhile.
     at_start: "UPDATE Spooled SET aside = 0 WHERE aside <> 0",
     probe: "INSERT INTO Spooled (userid, message) VALUES (0, '');
             DELETE FROM Spooled WHERE id = last_insert_rowid()",
@@ -90,7 +91,7 @@ pub(super) struct OpenedFile {
     /// Ready for the writer.
     pub(super) connection: Connection,
     /// Holds the locks.
-    pub(super) guard: Guard,
+    pub(super) guard: DatabaseLocks,
 }
 
 pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<OpenedFile, SqliteOpenError> {
@@ -101,12 +102,12 @@ pub(super) fn open(data_dir: &Path, kind: &FileKind, busy_timeout: Duration) -> 
     if rescued.exists() {
         return Err(SqliteOpenError::Rescued { file, rescued });
     }
-    let mut guard = Guard::take(&file, true)?;
+    let mut guard = DatabaseLocks::take(&file, true)?;
     check_log(&file)?;
     prepare(&file, kind, busy_timeout)?;
     // SQLite increments the change counter of a database once for each time that it has read page
-    // 1. Opened once more, it writes another number into the log than the database had before this
-    // start (`wal.rs`).
+    // 1. A second opening makes it write another number into the log than the database had before
+    // this start (`wal.rs`).
     let refuse = |error| refused(&file, error);
     let connection = connect(&file, busy_timeout).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
@@ -123,12 +124,12 @@ fn prepare(file: &Path, kind: &FileKind, busy_timeout: Duration) -> Result<(), S
     let mut connection = connect(file, busy_timeout).map_err(refuse)?;
     check_identity(&connection, kind, file)?;
     check_writable(&connection, file)?;
-    // This works as long as there is no table, and not after a page was written.
+    // This works only while there is no table, and before a page is written.
     connection.pragma_update(None, "auto_vacuum", kind.auto_vacuum).map_err(refuse)?;
     configure(&connection).map_err(refuse)?;
     bring_up_to_date(&mut connection, kind).map_err(refuse)?;
     space::enable_if_cheap(&connection, file);
-    // Another program that reads now prevents the log from being emptied, which does no harm.
+    // A program that is reading prevents the log from being emptied, which does no harm.
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(refuse)
 }
 
@@ -139,8 +140,8 @@ pub(super) fn open_to_read(
     file: &Path,
     busy_timeout: Duration,
     alone: bool,
-) -> Result<(Connection, Guard), SqliteOpenError> {
-    let guard = Guard::take(file, false)?;
+) -> Result<(Connection, DatabaseLocks), SqliteOpenError> {
+    let guard = DatabaseLocks::take(file, false)?;
     check_log(file)?;
     let refuse = |error| refused(file, error);
     // Not read-only, because a killed server may have left a log that must be applied first.
@@ -148,8 +149,8 @@ pub(super) fn open_to_read(
     let connection = Connection::open_with_flags(sqlite_path(file), flags).map_err(refuse)?;
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
     if alone {
-        // Closing it would copy the log into the database, which a full disk may take in part and
-        // which takes time.
+        // Closing the connection would copy the log into the database, which takes time, and which
+        // a full disk may do only in part.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(refuse)?;
         connection.pragma_update(None, "locking_mode", "exclusive").map_err(refuse)?;
         connection.pragma_update(None, "query_only", true).map_err(refuse)?;
@@ -165,7 +166,7 @@ pub(super) fn open_to_read(
     Ok((connection, guard))
 }
 
-/// SQLite would apply an existing log to a database that was put there later.
+/// Checks the log: SQLite would apply an existing log to a database that was put there later.
 pub(super) fn check_log(file: &Path) -> Result<(), SqliteOpenError> {
     match wal::look(file) {
         Ok(Log::Good) => Ok(()),
@@ -182,7 +183,7 @@ fn connect(file: &Path, busy_timeout: Duration) -> rusqlite::Result<Connection> 
     Ok(connection)
 }
 
-/// A second connection that writes: nothing but what is in the log already.
+/// A second connection with write access, which writes only what is already in the log.
 pub(super) fn connect_copier(file: &Path) -> rusqlite::Result<Connection> {
     let connection = connect(file, Duration::ZERO)?;
     configure(&connection)?;
@@ -213,7 +214,7 @@ fn check_identity(db: &Connection, kind: &FileKind, file: &Path) -> Result<(), S
     Ok(())
 }
 
-/// SQLite silently opens a file that it may not write for reading.
+/// Checks that the file is writable, because SQLite silently opens a read-only file for reading.
 fn check_writable(db: &Connection, file: &Path) -> Result<(), SqliteOpenError> {
     if db.is_readonly("main").map_err(|error| refused(file, error))? {
         let cause = io::Error::from(io::ErrorKind::PermissionDenied);
@@ -222,7 +223,7 @@ fn check_writable(db: &Connection, file: &Path) -> Result<(), SqliteOpenError> {
     Ok(())
 }
 
-/// A synced write-ahead log, and enough cached statements and pages for the writer.
+/// Configures a synced write-ahead log, and enough cached statements and pages for the writer.
 fn configure(db: &Connection) -> rusqlite::Result<()> {
     db.pragma_update_and_check(None, "journal_mode", "wal", |row| {
         let mode: String = row.get(0)?;
@@ -230,20 +231,20 @@ fn configure(db: &Connection) -> rusqlite::Result<()> {
     })?;
     db.pragma_update(None, "synchronous", "full")?;
     db.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    // `copier.rs` does that.
+    // `copier.rs` makes the checkpoints.
     db.pragma_update(None, "wal_autocheckpoint", 0)?;
     db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     keep_statements(db)
 }
 
-/// Statements are prepared once, whatever values they are bound to: SQLite would prepare some of them
+/// Prepares statements once, whatever values are bound: SQLite would otherwise prepare some of them
 /// again for each value that might change their plan.
 pub(super) fn keep_statements(db: &Connection) -> rusqlite::Result<()> {
     db.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// Applies the missing migrations and repairs what a killed server has left, in one transaction.
+/// Applies the missing migrations and repairs the traces of a killed server, in one transaction.
 fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()> {
     let change = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let applied: u32 = change.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -256,7 +257,7 @@ fn bring_up_to_date(db: &mut Connection, kind: &FileKind) -> rusqlite::Result<()
     change.commit()
 }
 
-/// How long a call waits for another program, for example a backup, that holds the database.
+/// How long a call waits for another program that holds the database, such as a backup.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CACHE_KIB: i64 = 16 * 1024;
 const LOG_BYTES_KEPT: i64 = 64 * 1024 * 1024;

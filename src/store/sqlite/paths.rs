@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The path in a form that SQLite takes for a path: one that begins with `file:` would be parsed as
+/// The path in a form that SQLite reads as a path: one that begins with `file:` would be parsed as
 /// a URI.
 pub(super) fn sqlite_path(file: &Path) -> PathBuf {
     std::path::absolute(file).unwrap_or_else(|_| file.to_owned())

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::condition::Condition;
 use super::failure::store_error;
-use super::guard::Guard;
+use super::guard::DatabaseLocks;
 use super::open::keep_statements;
 use super::paths;
 use crate::store::StoreError;
@@ -18,13 +18,13 @@ use crate::store::StoreError;
 /// Read-only connections, one for each running query. A query sees everything committed before it
 /// began.
 ///
-/// Some are opened at the start, because a process whose clients have all its descriptors cannot
-/// open more. Then a query waits for another one's connection.
+/// Some are opened at the start, because later the clients may have used up all descriptors of the
+/// process. Then a query waits for another one's connection.
 pub(super) struct Readers {
     file: PathBuf,
     busy_timeout: Duration,
     condition: Arc<Condition>,
-    guard: Arc<Guard>,
+    guard: Arc<DatabaseLocks>,
     /// A leaf lock, held to take or put back one connection.
     pool: Mutex<Pool>,
     put_back: Condvar,
@@ -39,10 +39,15 @@ struct Pool {
 }
 
 impl Readers {
-    pub(super) fn new(file: PathBuf, busy_timeout: Duration, condition: Arc<Condition>, guard: Arc<Guard>) -> Readers {
+    pub(super) fn new(
+        file: PathBuf,
+        busy_timeout: Duration,
+        condition: Arc<Condition>,
+        guard: Arc<DatabaseLocks>,
+    ) -> Readers {
         let (pool, put_back) = (Mutex::default(), Condvar::new());
         let readers = Readers { file, busy_timeout, condition, guard, pool, put_back };
-        // One that cannot be opened now may be opened later.
+        // A connection that cannot be opened now may be opened later.
         let ready: Vec<Connection> = (0..READY).map_while(|_| readers.connect().ok()).collect();
         *readers.pool.lock() = Pool { open: ready.len(), idle: ready };
         readers
@@ -95,7 +100,7 @@ impl Readers {
     fn connect(&self) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let opened = Connection::open_with_flags(paths::sqlite_path(&self.file), flags);
-        // The file with this name may be another database now.
+        // The file with this name may now be another database.
         if let Some(how) = self.guard.loss() {
             self.condition.lose(&how);
         }
@@ -112,7 +117,7 @@ impl Readers {
 /// A connection in use, which is returned on a panic too.
 struct Lease<'a> {
     readers: &'a Readers,
-    /// `None` only while dropping.
+    /// The connection; `None` only while dropping.
     connection: Option<Connection>,
 }
 
@@ -132,10 +137,10 @@ impl Drop for Lease<'_> {
     }
 }
 
-/// Connections that are opened at the start.
+/// The connections opened at the start.
 pub(super) const READY: usize = 4;
 
-/// Idle connections that stay open. Each has a page cache of up to 2 MB.
+/// The idle connections that stay open. Each has a page cache of up to 2 MB.
 const IDLE_MAX: usize = 8;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! [`SqliteOpenError`]: why a database is not opened, in a line that says what to do.
+//! [`SqliteOpenError`]: the reason why a database is not opened, as one line with advice.
 
 use std::error::Error;
 use std::fmt;
@@ -41,21 +41,21 @@ pub(super) fn refused_by_system(path: &Path, cause: io::Error) -> SqliteOpenErro
     SqliteOpenError::Unwritable { path: path.to_owned(), cause: Box::new(cause) }
 }
 
-/// Why the database was not opened. The text names the file and says what to do.
+/// The reason why the database was not opened. The text names the file and gives advice.
 #[derive(Debug)]
 pub enum SqliteOpenError {
     /// The folder, the database or the lock beside it cannot be created or written.
     Unwritable {
-        /// The path of it.
+        /// Its path.
         path: PathBuf,
         /// The system's error.
         cause: Box<dyn Error + Send + Sync>,
     },
-    /// Another server holds the database, or another program for too long.
+    /// A server holds the database, or another program has held it for too long.
     InUse {
         /// The database.
         file: PathBuf,
-        /// The PID, if it is a server and has written it.
+        /// The PID, if a server holds it and has written the PID.
         pid: Option<u32>,
     },
     /// A symbolic link is in the place of one of our files.
@@ -83,7 +83,7 @@ pub enum SqliteOpenError {
         file: PathBuf,
     },
     /// A server has rescued a database that was removed, and the operator has not decided which
-    /// file counts.
+    /// file is valid.
     Rescued {
         /// The database.
         file: PathBuf,
@@ -126,7 +126,7 @@ pub enum SqliteOpenError {
 }
 
 impl SqliteOpenError {
-    /// The disk accepts no writes now, and the database may nevertheless be readable.
+    /// Whether the disk just accepts no writes now, so that the database may be readable.
     pub(super) fn may_pass(&self) -> bool {
         match self {
             SqliteOpenError::Full { .. } => true,

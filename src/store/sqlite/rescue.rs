@@ -15,8 +15,8 @@ pub(super) fn place(database: &Path) -> PathBuf {
     beside(database, ".rescued")
 }
 
-/// Copies everything that `connection` sees; it has the file open, whatever its name is now. The
-/// copy gets its name when it is complete.
+/// Copies everything that `connection` sees: it has the file open, whatever the file's present
+/// name. The copy gets its name when it is complete.
 pub(super) fn save(connection: &Connection, database: &Path) {
     let (place, unfinished) = (place(database), beside(database, ".rescued.tmp"));
     match copy(connection, &unfinished, &place) {
@@ -36,7 +36,7 @@ fn copy(connection: &Connection, unfinished: &Path, place: &Path) -> Result<(), 
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
         _ => {}
     }
-    // SQLite fills an empty file; a new one would be readable by all users.
+    // SQLite fills an empty file. A file that SQLite creates would be readable by all users.
     drop(OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?);
     connection.execute("VACUUM INTO ?1", [sqlite_path(unfinished).to_string_lossy()])?;
     File::open(unfinished)?.sync_all()?;

@@ -1,4 +1,4 @@
-//! Rows and numbers of statements as values of the server.
+//! Converts rows and numbers of statements to values of the server.
 
 use rusqlite::{Connection, OptionalExtension, Row, named_params};
 

@@ -1,6 +1,6 @@
-//! Accounts, friends and groups of level 2. `groups.rs` changes groups, `friends.rs` makes
-//! friends, `accounts.rs` changes accounts. Each
-//! change is one operation of the writer, so nothing comes between its facts and its rows.
+//! Accounts, friends and groups of level 2. `groups.rs` changes groups, `friends.rs` makes friends,
+//! `accounts.rs` changes accounts. Each change is one operation of the writer, so no other change
+//! comes between its reads and its writes.
 
 mod accounts;
 mod friends;
@@ -28,7 +28,7 @@ impl Community for SqliteStore {
     }
 
     fn act(&self, act: &GroupAct) -> Result<Result<GroupChanged, GroupRefusal>, StoreError> {
-        // What changes nothing does not wait for a write.
+        // A request that changes nothing does not wait for a write.
         match self.live.read(|db| groups::facts(db, act).map(|facts| act.decide(&facts)))? {
             Err(refusal) => Ok(Err(refusal)),
             Ok(_) => {

@@ -9,18 +9,18 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql};
 
 use super::failure::store_error;
-use super::guard::Guard;
+use super::guard::DatabaseLocks;
 use super::open::{self, BUSY_TIMEOUT};
 use super::refusal::SqliteOpenError;
 use crate::store::StoreError;
-use crate::store::tables::{Field, Fields, MESSAGES, RowKey, Sum, Summing, Table};
+use crate::store::tables::{Field, MESSAGES, RowFields, RowKey, Sum, Summing, Table};
 
 /// The database of a server that is not running. While this exists, no server can start on it, and
 /// all reads are of one moment.
 pub struct CopySource {
     file: PathBuf,
     db: Connection,
-    _guard: Guard,
+    _guard: DatabaseLocks,
 }
 
 impl CopySource {
@@ -68,7 +68,7 @@ impl CopySource {
         table: &Table,
         after: RowKey,
         last: RowKey,
-        mut each: impl FnMut(Fields) -> Result<(), E>,
+        mut each: impl FnMut(RowFields) -> Result<(), E>,
     ) -> Result<(), E> {
         let query = format!(
             "SELECT {} FROM {} WHERE {} ORDER BY {}",
@@ -149,7 +149,7 @@ fn key<'k>(key: &'k RowKey, table: &Table) -> Vec<&'k dyn ToSql> {
     numbers[..table.key_columns].to_vec()
 }
 
-fn fields(row: &Row<'_>, columns: usize) -> rusqlite::Result<Fields> {
+fn fields(row: &Row<'_>, columns: usize) -> rusqlite::Result<RowFields> {
     let field = |at| match row.get_ref(at)? {
         ValueRef::Integer(number) => Ok(Field::Number(number)),
         ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Ok(Field::Text(bytes.to_owned())),

@@ -1,17 +1,16 @@
 //! Files that return deleted space to the disk.
 //!
-//! A file can do that only if it was created so. One that an earlier version created has to be
-//! rebuilt once (`VACUUM`), for which SQLite needs room for twice its size, and time in proportion.
-//! A small file is rebuilt when it is opened; for a large one the operator chooses the time
-//! (`shrinking.rs`).
+//! Only a file that was created for it can do so. A file of an earlier version has to be rebuilt
+//! once (`VACUUM`): SQLite needs room for twice its size, and time in proportion. A small file is
+//! rebuilt when it is opened; for a large one the operator chooses the time (`shrinking.rs`).
 
 use std::fs;
 use std::path::Path;
 
 use rusqlite::Connection;
 
-/// Makes a file return space, if it does not yet and that is quick. `db` has the setting for new
-/// files. A file that stays as it is does no harm.
+/// Makes a file return space, if it does not yet and the rebuild is quick. `db` has the setting for
+/// new files. An unchanged file does no harm.
 pub(super) fn enable_if_cheap(db: &Connection, file: &Path) {
     let mode = db.query_row("PRAGMA auto_vacuum", [], |row| row.get::<_, i64>(0));
     if mode.unwrap_or(1) != 0 {
@@ -33,5 +32,5 @@ pub(super) fn enable_if_cheap(db: &Connection, file: &Path) {
     }
 }
 
-/// Rebuilt in a fraction of a second.
+/// The size up to which a file is rebuilt in a fraction of a second.
 const SMALL_BYTES: u64 = 32 << 20;

@@ -1,5 +1,5 @@
-//! [`SpoolFile`]: a spool in a SQLite file, `spool.db`, built like the embedded store: one writer
-//! with group commit, a synced log, a lock against other servers.
+//! [`SpoolFile`]: a spool in a SQLite file, `spool.db`. Like the embedded store, it has one writer
+//! with group commit, a synced log, and a lock against other servers.
 
 mod table;
 
@@ -23,16 +23,17 @@ use crate::admission::{Holder, NestedShares};
 use crate::store::spool::{Addition, MESSAGE_BYTES, PIECE_MAX, Part, Spool, SpoolId, SpoolLoad, Spooled};
 use crate::store::{NewMessage, StoreCallback, StoreError};
 
-/// A [`Spool`] in a file. Logs when it comes into use, when it is full and when it is empty again.
+/// A [`Spool`] in a file. It logs when it comes into use, when it is full and when it is empty
+/// again.
 ///
-/// A full disk accepts no deletion either. Rows that cannot be deleted are remembered and hidden;
-/// when the file contains nothing else, it is replaced by a new one, for which there is room then.
+/// A full disk accepts no deletion either. Rows that cannot be deleted are remembered and hidden.
+/// When the file contains nothing else, it is replaced by a new one, for which there is room then.
 pub struct SpoolFile {
     data_dir: PathBuf,
     file: PathBuf,
     bytes_max: usize,
     condition: Arc<Condition>,
-    /// A leaf lock: its content, and what is being added to it.
+    /// A leaf lock on its content, and on what is being added.
     state: Mutex<SpoolState>,
     /// `None` if it could not be replaced by a new one. Locked during calls, so that it is not
     /// replaced meanwhile.
@@ -42,20 +43,21 @@ pub struct SpoolFile {
 #[derive(Debug, Default)]
 struct SpoolState {
     load: SpoolLoad,
-    /// The outage of the database, for which there is something in it that is not set aside.
+    /// The current outage of the database. It lasts while the spool holds messages that are not set
+    /// aside.
     outage: Outage,
-    /// How much has left it since that began.
+    /// The number of messages that have left the spool since the outage began.
     left: usize,
     /// The room that each sender has taken since the spool was last empty, and the total. Messages
-    /// drained meanwhile still count: a sender who has added much lets others go first.
+    /// drained meanwhile still count, so that a sender who has added much lets others go first.
     shares: Option<(NestedShares, usize)>,
-    /// It is full, and refuses messages until it has drained.
+    /// The time during which it is full: it then refuses messages until it has drained.
     full: Outage,
-    /// Messages that are stored and could not be deleted. Not more than are in the file.
+    /// Messages that are stored and could not be deleted; never more than the file holds.
     gone: Arc<BTreeSet<SpoolId>>,
-    /// When the deletions were last tried.
+    /// The time at which the deletions were last tried.
     tidied: Option<Instant>,
-    /// The highest id given by a replaced file. Lanes remember ids, so none may be given again.
+    /// The highest id assigned by a replaced file. Lanes remember ids, so none may be reused.
     given: i64,
 }
 
@@ -79,7 +81,7 @@ impl SpoolFile {
         });
         let (live, load) = match opened {
             Ok((live, load)) => (Some(live), load),
-            // The server works without it, and it is opened later when there is room.
+            // The server works without the spool, which is opened later when there is room.
             Err(error @ SqliteOpenError::Full { .. }) => match peek(&file) {
                 Some(load) => {
                     log::error!("{error}; starting without it, and trying again every {TIDY_EVERY:?}");
@@ -202,7 +204,7 @@ impl SpoolFile {
         kept
     }
 
-    /// Messages were added.
+    /// Notes that messages were added.
     fn note_use(&self) {
         let mut state = self.state.lock();
         let begins = state.outage.begin();
@@ -212,7 +214,7 @@ impl SpoolFile {
         }
     }
 
-    /// Messages were removed, or set aside.
+    /// Notes that messages were removed, or set aside.
     fn note_leaving(&self, messages: usize, bytes: usize, aside: usize) {
         let mut state = self.state.lock();
         state.load.messages -= messages;
@@ -222,7 +224,7 @@ impl SpoolFile {
         if state.load.messages > state.load.aside {
             return;
         }
-        // The line that says that the spool has drained says this too.
+        // The line about the drained spool covers this too.
         state.full.end();
         state.shares = None;
         let (lasted, left, aside) = (state.outage.end(), std::mem::take(&mut state.left), state.load.aside);
@@ -287,7 +289,7 @@ impl Spool for SpoolFile {
     }
 
     fn oldest(&self, part: Part) -> Result<Vec<Spooled>, StoreError> {
-        // In this order, because the hidden messages belong to the file that is read.
+        // The order matters: the hidden messages belong to the file that is read.
         let live = self.live()?;
         let gone = self.state.lock().gone.clone();
         live.read(move |db| table::oldest(db, part, &gone))
@@ -399,7 +401,8 @@ fn peek(file: &Path) -> Option<SpoolLoad> {
     }
     let path = sqlite_path(file).to_string_lossy().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    // It cannot change: this server has not opened it, and no other can while the disk is full.
+    // The file cannot change: this server has not opened it, and no other one can while the disk is
+    // full.
     let db = Connection::open_with_flags(format!("file:{path}?immutable=1"), flags).ok()?;
     table::measure(&db).ok()
 }
@@ -408,7 +411,7 @@ fn weight(message: &NewMessage) -> usize {
     message.text.len() + MESSAGE_BYTES
 }
 
-/// How often pending deletions are retried.
+/// The interval at which pending deletions are retried.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ impl PageOne {
     }
 }
 
-/// The first and the last committed image of page 1 in a log that is not empty.
+/// The first and the last committed image of page 1 in a log with content.
 #[derive(Debug)]
 struct Images {
     ends: Option<(PageOne, PageOne)>,
@@ -94,7 +94,8 @@ impl Images {
         if sum.value != (number(&header, 24), number(&header, 28)) {
             return Ok(None);
         }
-        // SQLite uses everything up to the last commit with correct checksums, and so does this.
+        // SQLite uses everything up to the last commit with correct checksums, and so does this
+        // code.
         let (mut ends, mut uncommitted, mut is_empty) = (None, None, true);
         let mut frame = vec![0; FRAME_HEADER_BYTES + page_bytes];
         while fill(&mut log, &mut frame)? {
@@ -118,9 +119,10 @@ impl Images {
         Ok((!is_empty).then_some(Images { ends }))
     }
 
-    /// Whether the log may have been begun on this database, with some of it applied already.
+    /// Whether the log may have been begun on this database, perhaps with some of it already
+    /// applied.
     fn may_follow(&self, database: PageOne) -> bool {
-        // A log without page 1 proves nothing. The writer makes sure that there is hardly ever one.
+        // A log without page 1 proves nothing. The writer makes sure that such a log is rare.
         let Some((first, last)) = self.ends else { return true };
         let is_of_its_time = (first.changes.wrapping_sub(1)..=last.changes).contains(&database.changes);
         // A change of the tables in the log raises the cookie: VACUUM, ANALYZE or an index of an
@@ -152,7 +154,7 @@ impl WalChecksum {
     }
 }
 
-/// Fills the buffer; false if the file ends before.
+/// Fills the buffer; false if the file is too short.
 fn fill(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match file.read_exact(buffer) {
         Ok(()) => Ok(true),

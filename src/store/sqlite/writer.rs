@@ -37,7 +37,7 @@ use crate::store::StoreError;
 pub(super) struct Writer {
     /// `None` only while dropping.
     queue: Option<Arc<Sender<WriterJob>>>,
-    /// Operations that are queued or being done.
+    /// The number of operations that are queued or running.
     unsettled: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
@@ -74,7 +74,7 @@ impl Writer {
 
     /// Returns when everything queued before this call has been committed or has failed.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
-        // Mostly there is nothing, and the thread is left asleep.
+        // Usually nothing is queued, and the thread can stay asleep.
         if self.unsettled.load(Acquire) == 0 {
             return Ok(());
         }
@@ -83,8 +83,8 @@ impl Writer {
         answer.recv().map_err(|_| stopped())
     }
 
-    /// Runs these statements like a caller's, without waiting. The [`Condition`] is notified of the
-    /// result; if the queue is full, of the result of the queued operations.
+    /// Queues these statements like a caller's, without waiting. The [`Condition`] is notified of
+    /// the result; if the queue is full, of the result of the queued operations.
     pub(super) fn probe(&self, statements: &'static str) {
         let _ = self.queue().try_send(WriterJob::Write(Box::new(ProbeWrite(statements))));
     }
@@ -125,7 +125,7 @@ const BATCH_MAX: usize = 256;
 
 enum WriterJob {
     Write(Box<dyn Operation>),
-    /// Answered after the batch it was taken with, whatever its result; alone it costs no
+    /// Answered after the batch with which it was taken, whatever the result. Alone it costs no
     /// transaction.
     Settle(Sender<()>),
 }
@@ -165,7 +165,7 @@ where
 
     fn succeed(self: Box<Self>) {
         let outcome = self.outcome.expect("a batch is committed only after all of it ran");
-        // Only a caller that panicked does not wait for its answer.
+        // Only a caller that panicked has stopped waiting for its answer.
         let _ = self.reply.send(Ok(outcome));
     }
 
@@ -191,7 +191,7 @@ impl Operation for Touch {
     fn fail(self: Box<Self>, _: StoreError) {}
 }
 
-/// Statements without a waiting caller.
+/// Statements for which no caller waits.
 struct ProbeWrite(&'static str);
 
 impl Operation for ProbeWrite {
@@ -204,7 +204,7 @@ impl Operation for ProbeWrite {
     fn fail(self: Box<Self>, _: StoreError) {}
 }
 
-/// Batches between two [`Touch`]es. A touch adds a page to the log.
+/// The number of batches between two [`Touch`]es. A touch adds a page to the log.
 const TOUCH_EVERY: u32 = 64;
 
 /// The thread: batch after batch until no caller is left.
@@ -232,13 +232,7 @@ fn serve(
             Err(RecvTimeoutError::Disconnected) => break,
         };
         look_after = Some(IDLE_AFTER);
-        let (mut operations, mut waiting) = (Vec::new(), Vec::new());
-        for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
-            match job {
-                WriterJob::Write(operation) => operations.push(operation),
-                WriterJob::Settle(reply) => waiting.push(reply),
-            }
-        }
+        let (mut operations, waiting) = batch(first, jobs);
         let callers = operations.iter().filter(|operation| operation.is_awaited()).count();
         if !operations.is_empty() {
             if batches.is_multiple_of(TOUCH_EVERY) {
@@ -254,8 +248,8 @@ fn serve(
             let _ = reply.send(());
         }
         if condition.is_lost() && !is_saved {
-            // Immediately, because the remaining time is unknown; and again at the end, with the
-            // messages returned until then.
+            // Done immediately, because the remaining time is unknown; and again at the end, with
+            // the messages returned until then.
             rescue::save(&connection, file);
             is_saved = true;
         } else if is_saved {
@@ -265,17 +259,29 @@ fn serve(
     if condition.is_lost() && (!is_saved || is_stale) {
         rescue::save(&connection, file);
     }
-    // Leaves one complete file behind. If another program reads it now, the log stays, and the next
-    // start applies it.
+    // Leaves one complete file behind. If another program is reading it, the log stays, and the
+    // next start applies it.
     let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
-/// Gives the disk back some of what was deleted. Returns after which time the rest is due, if there
-/// is more. A failure is not reported, because it does no harm: another program may hold a lock
-/// just now, and the next attempt comes.
+/// The first job and the jobs queued after it: operations, and callers that wait for them.
+fn batch(first: WriterJob, jobs: &Receiver<WriterJob>) -> (Vec<Box<dyn Operation>>, Vec<Sender<()>>) {
+    let (mut operations, mut waiting) = (Vec::new(), Vec::new());
+    for job in std::iter::once(first).chain(jobs.try_iter()).take(BATCH_MAX) {
+        match job {
+            WriterJob::Write(operation) => operations.push(operation),
+            WriterJob::Settle(reply) => waiting.push(reply),
+        }
+    }
+    (operations, waiting)
+}
+
+/// Returns some of the deleted space to the disk. If there is more, returns the pause before the
+/// next step. A failure is not reported, because it does no harm: another program may hold a lock
+/// just now, and there will be another attempt.
 fn shrink(db: &Connection) -> Option<Duration> {
     let free = || db.prepare_cached("PRAGMA freelist_count")?.query_row([], |row| row.get::<_, i64>(0));
-    // Each returned row is one page less.
+    // Each returned row means one page less.
     let step = || -> rusqlite::Result<()> {
         let mut statement = db.prepare(&format!("PRAGMA incremental_vacuum({PAGES_A_STEP})"))?;
         let mut rows = statement.query([])?;
@@ -290,7 +296,7 @@ fn shrink(db: &Connection) -> Option<Duration> {
         step()?;
         let after = free()?;
         if after <= FREE_PAGES_MAX {
-            // Only this shortens the file.
+            // Only a checkpoint shortens the file.
             db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
         }
         // A file created by an earlier version does not shrink.
@@ -302,9 +308,9 @@ fn shrink(db: &Connection) -> Option<Duration> {
 /// How long the writer must be idle before the file is shortened, and the pause between two steps.
 const IDLE_AFTER: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(20);
-/// Pages of one step: 2 MB, a few milliseconds.
+/// The pages of one step: 2 MB, a few milliseconds.
 const PAGES_A_STEP: u32 = 512;
-/// Free pages that stay for later writes: 4 MB.
+/// The free pages that stay for later writes: 4 MB.
 const FREE_PAGES_MAX: i64 = 1024;
 
 /// Commits the batch, without those of its operations that fail, and answers all callers.
@@ -331,11 +337,11 @@ fn run_batch(transactions: &mut Transactions<'_>, mut batch: Vec<Box<dyn Operati
     }
 }
 
-/// Why a batch was not committed.
+/// The reason why a batch was not committed.
 enum BatchTrouble {
     /// The operation at this index of the batch failed; the others may run without it.
     Operation(usize, rusqlite::Error),
-    /// Not an operation but the database failed.
+    /// The database failed, and not an operation.
     Database(rusqlite::Error),
 }
 
@@ -348,8 +354,8 @@ struct Transactions<'c> {
 
 impl<'c> Transactions<'c> {
     fn on(connection: &'c Connection) -> Transactions<'c> {
-        // Takes the write lock immediately: a transaction that began as a reader could not wait
-        // for it.
+        // Takes the write lock immediately: a transaction that began with a read could not wait for
+        // it.
         let begin = Reused { text: "BEGIN IMMEDIATE", prepared: None };
         Transactions { connection, begin, commit: Reused { text: "COMMIT", prepared: None } }
     }
@@ -359,7 +365,7 @@ impl<'c> Transactions<'c> {
         let Transactions { connection, begin, commit } = self;
         begin.run(connection).map_err(BatchTrouble::Database)?;
         let done = run_all(connection, batch).and_then(|()| commit.run(connection).map_err(BatchTrouble::Database));
-        // Some errors have rolled it back already.
+        // After some errors, the database has rolled back already.
         if done.is_err() && !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK");
         }
@@ -367,7 +373,7 @@ impl<'c> Transactions<'c> {
     }
 }
 
-/// A statement that is prepared once: parsing it costs as much as storing a short message, and
+/// A statement that is prepared once. Parsing it costs as much as storing a short message, and
 /// looking it up among the cached ones a hundredth of that.
 struct Reused<'c> {
     text: &'static str,

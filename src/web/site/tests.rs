@@ -3,13 +3,13 @@ use std::net::SocketAddr;
 use super::*;
 use crate::config::Config;
 
-fn site(options: &[&str]) -> Site {
+fn site(options: &[&str]) -> WebSettings {
     let _ = options;
     let listen: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-    Site::new(&Config::with_defaults(listen))
+    WebSettings::new(&Config::with_defaults(listen))
 }
 
-fn status(site: &Site, head: &str) -> u16 {
+fn status(site: &WebSettings, head: &str) -> u16 {
     match site.respond(head.as_bytes()) {
         Response::Answer(answer) => answer.status,
         Response::WebSocket(_) => 101,
@@ -18,7 +18,7 @@ fn status(site: &Site, head: &str) -> u16 {
 }
 
 /// A request with these headers beside its host.
-fn ask(site: &Site, line: &str, headers: &str) -> u16 {
+fn ask(site: &WebSettings, line: &str, headers: &str) -> u16 {
     status(site, &format!("{line} HTTP/1.1\r\nHost: chat.org\r\n{headers}\r\n"))
 }
 
@@ -121,6 +121,6 @@ fn a_message_needs_a_token_and_a_length() {
 fn settings_close_what_they_are_for() {
     let mut config = Config::with_defaults("127.0.0.1:0".parse().expect("an address"));
     config.web = false;
-    assert_eq!(ask(&Site::new(&config), "GET /", ""), 404);
-    assert_eq!(ask(&Site::new(&config), "GET /ws", UPGRADE), 101);
+    assert_eq!(ask(&WebSettings::new(&config), "GET /", ""), 404);
+    assert_eq!(ask(&WebSettings::new(&config), "GET /ws", UPGRADE), 101);
 }

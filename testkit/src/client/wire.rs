@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, Stream};
 
-/// A connection, with TLS or without, and what has arrived on it. It cuts the replies out of the
-/// byte stream itself, so that it finds them wherever segments end.
+/// A connection, with TLS or without, and the bytes that have arrived on it. It cuts the replies
+/// out of the byte stream, so segments may end anywhere.
 pub(super) struct Wire {
     pub(super) stream: TcpStream,
     pub(super) tls: Option<Box<ClientConnection>>,
@@ -21,7 +21,7 @@ impl Wire {
         Wire { stream, tls, received: Vec::new(), eof: false }
     }
 
-    /// Writes everything; false when the connection ended before it took all.
+    /// Writes everything; false if the connection ended before it took all.
     pub(super) fn write(&mut self, bytes: &[u8], patience: Duration) -> bool {
         self.stream.set_write_timeout(Some(patience)).expect("set the write timeout");
         match &mut self.tls {
@@ -30,10 +30,11 @@ impl Wire {
         }
     }
 
-    /// The text of the next frame, or `None` as [`TestClient::recv_within`](super::TestClient::recv_within).
+    /// The text of the next frame, or `None` as
+    /// [`TestClient::recv_within`](super::TestClient::recv_within).
     pub(super) fn next_text(&mut self, patience: Duration) -> Option<String> {
         let deadline = Instant::now() + patience;
-        // A long frame arrives in pieces: each search goes on where the previous one stopped.
+        // A long frame arrives in pieces. Each search goes on where the previous one stopped.
         let mut cutter = Cutter::default();
         loop {
             if let Some(frame) = cutter.cut(&mut self.received) {
@@ -45,7 +46,7 @@ impl Wire {
         }
     }
 
-    /// Reads once; false if nothing arrived until `deadline` or the connection ended.
+    /// Reads once; false if nothing arrived before `deadline` or the connection ended.
     pub(super) fn fill(&mut self, deadline: Instant) -> bool {
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
         if self.eof {
@@ -78,7 +79,7 @@ impl Wire {
         }
     }
 
-    /// What an error says about bytes that are no whole frame.
+    /// Describes, for an error, bytes that are not a whole frame.
     pub(super) fn leftover(&self) -> String {
         if self.received.is_empty() {
             return String::new();

@@ -17,9 +17,9 @@ pub struct Level2Client {
     session: Session,
     /// The device's database.
     pub store: Store,
-    /// What the login was answered.
+    /// The answer to the login.
     pub welcome: Welcome,
-    /// What arrived, without messages, and was not taken by the test.
+    /// Frames that have arrived and that the test has not taken; messages are not among them.
     inbox: VecDeque<Value>,
     /// The last 41 of each `cid`.
     answers: BTreeMap<String, Value>,
@@ -30,7 +30,7 @@ pub struct Level2Client {
 #[derive(Clone, Debug)]
 pub struct LoginAs(Value);
 
-/// What is left after a login that did not succeed.
+/// The outcome of a login that did not succeed.
 pub struct Refused {
     /// The reply; `None` if the connection ended.
     pub reply: Option<Value>,
@@ -39,19 +39,24 @@ pub struct Refused {
 }
 
 impl LoginAs {
-    /// With a password.
+    /// A login with a password.
     pub fn password(user: i64, password: &str, device: &str) -> LoginAs {
         LoginAs(json!({"msgType": 1, "level": 2, "USERID": user, "password": password, "device": device}))
     }
 
-    /// With a password, by name.
+    /// A login with a password, by name.
     pub fn name(name: &str, password: &str, device: &str) -> LoginAs {
         LoginAs(json!({"msgType": 1, "level": 2, "name": name, "password": password, "device": device}))
     }
 
-    /// With a token from an earlier 40.
+    /// A login with a token from an earlier 40.
     pub fn token(token: &str, device: &str) -> LoginAs {
         LoginAs(json!({"msgType": 1, "level": 2, "token": token, "device": device}))
+    }
+
+    /// With a JSON web token.
+    pub fn jwt(jwt: &str, device: &str) -> LoginAs {
+        LoginAs(json!({"msgType": 1, "level": 2, "jwt": jwt, "device": device}))
     }
 
     /// The length of the frame.
@@ -60,7 +65,7 @@ impl LoginAs {
         self.0.to_string().len()
     }
 
-    /// With another member, such as `have`, which is otherwise what the store holds.
+    /// Sets another member, such as `have`, whose default is the content of the store.
     pub fn with(mut self, member: &str, value: Value) -> LoginAs {
         self.0[member] = value;
         self
@@ -74,8 +79,8 @@ impl Level2Client {
         Level2Client::resume(server, name, device, Store::new(id))
     }
 
-    /// Like [`Level2Client::enter`], with a store: what it misses is fetched, and what was not
-    /// acknowledged is sent again.
+    /// Like [`Level2Client::enter`], with a store: fetches the messages that the store misses, and
+    /// repeats the sends that are not acknowledged.
     pub fn resume(server: &TestServer, name: &str, device: &str, store: Store) -> Level2Client {
         let login = LoginAs::password(store.me, &password(name), device);
         let mut client = Level2Client::login(TestClient::connect(server), store, login);
@@ -84,7 +89,8 @@ impl Level2Client {
         client
     }
 
-    /// Logs in on a connection; the login must succeed. The synchronisation is still to be read.
+    /// Logs in on a connection; the login must succeed. The frames of the synchronisation are still
+    /// to be read.
     pub fn login(tcp: TestClient, store: Store, login: LoginAs) -> Level2Client {
         match Level2Client::try_login(tcp, store, login) {
             Ok(client) => client,
@@ -95,7 +101,7 @@ impl Level2Client {
     /// Logs in on a connection.
     ///
     /// # Errors
-    /// What is left, if the login is refused or the connection ends before.
+    /// The store and the reply, if the login is refused or the connection ends before the answer.
     pub fn try_login(mut tcp: TestClient, mut store: Store, login: LoginAs) -> Result<Level2Client, Box<Refused>> {
         let LoginAs(mut login) = login;
         if login.get("have").is_none() {
@@ -131,7 +137,7 @@ impl Level2Client {
         }
     }
 
-    /// Reads until it holds the message with this number.
+    /// Reads until the store holds the message with this number.
     pub fn until_at(&mut self, conv: &str, seq: u64) {
         self.until(&format!("{conv} {seq}"), |client| client.store.cursor(conv) >= seq);
     }
@@ -155,7 +161,7 @@ impl Level2Client {
         Some(frame)
     }
 
-    /// The next frame that fits, whatever else arrives before or has arrived.
+    /// The next frame that fits. It may have arrived already, or arrive after others.
     pub fn take(&mut self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         self.until(what, |client| client.inbox.iter().any(&fits));
         let at = self.inbox.iter().position(fits).expect("it is there");
@@ -167,17 +173,17 @@ impl Level2Client {
         self.take(&format!("a {kind}"), |frame| frame["msgType"] == kind)
     }
 
-    /// What has arrived, without messages, and was not taken.
+    /// The frames that have arrived and that the test has not taken; messages are not among them.
     pub fn inbox(&self) -> impl Iterator<Item = &Value> {
         self.inbox.iter()
     }
 
-    /// Forgets what has arrived and was not taken.
+    /// Drops the frames that have arrived and that the test has not taken.
     pub fn clear_inbox(&mut self) {
         self.inbox.clear();
     }
 
-    /// Reads until the server says farewell for this reason and closes.
+    /// Reads until the server sends a farewell with this reason and closes.
     pub fn expect_farewell(&mut self, reason: &str) -> Value {
         let farewell = self.take_kind(55);
         assert_eq!(farewell["reason"], reason, "{farewell}");
@@ -192,7 +198,7 @@ impl Level2Client {
         self.send_with(conv, json!({"msg": msg}))
     }
 
-    /// Like [`Level2Client::send`]; false if the connection is gone. Then the message waits in the
+    /// Like [`Level2Client::send`]; false if the connection is gone. The message then waits in the
     /// store.
     pub fn try_send(&mut self, conv: &str, msg: &str) -> bool {
         let mut frame = self.message(conv);
@@ -231,7 +237,7 @@ impl Level2Client {
         assert!(self.try_send_text(text), "cannot send {text}");
     }
 
-    /// Sends any text; false if the connection is gone. What is sent is noted before it leaves.
+    /// Sends any text; false if the connection is gone. Each text is noted before it is sent.
     pub fn try_send_text(&mut self, text: &str) -> bool {
         self.session.on_sent(text, &mut self.store);
         self.tcp.try_send_raw(text.as_bytes())
@@ -244,7 +250,7 @@ impl Level2Client {
         self.tcp.send_raw(texts.concat().as_bytes());
     }
 
-    /// Sends everything again that is not acknowledged.
+    /// Repeats every send that is not acknowledged.
     pub fn send_outbox(&mut self) {
         for outgoing in self.store.outbox.clone() {
             if !self.try_send_text(&outgoing.text) {
@@ -263,18 +269,18 @@ impl Level2Client {
         self.session.is_synced()
     }
 
-    /// The number of other requests without an answer, 46s among them.
+    /// The number of other requests that are not answered, 46s among them.
     pub fn unreplied(&self) -> usize {
         self.session.unreplied()
     }
 
-    /// How long this client waits for what it expects.
+    /// Sets how long this client waits for what it expects.
     pub fn set_patience(&mut self, patience: Duration) {
         self.patience = patience;
         self.tcp.set_patience(patience);
     }
 
-    /// The number of sends without an answer.
+    /// The number of sends that are not answered.
     pub fn unanswered(&self) -> usize {
         self.session.unanswered()
     }
@@ -313,12 +319,12 @@ impl Level2Client {
         reply
     }
 
-    /// Sends a 53 and waits for its 54: everything before it was read by the server.
+    /// Sends a 53 and waits for its 54. The server has then read everything sent before it.
     pub fn ask_for_pong(&mut self) {
         assert_eq!(self.ask(json!({"msgType": 53}))["msgType"], 54);
     }
 
-    /// Asks with 46 for what is behind the cursors of the store, and reads it.
+    /// Sends a 46 with the store's cursors, and reads what follows.
     pub fn catch_up(&mut self) {
         let have = self.store.have();
         self.ask(json!({"msgType": 46, "have": have}));
@@ -346,8 +352,8 @@ impl Level2Client {
         self.store
     }
 
-    /// The connection itself, for what the client has no words for. What is sent there is not
-    /// noted.
+    /// The connection itself, for tests that need more than this client offers. Texts sent on it
+    /// are not noted.
     pub fn tcp(&mut self) -> &mut TestClient {
         &mut self.tcp
     }

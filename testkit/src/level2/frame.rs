@@ -1,4 +1,4 @@
-//! [`Frame`]: what a server says to a connection of level 2.
+//! [`Frame`]: a server's frame to a connection of level 2.
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::{Checked, Mistake, SERVER_FRAME_END, ensure, shape};
 
-/// What a reply repeats: a text or an integer.
+/// The id of a request, which the reply repeats: a text or an integer.
 pub type Rid = Value;
 
-/// One frame of a server, with all its members and no others.
+/// One frame of a server. It must have all its members and no others.
 #[derive(Clone, Debug)]
 pub enum Frame {
     /// 40: the login was accepted.
@@ -23,7 +23,7 @@ pub enum Frame {
     Push(Push),
     /// 43: conversations.
     Overview(Overview),
-    /// 44: what follows for a conversation.
+    /// 44: the messages that follow in a conversation.
     Run(Run),
     /// 44 with an error: nothing follows.
     RunRefused(Refusal),
@@ -45,7 +45,7 @@ pub enum Frame {
     Pong(Option<Rid>),
     /// 55: the last frame.
     Farewell(Farewell),
-    /// Another reply: of level 1, of 52, 58 or 60 to 69, or an error of 40 to 69.
+    /// Any other reply: of level 1, of 52, 58 or 60 to 69, or an error of 40 to 69.
     Reply(Value),
 }
 
@@ -101,7 +101,7 @@ pub struct Refusal {
     pub retry_after: Option<f64>,
 }
 
-/// A message in its conversation, however it was shown.
+/// A message in its conversation, in whichever frame it was shown.
 #[derive(Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
@@ -272,7 +272,7 @@ pub struct Farewell {
     pub retry_after: Option<f64>,
 }
 
-/// What tells frames apart.
+/// The members by which frames are told apart.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head {
@@ -322,12 +322,12 @@ fn read<T: DeserializeOwned>(text: &str) -> Checked<T> {
     serde_json::from_str(text).map_err(|error| Mistake(error.to_string()))
 }
 
-/// A reply of level 1, or of 40 to 69. An error of the latter says what to do.
+/// A reply of level 1, or of 40 to 69. An error of 40 to 69 must have an `errmsg`.
 fn read_reply(text: &str) -> Checked<Value> {
     let reply: Value = read(text)?;
     let is_error = reply["errno"] != 200 && reply["msgType"].as_i64().is_some_and(|kind| (40..70).contains(&kind));
     let says_what = reply["errmsg"].as_str().is_some_and(|text| !text.is_empty());
-    // A request that waits for somebody else is accepted with 202.
+    // A request that waits for the consent of another user is accepted with 202.
     ensure(!is_error || says_what || reply["errno"] == 202, || "an error without errmsg".to_owned())?;
     ensure(is_delay(reply.get("retryAfter").map(|delay| delay.as_f64().unwrap_or(-1.0))), || "retryAfter".to_owned())?;
     Ok(reply)
@@ -400,7 +400,7 @@ impl Farewell {
     }
 }
 
-/// The sender's frame, as it was written; `null` of a message that is recalled.
+/// The sender's frame, exactly as it was sent; `null` if the message is recalled.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Body(pub String);
 
@@ -428,12 +428,12 @@ impl<'de> Deserialize<'de> for Body {
 #[serde(try_from = "String")]
 pub struct Conv(pub String);
 
-/// Eight lower-case hexadecimal digits.
+/// A tag: eight lower-case hexadecimal digits.
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
 #[serde(try_from = "String")]
 pub struct Tag(pub String);
 
-/// A number of a message, or of messages.
+/// The number of a message, or a number of messages.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[serde(try_from = "u64")]
 pub struct Seq(pub u64);
@@ -443,7 +443,7 @@ pub struct Seq(pub u64);
 #[serde(try_from = "i64")]
 pub struct Time(pub i64);
 
-/// A member that is there only if it is true.
+/// A flag that is present only if it is true.
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[serde(try_from = "bool")]
 pub struct OnlyTrue(pub bool);
@@ -479,7 +479,7 @@ impl TryFrom<i64> for Time {
     type Error = &'static str;
 
     fn try_from(time: i64) -> Result<Time, &'static str> {
-        // From 2001 to 2286: neither seconds nor microseconds.
+        // Between 2001 and 2286, so it is neither in seconds nor in microseconds.
         let is_milliseconds = (1_000_000_000_000..10_000_000_000_000).contains(&time);
         if is_milliseconds { Ok(Time(time)) } else { Err("a time that is not in milliseconds") }
     }

@@ -13,26 +13,26 @@ use super::{Checked, Store, ensure};
 pub struct Log {
     /// The number of the last message that was shown in order.
     pub cursor: u64,
-    /// Its tag; `None` if the client has been shown nothing.
+    /// The tag of that message; `None` if the client has been shown nothing.
     pub tag: Option<String>,
-    /// Each message once, as it looks after its edits and its recall.
+    /// Each message once, with its edits and its recall applied.
     pub messages: BTreeMap<u64, Message>,
-    /// The errno with which the server said that the conversation is not the user's.
+    /// The errno with which the server said that the conversation no longer belongs to the user.
     pub closed: Option<i64>,
 }
 
-/// How a message stands to those before it.
+/// The place of a message among those before it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
-    /// It is the next one, or one that the client has.
+    /// The message is the next one, or one that the client has.
     Next,
-    /// It begins a run: what is between it and the cursor is in a gap.
+    /// The message begins a run; the numbers between it and the cursor are in a gap.
     Jump,
-    /// It is beyond what the client has asked for: the client looks at it and forgets it.
+    /// The message is beyond what the client has asked for: the client checks it and drops it.
     Forget,
 }
 
-/// What a client looks at in a sender's frame.
+/// The members of a sender's frame that a client reads.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Peek {
@@ -52,23 +52,23 @@ impl Peek {
 }
 
 impl Log {
-    /// Numbers above `floor` that the client has passed and does not hold.
+    /// The numbers above `floor` and up to the cursor whose messages the client lacks.
     pub fn missing(&self, floor: u64) -> Vec<u64> {
         (floor + 1..=self.cursor).filter(|seq| !self.messages.contains_key(seq)).collect()
     }
 
-    /// The cursor as `have` takes it.
+    /// The cursor in the form that `have` takes.
     pub fn have(&self) -> Option<String> {
         self.tag.as_ref().map(|tag| format!("{}:{tag}", self.cursor))
     }
 
-    /// The texts (`msg`) of its messages, in order.
+    /// The texts (`msg`) of the messages, in order.
     pub fn texts(&self) -> Vec<String> {
         let texts = self.messages.values().map(|message| message.m.value()["msg"].clone());
         texts.filter_map(|text| text.as_str().map(str::to_owned)).collect()
     }
 
-    /// Takes a message that the server shows in order, and moves the cursor.
+    /// Takes a message that the server shows in order, and moves the cursor to it.
     pub(super) fn take(&mut self, message: Message, step: Step) -> Checked<()> {
         let seq = message.seq.0;
         if step == Step::Forget {
@@ -84,7 +84,7 @@ impl Log {
         self.merge(message)
     }
 
-    /// Takes a message that may be anywhere, as pages show it.
+    /// Takes a message with any number, as pages show them.
     pub(super) fn merge(&mut self, message: Message) -> Checked<()> {
         let seq = message.seq.0;
         if let Some(known) = self.messages.get(&seq) {
@@ -114,7 +114,7 @@ impl Log {
         }
     }
 
-    /// A recall empties the message and all its edits.
+    /// Applies a recall, which empties the message and all its edits.
     fn recall(&mut self, target: u64, from: i64, by: u64) {
         for (seq, message) in self.messages.range_mut(target..by) {
             let edits = || Peek::at(&message.m).edit.and_then(|edit| edit.as_u64());
@@ -127,12 +127,12 @@ impl Log {
     }
 }
 
-/// The number of the last change of a message.
+/// The numbers of the recall and of the last edit of a message.
 fn state(message: &Message) -> (Option<Seq>, Option<Seq>) {
     (message.recalled, message.edited)
 }
 
-/// Two looks at one number show one message.
+/// Checks that one number shows the same message twice.
 fn agree(known: &Message, other: &Message) -> Checked<()> {
     let same = known.tag == other.tag && known.time == other.time && known.from == other.from;
     let same = same && known.imported == other.imported;
@@ -141,8 +141,8 @@ fn agree(known: &Message, other: &Message) -> Checked<()> {
     })
 }
 
-/// Panics if two clients have different messages under one number. What one of them does not hold
-/// is not compared. The second conversation is the first as the other client calls it.
+/// Panics if two clients have different messages under one number. A message that one of them lacks
+/// is not compared. Each client has its own name for the conversation.
 pub fn assert_agree(one: &Store, conv: &str, other: &Store, other_conv: &str) {
     let (Some(one), Some(other)) = (one.log(conv), other.log(other_conv)) else { return };
     for (seq, message) in &one.messages {

@@ -1,4 +1,4 @@
-//! [`Replies`]: what was asked on a connection, and the order in which it is answered.
+//! [`Replies`]: the requests of a connection, and the order in which they are answered.
 
 use std::collections::VecDeque;
 
@@ -7,13 +7,13 @@ use serde_json::Value;
 use super::frame::Rid;
 use super::{Checked, Mistake, ensure};
 
-/// The requests of one connection that are not answered. Sends and 46s are not among them.
+/// The requests of one connection that are not answered, without sends and 46s.
 #[derive(Default, Debug)]
 pub(super) struct Replies {
     asked: VecDeque<Asked>,
 }
 
-/// A request without an answer.
+/// A request that is not answered.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) kind: i64,
@@ -27,14 +27,14 @@ impl Asked {
         Asked { kind, rid: rid_of(&request), request }
     }
 
-    /// Whether it is answered only if it is wrong.
+    /// Whether the server answers this request only if it is wrong.
     fn is_silent(&self) -> bool {
         matches!(self.kind, 47 | 51 | 54)
     }
 
     fn is_answered_by(&self, kind: i64, rid: Option<&Rid>) -> bool {
         let is_level2 = (40..70).contains(&kind);
-        // Fixed replies of level 1 answer what is unknown or no JSON, whatever its number.
+        // A request that is unknown or not JSON gets a fixed reply of level 1, whatever its number.
         let fits = match self.kind {
             1 => kind == 40 || !is_level2,
             53 => kind == 54,
@@ -54,12 +54,12 @@ impl Replies {
         self.asked.iter().filter(|asked| !asked.is_silent()).count()
     }
 
-    /// Whether a frame of this kind that may come unasked is an answer.
+    /// Whether a frame of this kind, which may also come unasked, answers a request.
     pub(super) fn awaits(&self, kind: i64, rid: Option<&Rid>) -> bool {
         self.next().is_some_and(|asked| asked.is_answered_by(kind, rid))
     }
 
-    /// The request that this answers.
+    /// Notes a reply, and returns the request that it answers.
     pub(super) fn on_reply(&mut self, kind: i64, rid: Option<&Rid>) -> Checked<Asked> {
         loop {
             let Some(asked) = self.asked.pop_front() else {

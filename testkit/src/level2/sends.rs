@@ -1,4 +1,4 @@
-//! [`Sends`]: what was sent on a connection, and the order in which it is answered.
+//! [`Sends`]: the messages sent on a connection, and the order in which they are answered.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,14 +9,14 @@ use super::{Checked, Mistake, ensure};
 #[derive(Default, Debug)]
 pub(super) struct Sends {
     pending: BTreeMap<String, VecDeque<Sent>>,
-    /// The send that failed first in a conversation, until it is answered again.
+    /// By conversation: the first send that failed, until its retry is answered.
     failed: BTreeMap<String, (String, i64)>,
 }
 
-/// A frame without an answer.
+/// A send that is not answered.
 #[derive(Clone, Debug)]
 pub(super) struct Sent {
-    /// `None` if it had none that can be repeated.
+    /// The `cid`; `None` if the frame had none that the answer can repeat.
     pub(super) cid: Option<String>,
     pub(super) text: String,
 }
@@ -50,7 +50,7 @@ impl Sends {
             Some((first, _)) if Some(first.as_str()) == cid => {
                 self.failed.remove(&conv);
             }
-            // A frame that cannot be understood is refused as such.
+            // A frame that the server cannot understand is refused with 400.
             Some(_) if refusal.errno == 400 => {}
             Some((first, errno)) => {
                 let same = refusal.errno == *errno && refusal.retry_after.is_some();
@@ -64,8 +64,8 @@ impl Sends {
         Ok(sent)
     }
 
-    /// The conversation of a refused send, which the answer does not name. If several have such a
-    /// send, it is one whose turn it is.
+    /// The conversation of a refused send, which the answer does not name. If several conversations
+    /// have such a send, one where the send is next to be answered.
     fn conv_of(&self, cid: Option<&str>) -> Checked<String> {
         let is_it = |sent: &Sent| sent.cid.as_deref() == cid;
         let with = |is_it: &dyn Fn(&VecDeque<Sent>) -> bool| self.pending.iter().find(|(_, sends)| is_it(sends));

@@ -11,31 +11,31 @@ use super::sends::Sends;
 use super::sync::Places;
 use super::{Checked, Mistake, PAGE_MAX, Store, TEXT_MAX, ensure};
 
-/// What a connection has been told and must be told next.
+/// The state of a connection: the frames it has received, and those that must come next.
 #[derive(Debug)]
 pub struct Session {
     stage: Stage,
-    /// The login that is not answered.
+    /// The login request.
     login: Value,
     places: Places,
     sends: Sends,
     replies: Replies,
-    /// The own read marks, and those of partners.
+    /// The user's own read marks.
     reads: BTreeMap<String, u64>,
     peers: BTreeMap<String, (u64, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// The login is not answered.
+    /// The login is not answered yet.
     Login,
     Live,
-    /// The server has said farewell.
+    /// The server has sent its farewell.
     Over,
 }
 
 impl Session {
-    /// A connection that has sent this login.
+    /// The session of a connection on which this login was sent.
     pub fn new(login: &Value) -> Session {
         Session {
             stage: Stage::Login,
@@ -53,22 +53,22 @@ impl Session {
         self.stage == Stage::Live && self.places.is_synced()
     }
 
-    /// The number of sends without an answer.
+    /// The number of sends that are not answered.
     pub fn unanswered(&self) -> usize {
         self.sends.unanswered()
     }
 
-    /// The number of other requests without an answer, 46s among them.
+    /// The number of other requests that are not answered, 46s among them.
     pub fn unreplied(&self) -> usize {
         self.replies.unanswered() + self.places.unsynced()
     }
 
-    /// Whether the server has said farewell.
+    /// Whether the server has sent its farewell.
     pub fn is_over(&self) -> bool {
         self.stage == Stage::Over
     }
 
-    /// A frame leaves. What is no JSON is answered as level 1 does.
+    /// Notes a frame that is sent. A text that is not JSON is answered as at level 1.
     pub fn on_sent(&mut self, text: &str, store: &mut Store) {
         let request: Value = serde_json::from_str(text).unwrap_or(Value::Null);
         match request["msgType"].as_i64() {
@@ -96,10 +96,10 @@ impl Session {
         }
     }
 
-    /// A frame arrives. It is checked, and what it says is kept in the store.
+    /// Checks a frame that has arrived, and puts its content into the store.
     ///
     /// # Errors
-    /// What is wrong with it. The session is of no use after that.
+    /// The mistake in the frame. The session cannot be used after that.
     pub fn on_frame(&mut self, text: &str, store: &mut Store) -> Checked<Frame> {
         let frame = Frame::read(text)?;
         self.look_at(&frame, store)?;
@@ -120,7 +120,7 @@ impl Session {
         }
     }
 
-    /// A frame that comes after the 40.
+    /// Checks a frame that comes after the 40.
     fn look_at_live(&mut self, frame: &Frame, store: &mut Store) -> Checked<()> {
         match frame {
             Frame::Welcome(_) => Err(Mistake("a second 40".to_owned())),
@@ -133,7 +133,8 @@ impl Session {
                 Ok(())
             }
             Frame::Push(push) => {
-                let step = self.places.on_number(&push.conv.0, push.message.seq.0, Some(&push.message))?;
+                let place = (push.message.seq.0, push.message.tag.0.as_str());
+                let step = self.places.on_number(&push.conv.0, place, Some(&push.message))?;
                 store.take(&push.conv.0, push.message.clone(), step)
             }
             Frame::Overview(overview) => {
@@ -146,11 +147,13 @@ impl Session {
                 self.places.on_overview(overview, store)
             }
             Frame::Run(run) => {
+                self.places.on_run(run, store)?;
                 if run.reset.0 {
+                    // A 49 and a 50 follow and tell the current marks, unless a 43 has told them.
                     self.reads.remove(&run.conv.0);
                     self.peers.remove(&run.conv.0);
                 }
-                self.places.on_run(run, store)
+                Ok(())
             }
             Frame::RunRefused(refusal) => self.places.on_run_refused(refusal, store),
             Frame::Synced(rid) => self.places.on_synced(rid.as_ref()),
@@ -178,15 +181,18 @@ impl Session {
         let sent = self.sends.on_ack(ack)?;
         let step = match ack.again.0 {
             true => Step::Next,
-            // It was told that the group is not the user's any more before it was told of this.
+            // The news that the group is no longer the user's came before this answer.
             false if store.allowed.closes && self.places.has_ended(&ack.conv.0) => Step::Forget,
-            false => self.places.on_number(&ack.conv.0, ack.seq.0, None)?,
+            false => self.places.on_number(&ack.conv.0, (ack.seq.0, &ack.tag.0), None)?,
         };
         store.acknowledge(ack, &sent.text, step)
     }
 
     fn on_welcome(&mut self, welcome: &Welcome, store: &mut Store) -> Checked<()> {
         let login = &self.login;
+        if store.me == Store::NEW_USER && login.get("jwt").is_some() {
+            store.me = welcome.user;
+        }
         ensure(welcome.user == store.me, || format!("logged in as {}, who is not {}", welcome.user, store.me))?;
         ensure(login["device"] == welcome.device.as_str(), || format!("the device is {}", welcome.device))?;
         let ping = login["ping"].as_i64().unwrap_or(60).clamp(15, 300);
@@ -210,7 +216,7 @@ impl Session {
 
     fn check_refused_login(&self, reply: &Value) -> Checked<()> {
         let rid = super::replies::rid_of(&self.login);
-        // Before the login succeeds, no rid is repeated.
+        // Before the login succeeds, replies need not repeat a rid.
         ensure(reply.get("rid").is_none() || reply.get("rid") == rid.as_ref(), || "rid".to_owned())
     }
 
@@ -224,13 +230,15 @@ impl Session {
     }
 
     fn on_read(&mut self, read: &Read, store: &Store) -> Checked<()> {
-        // News of a history that is lost may come before and after the reset.
-        let (me, may_fall) = (store.me, store.allowed.fails_over);
+        let me = store.me;
         let is_reply = self.replies.awaits(49, read.rid.as_ref());
         ensure(is_reply || read.rid.is_none(), || "a 49 with a rid of nothing".to_owned())?;
         ensure(read.user == me, || format!("the mark of {}", read.user))?;
         ensure(read.read <= read.head && read.unread.0 <= read.head.0 - read.read.0, || format!("{read:?}"))?;
         let known = self.reads.entry(read.conv.0.clone()).or_default();
+        // A reply tells the mark as it is now. It may be lower if the database has lost a higher
+        // one.
+        let may_fall = is_reply && store.losses.has_mark(&read.conv.0, *known);
         ensure(read.read.0 >= *known || may_fall, || format!("a mark falls from {known}: {read:?}"))?;
         *known = read.read.0;
         if is_reply {
@@ -244,19 +252,19 @@ impl Session {
     }
 
     fn on_peer(&mut self, peer: &Peer, store: &Store) -> Checked<()> {
-        let (me, may_fall) = (store.me, store.allowed.fails_over);
+        let me = store.me;
         let is_partner = peer.conv.0 == format!("u{}", peer.user) && peer.user != me;
         ensure(is_partner, || format!("{peer:?} for {me}"))?;
         let (read, recv) = (peer.read.0, peer.recv.0);
-        let known = self.peers.entry(peer.conv.0.clone()).or_default();
-        let rises = read >= known.0 && recv >= known.1 && (read, recv) != *known;
-        ensure(rises || may_fall, || format!("marks of a partner do not rise from {known:?}: {peer:?}"))?;
-        *known = (read, recv);
+        let known = self.peers.insert(peer.conv.0.clone(), (read, recv));
+        // After a reset the first 50 may report marks of zero.
+        let rises = known.is_none_or(|known| read >= known.0 && recv >= known.1 && (read, recv) != known);
+        ensure(rises, || format!("marks of a partner do not rise from {known:?}: {peer:?}"))?;
         Ok(())
     }
 }
 
-/// A page must be what was asked for.
+/// Checks that a page is what was asked for.
 fn check_page(page: &Page, request: &Value) -> Checked<()> {
     ensure(request["conv"] == page.conv.0.as_str(), || format!("a page of {}", page.conv.0))?;
     let limit = request["limit"].as_i64().unwrap_or(50).clamp(1, 200).unsigned_abs();
@@ -288,13 +296,13 @@ fn check_page(page: &Page, request: &Value) -> Checked<()> {
     ensure(complete || count == limit || bytes > TEXT_MAX * 3 / 4, || format!("only {count}, though there are more"))
 }
 
-/// Whether a 46 can be understood.
+/// Whether the server can understand a 46.
 fn is_sync(request: &Value) -> bool {
     let resume = request.get("resume");
     request["have"].is_object() && resume.is_none_or(|resume| resume.is_i64() || resume.is_u64())
 }
 
-/// What may be a `cid` or a device.
+/// Whether the text may be a `cid` or a device.
 fn is_printable(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| (0x21..=0x7e).contains(&byte))
 }

@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 
 use super::{Checked, Mistake};
 
-/// Checks the form of `text`, which is valid JSON. What a key `m` leads to is a sender's own text
+/// Checks the form of `text`, which is valid JSON. The value of a key `m` is a sender's own text
 /// and is skipped.
 pub(super) fn check(text: &str) -> Checked<()> {
     let mut walk = Walk { text, at: 0 };
@@ -101,7 +101,7 @@ impl<'t> Walk<'t> {
         Ok(())
     }
 
-    /// A string without its quotes, escapes as they are.
+    /// A string without its quotes; escapes stay as they are.
     fn string(&mut self) -> Checked<&'t str> {
         let start = self.at + 1;
         let bytes = self.text.as_bytes();
@@ -118,7 +118,7 @@ impl<'t> Walk<'t> {
         Ok(&self.text[start..at])
     }
 
-    /// Skips a value without looking into it, but for what frames it.
+    /// Skips a value. Only its delimiters are looked at.
     fn skip(&mut self) -> Checked<()> {
         if self.peek().is_ascii_whitespace() {
             return self.wrong("a blank");

@@ -5,49 +5,48 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Map, Value};
 
 use super::frame::{Ack, Body, Message};
+use super::losses::Losses;
 use super::messages::{Log, Peek, Step};
 use super::{Checked, Mistake, ensure};
 
-/// What one device of a user holds: conversations, and what it has not had acknowledged.
+/// The state of one device of a user: its conversations, and its messages that are not acknowledged
+/// yet.
 #[derive(Clone, Default, Debug)]
 pub struct Store {
     /// The user's id.
     pub me: i64,
     /// Conversations by their names.
     pub logs: BTreeMap<String, Log>,
-    /// What is not acknowledged, in the order sent.
+    /// Messages that are not acknowledged, in the order sent.
     pub outbox: Vec<Outgoing>,
-    /// What this device has reported with 47.
+    /// The numbers that this device has reported with 47, by conversation.
     pub reported: BTreeMap<String, u64>,
-    /// What the servers of this test may do besides.
+    /// What the servers of this test may do beyond the contract.
     pub allowed: Allowed,
-    /// Where each acknowledged message is.
+    /// The messages that the database once had and has lost since.
+    pub losses: Losses,
+    /// The place of each acknowledged message.
     acked: HashMap<String, Place>,
-    /// Where each message with a `cid` is, by its sender.
+    /// The place of each message with a `cid`, by sender and `cid`.
     placed: HashMap<(i64, String), (String, u64)>,
 }
 
-/// A message that waits for its acknowledgement.
+/// A message that is not acknowledged yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outgoing {
     pub conv: String,
     pub cid: String,
-    /// The whole frame: a repeat has the same bytes.
+    /// The whole frame, so that a retry has the same bytes.
     pub text: String,
 }
 
-/// What servers do only in some tests.
+/// Permissions that servers have only in some tests.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Allowed {
-    /// The database was restored: cursors may be of no history.
-    pub resets: bool,
-    /// The same while connections are open: also unasked, a 44 may say that what the client holds is of no
-    /// history, and numbers and marks begin anew with it.
-    pub fails_over: bool,
-    /// Old messages are deleted: floors rise.
+    /// Old messages may be deleted, which raises floors.
     pub trims: bool,
-    /// The user leaves groups while the news of it is late: an answer to a 46 may say before it that a group
-    /// is not the user's any more.
+    /// The user leaves groups while the notice of it is late. An answer to a 46 may say before the
+    /// notice that a group is no longer the user's.
     pub closes: bool,
 }
 
@@ -60,12 +59,15 @@ struct Place {
 }
 
 impl Store {
-    /// An empty one.
+    /// Stands for a user whom a JSON web token may make. The login tells the id.
+    pub const NEW_USER: i64 = 0;
+
+    /// An empty store.
     pub fn new(me: i64) -> Store {
         Store { me, ..Store::default() }
     }
 
-    /// A conversation, if the client holds something of it.
+    /// A conversation, if the client holds anything of it.
     pub fn log(&self, conv: &str) -> Option<&Log> {
         self.logs.get(conv)
     }
@@ -101,19 +103,19 @@ impl Store {
         }
     }
 
-    /// A message leaves for the first time.
+    /// Notes a message that is sent for the first time.
     pub(super) fn post(&mut self, conv: &str, cid: &str, text: &str) {
         if !self.acked.contains_key(cid) && !self.outbox.iter().any(|outgoing| outgoing.cid == cid) {
             self.outbox.push(Outgoing { conv: conv.to_owned(), cid: cid.to_owned(), text: text.to_owned() });
         }
     }
 
-    /// A message is refused for good.
+    /// Drops a message that is refused for good.
     pub(super) fn give_up(&mut self, cid: &str) {
         self.outbox.retain(|outgoing| outgoing.cid != cid);
     }
 
-    /// A conversation of which the client learns where it stands.
+    /// Notes the newest message of a conversation, as a 43 tells it.
     pub(super) fn adopt(&mut self, conv: &str, head: u64, tag: Option<&str>, last: Option<Message>) -> Checked<()> {
         let log = self.logs.entry(conv.to_owned()).or_default();
         (log.cursor, log.tag, log.closed) = (head, tag.map(str::to_owned), None);
@@ -123,7 +125,27 @@ impl Store {
         }
     }
 
-    /// What it holds of a conversation is not of this history.
+    /// Notes that the database has lost all messages of a conversation above this number that the
+    /// client holds.
+    pub fn lose_above(&mut self, conv: &str, seq: u64) {
+        let held = self.logs.get(conv).into_iter().flat_map(|log| log.messages.range(seq + 1..));
+        for (seq, message) in held {
+            self.losses.lose(conv, *seq, &message.tag.0);
+        }
+    }
+
+    /// Whether the client holds a lost message of a conversation.
+    pub(super) fn holds_lost(&self, conv: &str) -> bool {
+        self.losses.concerns(conv)
+            && self.log(conv).is_some_and(|log| {
+                let is_lost = |seq: u64, tag: &str| self.losses.has(conv, seq, tag);
+                log.tag.as_ref().is_some_and(|tag| is_lost(log.cursor, tag))
+                    || log.messages.iter().any(|(seq, message)| is_lost(*seq, &message.tag.0))
+            })
+    }
+
+    /// Drops the messages held of a conversation, because they do not belong to the history of the
+    /// server any more.
     pub(super) fn drop_all(&mut self, conv: &str) {
         self.logs.insert(conv.to_owned(), Log::default());
         self.placed.retain(|_, (placed, _)| placed != conv);
@@ -136,7 +158,7 @@ impl Store {
         }
     }
 
-    /// A message that the server shows in order.
+    /// Takes a message that the server shows in order.
     pub(super) fn take(&mut self, conv: &str, message: Message, step: Step) -> Checked<()> {
         self.place(conv, &message)?;
         let log = self.logs.entry(conv.to_owned()).or_default();
@@ -144,13 +166,13 @@ impl Store {
         log.take(message, step)
     }
 
-    /// A message that a page shows.
+    /// Takes a message that a page shows.
     pub(super) fn keep(&mut self, conv: &str, message: Message) -> Checked<()> {
         self.place(conv, &message)?;
         self.logs.entry(conv.to_owned()).or_default().merge(message)
     }
 
-    /// An own message is committed. `text` is its frame.
+    /// Notes that an own message is committed. `text` is its frame.
     pub(super) fn acknowledge(&mut self, ack: &Ack, text: &str, step: Step) -> Checked<()> {
         let place = Place { conv: ack.conv.0.clone(), seq: ack.seq.0, tag: ack.tag.0.clone(), time: ack.time.0 };
         match self.acked.get(&ack.cid) {
@@ -160,10 +182,11 @@ impl Store {
             Some(known) => ensure(*known == place, || format!("{} was {known:?} and is {place:?}", ack.cid))?,
             None => {}
         }
-        // A message that was committed after a loss may have the number of one that is lost.
-        let is_known = !(self.allowed.fails_over && ack.again.0);
-        if let Some(message) =
-            self.logs.get(&ack.conv.0).filter(|_| is_known).and_then(|log| log.messages.get(&ack.seq.0))
+        // One of the two may be lost: the answer to a retry may come before the news of the loss.
+        let is_lost = |tag: &str| ack.again.0 && self.losses.has(&ack.conv.0, ack.seq.0, tag);
+        if let Some(message) = self.logs.get(&ack.conv.0).and_then(|log| log.messages.get(&ack.seq.0))
+            && !is_lost(&ack.tag.0)
+            && !is_lost(&message.tag.0)
         {
             let same = message.tag == ack.tag && message.time == ack.time && message.from == self.me;
             ensure(same, || format!("number {} is another message: {message:?}", ack.seq.0))?;
@@ -186,7 +209,7 @@ impl Store {
         self.take(&ack.conv.0, message, step)
     }
 
-    /// One `cid` is one message.
+    /// Checks that one `cid` is one message.
     fn place(&mut self, conv: &str, message: &Message) -> Checked<()> {
         if message.edited.is_some() || message.imported.0 {
             return Ok(());

@@ -1,5 +1,5 @@
-//! [`Places`]: which number comes next in each conversation of a connection, and which runs must
-//! come before it.
+//! [`Places`]: the number that comes next in each conversation of a connection, and the runs that
+//! must come before it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -14,21 +14,23 @@ use super::{Checked, Mistake, PAGE_MAX, Store, TEXT_MAX, ensure};
 #[derive(Debug, Default)]
 pub(super) struct Places {
     me: i64,
-    /// The conversations of the 43s.
+    /// The conversations as the 43s have shown them.
     heads: BTreeMap<String, Head>,
     has_overview: bool,
-    /// The number that comes next. A conversation that is not here has not begun.
+    /// The number that comes next. A conversation that has not begun is not in the map.
     next: BTreeMap<String, u64>,
     /// Runs that are not complete: the first number and the last.
     runs: BTreeMap<String, (u64, u64)>,
-    /// Synchronisations without their 45; the login's is the first.
+    /// Synchronisations that have not ended with a 45; the login's is the first.
     syncs: VecDeque<Sync>,
-    /// Conversations of which the client holds less than it was not asked for.
+    /// Conversations in which the client lacks messages that it has not asked for.
     behind: BTreeSet<String>,
     /// Conversations that have ended for the user.
     ended: BTreeSet<String>,
-    /// A history was lost: a run may be cut short.
-    has_lost: bool,
+    /// The last message that was shown of each conversation.
+    shown: BTreeMap<String, (u64, String)>,
+    /// Runs of resets that answer no request: no 45 waits for them.
+    loose: BTreeSet<String>,
 }
 
 /// A conversation of a 43.
@@ -39,7 +41,7 @@ struct Head {
     tag: Option<String>,
 }
 
-/// A login or a 46, until its 45.
+/// The synchronisation of a login or a 46, until its 45.
 #[derive(Debug)]
 struct Sync {
     is_login: bool,
@@ -50,15 +52,18 @@ struct Sync {
     resume: u64,
     /// Conversations whose 44 has come.
     answered: BTreeSet<String>,
-    /// Conversations that had something behind their cursor when the client asked.
+    /// Conversations that had messages after the client's cursor when it asked.
     due: BTreeSet<String>,
+    /// Conversations that the client has dropped since it asked. Their 44 may differ from the reset
+    /// that made the client drop them.
+    dropped: BTreeSet<String>,
 }
 
-/// What the client says it holds.
+/// The messages that the client says it holds, as cursors.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Cursor {
     At(u64, String),
-    /// At most this number: what the device reported last may not have arrived.
+    /// At most this number. The device's last report may not have arrived.
     Reported(u64),
     Malformed,
 }
@@ -75,12 +80,13 @@ impl Places {
         places
     }
 
-    /// A 46 leaves.
+    /// Notes that a 46 is sent.
     pub(super) fn on_sync(&mut self, request: &Value) {
         let mut sync = Sync::new(request, false);
         let behind = |(conv, cursor): (&String, &Cursor)| match cursor {
             Cursor::At(seq, _) => {
-                // Before the 43 the client does not know whether something is behind its cursor.
+                // Before the 43 the client does not know whether there are messages after its
+                // cursor.
                 let next = self.next.get(conv);
                 let is_due = next.map_or(self.has_overview, |next| next - 1 > *seq);
                 is_due.then(|| conv.clone())
@@ -100,7 +106,7 @@ impl Places {
         self.syncs.len()
     }
 
-    /// 43.
+    /// Checks a 43.
     pub(super) fn on_overview(&mut self, overview: &Overview, store: &mut Store) -> Checked<()> {
         ensure(!self.has_overview, || "a 43 after the last one".to_owned())?;
         ensure(overview.convs.len() as u64 <= PAGE_MAX, || format!("{} conversations in a 43", overview.convs.len()))?;
@@ -109,7 +115,7 @@ impl Places {
         let bytes: usize = lasts.clone().map(|last| last.m.0.len()).sum();
         ensure(bytes <= TEXT_MAX || overview.convs.len() == 1, || format!("a 43 with {bytes} bytes of last"))?;
         let times: Vec<i64> = lasts.map(|last| last.time.0).collect();
-        let is_sorted = times.is_sorted_by(|one, other| one >= other) || store.allowed.fails_over;
+        let is_sorted = times.is_sorted_by(|one, other| one >= other);
         ensure(is_sorted, || "43: most recently active first".to_owned())?;
         for line in &overview.convs {
             self.on_line(line, store).map_err(|Mistake(mistake)| Mistake(format!("{}: {mistake}", line.conv.0)))?;
@@ -138,17 +144,16 @@ impl Places {
         let known = Head { head, floor, tag: tag.clone() };
         ensure(self.heads.insert(conv.clone(), known).is_none(), || "twice in the 43s".to_owned())?;
         self.next.insert(conv.clone(), head + 1);
+        self.shown.extend(tag.clone().map(|tag| (conv.clone(), (head, tag))));
         let last = line.last()?;
         let (is_asked, by_device) = match self.syncs.front() {
             Some(login) => (login.have.contains_key(conv), login.by_device),
             None => (false, false),
         };
-        // The message may be lost between the two reads.
-        let fails_over = store.allowed.fails_over;
-        ensure(by_device || fails_over || last.is_some() == (!is_asked && head > floor), || {
+        ensure(by_device || last.is_some() == (!is_asked && head > floor), || {
             "last is for conversations that are not in have".to_owned()
         })?;
-        if let Some(last) = last.as_ref().filter(|_| !fails_over) {
+        if let Some(last) = last.as_ref() {
             ensure(last.seq == line.head && Some(&last.tag) == line.tag.as_ref(), || "last is not head".to_owned())?;
         }
         let held = store.cursor(conv);
@@ -165,7 +170,7 @@ impl Places {
         }
     }
 
-    /// Which conversations of the login's `have` need a 44.
+    /// Finds the conversations of the login's `have` that need a 44.
     fn find_due(&mut self, store: &mut Store) -> Checked<()> {
         let Some(login) = self.syncs.front_mut() else { return Ok(()) };
         if login.by_device {
@@ -186,21 +191,25 @@ impl Places {
             if is_due {
                 login.due.insert(conv.clone());
             } else if store.cursor(conv) < self.heads[conv].head {
-                // All that it missed is gone.
+                // All the messages that it missed have been deleted.
                 store.adopt(conv, self.heads[conv].head, self.heads[conv].tag.as_deref(), None)?;
             }
         }
         Ok(())
     }
 
-    /// 44.
+    /// Checks a 44.
     pub(super) fn on_run(&mut self, run: &Run, store: &mut Store) -> Checked<()> {
         let conv = run.conv.0.clone();
         ensure(self.has_overview, || "a 44 before the last 43".to_owned())?;
-        if store.allowed.fails_over && (self.has_lost || run.reset.0) {
-            return self.on_run_after_loss(run, store);
+        let holds_lost = store.holds_lost(&conv)
+            || self.shown.get(&conv).is_some_and(|(seq, tag)| store.losses.has(&conv, *seq, tag))
+            // Messages that a 44 has announced may be lost.
+            || self.runs.get(&conv).is_some_and(|(_, to)| store.losses.has_number(&conv, *to));
+        if run.reset.0 && holds_lost && !self.is_owed_by_login(&conv) {
+            return self.on_loss(run, store);
         }
-        let (index, cursor) = self.answer(&conv)?;
+        let (index, cursor, was_dropped) = self.answer(&conv)?;
         let (is_login, resume) = (self.syncs[index].is_login, self.syncs[index].resume);
         let head = self.heads.get(&conv).cloned();
         let reach = self.next.get(&conv).map_or(0, |next| next - 1);
@@ -213,7 +222,10 @@ impl Places {
         let is_foreign = match &cursor {
             Cursor::Malformed => return Err(Mistake(format!("{conv}: a run for a malformed cursor"))),
             Cursor::Reported(_) => Some(false),
-            // At and below the floor nobody looks at the tag.
+            _ if was_dropped => None,
+            // The server may have read its heads before the loss.
+            Cursor::At(seq, tag) if store.losses.has(&conv, *seq, tag) => None,
+            // At and below the floor the server does not compare the tag.
             Cursor::At(seq, _) if *seq <= floor => Some(false),
             Cursor::At(seq, _) if *seq > run.to.0 => Some(true),
             Cursor::At(seq, tag) => {
@@ -223,23 +235,28 @@ impl Places {
             }
         };
         if let Some(is_foreign) = is_foreign {
-            let may_reset = store.allowed.resets && run.reset.0;
-            ensure(run.reset.0 == is_foreign || may_reset, || {
-                format!("{conv}: reset is {} for {cursor:?}", run.reset.0)
-            })?;
+            ensure(run.reset.0 == is_foreign, || format!("{conv}: reset is {} for {cursor:?}", run.reset.0))?;
         }
         let start = match &cursor {
             _ if run.reset.0 => floor,
             Cursor::At(seq, _) | Cursor::Reported(seq) => (*seq).max(floor),
             Cursor::Malformed => floor,
         } + 1;
-        let may_begin_earlier = matches!(cursor, Cursor::Reported(_));
+        let may_begin_earlier = matches!(cursor, Cursor::Reported(_)) || was_dropped;
         // The user may have left the group and come back since the client has asked.
         let may_be_another = !is_login && store.allowed.closes && conv.starts_with('g');
         check_bounds(run, start, resume, store.allowed.trims || may_be_another, may_begin_earlier)
             .map_err(|Mistake(mistake)| Mistake(format!("{conv} from {start}: {mistake}")))?;
+        self.loose.remove(&conv);
+        self.begin(run, store)
+    }
+
+    /// Begins a run, to which the messages that follow belong.
+    fn begin(&mut self, run: &Run, store: &mut Store) -> Checked<()> {
+        let conv = run.conv.0.clone();
         if run.reset.0 {
             store.drop_all(&conv);
+            self.shown.remove(&conv);
             if run.from > run.to {
                 store.adopt(&conv, run.to.0, None, None)?;
             }
@@ -255,29 +272,33 @@ impl Places {
         Ok(())
     }
 
-    /// 44 on a connection that was open when the database lost the end of a history. It may answer a 46 whose
-    /// cursor is of the lost history.
-    fn on_run_after_loss(&mut self, run: &Run, store: &mut Store) -> Checked<()> {
-        let conv = run.conv.0.clone();
-        ensure(run.complete == run.gap.is_none(), || "complete, or a gap".to_owned())?;
-        let _ = self.answer(&conv);
-        self.has_lost = true;
-        if run.reset.0 {
-            store.drop_all(&conv);
-            if run.from > run.to {
-                store.adopt(&conv, run.to.0, None, None)?;
+    /// Checks a 44 after the client was found to hold lost messages. It may answer a 46, or come
+    /// unasked.
+    fn on_loss(&mut self, run: &Run, store: &mut Store) -> Checked<()> {
+        let conv = &run.conv.0;
+        let resumes = self.syncs.iter().filter(|sync| sync.have.contains_key(conv)).map(|sync| sync.resume);
+        let resumes: Vec<u64> = resumes.chain([RESUMED_AFTER_LOSS]).collect();
+        let start = self.floor(conv) + 1;
+        let bounds = |resume: &u64| check_bounds(run, start, *resume, store.allowed.trims, false);
+        let checked: Vec<_> = resumes.iter().map(bounds).collect();
+        let is_right = checked.iter().any(Result::is_ok);
+        ensure(is_right, || format!("{conv} from {start}, after a loss: {:?}", checked[checked.len() - 1]))?;
+        for sync in self.syncs.iter_mut().filter(|sync| sync.have.contains_key(conv)) {
+            sync.due.remove(conv);
+            if !sync.answered.contains(conv) {
+                sync.dropped.insert(conv.clone());
             }
         }
-        self.behind.remove(&conv);
-        self.next.insert(conv.clone(), run.from.0);
-        self.runs.remove(&conv);
-        if run.from <= run.to {
-            self.runs.insert(conv, (run.from.0, run.to.0));
-        }
-        Ok(())
+        self.loose.insert(conv.clone());
+        self.begin(run, store)
     }
 
-    /// 44 with an error.
+    /// Whether the login's 44 of a conversation has not come.
+    fn is_owed_by_login(&self, conv: &str) -> bool {
+        self.syncs.iter().any(|sync| sync.is_login && sync.have.contains_key(conv) && !sync.answered.contains(conv))
+    }
+
+    /// Checks a 44 with an error.
     pub(super) fn on_run_refused(&mut self, refusal: &Refusal, store: &mut Store) -> Checked<()> {
         let conv = refusal.conv.clone().unwrap_or_default();
         ensure(self.has_overview, || "a 44 before the last 43".to_owned())?;
@@ -291,7 +312,7 @@ impl Places {
             self.ended.insert(conv);
             return Ok(());
         }
-        let (_, cursor) = self.answer(&conv)?;
+        let (_, cursor, _) = self.answer(&conv)?;
         ensure(refusal.retry_after.is_none(), || "a 44 with retryAfter".to_owned())?;
         let is_malformed = cursor == Cursor::Malformed;
         let fits = if is_malformed { refusal.errno == 400 } else { matches!(refusal.errno, 403 | 404) };
@@ -305,34 +326,35 @@ impl Places {
         Ok(())
     }
 
-    /// 45.
+    /// Checks a 45.
     pub(super) fn on_synced(&mut self, rid: Option<&Rid>) -> Checked<()> {
         ensure(self.has_overview, || "a 45 before the last 43".to_owned())?;
         let index = self.syncs.iter().position(|sync| sync.rid.as_ref() == rid);
         let index = index.ok_or_else(|| Mistake(format!("a 45 with rid {rid:?} that nobody has asked for")))?;
         let sync = &self.syncs[index];
-        // A 44 that answers two 46s stands for both.
+        // One 44 may answer two 46s.
         let left_out: Vec<_> = sync.due.difference(&sync.answered).collect();
         ensure(left_out.is_empty(), || format!("a 45 without the 44 of {left_out:?}"))?;
-        let open: Vec<_> = sync.answered.iter().filter(|conv| self.runs.contains_key(*conv)).collect();
-        ensure(open.is_empty() || self.has_lost, || format!("a 45 before the end of the run of {open:?}"))?;
+        let is_open = |conv: &&String| self.runs.contains_key(*conv) && !self.loose.contains(*conv);
+        let open: Vec<_> = sync.answered.iter().filter(is_open).collect();
+        ensure(open.is_empty(), || format!("a 45 before the end of the run of {open:?}"))?;
         self.syncs.remove(index);
         Ok(())
     }
 
-    /// 46 with an error: nothing of it follows.
+    /// Checks a 46 with an error: no frame of its synchronisation follows.
     pub(super) fn on_sync_refused(&mut self, reply: &Value) -> Checked<()> {
         let rid = rid_of(reply);
         let index = self.syncs.iter().position(|sync| !sync.is_login && sync.rid == rid);
         let index = index.ok_or_else(|| Mistake(format!("{reply} for nothing")))?;
-        // A 44 that says what is lost may have come before it.
-        ensure(self.syncs[index].answered.is_empty() || self.has_lost, || format!("{reply} after 44s"))?;
+        ensure(self.syncs[index].answered.is_empty(), || format!("{reply} after 44s"))?;
         self.syncs.remove(index);
         Ok(())
     }
 
-    /// The number that the server shows next in a conversation: of a 42, or of an own 41.
-    pub(super) fn on_number(&mut self, conv: &str, seq: u64, shown: Option<&Message>) -> Checked<Step> {
+    /// Checks the number that the server shows next in a conversation, with a 42 or with the answer
+    /// to an own send.
+    pub(super) fn on_number(&mut self, conv: &str, (seq, tag): (u64, &str), shown: Option<&Message>) -> Checked<Step> {
         let event = shown.map(|message| Event::of(&message.m, self.me)).unwrap_or(Event::Other);
         let is_asked = |sync: &Sync| sync.is_login && sync.have.contains_key(conv);
         ensure(self.has_overview || (self.next.contains_key(conv) && !self.syncs.iter().any(is_asked)), || {
@@ -346,12 +368,13 @@ impl Places {
         ensure(seq == next, || format!("{conv} {seq} where {next} is next"))?;
         self.ended.remove(conv);
         self.next.insert(conv.to_owned(), seq + 1);
+        self.shown.insert(conv.to_owned(), (seq, tag.to_owned()));
         if let (true, Some(message)) = (is_new, shown) {
             let head = Head { head: seq, floor: seq - 1, tag: Some(message.tag.0.clone()) };
             self.heads.insert(conv.to_owned(), head);
         }
         if event == Event::Ends {
-            // Of its run nothing follows.
+            // No more messages of its run follow.
             self.runs.remove(conv);
             self.next.remove(conv);
             self.ended.insert(conv.to_owned());
@@ -367,7 +390,7 @@ impl Places {
         })
     }
 
-    /// Whether the user has been told that the conversation has ended.
+    /// Whether the user has been notified that the conversation has ended.
     pub(super) fn has_ended(&self, conv: &str) -> bool {
         self.ended.contains(conv)
     }
@@ -377,18 +400,22 @@ impl Places {
         self.heads.get(conv).map_or(0, |head| head.floor)
     }
 
-    /// The synchronisation that a 44 of `conv` belongs to, and the cursor that it answers.
-    fn answer(&mut self, conv: &str) -> Checked<(usize, Cursor)> {
+    /// The synchronisation that a 44 of `conv` belongs to, the cursor that it answers, and whether
+    /// the client has dropped since then what it held.
+    fn answer(&mut self, conv: &str) -> Checked<(usize, Cursor, bool)> {
         let waits = |sync: &Sync| sync.have.contains_key(conv) && !sync.answered.contains(conv);
         let index = self.syncs.iter().position(waits);
         let index = index.ok_or_else(|| Mistake(format!("a 44 of {conv} that nobody has asked for")))?;
         let sync = &mut self.syncs[index];
         sync.answered.insert(conv.to_owned());
-        Ok((index, sync.have[conv].clone()))
+        Ok((index, sync.have[conv].clone(), sync.dropped.contains(conv)))
     }
 }
 
-/// What is checked of a run that may begin at `start`.
+/// The number of newest messages that follow a reset which answers no request.
+const RESUMED_AFTER_LOSS: u64 = 100;
+
+/// Checks the bounds of a run that may begin at `start`.
 fn check_bounds(run: &Run, start: u64, resume: u64, may_trim: bool, may_begin_earlier: bool) -> Checked<()> {
     let (from, to) = (run.from.0, run.to.0);
     let begins = run.gap.map_or(from, |(first, _)| first.0);
@@ -405,12 +432,12 @@ fn check_bounds(run: &Run, start: u64, resume: u64, may_trim: bool, may_begin_ea
     Ok(())
 }
 
-/// What an event of a group means to a user.
+/// The meaning of a group's event for one user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Event {
     /// The group's conversation begins here for the user.
     Begins,
-    /// It ends here.
+    /// The group's conversation ends here for the user.
     Ends,
     Other,
 }
@@ -436,9 +463,10 @@ impl Sync {
         let have = request["have"].as_object().into_iter().flatten();
         let have = have.map(|(conv, cursor)| (conv.clone(), Cursor::read(conv, cursor))).collect();
         let resume = request["resume"].as_i64().unwrap_or(100).clamp(1, 5000).unsigned_abs();
-        // The login's own rid is in its 40.
+        // The 40 repeats the login's own rid.
         let rid = if is_login { None } else { rid_of(request) };
-        Sync { is_login, rid, have, by_device: false, resume, answered: BTreeSet::new(), due: BTreeSet::new() }
+        let [answered, due, dropped] = [const { BTreeSet::new() }; 3];
+        Sync { is_login, rid, have, by_device: false, resume, answered, due, dropped }
     }
 }
 
@@ -448,7 +476,7 @@ impl Cursor {
         let parts = cursor.as_str().and_then(|cursor| cursor.split_once(':'));
         let parts = parts.and_then(|(seq, tag)| {
             let number: u64 = seq.parse().ok().filter(|number: &u64| number.to_string() == seq && *number < 1 << 53)?;
-            // A client may have any text as a tag, and needs none for 0.
+            // A client may send any text as a tag, and needs none for number 0.
             (!tag.is_empty() || number == 0).then(|| (number, tag.to_owned()))
         });
         match parts {

@@ -22,7 +22,7 @@ const POOL_THREADS: usize = 3;
 /// The longest time until a server listens.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process that listens, its address and its output.
+/// A process that listens, with its address and its output.
 pub(super) type Launched = (Child, SocketAddr, Arc<Mutex<String>>);
 
 /// The settings of a [`TestServer`].
@@ -35,18 +35,18 @@ pub struct Builder {
     pub(super) database: Option<Database>,
     pub(super) redis: Option<RedisUse>,
     descriptors_max: Option<u32>,
-    /// A shell command that runs before it.
+    /// A shell command that runs before the server.
     shell: &'static str,
-    /// The memory that it may hold at the end beyond the usual margin, in KiB.
+    /// The memory that the server may hold at the end beyond the usual margin, in KiB.
     pub(super) keeps: usize,
 }
 
 /// The port that a server listens on.
 #[derive(Clone, Copy)]
 enum Port {
-    /// A new one that is free, at every start.
+    /// A new free port at every start.
     Any,
-    /// The same one at every start; `None` before the first one.
+    /// The same port at every start; `None` before the first one.
     Fixed(Option<u16>),
 }
 
@@ -67,7 +67,7 @@ impl Builder {
         builder.option("argon2", "m=8,t=1,p=1").option("log_dir", "logs")
     }
 
-    /// A command-line option; underscores in `key` become dashes. The last value given for a key
+    /// Adds a command-line option; underscores in `key` become dashes. The last value for a key
     /// counts.
     pub fn option(mut self, key: &str, value: &str) -> Builder {
         let key = key.replace('_', "-");
@@ -76,13 +76,13 @@ impl Builder {
         self
     }
 
-    /// The address to listen on instead of 127.0.0.1.
+    /// Sets the address to listen on, instead of 127.0.0.1.
     pub fn host(mut self, host: &'static str) -> Builder {
         self.host = host;
         self
     }
 
-    /// Listens on the same port at every start, for clients that look for it there again.
+    /// Listens on the same port at every start, so that clients find it again.
     pub fn fixed_port(mut self) -> Builder {
         self.port = Port::Fixed(None);
         self
@@ -94,38 +94,37 @@ impl Builder {
         self.file("mysql.cnf", database.cnf())
     }
 
-    /// Connects it to other servers through this Redis.
+    /// Connects the server to others through this Redis.
     pub fn redis(mut self, redis: &Redis) -> Builder {
         self.redis = Some(redis.in_use());
         self.file("redis.cnf", redis.cnf())
     }
 
-    /// Writes a file into the working directory. The last text given for a name counts.
+    /// Writes a file into the working directory. The last text for a name counts.
     pub fn file(mut self, name: &'static str, text: String) -> Builder {
         self.files.retain(|(known, _)| *known != name);
         self.files.push((name, text));
         self
     }
 
-    /// Limits the descriptors that the server may have open; it cannot raise the limit.
+    /// Limits the descriptors that the server may have open. The server cannot raise this limit.
     pub fn descriptors_max(mut self, limit: u32) -> Builder {
         self.descriptors_max = Some(limit);
         self
     }
 
-    /// Starts it from a shell that has first run this command, such as `trap '' HUP`.
+    /// Starts the server from a shell that has first run this command, such as `trap '' HUP`.
     pub fn after(mut self, command: &'static str) -> Builder {
         self.shell = command;
         self
     }
 
-    /// Starts a server that handles SIGHUP even if the tests were started with the signal ignored,
-    /// as by nohup(1).
+    /// Starts a server that handles SIGHUP even if the tests ignore it, as under nohup(1).
     pub fn heeding_hup(self) -> Builder {
         self.after(r#"exec env --default-signal=HUP "$0" "$@""#)
     }
 
-    /// Allows this many MiB more than usual at the end, when its clients have gone. An allocator
+    /// Lets the server hold this many MiB more than usual after its clients have gone. An allocator
     /// does not return all memory, so tests with very large requests need this.
     pub fn may_keep(mut self, mib: usize) -> Builder {
         self.keeps = mib * 1024;
@@ -158,8 +157,8 @@ impl Builder {
         footprint
     }
 
-    /// Starts the process. Another process may take a port before the server does, or while it is
-    /// down; then this tries again.
+    /// Starts the process. Another process may take the port before the server does, or while it is
+    /// down; the start is then retried.
     pub(super) fn launch(&self, folder: &Path) -> Launched {
         const ATTEMPTS: usize = 10;
         for attempt in 1.. {
@@ -213,8 +212,8 @@ impl Builder {
                     RecvTimeoutError::Timeout => "did not say where it listens in time",
                     RecvTimeoutError::Disconnected => "ended before it listened",
                 };
-                // A child that has just exited may have output that the reader of its stderr has
-                // not read yet.
+                // A child that has just exited may have written more to stderr than its reader has
+                // read.
                 let mut said = String::new();
                 wait_until("the output of a dead server", || {
                     said.clone_from(&output.lock().expect("output"));
@@ -251,8 +250,8 @@ impl Builder {
     }
 }
 
-/// Finds the address in `raybox 1.2.3 listening on 127.0.0.1:6000, …` and returns it as clients
-/// reach it.
+/// Finds the address in `raybox 1.2.3 listening on 127.0.0.1:6000, …` and returns the one that
+/// clients connect to.
 fn listening_address(line: &str) -> Option<SocketAddr> {
     let (head, rest) = line.split_once(" listening on ")?;
     if !head.starts_with("raybox ") {

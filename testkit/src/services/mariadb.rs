@@ -14,7 +14,7 @@ use mysql::{Conn, Opts, OptsBuilder};
 
 use super::process::{Process, start_again, start_on_free_ports};
 use crate::leaks::connection_leak;
-use crate::{PATIENCE, text_of, watchdog};
+use crate::{LONG_PATIENCE, PATIENCE, text_of, wait_within, watchdog};
 
 /// One database with the server's tables. Clones share the database; dropping the last one deletes
 /// it.
@@ -26,11 +26,11 @@ struct Inner {
     name: String,
     /// The number of running servers that use it.
     nodes: AtomicUsize,
-    /// For queries; opened again after the database server was unreachable.
+    /// A connection for queries, which is opened again after the database server was unreachable.
     connection: Mutex<Option<Conn>>,
 }
 
-/// The address of a MariaDB, and an account that may do everything there.
+/// The address of a MariaDB, and an account with all rights there.
 #[derive(Clone)]
 struct Account {
     address: SocketAddr,
@@ -82,7 +82,7 @@ impl Database {
         database
     }
 
-    /// The number of connections to it, without the one that asks.
+    /// The number of connections to the database, without the one that counts them.
     pub fn connections(&self) -> usize {
         self.count(&format!(
             "SELECT count(*) FROM information_schema.processlist WHERE db = '{}' AND id <> CONNECTION_ID()",
@@ -95,32 +95,32 @@ impl Database {
         self.0.account.is_away.load(Ordering::Relaxed)
     }
 
-    /// Called when a server begins to use it.
+    /// Notes that a server begins to use the database.
     pub(crate) fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Called when a server that used it has exited.
+    /// Notes that a server that used the database has exited.
     pub(crate) fn left(&self) {
         self.0.nodes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Describes connections that servers have left although their clients have gone.
+    /// Describes connections that servers have kept although their clients have gone.
     pub(crate) fn leak(&self) -> Option<String> {
         connection_leak("MariaDB", self.0.nodes.load(Ordering::Relaxed), self.is_away(), || self.connections())
     }
 
-    /// Its name in the server.
+    /// The name of the database.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// The server's address.
+    /// The address of the database server.
     pub fn address(&self) -> SocketAddr {
         self.0.account.address
     }
 
-    /// The account that may use it.
+    /// The account that may use the database.
     pub fn user(&self) -> &str {
         &self.0.account.user
     }
@@ -130,7 +130,7 @@ impl Database {
         &self.0.account.password
     }
 
-    /// The `mysql.cnf` of a server that is to use it.
+    /// The `mysql.cnf` of a server that is to use the database.
     pub fn cnf(&self) -> String {
         let Account { address, user, password, .. } = &self.0.account;
         let (ip, port) = (address.ip(), address.port());
@@ -140,12 +140,17 @@ impl Database {
         )
     }
 
-    /// Writes the settings into the working directory of a server.
+    /// Writes the `mysql.cnf` into the working directory of a server.
     pub fn write_cnf(&self, folder: &Path) {
         fs::write(folder.join("mysql.cnf"), self.cnf()).expect("write mysql.cnf");
     }
 
-    /// A new connection to it.
+    /// Closes the shared connection for queries. The next query opens another one.
+    pub fn leave(&self) {
+        *self.0.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+    }
+
+    /// A new connection to the database.
     pub fn connect(&self) -> Conn {
         self.0.account.connect(Some(&self.0.name)).expect("connect to MariaDB")
     }
@@ -159,7 +164,8 @@ impl Database {
         });
     }
 
-    /// Ends a connection. It is not an error if the connection has ended by itself.
+    /// Kills a connection of the database server. A connection that has ended by itself is not an
+    /// error.
     pub fn kill(&self, connection_id: u64) {
         self.with_connection(|connection| match connection.query_drop(format!("KILL {connection_id}")) {
             Err(mysql::Error::MySqlError(error)) if error.code == UNKNOWN_THREAD => Ok(()),
@@ -185,12 +191,12 @@ impl Database {
         value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}"))
     }
 
-    /// `User.state`, `None` for an unknown user.
+    /// `User.state`; `None` for an unknown user.
     pub fn state_of(&self, user: i64) -> Option<String> {
         self.rows(&format!("SELECT state FROM User WHERE id = {user}")).into_iter().next()
     }
 
-    /// Runs a query on the shared connection; if that connection fails, once more on a new one.
+    /// Runs a query on the shared connection. If that connection fails, retries once on a new one.
     fn with_connection<T>(&self, mut query: impl FnMut(&mut Conn) -> mysql::Result<T>) -> T {
         let mut kept = self.0.connection.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(connection) = kept.as_mut() {
@@ -265,24 +271,66 @@ impl MariaDb {
         MariaDb::start_with(&[])
     }
 
-    /// Like [`MariaDb::start`], with more options on its command line.
+    /// Like [`MariaDb::start`], with more command-line options.
     pub fn start_with(options: &[&str]) -> MariaDb {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         let folder = watchdog::new_folder();
         install(&folder);
-        let password = "of this test alone";
-        let account = |port| Account::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "test", password);
-        let users = format!(
-            "CREATE OR REPLACE USER test@'%' IDENTIFIED BY '{password}';\n\
-             GRANT ALL PRIVILEGES ON *.* TO test@'%' WITH GRANT OPTION;\n"
-        );
-        fs::write(folder.join("users.sql"), users).expect("write the users of MariaDB");
+        fs::write(folder.join("users.sql"), USERS).expect("write the users of MariaDB");
         let (process, ports) = start_on_free_ports(
             1,
             |ports| launch(&folder, ports[0], &options),
             |process, ports| answers(process, &account(ports[0])),
         );
         MariaDb { process, account: account(ports[0]), folder, options }
+    }
+
+    /// A server on an existing data folder; it may not answer yet.
+    pub(super) fn launched(folder: PathBuf, port: u16, options: &[String]) -> MariaDb {
+        let process = launch(&folder, port, options);
+        MariaDb { process, account: account(port), folder, options: options.to_vec() }
+    }
+
+    /// Waits until the server answers; false if it has exited because one of its ports is in use.
+    pub(super) fn wait_for_start(&mut self) -> bool {
+        let mut has_ended = false;
+        wait_within(LONG_PATIENCE, "MariaDB answers", || {
+            has_ended = self.process.status().is_some();
+            has_ended || answers(&self.process, &self.account)
+        });
+        let printed = self.process.printed();
+        assert!(!has_ended || printed.contains("already in use"), "MariaDB ended: {printed}");
+        !has_ended
+    }
+
+    /// Sets the options for the next start.
+    pub(super) fn set_options(&mut self, options: Vec<String>) {
+        self.options = options;
+    }
+
+    /// Runs the stopped server with options that make it exit by itself. Returns its output.
+    pub(super) fn run_to_end(&self, options: &[&str]) -> String {
+        let options = [self.options.clone(), options.iter().map(|option| (*option).to_owned()).collect()].concat();
+        let ran = command(&self.folder, self.address().port(), &options).output().expect("run mariadbd");
+        String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout)
+    }
+
+    /// The address it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.account.address
+    }
+
+    /// A new connection, as a user with all rights.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub fn connect(&self) -> mysql::Result<Conn> {
+        self.account.connect(None)
+    }
+
+    /// Runs a statement in it.
+    pub fn run(&self, statement: &str) {
+        self.connect().and_then(|mut connection| connection.query_drop(statement)).expect("run a statement");
     }
 
     /// A new database in it, with the tables of a new installation.
@@ -300,8 +348,8 @@ impl MariaDb {
         Database::create_with(&self.account, "")
     }
 
-    /// A new database in it with the name of a database in another MariaDB, with the tables of a
-    /// new installation.
+    /// A new database with the name of one in another MariaDB, and with the tables of a new
+    /// installation.
     pub fn create_namesake(&self, of: &Database) -> Database {
         Database::create_named(&self.account, of.name().to_owned(), &text_of(NEW_SCHEMA))
     }
@@ -312,7 +360,7 @@ impl MariaDb {
         self.process.kill();
     }
 
-    /// Freezes it with SIGSTOP: connections stay and take bytes, and nothing answers.
+    /// Freezes it with SIGSTOP: connections stay open and take bytes, but nothing answers.
     pub fn stop(&self) {
         self.set_away(true);
         self.process.freeze();
@@ -326,11 +374,22 @@ impl MariaDb {
 
     /// Starts it again on the same port with the same data.
     pub fn restart(&mut self) {
+        self.restart_with(&[]);
+    }
+
+    /// Like [`MariaDb::restart`], with more options for this start.
+    pub fn restart_with(&mut self, options: &[&str]) {
         self.process.kill();
-        let (folder, account, options) = (&self.folder, &self.account, &self.options);
+        let (folder, account) = (&self.folder, &self.account);
+        let options = &[self.options.clone(), options.iter().map(|option| (*option).to_owned()).collect()].concat();
         let launch = || launch(folder, account.address.port(), options);
         self.process = start_again(launch, |process| answers(process, account));
         self.set_away(false);
+    }
+
+    /// Whether the test has killed or frozen it.
+    pub fn is_away(&self) -> bool {
+        self.account.is_away.load(Ordering::Relaxed)
     }
 
     fn set_away(&self, is_away: bool) {
@@ -346,7 +405,19 @@ impl Drop for MariaDb {
     }
 }
 
-fn install(folder: &Path) {
+/// The `mysql.cnf` of a server that may use the database on any of these servers.
+pub(super) fn cnf_of(servers: &[&MariaDb], database: &Database) -> String {
+    let addresses: Vec<String> = servers.iter().map(|server| server.address().to_string()).collect();
+    let one = format!("ip={}\n", database.address().ip());
+    let user = format!("username={}\n", database.user());
+    database.cnf().replace(&one, &format!("ip={}\n", addresses.join(","))).replace(&user, "username=node\n")
+}
+
+fn account(port: u16) -> Account {
+    Account::new(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), "test", "of this test alone")
+}
+
+pub(super) fn install(folder: &Path) {
     let mut command = Command::new("mariadb-install-db");
     settings(&mut command, folder);
     command.arg(format!("--datadir={}", data(folder).display()));
@@ -357,23 +428,31 @@ fn install(folder: &Path) {
 }
 
 fn launch(folder: &Path, port: u16, options: &[String]) -> Process {
+    Process::spawn(command(folder, port, options), &folder.join("mariadb.log"))
+}
+
+pub(super) fn command(folder: &Path, port: u16, options: &[String]) -> Command {
     let mut command = Command::new("mariadbd");
+    // A Galera node looks for a program of the testkit in PATH.
+    let path = env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:{}", env!("CARGO_MANIFEST_DIR")));
     settings(&mut command, folder);
     command.arg(format!("--datadir={}", data(folder).display())).arg(format!("--port={port}"));
     command.arg(format!("--socket={}", folder.join("mariadb.sock").display()));
     command.arg(format!("--pid-file={}", folder.join("mariadb.pid").display()));
     command.arg(format!("--init-file={}", folder.join("users.sql").display()));
-    // This one is killed in tests that then look for every row, so unlike the shared one it
-    // writes its log at each commit.
+    // Tests kill this server and then look for every row. So unlike the shared one, it writes its
+    // log at each commit.
     command.arg("--innodb-flush-log-at-trx-commit=2").args(options);
-    Process::spawn(command, &folder.join("mariadb.log"))
+    command
 }
 
-/// The common settings; they must come first. MariaDB runs as root, as in a container, only if the
-/// user is named.
+/// The common settings, which must come first. MariaDB runs as root, as in a container, only with
+/// an explicit user.
 fn settings(command: &mut Command, folder: &Path) {
     command.arg(concat!("--defaults-file=", env!("CARGO_MANIFEST_DIR"), "/mariadb.cnf"));
-    // A starting MariaDB deletes the temporary tables in this folder, so no two may share one.
+    // A starting MariaDB deletes the temporary tables in this folder, so no two servers may share
+    // it.
     command.arg(format!("--tmpdir={}", folder.display()));
     let user = Command::new("id").arg("-u").output().expect("run id");
     if user.stdout.trim_ascii() == b"0" {
@@ -391,6 +470,14 @@ fn answers(process: &Process, account: &Account) -> bool {
 fn data(folder: &Path) -> PathBuf {
     folder.join("data")
 }
+
+/// The account of tests, and one for servers, which may not write while MariaDB is read-only.
+/// Neither account is replicated.
+pub(super) const USERS: &str = "SET sql_log_bin = 0;\n\
+                                CREATE OR REPLACE USER test@'%' IDENTIFIED BY 'of this test alone';\n\
+                                GRANT ALL PRIVILEGES ON *.* TO test@'%' WITH GRANT OPTION;\n\
+                                CREATE OR REPLACE USER node@'%' IDENTIFIED BY 'of this test alone';\n\
+                                GRANT SELECT, INSERT, UPDATE, DELETE ON *.* TO node@'%';\n";
 
 /// The schema of a new installation.
 const NEW_SCHEMA: &str = "sql/chat.sql";

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::process::{Process, start_again, start_on_free_ports};
-use crate::{LONG_PATIENCE, text_of, wait_within, watchdog};
+use crate::{LONG_PATIENCE, freeze, signal, text_of, wait_within, watchdog};
 
 /// A running nginx. Dropping it kills it.
 pub struct Nginx {
@@ -25,19 +25,19 @@ impl Nginx {
         })
     }
 
-    /// The settings of `conf/`, with these servers and with paths of this test. The servers must
-    /// expect a PROXY header from [`Nginx::COMES_FROM`].
+    /// The settings of `conf/`, with these servers and with the paths of this test. The servers
+    /// must expect a PROXY header from [`Nginx::COMES_FROM`].
     pub fn as_shipped(servers: &[SocketAddr]) -> Nginx {
         Nginx::as_shipped_on(Ipv4Addr::LOCALHOST, servers)
     }
 
-    /// The same, listening on another address of this machine.
+    /// Like [`Nginx::as_shipped`], listening on another address of this machine.
     pub fn as_shipped_on(host: Ipv4Addr, servers: &[SocketAddr]) -> Nginx {
         Nginx::with_file(host, "tcp.d/chat_server.conf", servers)
     }
 
-    /// The settings of `conf/` for a migration, with servers of the reference among these: no
-    /// server gets a PROXY header.
+    /// The settings of `conf/` for a migration, in which some of these servers are of the
+    /// reference. No server gets a PROXY header.
     pub fn beside_reference(servers: &[SocketAddr]) -> Nginx {
         Nginx::with_file(Ipv4Addr::LOCALHOST, "replacement/chat_server.conf", servers)
     }
@@ -59,8 +59,8 @@ impl Nginx {
         })
     }
 
-    /// The source address of its connections to the servers with the shipped settings, so that they
-    /// can tell it from other clients.
+    /// The source address of nginx's connections to the servers, with the shipped settings. It
+    /// tells them from connections of other clients.
     pub const COMES_FROM: &str = "127.0.0.2";
 
     fn start_with(host: Ipv4Addr, ports: usize, write_conf: impl Fn(&Path, &[SocketAddr])) -> Nginx {
@@ -80,9 +80,22 @@ impl Nginx {
         wait_within(LONG_PATIENCE, "nginx's workers have ended", || !workers.iter().copied().any(has_open_files));
     }
 
-    /// Makes it read its settings again, as after a change (SIGHUP): new worker processes accept
-    /// new connections, and the old ones stay for as long as theirs do. Returns when there is a new
-    /// one.
+    /// Freezes it with SIGSTOP: its kernel still accepts connections and takes bytes, and nothing
+    /// answers.
+    pub fn stop(&self) {
+        freeze(self.process.pid());
+        self.workers().into_iter().for_each(freeze);
+    }
+
+    /// Resumes it after [`Nginx::stop`].
+    pub fn cont(&self) {
+        self.workers().into_iter().for_each(|worker| signal(worker, "CONT"));
+        self.process.signal("CONT");
+    }
+
+    /// Makes nginx read its settings again, as after a change (SIGHUP). New worker processes take
+    /// new connections, and old ones live until their connections end. Returns when a new one has
+    /// started.
     pub fn reload(&self) {
         let before = self.workers();
         self.process.signal("HUP");
@@ -91,7 +104,8 @@ impl Nginx {
         });
     }
 
-    /// The PIDs of its workers, including old ones that only wait for their connections to end.
+    /// The PIDs of the worker processes, including old ones that only wait for their connections to
+    /// end.
     pub fn workers(&self) -> BTreeSet<u32> {
         let master = self.process.pid();
         let path = format!("/proc/{master}/task/{master}/children");
@@ -106,9 +120,9 @@ impl Nginx {
         self.process = start_again(|| launch(folder), |process| has_written_its_pid(folder, process));
     }
 
-    /// One port in front of each list of servers, which take turns; a server that does not answer
-    /// is left out for a second. A client that shuts down only its sending direction still gets
-    /// answers, unlike with nginx's defaults.
+    /// One port in front of each list of servers, which take turns. A server that does not answer
+    /// is skipped for a second. Unlike with nginx's defaults, a client that shuts down only its
+    /// sending direction still gets answers.
     pub fn balancing(groups: &[&[SocketAddr]]) -> Nginx {
         Nginx::start(groups.len(), |listen| {
             let mut conf = String::new();
@@ -144,7 +158,7 @@ fn launch(folder: &Path) -> Process {
 }
 
 fn whole_conf(folder: &Path, stream: &str) -> String {
-    // Debian builds the stream part as a module to be loaded.
+    // Debian builds the stream part as a loadable module.
     let module = Path::new("/usr/lib/nginx/modules/ngx_stream_module.so");
     let load = if module.exists() { format!("load_module {};\n", module.display()) } else { String::new() };
     format!(
@@ -163,7 +177,8 @@ fn replace_lines(text: &str, beginning: &str, replacement: &str) -> String {
     kept.join("\n")
 }
 
-/// Whether it has its ports: it binds them before it writes its PID file, and exits if it cannot.
+/// Whether nginx has its ports: it binds them before it writes its PID file, and exits if it
+/// cannot.
 fn has_written_its_pid(folder: &Path, process: &Process) -> bool {
     let pid = fs::read_to_string(folder.join("nginx.pid")).unwrap_or_default();
     pid.trim() == process.pid().to_string()
@@ -173,7 +188,7 @@ fn addresses(host: Ipv4Addr, ports: &[u16]) -> Vec<SocketAddr> {
     ports.iter().map(|port| SocketAddr::from((host, *port))).collect()
 }
 
-/// Whether this process lives; an exited one may still be listed, but without open files.
+/// Whether this process is alive. An exited one may still be listed, but has no open files.
 fn has_open_files(pid: u32) -> bool {
     fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|files| files.count() > 0)
 }

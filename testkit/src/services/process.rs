@@ -1,24 +1,24 @@
 //! A service process of the testkit, and the port it listens on.
 
-use std::collections::hash_map::RandomState;
+use std::collections::HashSet;
 use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::{freeze, signal, signal_group, wait_within, watchdog};
 
-/// The longest time until a service serves. Only one that never will takes this long.
+/// The longest time until a service answers. Only a service that never answers takes this long.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A child process whose output goes to a log in its folder. Dropping it kills it.
 pub(super) struct Process {
     child: Child,
-    /// Whether it has children of its own, which share a process group with it.
+    /// Whether it starts processes of its own, which share its process group.
     has_children: bool,
     status: Option<ExitStatus>,
     log: PathBuf,
@@ -64,7 +64,7 @@ impl Process {
 
     /// Kills it with SIGKILL.
     pub(super) fn kill(&mut self) {
-        // Once its status was taken, another process may have its PID.
+        // Once the exit status was taken, the PID may belong to another process.
         if self.has_children && self.status().is_none() {
             signal_group(self.pid(), "KILL");
         }
@@ -99,10 +99,10 @@ impl Drop for Process {
     }
 }
 
-/// Starts a service that listens on one or more `ports`. `launch` starts it on given ports.
+/// Starts a service that listens on one or more `ports`. `launch` starts it on given ports, and
 /// `serves` tells whether *this* process answers there.
 ///
-/// Another process may take a free port before the service does; then the service exits, and other
+/// Another process may take a free port before the service does. The service then exits, and other
 /// ports are tried.
 pub(super) fn start_on_free_ports(
     ports: usize,
@@ -119,8 +119,8 @@ pub(super) fn start_on_free_ports(
     panic!("no server started in {ATTEMPTS} attempts on free ports");
 }
 
-/// Starts a service again on ports that it had before. They are below the range of outgoing
-/// connections, so hardly any process has taken them meanwhile; if one has, this waits until it
+/// Starts a service again on the ports that it had before. They are below the range of outgoing
+/// connections, so hardly any process takes them meanwhile. If one has, this waits until it
 /// releases them.
 pub(super) fn start_again(mut launch: impl FnMut() -> Process, mut serves: impl FnMut(&Process) -> bool) -> Process {
     for _ in 0..ATTEMPTS {
@@ -132,7 +132,7 @@ pub(super) fn start_again(mut launch: impl FnMut() -> Process, mut serves: impl 
     panic!("the server did not start again on its ports in {ATTEMPTS} attempts");
 }
 
-/// Waits until the server serves; false when it ended because its port is in use.
+/// Waits until the service answers; false if it has exited because its port is in use.
 fn wait_served(process: &mut Process, mut serves: impl FnMut(&Process) -> bool) -> bool {
     let mut ended = false;
     wait_within(START_PATIENCE, "a server starts to serve", || {
@@ -146,18 +146,23 @@ fn wait_served(process: &mut Process, mut serves: impl FnMut(&Process) -> bool) 
     !ended
 }
 
-/// A free port on 127.0.0.1 outside the range of outgoing connections, which begins at 32768.
+/// A free port on 127.0.0.1 outside the range of outgoing connections, which begins at 32768. A
+/// process gets each port once: two services that start at the same time do not get the same one.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 20_000;
     const COUNT: u64 = 12_000;
     loop {
-        let random = RandomState::new().build_hasher().finish();
+        let random = getrandom::u64().expect("random numbers");
         let port = FIRST + u16::try_from(random % COUNT).expect("less than COUNT");
-        if TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok() {
+        let is_free = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_ok();
+        if is_free && GIVEN.lock().expect("the ports that were given").insert(port) {
             return port;
         }
     }
 }
+
+/// The ports that [`free_port`] has given.
+static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();

@@ -1,5 +1,5 @@
-//! A Redis for one test: a published message reaches every subscriber, whichever database number
-//! they chose.
+//! A Redis for one test. A published message reaches every subscriber, whichever database number
+//! they have selected.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,7 +21,7 @@ pub struct Redis {
     process: Process,
     port: u16,
     folder: PathBuf,
-    options: &'static [&'static str],
+    options: Vec<String>,
     usage: RedisUse,
 }
 
@@ -30,29 +30,57 @@ pub struct Redis {
 pub(crate) struct RedisUse(Arc<Usage>);
 
 struct Usage {
-    port: u16,
+    at: Access,
     /// The number of running servers that use it.
     nodes: AtomicUsize,
     /// Whether the test has killed or frozen it.
     is_away: AtomicBool,
 }
 
+/// The way of the testkit to a Redis or a sentinel: without TLS.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) port: u16,
+    pub(super) password: Option<&'static str>,
+}
+
+impl Access {
+    /// A connection.
+    pub(super) fn connect(&self) -> redis::RedisResult<Connection> {
+        let login = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
+        let client = Client::open(format!("redis://{login}127.0.0.1:{}/", self.port))?;
+        let connection = client.get_connection_with_timeout(PATIENCE)?;
+        connection.set_read_timeout(Some(PATIENCE))?;
+        Ok(connection)
+    }
+}
+
 impl Redis {
-    /// Starts one on a free port.
+    /// Starts a Redis on a free port.
     pub fn start() -> Redis {
         Redis::start_with(&[])
     }
 
     /// Like [`Redis::start`], with more options, such as `--timeout 1`.
-    pub fn start_with(options: &'static [&'static str]) -> Redis {
-        let folder = watchdog::new_folder();
+    pub fn start_with(options: &[&str]) -> Redis {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Redis::start_at(watchdog::new_folder(), options, None)
+    }
+
+    /// Starts one that wants this password, which `options` set.
+    pub(super) fn start_at(folder: PathBuf, options: Vec<String>, password: Option<&'static str>) -> Redis {
         let (process, ports) = start_on_free_ports(
             1,
-            |ports| launch(&folder, ports[0], options),
-            |process, ports| answers(process, ports[0]),
+            |ports| launch(&folder, ports[0], &options),
+            |process, ports| answers(process, &Access { port: ports[0], password }),
         );
-        let usage = Usage { port: ports[0], nodes: AtomicUsize::new(0), is_away: AtomicBool::new(false) };
+        let at = Access { port: ports[0], password };
+        let usage = Usage { at, nodes: AtomicUsize::new(0), is_away: AtomicBool::new(false) };
         Redis { process, port: ports[0], folder, options, usage: RedisUse(Arc::new(usage)) }
+    }
+
+    fn access(&self) -> &Access {
+        &self.usage.0.at
     }
 
     /// The address it listens on.
@@ -60,7 +88,7 @@ impl Redis {
         address(self.port)
     }
 
-    /// The `redis.cnf` of a server that is to use it.
+    /// The `redis.cnf` of a server that is to use this Redis.
     pub fn cnf(&self) -> String {
         format!("ip=127.0.0.1\nport={}\n", self.port)
     }
@@ -70,17 +98,17 @@ impl Redis {
         fs::write(folder.join("redis.cnf"), self.cnf()).expect("write redis.cnf");
     }
 
-    /// A connection to it.
+    /// A new connection to this Redis.
     pub fn connect(&self) -> Connection {
-        connect(self.port).expect("connect to Redis")
+        self.access().connect().expect("connect to Redis")
     }
 
-    /// For a server that is to use it.
+    /// A handle for a server that is to use this Redis.
     pub(crate) fn in_use(&self) -> RedisUse {
         self.usage.clone()
     }
 
-    /// The number of its connections, without the one that asks.
+    /// The number of connections, without the one that counts them.
     pub fn connections(&self) -> usize {
         self.usage.connections()
     }
@@ -90,8 +118,8 @@ impl Redis {
         info(&mut self.connect(), section).expect("ask Redis for its counters")
     }
 
-    /// Everything published from now on, as channel and payload; escapes in the payload are not
-    /// undone. The iterator never ends, so stop at the last item wanted; it panics if nothing comes
+    /// Everything that is published from now on, as channel and payload; escapes in the payload
+    /// stay. The iterator never ends, so stop at the last item wanted. It panics if nothing comes
     /// for long.
     pub fn watch_published(&self) -> impl Iterator<Item = (String, String)> + use<> {
         let mut monitor = TcpStream::connect(self.address()).expect("connect to Redis");
@@ -114,7 +142,7 @@ impl Redis {
         self.process.kill();
     }
 
-    /// Freezes it with SIGSTOP: connections stay and take bytes, and nothing answers.
+    /// Freezes it with SIGSTOP: connections stay open and take bytes, but nothing answers.
     pub fn stop(&self) {
         self.usage.set_away(true);
         self.process.freeze();
@@ -126,40 +154,50 @@ impl Redis {
         self.usage.set_away(false);
     }
 
-    /// Makes it a replica of another one; its connections stay.
+    /// Makes it a replica of another Redis; its connections stay open.
     pub fn follow(&self, primary: &Redis) {
         let command = redis::cmd("REPLICAOF").arg("127.0.0.1").arg(primary.port).to_owned();
         command.query::<()>(&mut self.connect()).expect("make it a replica");
     }
 
-    /// Starts it again on the same port, empty.
+    /// Whether it is a replica with a connection to its primary. A sentinel that makes it a replica
+    /// also ends its connections.
+    pub fn is_connected_replica(&self) -> bool {
+        let Ok(state) = self.access().connect().and_then(|mut connection| info(&mut connection, "replication")) else {
+            return false;
+        };
+        let is = |name, value: &str| state.get(name).is_some_and(|found| found.trim_end() == value);
+        is("role", "slave") && is("master_link_status", "up")
+    }
+
+    /// Starts it again on the same port, without data.
     pub fn restart(&mut self) {
         self.process.kill();
         self.process =
-            start_again(|| launch(&self.folder, self.port, self.options), |process| answers(process, self.port));
+            start_again(|| launch(&self.folder, self.port, &self.options), |process| answers(process, self.access()));
         self.usage.set_away(false);
     }
 }
 
 impl RedisUse {
-    /// Called when a server begins to use it.
+    /// Notes that a server begins to use it.
     pub(crate) fn joined(&self) {
         self.0.nodes.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Called when a server that used it has exited.
+    /// Notes that a server that used it has exited.
     pub(crate) fn left(&self) {
         self.0.nodes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Describes connections that servers have left although their clients have gone.
+    /// Describes connections that servers have kept although their clients have gone.
     pub(crate) fn leak(&self) -> Option<String> {
         let is_away = self.0.is_away.load(Ordering::Relaxed);
         connection_leak("Redis", self.0.nodes.load(Ordering::Relaxed), is_away, || self.connections())
     }
 
     fn connections(&self) -> usize {
-        let mut connection = connect(self.0.port).expect("connect to Redis");
+        let mut connection = self.0.at.connect().expect("connect to Redis");
         let list: String = redis::cmd("CLIENT").arg("LIST").query(&mut connection).expect("ask Redis");
         list.lines().count() - 1
     }
@@ -177,7 +215,7 @@ impl Drop for Redis {
     }
 }
 
-fn launch(folder: &Path, port: u16, options: &[&str]) -> Process {
+fn launch(folder: &Path, port: u16, options: &[String]) -> Process {
     let mut command = Command::new("redis-server");
     command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
     command.args(["--daemonize", "no", "--dir"]).arg(folder).args(options);
@@ -185,15 +223,9 @@ fn launch(folder: &Path, port: u16, options: &[&str]) -> Process {
 }
 
 /// Whether the process that answers on the port is this one.
-fn answers(process: &Process, port: u16) -> bool {
-    let counters = connect(port).and_then(|mut connection| info(&mut connection, "server"));
+fn answers(process: &Process, at: &Access) -> bool {
+    let counters = at.connect().and_then(|mut connection| info(&mut connection, "server"));
     counters.is_ok_and(|counters| counters.get("process_id").is_some_and(|pid| *pid == process.pid().to_string()))
-}
-
-fn connect(port: u16) -> redis::RedisResult<Connection> {
-    let connection = Client::open(format!("redis://127.0.0.1:{port}/"))?.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
-    Ok(connection)
 }
 
 fn info(connection: &mut Connection, section: &str) -> redis::RedisResult<HashMap<String, String>> {

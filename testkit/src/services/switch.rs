@@ -1,5 +1,5 @@
-//! An address that leads to one service, and later to another, like a host name or a virtual
-//! address at a failover.
+//! An address that leads to one service and later to another, like a host name or a virtual address
+//! at a failover.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -11,7 +11,7 @@ import { Person } from '../support/people.js';
 import { pair, place, two, withServer } from '../support/place.js';
 import { until } from '../support/wait.js';
 
-/** In the page: notifications are noted instead of shown. */
+/** Runs in the page: notes notifications instead of showing them. */
 function noteNotifications() {
   const all = /** @type {any} */ (globalThis);
   all.shown = [];
@@ -30,7 +30,7 @@ function noteNotifications() {
 /** The notifications that a page has shown. @param {import('playwright-core').Page} page @returns {Promise<any[]>} */
 const shown = (page) => page.evaluate(() => /** @type {any} */ (globalThis).shown);
 
-/** In the page: a browser that may store nothing, as if all cookies were blocked. */
+/** Runs in the page: makes a browser that cannot store anything, as if all cookies were blocked. */
 function storeNothing() {
   const refuse = () => {
     throw new DOMException('access is denied', 'SecurityError');
@@ -63,7 +63,7 @@ export function devices() {
     await ann.confirm('Log out');
     await other.page.getByText('This device was logged out.').waitFor();
     await ann.page.locator('.dialog .person', { hasText: 'this device' }).waitFor();
-    // Somebody else uses that browser.
+    // Now another user uses that browser.
     other.name = bob.name;
     await other.logIn();
     await other.open(`u${bob.id}`);
@@ -81,7 +81,7 @@ export function devices() {
     await form.getByLabel('Password').fill('wrong');
     await form.getByRole('button', { name: 'Delete account' }).click();
     await ann.confirm('Delete account');
-    // What goes wrong in a dialog is said in the dialog.
+    // An error of a dialog is shown inside the dialog.
     await ann.page.locator('dialog .toast', { hasText: 'wrong' }).waitFor();
     await form.getByLabel('Password').fill('secret-ann d2');
     await form.getByRole('button', { name: 'Delete account' }).click();

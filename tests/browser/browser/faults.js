@@ -1,4 +1,4 @@
-// What happens when the server is killed, when there is no connection, and with several tabs.
+// Faults: a server that is killed, a missing connection, and several tabs.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';

@@ -26,7 +26,8 @@ export function looks() {
     sender.close();
     const { page } = ann;
     await page.getByRole('link', { name: /5000|999\+/ }).click();
-    // It opens at the first unread message, which is the first of all; from the end it scrolls back.
+    // The conversation opens at the first unread message, which is the very first one. From its end
+    // the test scrolls back.
     await ann.sees('number 1');
     assert.equal(await page.locator('.new-line').count(), 1);
     await page.getByRole('button', { name: 'To the latest message' }).click();
@@ -77,7 +78,7 @@ export function looks() {
 }
 
 /**
- * In the page: scrolls up until the beginning is there.
+ * Runs in the page: scrolls up until the first message is there.
  * @param {Element} scroller
  */
 async function scrollUp(scroller) {
@@ -99,10 +100,10 @@ async function scrollUp(scroller) {
   return { seen: seen.size, most, holes };
 }
 
-/** Serious faults that axe-core finds in what is shown. @param {import('playwright-core').Page} page */
-async function seriousFaults(page) {
+/** The serious faults that axe-core finds in the page. @param {import('playwright-core').Page} page */
+export async function seriousFaults(page) {
   const axe = await readFile(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
-  // Through the debugger, which the content security policy does not concern.
+  // The debugger adds the script, because the content security policy does not apply to it.
   await page.evaluate(axe);
   const found = await page.evaluate(() => /** @type {any} */ (globalThis).axe.run(document, { resultTypes: ['violations'] }));
   return found.violations
@@ -110,8 +111,8 @@ async function seriousFaults(page) {
     .map((/** @type {any} */ fault) => `${fault.id}: ${fault.nodes.map((/** @type {any} */ node) => `${node.html} ${node.failureSummary}`).join('\n')}`);
 }
 
-/** Writes a picture into docs/img if it is wanted. @param {Person} person @param {string} name */
-async function picture(person, name) {
+/** Writes a picture into docs/img if that is requested. @param {{ page: import('playwright-core').Page }} person @param {string} name */
+export async function picture(person, name) {
   const folder = process.env.RAYBOX_PICTURES;
   const path = folder && fileURLToPath(new URL(`${name}.png`, `file://${folder}/`));
   const bytes = await person.page.screenshot({ path: path || undefined, animations: 'disabled', caret: 'hide' });
@@ -135,7 +136,7 @@ async function phone(ann) {
   await page.keyboard.press('Escape');
 }
 
-/** Friends who have written to Ann; the first is Bob. @param {Person} ann @param {import('../support/server.js').Server} server @returns {Promise<RayBox[]>} */
+/** Makes friends who have written to Ann; the first one is Bob. @param {Person} ann @param {import('../support/server.js').Server} server @returns {Promise<RayBox[]>} */
 async function talkTo(ann, server) {
   const friends = await Promise.all(['Bob', '林美', 'Dana'].map(async (name) => {
     const box = new RayBox({ url: `tcp://127.0.0.1:${server.port}`, store: new MemoryStore() });

@@ -6,7 +6,7 @@ import { Person } from '../support/people.js';
 import { pair, place, two } from '../support/place.js';
 import { until } from '../support/wait.js';
 
-/** Makes a group; returns its conversation. @param {Person} person @param {string} name */
+/** Creates a group; returns its conversation. @param {Person} person @param {string} name */
 async function makeGroup(person, name) {
   await person.people('New group');
   await person.page.getByLabel('Name of the group').fill(name);

@@ -1,4 +1,4 @@
-// People in browsers and a user of level 1 talk to each other.
+// Users in browsers and a user of level 1 talk to each other.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -29,7 +29,7 @@ export function talk() {
       await bob.page.locator('.composer-input').pressSequentially('x');
       return ann.page.locator('.head-title .typing').isVisible();
     });
-    // Level 1.
+    // The same with a user of level 1.
     nc.say({ msgType: 4, FROMID: cat, TOID: ann.id, msg: 'hello from nc' });
     await ann.page.getByRole('link', { name: /cat 1.*1 unread/ }).click();
     await ann.sees('hello from nc');

@@ -18,7 +18,7 @@ const WEB = fileURLToPath(new URL('../../../web', import.meta.url));
 /** @type {Record<string, string>} */
 const TYPES = { '.js': 'text/javascript', '.css': 'text/css', '.html': 'text/html', '.svg': 'image/svg+xml', '.webmanifest': 'application/json' };
 
-/** Serves the files of a folder, as a server does. @param {string} folder */
+/** Serves the files of a folder like a server. @param {string} folder */
 async function serve(folder) {
   const server = createServer(async (request, response) => {
     const path = request.url === '/' ? '/index.html' : String(request.url);
@@ -51,7 +51,8 @@ export function versions() {
       await page.evaluate(() => navigator.serviceWorker.ready.then(() => undefined));
       await page.reload();
       assert.equal(await page.evaluate(() => navigator.serviceWorker.controller !== null), true);
-      // Another node is newer: its service worker has come, and a file of it that the other node does not have yet.
+      // Another node is newer: the page gets its service worker, but one file still comes from the
+      // old node.
       const old = await readFile(join(folder, 'ui/texts-en.js'));
       await change('ui/texts-en.js', 'Chat with the people of this server.', 'Newer than before.');
       await change('ui/login-view.js', "h('h1', {}, 'RayBox')", "h('h1', {}, 'New RayBox')");
@@ -72,10 +73,11 @@ export function versions() {
       await page.reload();
       await page.getByText('Chat with the people of this server.').waitFor();
       await page.getByRole('heading', { name: 'RayBox', exact: true }).waitFor();
-      // All nodes are new.
+      // Now all nodes are new.
       await change('ui/texts-en.js', 'Chat with the people of this server.', 'Newer than before.');
-      // The browser itself looks for a new version some time after a page is loaded. If it has found this one before the page
-      // was ready, the page has taken it at once; if it is looking just now, this look may be that one, which fails.
+      // The browser itself looks for a new version some time after a page is loaded. If it has
+      // found this version before the page was ready, the page takes it at once. If it is looking
+      // just now, the test's own request may join that look, which fails.
       const [offer, taken] = [page.getByRole('button', { name: 'Load it' }), page.getByText('Newer than before.')];
       const look = () => page.evaluate(() => navigator.serviceWorker.ready.then((registration) => registration.update()).then(() => undefined));
       let isThere = false;
@@ -107,7 +109,7 @@ export function versions() {
     await bob.page.locator('.is-pending').waitFor({ state: 'detached' });
     await server.kill();
     await server.restore('then');
-    // Before the two come back, another device writes something else in the same place.
+    // Before the two come back, another device writes a message that gets the same number.
     const { port } = server;
     server.port = 0;
     await server.launch();

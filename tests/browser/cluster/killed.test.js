@@ -1,5 +1,5 @@
-// Three people in browsers, through nginx, on three nodes of which one is killed. The test in Rust that runs this starts the
-// nodes, and kills one when the file WEB_SIGNAL appears.
+// Three users in browsers, through nginx, on three nodes, one of which is killed. The Rust test
+// that runs this starts the nodes, and kills one when the file WEB_SIGNAL appears.
 
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
@@ -13,7 +13,7 @@ const SIGNAL = process.env.WEB_SIGNAL ?? '';
 test('all see the same, everything once, whichever node dies', async () => {
   const browser = await launch();
   try {
-    // nginx gives each connection to the node with the fewest, so that the people are on several.
+    // nginx gives each connection to the node with the fewest, so the users are on several nodes.
     const people = await Promise.all(['ann', 'bob', 'cat'].map((name) => Person.join(browser, ADDRESS, name)));
     const group = await makeGroup(people);
     await Promise.all(people.map((person) => person.open(group)));
@@ -39,7 +39,7 @@ test('all see the same, everything once, whichever node dies', async () => {
   }
 });
 
-/** The first makes a group, the others join it. @param {Person[]} people @returns {Promise<string>} the conversation */
+/** The first user creates a group, and the others join it. @param {Person[]} people @returns {Promise<string>} the conversation */
 async function makeGroup([first, ...others]) {
   await first.page.getByRole('button', { name: 'Find people and groups' }).click();
   await first.page.getByRole('tab', { name: 'New group' }).click();

@@ -1,4 +1,5 @@
-// A server that a test plays by hand: it reads what the client has sent and says what the client receives.
+// A fake server that a test plays by hand: the test reads the frames that the client sends, and
+// writes those that it receives.
 
 import { MemoryStore, RayBox } from '../../../web/raybox.js';
 import { until } from './wait.js';
@@ -25,7 +26,7 @@ class FakeConnection {
   async next(msgType) {
     await until(`a frame of type ${msgType}`, () => this.sent.length > 0);
     const frame = /** @type {Frame} */ (this.sent.shift());
-    // 47 and 52 come at their own time.
+    // The client may send a 47 or a 52 at any time.
     if ((frame.msgType === 47 || frame.msgType === 52) && msgType !== frame.msgType) return this.next(msgType);
     if (frame.msgType !== msgType) throw new Error(`expected a ${msgType}, got ${JSON.stringify(frame)}`);
     return frame;
@@ -36,7 +37,7 @@ class FakeConnection {
     for (const frame of frames) this.listener.frame(structuredClone(frame));
   }
 
-  /** Says why, and closes. @param {Frame} [end] */
+  /** Sends a farewell with the reason, and closes. @param {Frame} [end] */
   end(end) {
     if (end) this.say({ msgType: 55, ...end });
     if (this.isOpen) this.listener.closed();
@@ -56,7 +57,7 @@ class FakeConnection {
   }
 }
 
-/** A client with a fake server behind it. */
+/** A client that is connected to a fake server. */
 export class Fake {
   /** @type {FakeConnection[]} */
   connections = [];
@@ -108,13 +109,13 @@ export class Fake {
     return this.events.filter(([event]) => event === name).map(([, detail]) => detail);
   }
 
-  /** Everything that the store holds of a conversation. @param {string} conv */
+  /** All messages of a conversation in the store. @param {string} conv */
   held(conv) {
     return this.store.read(conv, 1, 10_000);
   }
 }
 
-/** A 43's entry. @param {string} conv @param {number} head @param {Frame} [more] */
+/** An entry of a 43. @param {string} conv @param {number} head @param {Frame} [more] */
 export const entry = (conv, head, more = {}) => ({
   conv, kind: conv[0] === 'g' ? 'group' : 'user', name: 'bob', floor: 0, head, tag: tagOf(head), read: 0, unread: 0, ...more,
 });

@@ -1,4 +1,4 @@
-// People with a browser, who use the web client as a person does.
+// Users with a browser who use the web client as a person does.
 
 import assert from 'node:assert/strict';
 import { chromium } from 'playwright-core';
@@ -6,7 +6,7 @@ import { PATIENCE, until } from './wait.js';
 
 const CHROMIUM = process.env.RAYBOX_CHROMIUM ?? '/usr/bin/chromium';
 
-/** Nothing of the browser itself goes to the network. */
+/** Options that keep the browser itself from using the network. */
 const ARGS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
@@ -16,10 +16,10 @@ export const launch = () => chromium.launch({ executablePath: CHROMIUM, args: AR
 
 /** @typedef {import('playwright-core').Page} Page */
 
-/** Somebody with a browser profile of their own. */
+/** A user with a browser profile of their own. */
 export class Person {
   id = 0;
-  /** Everything that went wrong in the pages: exceptions and violations of the content security policy. @type {string[]} */
+  /** All faults of the pages: exceptions and violations of the content security policy. @type {string[]} */
   faults = [];
   /** @type {Page} */
   page = /** @type {any} */ (undefined);
@@ -32,7 +32,7 @@ export class Person {
   }
 
   /**
-   * Opens the web client and makes an account.
+   * Opens the web client and creates an account.
    * @param {import('playwright-core').Browser} browser @param {string} url @param {string} name
    * @param {import('playwright-core').BrowserContextOptions} [options]
    */
@@ -49,7 +49,7 @@ export class Person {
   }
 
   /**
-   * Opens the web client, in a browser profile that it has never seen.
+   * Opens the web client in a new browser profile.
    * @param {import('playwright-core').Browser} browser @param {string} url @param {string} name
    * @param {import('playwright-core').BrowserContextOptions} [options] @param {(context: import('playwright-core').BrowserContext) => Promise<unknown>} [prepare]
    */
@@ -70,19 +70,19 @@ export class Person {
     await this.isIn(page);
   }
 
-  /** Nothing went wrong in the pages; the browser is closed. */
+  /** Closes the browser; the pages must have had no faults. */
   async leave() {
     assert.deepEqual(this.faults, [], `${this.name}: no exception, no violation of the policy`);
     await this.context.close();
   }
 
-  /** Opens a dialog with the people and groups. @param {string} tab */
+  /** Opens the dialog about people and groups. @param {string} tab */
   async people(tab, page = this.page) {
     await page.getByRole('button', { name: 'People and groups', exact: true }).click();
     await page.getByRole('tab', { name: tab }).click();
   }
 
-  /** Says yes to a question. @param {string} name of the button */
+  /** Confirms a question. @param {string} name of the button */
   async confirm(name, page = this.page) {
     await page.getByRole('alertdialog').getByRole('button', { name }).click();
   }
@@ -98,7 +98,7 @@ export class Person {
     return page;
   }
 
-  /** Waits until the person is logged in and the connection stands. */
+  /** Waits until the user is logged in and connected. */
   async isIn(page = this.page) {
     await page.waitForSelector('rb-shell');
     await page.waitForSelector('rb-connection:empty', { state: 'attached' });
@@ -118,7 +118,7 @@ export class Person {
     await page.locator('.composer-input').press('Enter');
   }
 
-  /** The texts that are in the page, in order. @returns {Promise<string[]>} */
+  /** The texts of the messages in the page, in order. @returns {Promise<string[]>} */
   texts(page = this.page) {
     return page.locator('.message .message-text').allTextContents();
   }

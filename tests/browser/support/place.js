@@ -1,4 +1,4 @@
-// What the people of all tests share: one browser, and a server that nobody stops.
+// What the users of all tests share: one browser, and a server that no test stops.
 
 import { launch, Person } from './people.js';
 import { Server } from './server.js';
@@ -18,12 +18,12 @@ export async function close() {
   await Promise.all([place.browser?.close(), place.server?.stop()]);
 }
 
-/** Two people who have nothing to do with those of other tests. @param {string} suffix @param {string} [url] */
+/** Two users of one test alone. @param {string} suffix @param {string} [url] */
 export function two(suffix, url = place.server.url) {
   return Promise.all([Person.join(place.browser, url, `ann ${suffix}`), Person.join(place.browser, url, `bob ${suffix}`)]);
 }
 
-/** Two people who look at their conversation. @param {string} suffix @param {string} [url] */
+/** Two users who are looking at their conversation. @param {string} suffix @param {string} [url] */
 export async function pair(suffix, url = undefined) {
   const [ann, bob] = await two(suffix, url);
   await Promise.all([ann.open(`u${bob.id}`), bob.open(`u${ann.id}`)]);

@@ -1,4 +1,4 @@
-// The real server, in a folder of its own.
+// A real server in a folder of its own.
 
 import { spawn } from 'node:child_process';
 import { cp, mkdtemp, rm } from 'node:fs/promises';
@@ -12,7 +12,7 @@ const BINARY = process.env.RAYBOX_SERVER ?? fileURLToPath(new URL('../../../targ
 
 export class Server {
   port = 0;
-  /** Where the web client is. */
+  /** The address of the web client. */
   url = '';
   /** @type {import('node:child_process').ChildProcess | undefined} */
   #child;
@@ -32,9 +32,9 @@ export class Server {
     return server;
   }
 
-  /** Starts it, after the first time on the same port and with the same data. */
+  /** Starts the server. From the second time on, it has the same port and the same data. */
   async launch() {
-    // Passwords need not be safe here.
+    // The hashes are cheap, because these passwords need no protection.
     const options = ['--log-dir', join(this.folder, 'logs'), '--argon2', 'm=8,t=1,p=1', ...this.options];
     const child = spawn(BINARY, ['127.0.0.1', String(this.port), ...options], { cwd: this.folder, stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child = child;
@@ -48,7 +48,7 @@ export class Server {
     this.url = `http://127.0.0.1:${this.port}/`;
   }
 
-  /** Ends it as a crash would. */
+  /** Kills the server, as a crash would. */
   async kill() {
     const child = this.#child;
     this.#child = undefined;
@@ -58,13 +58,13 @@ export class Server {
     await ended;
   }
 
-  /** Copies its data, while it does not run. @param {string} name */
+  /** Copies the data of the stopped server. @param {string} name */
   async save(name) {
     await cp(this.folder, `${this.folder}-${name}`, { recursive: true });
     this.#copies.push(`${this.folder}-${name}`);
   }
 
-  /** Puts a copy in the place of its data, while it does not run. @param {string} name */
+  /** Replaces the data of the stopped server by a copy. @param {string} name */
   async restore(name) {
     await rm(this.folder, { recursive: true });
     await cp(`${this.folder}-${name}`, this.folder, { recursive: true });
@@ -77,7 +77,7 @@ export class Server {
   }
 }
 
-/** A user of level 1, as with `nc`: a line for each object. */
+/** A user of level 1, as with `nc`: one object a line. */
 export class Nc {
   /** @type {any[]} */
   heard = [];
@@ -98,7 +98,7 @@ export class Nc {
     this.socket.write(`${JSON.stringify(frame)}\n`);
   }
 
-  /** The next object that fits; those before it are skipped. @param {(frame: any) => boolean} fits @returns {Promise<any>} */
+  /** Returns the next object that fits, and skips those before it. @param {(frame: any) => boolean} fits @returns {Promise<any>} */
   async hear(fits) {
     /** @type {any} */
     let found;

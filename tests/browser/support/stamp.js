@@ -1,4 +1,5 @@
-// Writes the hash of every file of the client into the service worker, which serves files of one version only:
+// Writes the hash of every file of the client into the service worker, which only serves the files
+// of one version:
 //
 //     npm run stamp
 
@@ -7,10 +8,10 @@ import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** For Node only, for npm only, and the worker itself. */
+/** Files that the worker does not serve: those for npm or Node only, and the worker itself. */
 const NOT_STORED = ['package.json', 'raybox/tcp.js', 'sw.js'];
 
-/** The files of a folder, with its folders. @param {string} folder @returns {string[]} */
+/** The files of a folder and of its subfolders. @param {string} folder @returns {string[]} */
 export function filesIn(folder, root = folder) {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {
     const path = join(folder, entry.name);
@@ -18,7 +19,7 @@ export function filesIn(folder, root = folder) {
   });
 }
 
-/** The service worker of the client in a folder, as it must be. @param {string} web */
+/** The text that the service worker of the client in a folder must have. @param {string} web */
 export function stamped(web) {
   const names = filesIn(web).filter((name) => !NOT_STORED.includes(name)).sort();
   const lines = names.map((name) => {

@@ -1,11 +1,12 @@
-// Tabs of one browser in one process of Node: Web Locks as far as the library uses them, and hubs that share one.
+// Tabs of one browser in a single Node process: the part of Web Locks that the library uses, and
+// hubs that share a lock.
 
 import { MemoryStore } from '../../../web/raybox.js';
 import { SharedHub } from '../../../web/raybox/tabs.js';
 
 /** @typedef {{steal?: boolean, signal?: AbortSignal}} How */
 
-/** One lock. A request is granted when those before it have ended, or at once if it steals. */
+/** One lock. A request gets it when those before have ended; a stealing one gets it at once. */
 class FakeLocks {
   /** @type {{run: () => Promise<void>, resolve: (value: void) => void, reject: (error: Error) => void}[]} */
   #queue = [];

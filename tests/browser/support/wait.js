@@ -1,4 +1,4 @@
-/** How long a test waits for what must come. Only a failing test ever waits this long. */
+/** The longest wait for an expected event, in milliseconds. Only a failing test waits this long. */
 export const PATIENCE = 120_000;
 
 /** Waits until `condition` holds. @param {string} what @param {() => unknown} condition @param {number} [patience] */
@@ -10,5 +10,11 @@ export async function until(what, condition, patience = PATIENCE) {
   }
 }
 
-/** A time in which everything that is already on its way in this process arrives. */
-export const settle = () => new Promise((resolve) => setTimeout(resolve, 20));
+/**
+ * Waits long enough for everything in flight within this process to arrive. After a machine was
+ * suspended, the timer fires at once, so many turns of the event loop follow it.
+ */
+export async function settle() {
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  for (let turn = 0; turn < 100; turn++) await new Promise((resolve) => setImmediate(resolve));
+}

@@ -1,4 +1,5 @@
-// What is served: nothing is missing in the service worker's list, and nothing comes from elsewhere.
+// The served files: the service worker's list has all of them, and nothing is loaded from another
+// host.
 
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';

@@ -1,4 +1,4 @@
-// What only Node does: an old one, and peers that are no servers of this kind.
+// Cases for Node only: an old version, and peers that are not RayBox servers.
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
@@ -12,7 +12,7 @@ import { until } from '../support/wait.js';
 const LIBRARY = fileURLToPath(new URL('../../../web/raybox.js', import.meta.url));
 
 test('the library works in Node 18, which lacks some globals', async () => {
-  // What is there in Node 18 without a flag is there in later ones too; what is not is taken away.
+  // The test removes the globals that Node 18 lacks. Later versions of Node have all the others.
   const program = `
     for (const name of ['CustomEvent', 'crypto', 'navigator', 'WebSocket']) delete globalThis[name];
     const { RayBox, uuid7 } = await import(${JSON.stringify(LIBRARY)});

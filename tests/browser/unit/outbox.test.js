@@ -1,4 +1,4 @@
-// Sending, waiting and logging in, against a server played by hand.
+// Sending, waiting and logging in, against a fake server.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -108,7 +108,7 @@ test('a message that is too long is refused at once; an old one when a server ta
 });
 
 test('waits double from one second to sixty, or are what the server says; half of it may be added', async (t) => {
-  // The clock stands still, so that the waits can be told exactly. One second is a millisecond.
+  // The clock is stopped, so that the waits are exact. A second of them takes a millisecond.
   const realNow = Date.now;
   const now = realNow();
   Date.now = () => now;
@@ -237,7 +237,7 @@ test('a refused login costs nothing of what another user has stored', async () =
   assert.equal(fake.box.pending('u2').length, 1);
   const states = new Set(fake.told('status').slice(before).map(({ state }) => state));
   assert.deepEqual([...states], ['signedOut'], 'nobody is shown what is stored before the server has said who it is');
-  // Ann has another name now; the server says that it is she.
+  // Ann has another name now. The server's answer shows that it is the same user.
   const again = fake.box.login({ name: 'anna', password: 'secret-a' });
   const three = await fake.connection(2);
   assert.deepEqual((await three.welcome([entry('u2', 1)])).have, {});

@@ -1,4 +1,4 @@
-// Synchronising, receiving, history and marks, against a server played by hand.
+// Synchronising, receiving, history and marks, against a fake server.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -247,9 +247,17 @@ test('what a 43 has counted is not counted again, and after a loss nothing is re
   assert.equal(conv()?.unread, 3);
   two.say(push('u2', 5));
   await until('the next one', () => conv()?.unread === 4);
-  // The database falls back, without a login: 2 is another message now.
+  // The database falls back without a new login: 2 is another message now.
   two.say({ msgType: 44, conv: 'u2', complete: true, reset: true, from: 1, to: 2 }, push('u2', 1), push('u2', 2));
   await until('what is there', () => conv()?.seq === 2);
-  assert.deepEqual([conv()?.read, conv()?.unread, conv()?.peerRead], [1, 1, 2]);
+  assert.deepEqual([conv()?.read, conv()?.unread, conv()?.peerRead], [1, 1, 0]);
+  // The server tells the marks, which may be lower, and counts messages that come later.
+  two.say({ msgType: 44, conv: 'u2', complete: true, reset: true, from: 1, to: 3 },
+    { msgType: 49, errno: 200, conv: 'u2', head: 3, read: 0, unread: 2, user: 1 },
+    { msgType: 50, conv: 'u2', read: 1, recv: 2, user: 2 }, push('u2', 1), push('u2', 2), push('u2', 3));
+  await until('all of it', () => conv()?.seq === 3);
+  assert.deepEqual([conv()?.read, conv()?.unread, conv()?.peerRead, conv()?.peerRecv], [0, 2, 1, 2]);
+  two.say(push('u2', 4));
+  await until('one more', () => conv()?.unread === 3);
   fake.box.stop();
 });

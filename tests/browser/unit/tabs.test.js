@@ -15,7 +15,7 @@ test('when the tab with the connection is closed, no call of the others waits fo
     await until('it has started', () => one.snapshots > 0);
   }
   assert.deepEqual([first.hub.leads, second.hub.leads, third.hub.leads], [true, false, false]);
-  // Nobody answers it: there is no server, and the tab is closed.
+  // This call is not answered: there is no server, and the first tab is closed.
   const waiting = third.hub.call('login', [{ name: 'ann', password: 'secret' }]);
   waiting.catch(() => undefined);
   const repeated = third.hub.call('watch', [[1]]);
@@ -39,13 +39,13 @@ test('a tab that is asleep loses the connection to one that is awake', async (t)
   const tab = tabsOf(t, t.name);
   const name = t.name;
   let isStolen = false;
-  // It holds the lock and answers nothing.
+  // This tab holds the lock and answers nothing.
   navigator.locks.request(name, {}, () => new Promise(() => {})).catch(() => (isStolen = true));
   const second = tab();
   await second.hub.start();
   await until('it has taken the lock', () => second.hub.leads);
   assert.equal(isStolen, true);
-  // Awake again, it is one of the others.
+  // When it is awake again, it does not lead any more.
   const third = tab();
   await third.hub.start();
   await until('it has heard of the leader', () => third.snapshots > 0);

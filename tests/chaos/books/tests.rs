@@ -1,10 +1,10 @@
-//! The checker against books with errors.
+//! Tests of the checker, with books that contain errors.
 
 use super::*;
 
 const SECOND: Moment = Duration::from_secs(1);
 
-/// Ann (1) sends four messages to Bob (2); Cid (3) only watches, and all three are in group 9.
+/// Ann (1) sends four messages to Bob (2); Cid (3) only watches. All three are in group 9.
 fn ann(fate: Fate, target: Target) -> Books {
     let lots = vec![Lot { target, connection: 0, numbers: 0..4, sent: SECOND, fate }];
     Books { user: 1, lots, ..Books::default() }
@@ -54,7 +54,7 @@ fn books_that_agree() {
     let mut came = live(&[0, 1]);
     came.extend([(2, How::Fetched(0)), (3, How::Fetched(0))]);
     assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &with(2, BOB, &came)]), []);
-    // One list may begin before the end of another.
+    // The messages of one connection may begin before those of another one end.
     came.rotate_left(2);
     assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &with(2, BOB, &came)]), []);
     assert_eq!(found(&[&ann(Fate::Unknown, BOB), &with(2, BOB, &live(&[1]))]), []);
@@ -86,7 +86,7 @@ fn a_message_in_a_killed_proxy_counts_as_taken() {
     assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[SECOND / 2]), [(Wrong::Lost, 2, 2)], "before");
     assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[3 * SECOND]), [(Wrong::Lost, 2, 2)], "long after");
     assert_eq!(found_with(&[&ann(ACKNOWLEDGED, BOB), &bob], &[]), [(Wrong::Lost, 2, 2)], "nothing was killed");
-    // The kill began before the message was sent, and was complete after that.
+    // The kill began before the message was sent, and was complete afterwards.
     let kill = caused(Kind::NginxKilled, Party::Nginx, SECOND / 2, SECOND / 2);
     let slow = [Caused { complete: SECOND + SECOND / 2, ..kill }];
     assert_eq!(found_after(&[&ann(ACKNOWLEDGED, BOB), &bob], &slow), [(Wrong::TakenByProxy, 2, 2)]);
@@ -105,11 +105,11 @@ fn a_message_that_came_after_a_later_one_is_reordered() {
     let fetched: Vec<_> = [1, 2, 3, 0].map(|number| (number, How::Fetched(0))).to_vec();
     let mut bob = with(2, BOB, &fetched);
     assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Reordered, 2, 0)]);
-    // It may have been on its way to a connection that broke.
+    // The message may have been in flight to a connection that broke.
     bob.connections[0].broke = true;
     bob.connections[0].ended = Some(2 * SECOND);
     assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::CameBack, 2, 0)]);
-    // On a connection that did not break there is no such excuse.
+    // A connection that did not break is no such excuse.
     bob.arrivals.iter_mut().for_each(|arrival| arrival.how = How::Live(0));
     assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Reordered, 2, 0)]);
 }
@@ -130,6 +130,28 @@ fn a_message_from_the_spool_of_another_node_may_come_later() {
     assert_eq!(found_after(&[&ann, &with(2, BOB, &live(&[2, 3, 0, 1]))], &outage), wrong(Wrong::Reordered));
     ann.connections[1] = place(0);
     assert_eq!(found_after(&[&ann, &fetched([2, 3, 0, 1])], &outage), wrong(Wrong::Reordered), "one node");
+}
+
+#[test]
+fn a_message_from_a_spool_may_come_after_one_that_came_back_to_another_node() {
+    let mut ann = ann(ACKNOWLEDGED, BOB);
+    ann.lots[0].numbers = 0..2;
+    let later = Fate::Acknowledged { at: 3 * SECOND, refused: 0 };
+    ann.lots.push(Lot { numbers: 2..4, sent: 3 * SECOND, fate: later, ..ann.lots[0].clone() });
+    let connection = |node, opened, ended, broke| Connection { place: Place::Node(node), opened, ended, broke };
+    ann.connections = vec![connection(0, Moment::ZERO, None, false)];
+    let mut bob = with(2, BOB, &[2, 3, 0, 1].map(|number| (number, How::Fetched(0))));
+    // He comes when the first two are in the spool.
+    let to = |node| vec![connection(node, 2 * SECOND, Some(4 * SECOND), true)];
+    let outage = [caused(Kind::DatabaseKilled, Party::Database, SECOND / 2, 2 * SECOND)];
+    let wrong = |what| [(what, 2, 0), (what, 2, 1)];
+    bob.connections = to(1);
+    assert_eq!(found_after(&[&ann, &bob], &outage), wrong(Wrong::WaitedInSpool));
+    assert_eq!(found_after(&[&ann, &bob], &[]), wrong(Wrong::Reordered), "the database was not away");
+    bob.connections[0].broke = false;
+    assert_eq!(found_after(&[&ann, &bob], &outage), wrong(Wrong::Reordered), "nothing came back");
+    bob.connections = to(0);
+    assert_eq!(found_after(&[&ann, &bob], &outage), wrong(Wrong::Reordered), "one node");
 }
 
 #[test]
@@ -154,7 +176,7 @@ fn a_message_that_came_to_somebody_else_is_misdelivered() {
     let mut bob = with(2, BOB, &live(&[0, 1, 2, 3]));
     bob.strays.push("not what was sent".to_owned());
     assert_eq!(found(&[&ann(ACKNOWLEDGED, BOB), &bob]), [(Wrong::Misdelivered, 2, 0)]);
-    // A group's message that was delivered to its own sender.
+    // This message of a group came to its own sender.
     let mut ann = ann(ACKNOWLEDGED, GROUP);
     ann.arrivals = with(1, GROUP, &live(&[0])).arrivals;
     let (bob, cid) = (with(2, GROUP, &live(&[0, 1, 2, 3])), with(3, GROUP, &live(&[0, 1, 2, 3])));
@@ -165,13 +187,13 @@ fn part(party: Party) -> Part {
     Part { party, begun: 2 * SECOND, well: 3 * SECOND }
 }
 
-/// From Ann to Bob.
+/// The way of a message from Ann to Bob.
 fn way(sent: Moment, until: Moment, stored: bool) -> Way {
     Way { from: 1, to: 2, connection: 0, sent, until, stored }
 }
 
 #[test]
-fn a_fault_concerns_who_was_there() {
+fn a_fault_concerns_the_clients_of_its_place() {
     let bob = with(2, BOB, &[]);
     for (party, concerned) in [
         (Party::Node(0), true),
@@ -186,7 +208,7 @@ fn a_fault_concerns_who_was_there() {
 }
 
 #[test]
-fn a_fault_touches_what_was_on_its_way_where_it_was() {
+fn a_fault_touches_messages_in_flight_at_its_place() {
     let touched =
         |party, ann: &Books, bob: &Books, stored| part(party).touches(&way(SECOND, 4 * SECOND, stored), ann, bob);
     let (ann, mut bob) = (with(1, BOB, &[]), with(2, BOB, &[]));
@@ -200,7 +222,7 @@ fn a_fault_touches_what_was_on_its_way_where_it_was() {
     bob.connections[0].place = Place::Node(1);
     assert!(touched(Party::Redis, &ann, &bob, false) && touched(Party::Node(1), &ann, &bob, false));
     assert!(!touched(Party::Node(2), &ann, &bob, true));
-    // After a connection ended long ago, no node knows it any more.
+    // This connection ended so long ago that no node knows it any more.
     bob.connections.push(Connection { place: Place::Node(0), ..bob.connections[0].clone() });
     bob.connections[0].ended = Some(Moment::ZERO);
     assert!(touched(Party::Redis, &ann, &bob, false), "the node may not have noticed the end");
@@ -209,7 +231,7 @@ fn a_fault_touches_what_was_on_its_way_where_it_was() {
 }
 
 #[test]
-fn a_fault_touches_nothing_that_had_come_before_or_was_sent_afterwards() {
+fn a_fault_touches_no_message_from_before_or_after_it() {
     let (ann, bob) = (with(1, BOB, &[]), with(2, BOB, &[]));
     let touched = |sent, until| part(Party::Node(0)).touches(&way(sent, until, true), &ann, &bob);
     assert!(touched(SECOND, 2 * SECOND) && touched(3 * SECOND, 4 * SECOND) && touched(SECOND, 4 * SECOND));
@@ -218,7 +240,7 @@ fn a_fault_touches_nothing_that_had_come_before_or_was_sent_afterwards() {
 }
 
 #[test]
-fn a_duplicate_was_on_its_way_until_it_came_again() {
+fn a_duplicate_was_in_flight_until_it_came_again() {
     let mut bob = with(2, BOB, &live(&[0, 1, 2, 3]));
     bob.arrivals.push(Arrival { at: 5 * SECOND, how: How::Fetched(0), ..bob.arrivals[2] });
     let verdict = check(&[&ann(ACKNOWLEDGED, BOB), &bob], &Members::default(), &[]);

@@ -1,4 +1,4 @@
-//! Logins, farewells, and the way back.
+//! Logins, farewells, and reconnects.
 
 use super::*;
 
@@ -11,7 +11,7 @@ fn it_logs_in_with_what_it_has_and_keeps_the_new_token() {
     stage.hear(&[WELCOME]);
     let done = stage.machine.done();
     assert!(matches!(&done.changes[..], [Change::Account(account)] if account.user == 7 && account.token == "t2"));
-    // The next connection uses it.
+    // The next connection uses the token.
     stage.machine.lost("gone", stage.now, 0.0);
     stage.now += Duration::from_secs(1);
     stage.connect(Known::default());
@@ -25,6 +25,7 @@ fn a_login_with_a_password_needs_it_once() {
         device: "d".to_owned(),
         password,
         token: Some("old".to_owned()),
+        jwt: None,
         frame_max: 2000,
         owner: None,
     });
@@ -102,6 +103,7 @@ fn another_account_is_not_let_into_the_file() {
     let mut stage = Stage::new(Login {
         device: "d".to_owned(),
         token: Some("t".to_owned()),
+        jwt: None,
         frame_max: 2000,
         owner,
         password: None,
@@ -130,7 +132,7 @@ fn pauses_grow_until_it_is_online() {
         waits.push(stage.wait_of());
         stage.now += Duration::from_secs(waits[waits.len() - 1]);
         stage.connect(Known::default());
-        // A login alone is no success.
+        // A login alone does not reset the backoff.
         stage.hear(&[WELCOME]);
     }
     stage.hear(&[SYNCED]);

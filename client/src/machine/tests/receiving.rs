@@ -1,4 +1,4 @@
-//! What comes: runs, holes, pages, marks, and garbage.
+//! Incoming frames: runs, holes, pages, marks, and garbage.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What leaves: messages of the outbox, and requests.
+//! Outgoing frames: messages of the outbox, and requests.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn no_more_are_on_their_way_than_the_server_takes() {
     stage.send(&outbox);
     let sent = stage.sent_cids();
     assert_eq!((sent.len(), sent.contains(&"quiet".to_owned())), (20, true), "of two conversations");
-    // A new connection sends everything again that is not acknowledged.
+    // A new connection sends every unacknowledged message again.
     stage.hear(&[&ack("c0", 1)]);
     stage.machine.lost("gone", stage.now, 0.0);
     stage.now += Duration::from_secs(1);

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::super::flat::flat_object_plain;
 use super::*;
 
-/// Feeds `pieces` as if each were one read, the received data ending behind those marked so; what
-/// was taken, as text.
+/// Feeds each of `pieces` as one read; the flag says that the received data ends after it. Returns
+/// the taken items as text.
 fn decode<'a>(pieces: impl IntoIterator<Item = (&'a [u8], bool)>, frame_bytes_max: usize) -> Vec<String> {
     let mut decoder = Decoder::new(frame_bytes_max);
     let mut received = Vec::new();
@@ -152,7 +152,7 @@ fn a_flood_of_objects_without_end_is_not_looked_at_again_for_each() {
         let stream = line.repeat(200_000 / line.len());
         let taken = decode([(stream.as_bytes(), true), (b"\n{\"after\":1}", true)], 1 << 16);
         assert!(taken.ends_with(&["{\"after\":1}".to_owned()]), "{line}: {:?}", taken.last());
-        // Some are told apart, and not each of many thousands.
+        // Some are reported one by one, but not each of many thousands.
         assert!((5..100).contains(&taken.len()), "{line}: {}", taken.len());
     }
 }
@@ -242,7 +242,7 @@ proptest! {
     fn a_broken_line_before_a_good_one_is_answered_once_it_has_ended(
         bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"{}[]\":,\\ a1\0".to_vec())], 0..80),
     ) {
-        // A closing quote and a stray brace end or break whatever object the bytes may have begun.
+        // A closing quote and a stray brace end or break any object that the bytes may have begun.
         let stream = [&bytes, b"\"}\x01\n{\"good\":1}\n".as_slice()].concat();
         let taken = decode([(stream.as_slice(), true), (b"{\"after\":1}", true)], 1000);
         prop_assert!(taken.iter().any(|text| text.contains("good") || text.contains("after")), "{:?}", taken);

@@ -27,18 +27,18 @@ fn text(payload: &str) -> Vec<u8> {
     frame(LAST | TEXT, payload.as_bytes())
 }
 
-/// What was found, in words.
+/// One found item, in a form that tests can compare.
 #[derive(PartialEq, Eq, Clone, Debug)]
 enum Seen {
     Frame(String),
     Garbage,
     Answer(Vec<u8>),
-    End(Ending, u16),
+    End(FramingEnd, u16),
 }
 
 const MAX: usize = 1000;
 
-/// Reads these bytes as they arrive: so many at a time, and what was not consumed stays.
+/// Reads these bytes as they arrive, `step` at a time. Unconsumed bytes stay.
 fn read_in(bytes: &[u8], step: usize) -> Vec<Seen> {
     let (mut reader, mut kept, mut seen) = (WebSocketReader::new(MAX), Vec::new(), Vec::new());
     for part in bytes.chunks(step.max(1)) {
@@ -77,7 +77,7 @@ fn read_in(bytes: &[u8], step: usize) -> Vec<Seen> {
     seen
 }
 
-/// The same however the bytes are cut.
+/// Reads the bytes, which must give the same however they are cut.
 fn read(bytes: &[u8]) -> Vec<Seen> {
     let whole = read_in(bytes, bytes.len());
     for step in [1, 2, 3, 7, 64] {
@@ -91,7 +91,7 @@ fn shown(text: &str) -> Seen {
 }
 
 fn violates(code: u16) -> Vec<Seen> {
-    vec![Seen::End(Ending::Violation, code)]
+    vec![Seen::End(FramingEnd::Violation, code)]
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn messages_in_pieces_are_put_together() {
         bytes.extend(text("{}"));
         assert_eq!(read(&bytes), [shown("{\"a\":1}"), shown("{}")], "{pieces:?}");
     }
-    // A character may be cut.
+    // A character may be cut in two.
     let (first, second) = "{\"a\":\"你\"}".as_bytes().split_at(7);
     let bytes = [frame(TEXT, first), frame(LAST | CONTINUATION, second)].concat();
     assert_eq!(read(&bytes), [shown("{\"a\":\"你\"}")]);
@@ -183,14 +183,14 @@ fn what_breaks_the_protocol_ends_with_its_code() {
     for (what, bytes, code) in cases {
         assert_eq!(read(&bytes), violates(code), "{what}");
         let behind = [text("{}"), bytes, text("{}")].concat();
-        assert_eq!(read(&behind), [shown("{}"), Seen::End(Ending::Violation, code)], "{what}, behind a message");
+        assert_eq!(read(&behind), [shown("{}"), Seen::End(FramingEnd::Violation, code)], "{what}, behind a message");
     }
 }
 
 #[test]
 fn a_message_has_a_longest_length() {
     let object = |len: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(len - 8));
-    let too_long = [Seen::End(Ending::TooLong, 1009)];
+    let too_long = [Seen::End(FramingEnd::TooLong, 1009)];
     assert_eq!(read(&text(&object(MAX))), [shown(&object(MAX))]);
     assert_eq!(read(&text(&object(MAX + 1))), too_long);
     assert_eq!(read(&frame(LAST | TEXT, &vec![0; 0x1_0000])), too_long);
@@ -216,7 +216,7 @@ fn many_small_pieces_take_up_little_memory() {
     };
     for (nth, byte) in object.bytes().enumerate() {
         kept.extend(frame(if nth == 0 { TEXT } else { CONTINUATION }, &[byte]));
-        // Nothing in them is text.
+        // None of their bytes is text.
         kept.extend(frame(CONTINUATION, b""));
         assert_eq!(expect(&mut kept, &mut reader), FoundItem::Incomplete);
     }
@@ -237,7 +237,7 @@ fn a_close_is_answered_with_its_code() {
         (b"\x0b\xb8", 3000),
         (b"\x13\x87", 4999),
     ] {
-        assert_eq!(close(payload), [Seen::End(Ending::Peer, code)], "{}", payload.escape_ascii());
+        assert_eq!(close(payload), [Seen::End(FramingEnd::Peer, code)], "{}", payload.escape_ascii());
     }
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535_u16] {
         assert_eq!(close(&code.to_be_bytes()), violates(1002), "{code}");
@@ -252,7 +252,7 @@ fn a_message_that_was_given_up_is_the_end() {
     assert_eq!(reader.find(&mut frame(LAST | TEXT, b"{}")[..5]), FoundItem::Incomplete);
     assert!(reader.is_inside());
     reader.give_up();
-    assert_eq!(reader.find(&mut []), FoundItem::Ended(Ending::Violation));
+    assert_eq!(reader.find(&mut []), FoundItem::Ended(FramingEnd::Violation));
     assert_eq!(reader.notice(), Some(Notice::EndsWith(LATE)));
     reader.forget();
     assert!(!reader.has_shown() && !reader.is_inside());

@@ -1,5 +1,5 @@
-//! No byte stands still: a link that speaks TLS is told of room and of bytes only by edges, as a
-//! kernel reports them, and all that either end has said arrives.
+//! No byte is stuck. A link that speaks TLS learns of room and of bytes only by edges, as a kernel
+//! reports them, and yet all bytes that either end has sent arrive.
 
 use std::sync::atomic::AtomicBool;
 
@@ -12,14 +12,14 @@ use super::*;
 struct Kernel {
     to_server: Mutex<VecDeque<u8>>,
     to_client: Mutex<VecDeque<u8>>,
-    /// A write has found too little room: the next room is reported.
+    /// Whether a write has found too little room: then the next room is reported.
     is_full: AtomicBool,
     is_interrupted: AtomicBool,
     readable: AtomicBool,
     writable: AtomicBool,
 }
 
-/// Less than the first answer of a handshake.
+/// The kernel's room: less than the first answer of a handshake.
 const ROOM: usize = 500;
 
 impl Kernel {
@@ -77,17 +77,17 @@ impl SimulatedSocket for Kernel {
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    /// The client says this much.
+    /// The client sends this number of bytes.
     Says(usize),
-    /// Of what it has to send, this much arrives.
+    /// This number of the client's bytes arrive.
     Arrives(usize),
-    /// It takes this much out.
+    /// The client takes this number of bytes out.
     Takes(usize),
-    /// It asks for new keys, which the server confirms before it writes on.
+    /// The client asks for new keys, which the server confirms before it continues to write.
     Rekeys,
-    /// The loop sends it a frame of this length.
+    /// The loop sends the client a frame of this length.
     LoopSends(usize),
-    /// Another thread does.
+    /// Another thread sends the client a frame of this length.
     OtherSends(usize),
     /// The loop handles the events since its last turn.
     Turns,
@@ -95,13 +95,13 @@ enum Step {
     Signal,
 }
 
-/// Both ends, and what they have said.
+/// Both ends, and the text that each has sent.
 struct Both {
     client: ClientConnection,
     kernel: Arc<Kernel>,
     link: Arc<Link<()>>,
     of_loop: Turn<()>,
-    /// What the client has made for the wire and has not brought to the kernel.
+    /// Records of the client that have not reached the kernel.
     on_the_way: Vec<u8>,
     said: (Vec<u8>, Vec<u8>),
     heard: (Vec<u8>, Vec<u8>),
@@ -147,7 +147,7 @@ impl Both {
                 self.said.1.extend(text);
             }
             Step::OtherSends(len) => {
-                // What the loop has not written yet stays in front.
+                // The bytes that the loop has not written yet stay in front.
                 let (mut turn, text) = (Turn::new(), frame(len));
                 self.link.send(&mut turn, &text, Fate::Drop).expect("it is open");
                 turn.flush();
@@ -167,8 +167,8 @@ impl Both {
         }
     }
 
-    /// What a loop does: writes on after an edge, reads after one until a short read, and writes
-    /// what it has sent.
+    /// Runs one turn of a loop, which writes after an edge, reads after one until a short read, and
+    /// writes the frames that it has sent.
     fn turn(&mut self) {
         if self.kernel.writable.swap(false, Relaxed) {
             self.link.on_writable(&mut self.of_loop);
@@ -190,7 +190,7 @@ impl Both {
         self.of_loop.flush();
     }
 
-    /// The client reads and sends all, and the loop handles events, until there are none.
+    /// Runs until the client has read and sent everything, and the loop has no events.
     fn settle(&mut self) {
         loop {
             self.step(Step::Arrives(usize::MAX));

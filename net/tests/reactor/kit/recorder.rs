@@ -12,7 +12,7 @@ pub(super) struct Recorder {
     pub(super) opened: Sender<Opened>,
     pub(super) astray: Sender<Astray>,
     pub(super) react: Arc<React>,
-    /// What the port speaks, and whether it must be spoken.
+    /// The certificates of the port, and whether clients must use TLS.
     pub(super) tls: Option<(Arc<Tls>, bool)>,
 }
 

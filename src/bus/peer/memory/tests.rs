@@ -11,7 +11,7 @@ use super::{Dropped, Hub, MemoryBus, MemoryConnector, MemoryLine, PATIENCE};
 use crate::base::clock::Clock;
 use crate::bus::peer::{BusStage, Connector, PeerDriver, PeerRules, PeerShared, Topic};
 use crate::bus::{Bus, BusHealth, DeviceNews, Envelope, Exchange, Frames, Node, Place, Published, Receipt};
-use crate::delivery::{Delivery, Origin, Posted};
+use crate::delivery::{Delivery, DeliveryOrigin, Posted};
 use crate::protocol::{GroupId, UserId};
 
 /// A node that records its events. Users are here as long as they are in the list.
@@ -136,7 +136,7 @@ impl Station {
     }
 
     fn offer(&self, to: UserId, place: Option<&str>, sequence: u64, text: &str, is_returned: bool) -> Published {
-        let delivery = Delivery::new(to, text.into(), Origin::Spooled(crate::store::spool::SpoolId(1), None));
+        let delivery = Delivery::new(to, text.into(), DeliveryOrigin::Spooled(crate::store::spool::SpoolId(1), None));
         let envelope = Envelope {
             to,
             place: place.map(Place::from),
@@ -181,7 +181,8 @@ fn nodes_talk_through_any_transport() {
     let found = a.send_until(USER, 2, Published::ToOne);
     b.node.wait_for("for 7: {}");
     a.node.wait_for(&format!("confirmed at b-1: [{found}]"));
-    // What a dead connection has returned is known as such, and confirmed like everything else.
+    // Messages that a dead connection has returned are known as such, and confirmed like all
+    // others.
     assert_eq!(a.send_returned(USER, 1001, "{}"), Published::Taken(1));
     b.node.wait_for("returned for 7: {}");
     a.node.wait_for("confirmed at b-1: [1001]");

@@ -1,4 +1,5 @@
-//! A strict client: what it stores, what it has not had acknowledged, and what it expects next.
+//! A strict client: the messages that it stores, those not acknowledged yet, and the frames that it
+//! expects next.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
@@ -9,14 +10,14 @@ use crate::protocol::{GroupId, UserId};
 
 /// The user whose connections are simulated.
 pub(super) const ME: UserId = UserId(7);
-/// What the message that ends the user's membership begins with.
+/// The beginning of the message that ends the user's membership.
 pub(super) const LEFT: &str = "left";
 
-/// What outlives connections: the client's database.
+/// The client's database, which outlives connections.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     pub(super) convs: BTreeMap<ConversationId, Stored>,
-    /// What is not acknowledged, in the order sent.
+    /// Messages that are not acknowledged, in the order sent.
     pub(super) outbox: Vec<(ConversationId, String)>,
 }
 
@@ -26,33 +27,33 @@ pub(super) struct Stored {
     /// The cid of each message.
     pub(super) messages: BTreeMap<Seq, String>,
     pub(super) gaps: Vec<(Seq, Seq)>,
-    /// The user is not in it any more.
+    /// Whether the user is no longer in it.
     pub(super) is_closed: bool,
 }
 
-/// What a connection of the client expects.
+/// A connection of the client, and the frames that it expects.
 #[derive(Debug, Default)]
 pub(super) struct Client {
     stage: Stage,
     /// The heads of the 43s.
     heads: HashMap<ConversationId, Seq>,
-    /// Of these, conversations with nothing above their floor.
+    /// The conversations of these with nothing above their floor.
     empty: HashSet<ConversationId>,
-    /// Where each conversation goes on.
+    /// The next number of each conversation.
     places: HashMap<ConversationId, Seq>,
     /// Conversations whose 44 must come before anything else of them, and 45.
     awaited: HashSet<ConversationId>,
-    /// The run in progress: up to here.
+    /// The runs in progress, each with its last number.
     runs: HashMap<ConversationId, Seq>,
-    /// What was sent on this connection, without a 41.
+    /// Messages that were sent on this connection and have no 41.
     sent: HashMap<ConversationId, VecDeque<String>>,
-    /// Conversations whose first failed send has not come again.
+    /// Conversations whose first failed send was not retried yet.
     pub(super) failed: HashMap<ConversationId, String>,
     /// Groups that the user left, with the number that said so.
     ended: HashMap<ConversationId, Seq>,
-    /// What was given in `have`.
+    /// The cursors that the client gave in `have`.
     have: HashMap<ConversationId, Seq>,
-    /// 46s without their 45, and what they named.
+    /// The 46s without their 45, and the conversations that they named.
     syncs: VecDeque<(String, HashSet<ConversationId>)>,
     pub(super) synced: bool,
 }
@@ -64,7 +65,7 @@ enum Stage {
     Live,
 }
 
-/// What the model says about the truth, for the client to check a frame against.
+/// The truth of the model, for the client to check a frame against.
 pub(super) trait Truth {
     fn cid(&self, conv: ConversationId, seq: Seq) -> Option<String>;
     fn may_reset(&self) -> bool;
@@ -78,12 +79,12 @@ impl Client {
         Client { have, ..Client::default() }
     }
 
-    /// It asks with a 46.
+    /// Asks with a 46.
     pub(super) fn on_sync(&mut self, rid: String, convs: impl Iterator<Item = ConversationId>) {
         self.syncs.push_back((rid, convs.collect()));
     }
 
-    /// A send leaves.
+    /// Notes that a send leaves.
     pub(super) fn on_sent(&mut self, conv: ConversationId, cid: &str) {
         if self.failed.get(&conv).is_some_and(|failed| failed == cid) {
             self.failed.remove(&conv);
@@ -233,17 +234,17 @@ impl Client {
         let cursor = stored.cursor.map_or(0, |cursor| cursor.seq);
         let behind = gap.map_or(from, |gap| gap.0);
         assert!(gap.is_none_or(|gap| gap.0 <= gap.1 && gap.1 == from - 1), "the gap is the rest: {frame}");
-        // All numbers behind the cursor follow, or are in the gap, or below the floor.
+        // All numbers after the cursor follow, or are in the gap, or below the floor.
         assert!(behind <= cursor + 1 || behind - 1 <= truth.floor(conv), "a silent hole after {cursor}: {frame}");
         if let Some(gap) = gap {
             stored.gaps.push(gap);
         }
-        // The client now holds everything that is there up to here.
+        // The client now holds everything that exists up to here.
         if from - 1 > cursor {
             stored.cursor = Some(Cursor { seq: from - 1, tag: HeldTag::Tag(Tag(0)) });
         }
         self.places.insert(conv, from - 1);
-        // One that nobody asked for goes on as a live conversation.
+        // A run that nobody requested continues as a live conversation.
         if was_awaited || self.syncs.iter().any(|(_, convs)| convs.contains(&conv)) {
             self.runs.insert(conv, to);
         } else {
@@ -260,7 +261,8 @@ impl Client {
             let at = self.syncs.iter().position(|(rid, _)| frame["rid"].as_str() == Some(rid));
             let (_, convs) = self.syncs.remove(at.expect("it was asked for")).expect("it is there");
             for conv in convs {
-                // A 44 for a floor that rose meanwhile, or for what is lost, is no run of this 46.
+                // A 44 for a floor that rose meanwhile, or for a lost history, is not a run of this
+                // 46.
                 if truth.may_reset() || conv == ConversationId::of_group(GroupId(5)) || truth.floor(conv) > 0 {
                     continue;
                 }
@@ -269,7 +271,7 @@ impl Client {
             }
         }
         for (conv, to) in &self.runs {
-            // A run for a membership that has ended is over, and so is one of a history that is lost.
+            // A run for an ended membership or a lost history is over.
             if truth.may_reset() {
                 continue;
             }
@@ -281,7 +283,7 @@ impl Client {
 }
 
 impl Disk {
-    /// The message and the cursor, in one transaction.
+    /// Stores the message and the cursor in one transaction.
     fn store(&mut self, conv: ConversationId, frame: &Value, cid: &str) {
         let stored = self.convs.entry(conv).or_default();
         stored.is_closed = false;
@@ -292,7 +294,7 @@ impl Disk {
             return;
         }
         if seq > cursor + 1 && stored.cursor.is_none() && stored.messages.is_empty() {
-            // It was in a 43 and not in `have`: history before it is paged when somebody looks.
+            // The conversation was in a 43 and not in `have`: earlier history is paged on demand.
             stored.gaps.push((1, seq - 1));
         } else if seq > cursor + 1 {
             // A conversation that was left out of `have`.

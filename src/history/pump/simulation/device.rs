@@ -1,4 +1,4 @@
-//! A device: its client's disk, and its connection with all that is on the way between the client,
+//! A device: its client's disk, and its connection with everything on the way between the client,
 //! the pump and the store.
 
 use std::collections::{HashSet, VecDeque};
@@ -10,7 +10,7 @@ use crate::base::conversation::{ConversationId, Cursor, HeldTag, Tag};
 use crate::history::cursor::Extent;
 use crate::history::pump::{Command, Commands, Pump, PumpEvent, PumpLimits, Submission};
 use crate::protocol::level2::Rid;
-use crate::protocol::level2::frames::{self, Overview};
+use crate::protocol::level2::frames::{self, ConversationSummary};
 
 const OUTPUT_HIGH: usize = 2_000;
 
@@ -23,9 +23,9 @@ pub(super) struct Device {
 pub(super) struct Connection {
     pub(super) pump: Pump,
     pub(super) client: Client,
-    /// Written and not read by the client.
+    /// Frames written and not read by the client.
     output: VecDeque<Arc<str>>,
-    /// Jobs: what was read, and is on its way back.
+    /// The results of jobs on their way back.
     jobs: VecDeque<Job>,
     results: Vec<PumpEvent>,
     /// Pushes on their way.
@@ -50,7 +50,7 @@ enum Job {
 }
 
 impl Device {
-    /// The client connects, with the cursors on its disk.
+    /// Connects the client, with the cursors on its disk.
     pub(super) fn connect(&mut self, store: &Store) {
         let mut have = Vec::new();
         for (conv, stored) in &self.disk.convs {
@@ -64,7 +64,7 @@ impl Device {
         self.connection = Some(Connection::new(have));
     }
 
-    /// The client sends the first of its outbox that may go. `is_impatient`: also behind a failure.
+    /// Sends the first message of the outbox that may go. `is_impatient`: even after a failure.
     pub(super) fn send(&mut self, is_impatient: bool) {
         let Device { disk, connection: Some(connection) } = self else { return };
         if !connection.takes_requests {
@@ -75,7 +75,7 @@ impl Device {
         let next = disk.outbox.iter().find(|(conv, cid)| {
             let may_go = match connection.client.failed.get(conv) {
                 None => true,
-                // Again, when all that was behind it has failed.
+                // It is retried when everything after it has failed.
                 Some(failed) if failed == cid => connection.client.has_answers_of(*conv),
                 Some(_) => is_impatient,
             };
@@ -98,7 +98,7 @@ impl Device {
         connection.carry_out(out);
     }
 
-    /// The client sends a 46 with all its cursors.
+    /// Sends a 46 with all cursors of the client.
     pub(super) fn ask_again(&mut self) {
         let Device { disk, connection: Some(connection) } = self else { return };
         if !connection.takes_requests || !connection.client.synced {
@@ -122,7 +122,7 @@ impl Device {
         connection.carry_out(out);
     }
 
-    /// The client reads up to this number of frames.
+    /// Makes the client read up to this number of frames.
     pub(super) fn read_output(&mut self, count: u64, store: &Store) {
         let Device { disk, connection: Some(connection) } = self else { return };
         for _ in 0..count {
@@ -167,7 +167,8 @@ impl Connection {
         on_their_way + self.lane.len() + self.answers.len() + self.output.len() == 0 && self.client.is_idle()
     }
 
-    /// A job reads the store; what it read is on its way. `limit`: of messages, and of lines of a 43.
+    /// Makes a job read the store; its result is then on its way. `limit`: the most messages, and
+    /// the most lines of a 43.
     pub(super) fn run_job(&mut self, store: &Store, fails: bool, limit: usize) {
         // Heads are read one at a time.
         let has_heads = self.results.iter().any(|event| matches!(event, PumpEvent::Heads(_)));
@@ -194,7 +195,7 @@ impl Connection {
         self.results.push(event);
     }
 
-    /// A result arrives, which may overtake others.
+    /// Delivers a result, which may overtake others.
     pub(super) fn deliver_result(&mut self, at: usize) {
         if !self.results.is_empty() {
             let event = self.results.remove(at % self.results.len());
@@ -202,7 +203,7 @@ impl Connection {
         }
     }
 
-    /// A push arrives, which may overtake others.
+    /// Delivers a push, which may overtake others.
     pub(super) fn deliver_push(&mut self, at: usize) {
         if !self.pushes.is_empty() {
             let event = self.pushes.remove(at % self.pushes.len());
@@ -210,21 +211,21 @@ impl Connection {
         }
     }
 
-    /// The next change of a membership arrives.
+    /// Delivers the next change of a membership.
     pub(super) fn deliver_membership(&mut self) {
         if let Some(event) = self.memberships.pop_front() {
             self.feed(event);
         }
     }
 
-    /// The next answer to a send arrives.
+    /// Delivers the next answer to a send.
     pub(super) fn deliver_answer(&mut self) {
         if let Some(event) = self.answers.pop_front() {
             self.feed(event);
         }
     }
 
-    /// The pump takes an event.
+    /// Passes an event to the pump.
     pub(super) fn feed(&mut self, event: PumpEvent) {
         let mut out = Commands::new();
         self.pump.on(event, &mut out);
@@ -256,8 +257,8 @@ impl Connection {
     }
 }
 
-fn overview_line(conv: ConversationId, extent: Extent) -> Overview<'static> {
-    Overview {
+fn overview_line(conv: ConversationId, extent: Extent) -> ConversationSummary<'static> {
+    ConversationSummary {
         conv: conv.name_for(ME),
         name: Some("somebody"),
         floor: extent.floor,

@@ -1,4 +1,4 @@
-//! [`Random`]: what the schedule is made of.
+//! [`Random`]: the source of the schedule.
 
 /// A small generator: the schedule must be the same for a seed on every machine.
 pub(super) struct Random(u64);

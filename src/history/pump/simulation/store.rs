@@ -15,7 +15,7 @@ use crate::protocol::level2::frames::{self, Committed, Message, Refusal};
 pub(super) struct Store {
     pub(super) convs: BTreeMap<ConversationId, Conversation>,
     time: i64,
-    /// It has lost the end of a history.
+    /// Whether it has lost the end of a history.
     pub(super) has_lost: bool,
 }
 
@@ -31,7 +31,7 @@ pub(super) struct PageWanted {
 pub(super) struct Conversation {
     pub(super) rows: Vec<StoredRow>,
     floor: Seq,
-    /// Of a group: the first number of the membership, 0 if the user is not a member.
+    /// For a group: the first number of the membership, 0 if the user is not a member.
     joined: Option<Seq>,
     /// Every floor that the user had.
     floors: Vec<Seq>,
@@ -85,19 +85,19 @@ impl Store {
         self.convs.entry(conv).or_default().joined = Some(1);
     }
 
-    /// The user becomes a member of a group with the message `seq`.
+    /// Makes the user a member of a group with the message `seq`.
     pub(super) fn join(&mut self, conv: ConversationId, seq: Seq) {
         let conversation = self.convs.entry(conv).or_default();
         conversation.joined = Some(seq);
         conversation.note_floor();
     }
 
-    /// The user leaves a group: the first number of the membership that ends.
+    /// Makes the user leave a group. Returns the first number of the membership that ends.
     pub(super) fn leave(&mut self, conv: ConversationId) -> Option<Seq> {
         self.convs.get_mut(&conv).and_then(|conversation| conversation.joined.take())
     }
 
-    /// The floor of a conversation rises, to its head at most.
+    /// Raises the floor of a conversation, to its head at most.
     pub(super) fn raise_floor(&mut self, conv: ConversationId, steps: Seq) {
         if let Some(conversation) = self.convs.get_mut(&conv) {
             let head = conversation.rows.len() as Seq;
@@ -144,7 +144,7 @@ impl Store {
         let PageWanted { conv, from, to, written } = *wanted;
         let nothing = Conversation::default();
         let conversation = self.convs.get(&conv).unwrap_or(&nothing);
-        // What a member may see, it may see to the end of the membership.
+        // A member may see a message to the end of the membership, or never.
         if !conversation.is_mine(conv) && to.is_none() {
             return PumpEvent::PageDenied(Refusal::forever(403, "you are not in this conversation"));
         }

@@ -11,7 +11,7 @@ use crate::protocol::{GroupId, UserId};
 
 const OTHER: UserId = UserId(9);
 const DEVICES: usize = 2;
-/// What is against the pump.
+/// The faults that the simulation adds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Faults {
     pub(super) lose_pushes: bool,
@@ -31,7 +31,7 @@ pub(super) struct World {
     store: Store,
     devices: Vec<Device>,
     next_cid: u32,
-    /// Nothing new is sent any more.
+    /// Whether nothing new is sent any more.
     is_finishing: bool,
 }
 
@@ -98,7 +98,7 @@ impl World {
         self.is_finishing = true;
         self.rest();
         if self.store.has_lost {
-            // A loss shows when something takes the numbers that are lost.
+            // A loss shows when another message gets the lost numbers.
             let mine: Vec<ConversationId> = self.store.mine().map(|(conv, _)| conv).collect();
             mine.into_iter().for_each(|conv| self.commit_by_other(conv));
             self.rest();
@@ -109,7 +109,7 @@ impl World {
         self.check_order_of_sending();
     }
 
-    /// Goes on until nothing is on its way.
+    /// Continues until nothing is on its way.
     fn rest(&mut self) {
         let mut rounds = 0;
         loop {
@@ -154,7 +154,7 @@ impl World {
         }
     }
 
-    /// The clients that still wait, and what for.
+    /// The clients that still wait, and the frames that they wait for.
     fn unrest(&self) -> String {
         let show = |device: &Device| {
             let connection = device.connection.as_ref();
@@ -164,7 +164,7 @@ impl World {
         self.devices.iter().filter_map(show).collect::<Vec<_>>().join("\n")
     }
 
-    /// What the client has stored is the history.
+    /// Checks that the client has stored the history.
     fn check(&mut self, device: usize) {
         let store = &self.store;
         for (conv, conversation) in &store.convs {
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// Each cid is there once, and those of a device in the order of sending.
+    /// Checks that each cid exists once, and those of a device are in the order of sending.
     fn check_order_of_sending(&self) {
         for conversation in self.store.convs.values() {
             for device in 0..DEVICES {
@@ -211,7 +211,7 @@ impl World {
         self.commit(conv, from, cid);
     }
 
-    /// Commits, and tells all connections, perhaps.
+    /// Commits a message, and may tell all connections.
     fn commit(&mut self, conv: ConversationId, from: UserId, cid: String) -> Committed {
         let at = self.store.append(conv, from, cid);
         if self.store.is_mine(conv) {
@@ -269,7 +269,8 @@ impl World {
         if !self.store.lose_end(conv, count) {
             return;
         }
-        // Where the user comes and goes, the membership may be lost as well. News of that are not part of this.
+        // Where the user comes and goes, the membership may be lost as well. News of that are not
+        // part of this.
         if self.random.below(3) == 0 || conv == ConversationId::of_group(GroupId(5)) {
             for device in &mut self.devices {
                 device.connection = None;
@@ -286,7 +287,7 @@ impl World {
         }
     }
 
-    /// The client sends something new, or again.
+    /// Makes the client send something new, or retry.
     fn send(&mut self, device: usize) {
         let new = (self.random.below(3) > 0).then(|| self.some_conv());
         if let Some(conv) = new
@@ -331,7 +332,7 @@ impl World {
         }
     }
 
-    /// The lane commits the oldest send of a connection, or fails.
+    /// Commits the oldest send of a connection, or makes it fail.
     fn commit_own(&mut self, device: usize) {
         let Some(connection) = &mut self.devices[device].connection else { return };
         let Some((conv, cid, Submission { id, resumes })) = connection.lane.pop_front() else { return };
@@ -339,12 +340,12 @@ impl World {
         if resumes {
             connection.lane_failed.remove(&conv);
         }
-        // Those behind a failure fail with it.
+        // Sends after a failure fail with it.
         let is_behind = connection.lane_failed.contains(&conv);
         if is_behind || self.random.below(10) == 0 {
             connection.lane_failed.insert(conv);
             connection.answers.push_back(PumpEvent::Answered { conv, id, answer: SendAnswer::Refused(failure) });
-            // In doubt: it is there, and nobody knows.
+            // The outcome is in doubt: the message is stored, and nobody knows.
             let is_in_doubt = self.faults.sweep && !is_behind && !is_refused(&cid) && self.random.below(2) == 0;
             if is_in_doubt && self.store.find(conv, &cid).is_none() {
                 self.store.append(conv, ME, cid);
@@ -369,7 +370,7 @@ fn number(cid: &str, device: usize) -> Option<u32> {
     cid.strip_prefix(&format!("d{device}-"))?.parse().ok()
 }
 
-/// Some sends are refused for good, however often they come.
+/// Some sends are permanently refused, however often they are retried.
 fn is_refused(cid: &str) -> bool {
     (0..DEVICES).filter_map(|device| number(cid, device)).any(|number| number % 11 == 3)
 }

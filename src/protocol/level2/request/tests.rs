@@ -1,4 +1,4 @@
-//! What is understood, and what each mistake is answered with.
+//! Requests that are understood, and the answer to each mistake.
 
 use proptest::prelude::*;
 
@@ -7,14 +7,14 @@ use super::*;
 use crate::base::conversation::{Cursor, HeldTag, Tag};
 use crate::protocol::UserId;
 
-fn parse(text: &str) -> Request<'_> {
+fn parse(text: &str) -> Level2Request<'_> {
     Frame::parse(text.as_bytes()).unwrap_or_else(|BadRequest| panic!("{text}")).request
 }
 
 /// The type and the text of a refusal.
 fn refused(text: &str) -> Option<(u16, &'static str)> {
     match parse(text) {
-        Request::Refused(msg_type, refusal) => {
+        Level2Request::Refused(msg_type, refusal) => {
             assert_eq!((refusal.errno, refusal.retry_after), (400, None));
             Some((msg_type, refusal.errmsg))
         }
@@ -34,7 +34,7 @@ fn g(id: i32) -> ConversationName {
 fn a_login_is_read_with_its_defaults() {
     let frame = r#"{"msgType":1,"USERID":7,"password":"p","level":2,"device":"web-3f9a","ping":25,"rid":"a",
         "have":{"u9":"41:9f3ac1d0","g3":"1007:02be11aa","u9":"42:9f3ac1d0","x":"1:00000000","u8":7}}"#;
-    let Ok(Frame { rid, request: Request::Login(login), .. }) = Frame::parse(frame.as_bytes()) else {
+    let Ok(Frame { rid, request: Level2Request::Login(login), .. }) = Frame::parse(frame.as_bytes()) else {
         panic!("a login");
     };
     assert_eq!(rid, Rid::text("a"));
@@ -50,14 +50,14 @@ fn a_login_is_read_with_its_defaults() {
     assert!(!format!("{login:?}").contains("\"p\""), "a password is not shown");
 
     let login = |rest: &str| match parse(&format!(r#"{{"msgType":1,"level":3,"device":"d","token":"t"{rest}}}"#)) {
-        Request::Login(login) => (login.ping, login.resume),
+        Level2Request::Login(login) => (login.ping, login.resume),
         other => panic!("{other:?}"),
     };
     assert_eq!(login(""), (60, 100));
     assert_eq!(login(r#","ping":1,"resume":-9"#), (15, 1));
     assert_eq!(login(r#","ping":99999999999999999999,"resume":5001"#), (300, 5000));
     let text = r#"{"msgType":1,"level":99999999999999999999,"device":"d","name":"ann","jwt":"t","have":"device"}"#;
-    let Request::Login(Login { who, proof, have, .. }) = parse(text) else { panic!("a login") };
+    let Level2Request::Login(Login { who, proof, have, .. }) = parse(text) else { panic!("a login") };
     assert_eq!((who, proof, have), (Some(Who::Name("ann".into())), Proof::Jwt("t".into()), Have::Device));
 }
 
@@ -65,7 +65,7 @@ fn a_login_is_read_with_its_defaults() {
 fn a_level_that_is_none_is_not_looked_at() {
     for level in ["1", "0", "-2", "2.0", "\"2\"", "null", "[2]", "1e3"] {
         let text = format!(r#"{{"msgType":1,"USERID":7,"password":"p","level":{level}}}"#);
-        assert!(matches!(parse(&text), Request::Level1(Ok(protocol::Request::Login { .. }))), "{level}");
+        assert!(matches!(parse(&text), Level2Request::Level1(Ok(protocol::Request::Login { .. }))), "{level}");
     }
 }
 
@@ -106,25 +106,25 @@ fn a_malformed_login_says_what_is_missing() {
 #[test]
 fn a_send_keeps_its_bytes() {
     let text = " {\"msgType\":4,\n\"FROMID\":7,\"TOID\":9,\"cid\":\"a-1\",\"msg\":\"hi\",\"rid\":5} ";
-    let Request::Send(send) = parse(text) else { panic!("a send") };
+    let Level2Request::Send(send) = parse(text) else { panic!("a send") };
     assert_eq!((send.msg_type, send.to, send.conv), (4, Id(9), Some(u(9))));
     assert_eq!((&*send.cid, send.change, send.from), ("a-1", None, Some(Sender::Claimed(Id(7)))));
     assert_eq!(send.frame, text.trim());
     assert_eq!(send.stored(), text.trim().replace('\n', " "));
-    let Request::Send(send) = parse(r#"{"msgType":9,"FROMID":7,"GROUPID":3,"cid":"a","recall":-1}"#) else {
+    let Level2Request::Send(send) = parse(r#"{"msgType":9,"FROMID":7,"GROUPID":3,"cid":"a","recall":-1}"#) else {
         panic!("a send");
     };
-    assert_eq!((send.conv, send.change), (Some(g(3)), Some(Change::Recall(-1))));
-    let Request::Send(send) = parse(r#"{"msgType":4,"TOID":4294967305,"cid":"a","edit":42}"#) else {
+    assert_eq!((send.conv, send.change), (Some(g(3)), Some(MessageChange::Recall(-1))));
+    let Level2Request::Send(send) = parse(r#"{"msgType":4,"TOID":4294967305,"cid":"a","edit":42}"#) else {
         panic!("a send");
     };
-    assert_eq!((send.conv, send.change, send.from), (None, Some(Change::Edit(42)), None));
+    assert_eq!((send.conv, send.change, send.from), (None, Some(MessageChange::Edit(42)), None));
 }
 
 #[test]
 fn a_bad_send_is_answered_among_the_41s_of_its_conversation() {
     let bad = |text: &str| match parse(text) {
-        Request::BadSend { conv, cid, refusal } => (conv, cid.map(Cow::into_owned), refusal.errmsg),
+        Level2Request::BadSend { conv, cid, refusal } => (conv, cid.map(Cow::into_owned), refusal.errmsg),
         other => panic!("{other:?}"),
     };
     let cid = "give a cid: 1 to 64 printable ASCII characters without blanks";
@@ -150,27 +150,30 @@ fn a_bad_send_is_answered_among_the_41s_of_its_conversation() {
 fn requests_are_read() {
     let have = vec![HaveItem::Cursor(u(9), Cursor { seq: 43, tag: HeldTag::Tag(Tag(1)) })];
     let cases = [
-        (r#"{"msgType":46,"have":{"u9":"43:00000001"},"resume":7}"#, Request::Sync { have, resume: 7 }),
-        (r#"{"msgType":47,"recv":{"u9":43,"g3":-1}}"#, Request::Report(vec![(u(9), 43), (g(3), 0)])),
-        (r#"{"msgType":48,"conv":"g3"}"#, Request::Page { conv: g(3), ask: PageAsk::Newest, limit: 50 }),
+        (r#"{"msgType":46,"have":{"u9":"43:00000001"},"resume":7}"#, Level2Request::Sync { have, resume: 7 }),
+        (r#"{"msgType":47,"recv":{"u9":43,"g3":-1}}"#, Level2Request::Report(vec![(u(9), 43), (g(3), 0)])),
+        (r#"{"msgType":48,"conv":"g3"}"#, Level2Request::Page { conv: g(3), ask: PageAsk::Newest, limit: 50 }),
         (
             r#"{"msgType":48,"conv":"g3","before":1108,"limit":1000}"#,
-            Request::Page { conv: g(3), ask: PageAsk::Before(1108), limit: 200 },
+            Level2Request::Page { conv: g(3), ask: PageAsk::Before(1108), limit: 200 },
         ),
         (
             r#"{"msgType":48,"conv":"u9","after":-5,"limit":0}"#,
-            Request::Page { conv: u(9), ask: PageAsk::After(-5), limit: 1 },
+            Level2Request::Page { conv: u(9), ask: PageAsk::After(-5), limit: 1 },
         ),
         (
             r#"{"msgType":48,"conv":"u9","around":99999999999999999999}"#,
-            Request::Page { conv: u(9), ask: PageAsk::Around(i64::MAX), limit: 50 },
+            Level2Request::Page { conv: u(9), ask: PageAsk::Around(i64::MAX), limit: 50 },
         ),
-        (r#"{"msgType":49,"conv":"g3","read":1207}"#, Request::Read { conv: g(3), read: 1207 }),
-        (r#"{"msgType":51,"conv":"u9","event":"typing"}"#, Request::Typing { conv: u(9) }),
-        (r#"{"msgType":52,"watch":[9,-12]}"#, Request::Watch(vec![Id(9), Id(-12)])),
-        (r#"{"msgType":53}"#, Request::Ping),
-        (r#"{"msgType":54}"#, Request::Pong),
-        (r#"{"msgType":58,"text":"你"}"#, Request::Find { conv: None, text: "你".into(), before: None, limit: 50 }),
+        (r#"{"msgType":49,"conv":"g3","read":1207}"#, Level2Request::Read { conv: g(3), read: 1207 }),
+        (r#"{"msgType":51,"conv":"u9","event":"typing"}"#, Level2Request::Typing { conv: u(9) }),
+        (r#"{"msgType":52,"watch":[9,-12]}"#, Level2Request::Watch(vec![Id(9), Id(-12)])),
+        (r#"{"msgType":53}"#, Level2Request::Ping),
+        (r#"{"msgType":54}"#, Level2Request::Pong),
+        (
+            r#"{"msgType":58,"text":"你"}"#,
+            Level2Request::Find { conv: None, text: "你".into(), before: None, limit: 50 },
+        ),
     ];
     for (text, expected) in cases {
         assert_eq!(parse(text), expected, "{text}");
@@ -184,9 +187,9 @@ fn requests_are_read() {
         ),
         (r#"{"msgType":61,"GROUPID":3}"#, Account::Members { group: Id(3) }),
         (r#"{"msgType":62,"GROUPID":3}"#, Account::Leave { group: Id(3) }),
-        (r#"{"msgType":63,"GROUPID":3,"USERID":9}"#, member(MemberChange::Remove)),
-        (r#"{"msgType":63,"GROUPID":3,"USERID":9,"ban":false}"#, member(MemberChange::LiftBan)),
-        (r#"{"msgType":63,"GROUPID":3,"USERID":9,"add":true}"#, member(MemberChange::Add)),
+        (r#"{"msgType":63,"GROUPID":3,"USERID":9}"#, member(MemberAction::Remove)),
+        (r#"{"msgType":63,"GROUPID":3,"USERID":9,"ban":false}"#, member(MemberAction::LiftBan)),
+        (r#"{"msgType":63,"GROUPID":3,"USERID":9,"add":true}"#, member(MemberAction::Add)),
         (
             r#"{"msgType":64,"GROUPID":3,"name":"n"}"#,
             Account::ChangeGroup { group: Id(3), name: Some("n".into()), description: None },
@@ -199,7 +202,7 @@ fn requests_are_read() {
         (r#"{"msgType":69,"password":"p"}"#, Account::Delete { proof: password }),
     ];
     for (text, expected) in cases {
-        assert_eq!(parse(text), Request::Account { from: None, what: expected }, "{text}");
+        assert_eq!(parse(text), Level2Request::Account { from: None, what: expected }, "{text}");
     }
 }
 
@@ -253,7 +256,7 @@ fn every_malformed_member_has_a_reply_of_its_type() {
     }
     let watch: Vec<String> = (0..501).map(|id| id.to_string()).collect();
     let text = |count: usize| format!(r#"{{"msgType":52,"watch":[{}]}}"#, watch[..count].join(","));
-    assert!(matches!(parse(&text(500)), Request::Watch(watch) if watch.len() == 500));
+    assert!(matches!(parse(&text(500)), Level2Request::Watch(watch) if watch.len() == 500));
     assert_eq!(refused(&text(501)), Some((52, "watch at most 500 users")));
 }
 
@@ -261,15 +264,15 @@ fn every_malformed_member_has_a_reply_of_its_type() {
 fn what_is_no_request_of_level_2_is_level_1s() {
     for msg_type in [40, 41, 42, 43, 44, 45, 50, 55, 56, 57, 59, 70, 100, -46, 65_582] {
         let text = format!(r#"{{"msgType":{msg_type},"FROMID":7,"TOID":9}}"#);
-        assert_eq!(parse(&text), Request::Level1(Ok(protocol::Request::Fixed(protocol::NO_METHOD))), "{text}");
+        assert_eq!(parse(&text), Level2Request::Level1(Ok(protocol::Request::Fixed(protocol::NO_METHOD))), "{text}");
     }
     assert_eq!(refused(r#"{"msgType":14,"FROMID":7}"#).map(|(msg_type, _)| msg_type), Some(14));
-    assert_eq!(parse(r#"{"msgType":11}"#), Request::Level1(Err(BadRequest)));
+    assert_eq!(parse(r#"{"msgType":11}"#), Level2Request::Level1(Err(BadRequest)));
     for text in ["", "[]", r#"{"msgType":53,"x":"\ud800"}"#, r#"{"msgType":53,"have":{"a":[1}}"#] {
         assert_eq!(Frame::parse(text.as_bytes()), Err(BadRequest), "{text}");
     }
     for text in ["{}", r#"{"msgType":"46"}"#, r#"{"msgType":46.5}"#, r#"{"msgType":null}"#] {
-        assert_eq!(parse(text), Request::Level1(Err(BadRequest)), "{text}");
+        assert_eq!(parse(text), Level2Request::Level1(Err(BadRequest)), "{text}");
     }
     let nested = |levels: usize| {
         let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));

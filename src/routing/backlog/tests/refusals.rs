@@ -73,7 +73,7 @@ fn group_frame(to: i32) -> (Arc<Fan>, LaneItem) {
     let provenance = Provenance { sender: &link, id: FrameId::first_of(1), holder: holder() };
     let fan = Fan::new(&provenance, GroupId(1), 1, berth);
     let share = fan.add(1).unwrap();
-    (fan, from(Origin::Group(share), to, "g"))
+    (fan, from(DeliveryOrigin::Group(share), to, "g"))
 }
 
 #[test]
@@ -161,6 +161,6 @@ fn members_with_full_mailboxes_are_not_counted_as_failed() {
     let link = net::simulation::link_to_nowhere().unwrap();
     let provenance = Provenance { sender: &link, id: FrameId::first_of(2), holder: holder() };
     let berth = Berths::new(1 << 20).take(holder(), 1).unwrap();
-    node.handle(vec![of_group, from(Origin::Sender(Owed::to(&provenance, 1), berth), 1, "a")]);
+    node.handle(vec![of_group, from(DeliveryOrigin::Sender(Owed::to(&provenance, 1), berth), 1, "a")]);
     assert_eq!((node.count(r#"raybox_deliveries_total{path="left_out"}"#), node.failed()), (1, 1));
 }

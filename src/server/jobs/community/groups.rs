@@ -2,16 +2,16 @@
 
 use std::borrow::Cow;
 
-use super::parts::{Arrangements, GroupDoor, nonce};
+use super::parts::{Arrangements, CommunityRules, GroupDoor, nonce};
 use crate::metrics::Hit;
 use crate::protocol::level2::frames::Refusal;
-use crate::protocol::level2::{Account, MemberChange};
-use crate::protocol::{self, Asked, GroupId, Id, UserId};
+use crate::protocol::level2::{Account, MemberAction};
+use crate::protocol::{self, EchoedId, GroupId, Id, UserId};
 use crate::session::{DESCRIPTION_MAX, MadeFriends, NAME_MAX, ToldBy};
 use crate::store::StoreError;
 use crate::store::community::{
     Befriended, Community, Deed, FriendPolicy, FriendRequest, GroupAct, GroupChanged, GroupMember, GroupRefusal,
-    GroupRole, NewGroup, Recorded, Trace, Visible,
+    GroupRole, NewGroup, Recorded, Right, Trace, Visible,
 };
 
 /// A member as a 61 shows it: id, name, and whether it is the creator.
@@ -56,9 +56,9 @@ impl Arrangements {
             Account::Member { group, user, change } => {
                 let user = user.user_or_nobody();
                 let deed = match change {
-                    MemberChange::Remove => Deed::Remove(user),
-                    MemberChange::LiftBan => Deed::LiftBan(user),
-                    MemberChange::Add => Deed::Add { user, members_max, sees },
+                    MemberAction::Remove => Deed::Remove(user),
+                    MemberAction::LiftBan => Deed::LiftBan(user),
+                    MemberAction::Add => Deed::Add { user, members_max, sees },
                 };
                 (*group, deed)
             }
@@ -79,7 +79,8 @@ impl Arrangements {
         })
     }
 
-    /// What is sent before is shown only where nobody joins by oneself.
+    /// Whether a new member sees earlier messages: only in groups that nobody can join without the
+    /// creator.
     fn sees(&self) -> Visible {
         match self.parts.rules.groups {
             GroupDoor::Closed => self.parts.rules.history,
@@ -87,13 +88,13 @@ impl Arrangements {
         }
     }
 
-    /// Answers a 10. `None` if the tables lack level 2, or if a user who does not exist asks, which
+    /// Answers a 10. `None` if the tables lack level 2, or for a user who does not exist, which
     /// compat mode allows.
     pub(in crate::server::jobs) fn join(
         &self,
         user: UserId,
         group: GroupId,
-        asked: Asked<'_>,
+        asked: EchoedId<'_>,
     ) -> Result<Option<String>, StoreError> {
         let Some(community) = self.parts.community.get()? else { return Ok(None) };
         let door = match self.parts.rules.groups {
@@ -116,7 +117,7 @@ impl Arrangements {
         })
     }
 
-    /// Makes the group of a 12. `None` if the tables lack level 2.
+    /// Creates the group of a 12. `None` if the tables lack level 2.
     pub(in crate::server::jobs) fn found_group(
         &self,
         owner: UserId,
@@ -132,25 +133,27 @@ impl Arrangements {
         Ok(Some(group))
     }
 
-    /// Does a 6. `None` if the tables lack level 2.
+    /// Answers a 6. `None` if the tables lack level 2.
     pub(in crate::server::jobs) fn befriend(&self, a: UserId, b: UserId) -> Result<Option<MadeFriends>, StoreError> {
         let Some(community) = self.parts.community.get()? else { return Ok(None) };
         let audience = &self.parts.audience;
         let trace = if audience.records(a, b) { Trace::Recorded } else { Trace::None };
-        // At level 1 as from the reference server, which tells the other user each time.
+        // At level 1 the other user is notified each time, as by the reference server.
         let push = if audience.has(a) || audience.has(b) { ToldBy::Nothing } else { ToldBy::Push };
-        let request = FriendRequest { a, b, policy: self.parts.rules.friends, trace, nonce: nonce()? };
+        let CommunityRules { friends: policy, conversations_max, .. } = self.parts.rules;
+        let request = FriendRequest { a, b, policy, trace, conversations_max, nonce: nonce()? };
         Ok(Some(match community.befriend(&request)? {
             Befriended::New(names, recorded) => MadeFriends::Friends(names, self.told(recorded.as_ref(), b)),
             Befriended::Already(names) => MadeFriends::Friends(names, push),
             Befriended::Asked(names, recorded) => MadeFriends::Asked(names, self.told(recorded.as_ref(), b)),
             Befriended::AskedBefore(names) => MadeFriends::Asked(names, ToldBy::Nothing),
             Befriended::Blocked => MadeFriends::Blocked,
+            Befriended::NoRoom => MadeFriends::NoRoom,
             Befriended::NoSuchUser => MadeFriends::NoSuchUser,
         }))
     }
 
-    /// A user of level 1 has no conversation to find it in.
+    /// The way to notify `b`: a user of level 1 has no conversation to find the request in.
     fn told(&self, recorded: Option<&Recorded>, b: UserId) -> ToldBy {
         if let Some(recorded) = recorded {
             self.tell(recorded, None);
@@ -163,12 +166,12 @@ impl Arrangements {
         ToldBy::Conversation
     }
 
-    /// Whether requests to be friends are noted, because only who was asked may agree.
+    /// Whether friend requests are noted, because only their recipient may agree.
     pub fn notes_requests(&self) -> bool {
         self.parts.rules.friends == FriendPolicy::Ask
     }
 
-    /// Notes a request that is in no conversation. Blocks.
+    /// Notes a friend request that is in no conversation. Blocks.
     pub fn note_request(&self, from: UserId, to: UserId) {
         let noted = self.parts.community.get().and_then(|community| match community {
             Some(community) => community.note_asked(from, to),
@@ -177,7 +180,7 @@ impl Arrangements {
         self.parts.outages.note("noting requests to be friends", noted.as_ref().err());
     }
 
-    fn act(
+    pub(super) fn act(
         &self,
         community: &dyn Community,
         group: GroupId,
@@ -189,14 +192,14 @@ impl Arrangements {
             Deed::Add { user, .. } => Some(*user),
             _ => None,
         };
-        let outcome = community.act(&GroupAct { group, by, deed, nonce: nonce()? })?;
+        let outcome = community.act(&GroupAct { group, by, right: Right::Standing, deed, nonce: nonce()? })?;
         if let Ok(GroupChanged { recorded: Some(recorded), .. }) = &outcome {
             self.group_changed(recorded, joins);
         }
         Ok(outcome)
     }
 
-    /// Before the reply, so that a client that learns of the change finds it made.
+    /// Called before the reply, so that a client that learns of the change finds it made.
     pub(super) fn group_changed(&self, recorded: &Recorded, joins: Option<UserId>) {
         if let Some(group) = recorded.conv.group() {
             self.parts.groups.changed(group);

@@ -16,18 +16,21 @@ use crate::routing::groups::GroupCache;
 use crate::routing::level1_seen::Level1Seen;
 use crate::routing::router::Router;
 use crate::server::jobs::conversations::Conversations;
+use crate::server::jobs::jwt_logins::JwtLogins;
 use crate::server::stamps::AccountStamps;
 use crate::session::password::Passwords;
 use crate::store::community::{Community, CommunityRole, FriendPolicy, Visible};
 use crate::store::outages::Outages;
 use crate::store::{Accounts, Role, StoreError};
 
-/// The parts that it uses.
+/// The parts that the tasks use.
 pub struct ArrangementParts {
     /// Accounts and groups of level 2.
     pub community: CommunityRole,
     /// Passwords as they are stored.
     pub accounts: Role<dyn Accounts>,
+    /// The accounts that JSON web tokens open.
+    pub jwt: Arc<JwtLogins>,
     /// Hashes passwords, and remembers verified ones.
     pub passwords: Arc<Passwords>,
     /// The stored passwords of connected users.
@@ -40,9 +43,9 @@ pub struct ArrangementParts {
     pub blocks: Arc<Blocks>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// Tells which users still use level 1.
+    /// The users who still use level 1.
     pub level1_seen: Arc<Level1Seen>,
-    /// Other nodes cache members as well.
+    /// The bus to other nodes, which cache members as well.
     pub bus: Arc<dyn Exchange>,
     /// The time.
     pub clock: Clock,
@@ -50,24 +53,26 @@ pub struct ArrangementParts {
     pub outages: Arc<Outages>,
     /// Counts refusals.
     pub metrics: Arc<Metrics>,
-    /// What users may do.
+    /// The rules for users.
     pub rules: CommunityRules,
 }
 
-/// What users may do with each other.
+/// The rules for what users may do with each other.
 #[derive(Clone, Copy, Debug)]
 pub struct CommunityRules {
     /// The most members of a group.
     pub members_max: usize,
-    /// The user that becomes a friend.
+    /// The most conversations of two of a user.
+    pub conversations_max: usize,
+    /// The condition for becoming a friend.
     pub friends: FriendPolicy,
-    /// Whether users join groups by themselves.
+    /// Whether users may join groups themselves.
     pub groups: GroupDoor,
-    /// What a new member sees of what was sent before.
+    /// Whether a new member sees earlier messages.
     pub history: Visible,
 }
 
-/// How a user becomes a member of a group.
+/// The way in which a user becomes a member of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GroupDoor {
     /// By asking.
@@ -76,13 +81,13 @@ pub enum GroupDoor {
     Closed,
 }
 
-/// Does 60 to 69, and what of level 1 changes groups and friendships.
+/// Carries out 60 to 69, and the requests of level 1 that change groups and friendships.
 pub struct Arrangements {
     pub(super) parts: ArrangementParts,
     router: OnceLock<Weak<Router>>,
 }
 
-/// The user and device that ask for one of 60 to 69.
+/// The user and device that send one of 60 to 69.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The user.
@@ -91,31 +96,31 @@ pub struct Asker {
     pub link: Arc<ClientLink>,
     /// The device, at level 2.
     pub device: Option<Identity>,
-    /// What the reply repeats.
+    /// The client's id of the request, which the reply repeats.
     pub rid: Option<Rid>,
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Arranged {
     /// The reply.
     pub reply: String,
     /// Whether the proof was right, if there was one.
     pub proof: Option<ProofVerdict>,
-    /// What follows the reply.
+    /// The step after the reply.
     pub after: AfterReply,
 }
 
 /// Whether a proof was right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProofVerdict {
-    /// It was.
+    /// It was right.
     Right,
-    /// It was not.
+    /// It was wrong.
     Wrong,
 }
 
-/// What follows a reply.
+/// A step after a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AfterReply {
     /// Nothing.
@@ -125,7 +130,7 @@ pub enum AfterReply {
 }
 
 impl Arranged {
-    /// One that is not even looked at.
+    /// The outcome of a request that is refused without a check.
     pub fn refused(reply: String) -> Arranged {
         Arranged::of(reply)
     }
@@ -136,17 +141,17 @@ impl Arranged {
 }
 
 impl Arrangements {
-    /// Without a way to connections before [`Arrangements::attach`].
+    /// Has no way to connections before [`Arrangements::attach`] is called.
     pub fn new(parts: ArrangementParts) -> Arrangements {
         Arrangements { parts, router: OnceLock::new() }
     }
 
-    /// Tells connections of this node from now on.
+    /// Notifies connections of this node from now on.
     pub fn attach(&self, router: &Arc<Router>) {
         let _ = self.router.set(Arc::downgrade(router));
     }
 
-    /// Whether the tables have level 2; as long as they are not known, this is assumed.
+    /// Whether the tables have level 2. While they are unknown, this is assumed.
     pub fn are_there(&self) -> bool {
         !matches!(self.parts.community.get(), Ok(None))
     }

@@ -1,4 +1,5 @@
-//! Telling connections what was recorded: those of this node, and those of others by the bus.
+//! Shows connections what was recorded: those of this node directly, those of other nodes through
+//! the bus.
 
 use std::sync::Arc;
 
@@ -12,8 +13,8 @@ use crate::protocol::level2::frames::{self, Committed, Message};
 use crate::store::community::{Recorded, RecordedEntry};
 
 impl Arrangements {
-    /// Pushes what was recorded to the devices of all whom it concerns. `joins` is a member from the
-    /// first entry on; those who are gone see it as the last.
+    /// Pushes recorded entries to the devices of all users concerned. `joins` is a member from the
+    /// first entry on. Users who are gone see the first entry as their last one.
     pub(super) fn tell(&self, recorded: &Recorded, joins: Option<UserId>) {
         let Some(first) = recorded.entries.first() else { return };
         let (conv, seq) = (recorded.conv, first.place.seq);
@@ -24,7 +25,8 @@ impl Arrangements {
             let (mut events, joined) = (Vec::new(), joins == Some(*user));
             events.extend(joined.then_some(PumpEvent::Joined { conv, from: seq }));
             events.extend(frames.iter().map(CommittedFrame::push));
-            // What is committed behind it may have been told to the members of before. It is looked for.
+            // Messages committed after it may have been posted only to the earlier members. So the
+            // device must look for them.
             events.extend(joined.then_some(PumpEvent::Hint { conv, head: seq + 1 }));
             self.post(*user, events, &mut posts);
             if joins == Some(*user) {
@@ -44,7 +46,7 @@ impl Arrangements {
         if conv.group().is_some()
             && let Some(member) = recorded.members.iter().find(uses_level2)
         {
-            // All members call a group by the same name.
+            // All members use the same name for a group, so they share the frames.
             let frames = recorded.entries.iter().map(|entry| frame(recorded, entry, *member)).collect();
             news.push(DeviceNews::GroupMessages(frames));
         }
@@ -62,7 +64,7 @@ impl Arrangements {
     }
 }
 
-/// What `user` is shown of an entry.
+/// The frame that shows an entry to `user`.
 fn frame(recorded: &Recorded, entry: &RecordedEntry, user: UserId) -> CommittedFrame {
     let (RecordedEntry { place, before, from, text }, conv) = (entry, recorded.conv);
     let at = Committed { seq: place.seq, tag: place.tag, time: place.time };

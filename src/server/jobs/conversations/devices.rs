@@ -6,42 +6,56 @@ use super::parts::{Conversations, refusal_of, wall_clock};
 use crate::bus::DeviceNews;
 use crate::bus::news::DeviceEnd;
 use crate::delivery::Posted;
-use crate::devices::entry::{Admitted, EntryNews, WRONG};
+use crate::devices::entry::{AdmittedDevice, EntryNews, WRONG};
 use crate::devices::tasks::{Identity, MemberNews};
-use crate::devices::token::{Token, TokenKey};
+use crate::devices::token::{Token, TokenKey, TokenOrigin};
 use crate::history::answers::Ticket;
 use crate::protocol::level2::Rid;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason, Welcome};
 use crate::protocol::{self, UserId};
-use crate::session::password::{RightPassword, Stamp};
-use crate::store::history::{Device, DeviceId, DeviceLogin, History, HistoryReads, LoggedIn, LoginProof};
+use crate::session::password::Stamp;
+use crate::store::history::{Device, DeviceId, History, HistoryReads, LoggedIn, LoginProof, NewDeviceLogin};
 use crate::store::{StoreError, User};
 
 /// A device that wants to log in.
 #[derive(Clone, Debug)]
 pub struct Visitor {
-    /// The client's name of it.
+    /// The client's name for the device.
     pub device: Box<str>,
-    /// Seconds of the heartbeat.
+    /// The seconds between heartbeats.
     pub ping: u32,
-    /// What the reply repeats.
+    /// The client's id of the request, which the reply repeats.
     pub rid: Option<Rid>,
 }
 
-/// What a client has proved.
+/// The proof of a client.
 enum Proven {
-    /// A password, that fitted the stored value with this stamp.
-    Password(Stamp),
+    /// A password that matched the stored value with this stamp, or a JSON web token that opens the
+    /// account of this stored value.
+    Stored(Stamp, TokenEnd),
     /// A token of the device, made with this secret.
-    Token(DeviceId, [u8; 16]),
+    Token(DeviceId, [u8; 16], TokenEnd),
+    /// An administrator's order, which replaces all earlier tokens of the device. The stored value
+    /// has this stamp.
+    Order(Stamp),
+}
+
+/// The latest end of a new token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TokenEnd {
+    /// It lives as long as the settings say.
+    AsSet,
+    /// It also ends with the JSON web token that proved the login, at this time, in ms since 1970.
+    WithJwt(i64),
 }
 
 impl Conversations {
-    /// Writes the login of a user whose password is right.
-    pub fn admit(&self, user: UserId, right: RightPassword, visitor: &Visitor) -> EntryNews {
+    /// Writes the login of a user whose stored password has this stamp: the client's password
+    /// matches it, or a JSON web token opens the account.
+    pub fn admit(&self, user: UserId, stamp: Stamp, end: TokenEnd, visitor: &Visitor) -> EntryNews {
         let admit = || match self.parts.accounts.get()?.user(user)? {
-            Some(account) => self.try_admit(&account, &Proven::Password(right.stamp), visitor),
+            Some(account) => self.try_admit(&account, &Proven::Stored(stamp, end), visitor),
             None => Ok(None),
         };
         let admitted: Result<_, StoreError> = admit();
@@ -53,7 +67,7 @@ impl Conversations {
         }
     }
 
-    /// The same with a token. `is_another` says whether the client names another user.
+    /// The same with a token. `is_another` tells whether the client names another user.
     pub fn admit_by_token(
         &self,
         token: &str,
@@ -61,8 +75,10 @@ impl Conversations {
         is_another: impl Fn(UserId, &str) -> bool,
     ) -> EntryNews {
         let admit = || {
-            let Some((found, account)) = self.device_of(token, &visitor.device, is_another)? else { return Ok(None) };
-            self.try_admit(&account, &Proven::Token(found.id, found.secret), visitor)
+            let Some((found, account, end)) = self.device_of(token, &visitor.device, is_another)? else {
+                return Ok(None);
+            };
+            self.try_admit(&account, &Proven::Token(found.id, found.secret, end), visitor)
         };
         let admitted: Result<_, StoreError> = admit();
         self.parts.outages.note("logging devices in", admitted.as_ref().err());
@@ -70,58 +86,56 @@ impl Conversations {
         EntryNews::Admitted(admitted.and_then(|admitted| admitted.map(Box::new).ok_or(WRONG)))
     }
 
-    /// The user of the device that this token is of, without a login; `None` if it is wrong.
+    /// The user of this token's device, without a login; `None` if the token is wrong.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The refusal that the client gets.
     pub fn sender_with(&self, token: &str) -> Result<Option<UserId>, Refusal> {
         let device = self.device_with(token);
         self.parts.outages.note("reading devices", device.as_ref().err());
-        Ok(device.map_err(|error| refusal_of(&error))?.map(|device| device.user))
+        Ok(device.map_err(|error| refusal_of(&error))?.map(|(device, _)| device.user))
     }
 
-    /// The device of this token, unless the token is wrong, has expired or was revoked.
-    fn device_with(&self, token: &str) -> Result<Option<Device>, StoreError> {
+    /// The device of this token, and the latest end of the token that follows it, unless the token
+    /// is wrong, has expired or was revoked.
+    fn device_with(&self, token: &str) -> Result<Option<(Device, TokenEnd)>, StoreError> {
         let Some(token) = self.key()?.verify(token, wall_clock()) else { return Ok(None) };
         let found = self.history()?.device(DeviceId(token.device))?;
-        Ok(found.filter(|device| token.is_of(device.user, &device.secret)))
+        let end = match token.origin {
+            TokenOrigin::Password => TokenEnd::AsSet,
+            TokenOrigin::Jwt => TokenEnd::WithJwt(token.expires),
+        };
+        Ok(found.filter(|device| token.is_of(device.user, &device.secret)).map(|device| (device, end)))
     }
 
-    /// The device of a token that counts, with its user, if this is it and the user is the one whom the
-    /// client names.
+    /// The device of a valid token, with its user, unless the client names another device or user.
     fn device_of(
         &self,
         token: &str,
         device: &str,
         is_another: impl Fn(UserId, &str) -> bool,
-    ) -> Result<Option<(Device, User)>, StoreError> {
-        let Some(found) = self.device_with(token)?.filter(|found| found.name == device) else { return Ok(None) };
+    ) -> Result<Option<(Device, User, TokenEnd)>, StoreError> {
+        let found = self.device_with(token)?.filter(|(found, _)| found.name == device);
+        let Some((found, end)) = found else { return Ok(None) };
         let account = self.parts.accounts.get()?.user(found.user)?;
-        Ok(account.filter(|account| !is_another(found.user, &account.name)).map(|account| (found, account)))
+        Ok(account.filter(|account| !is_another(found.user, &account.name)).map(|account| (found, account, end)))
     }
 
-    /// `None`: what was proved does not hold any more.
-    fn try_admit(&self, account: &User, proven: &Proven, visitor: &Visitor) -> Result<Option<Admitted>, StoreError> {
-        let (history, user) = (self.history()?, account.id);
-        if let Proven::Password(_) = proven {
-            // It may be a new device. One that has been connected for long is not the one to be forgotten.
-            let connected = self.router().map(|router| router.attendance().connected_devices(user));
-            connected.filter(|devices| !devices.is_empty()).map_or(Ok(()), |devices| history.seen(&devices))?;
-        }
-        let Some(logged_in) = self.write_login(history, user, proven, visitor)? else { return Ok(None) };
-        // The database may have lost that the user uses level 2, and the device with it.
-        let is_known = self.parts.audience.has(user);
-        let may_be_lost = matches!(proven, Proven::Password(_));
-        let is_new = (!is_known || may_be_lost) && history.use_level2(user)?;
-        if is_new || !is_known {
-            self.parts.audience.add(user);
-            self.tell_nodes(&[DeviceNews::UsesLevel2(user)]);
-        }
+    /// `None`: the proof is no longer valid.
+    fn try_admit(
+        &self,
+        account: &User,
+        proven: &Proven,
+        visitor: &Visitor,
+    ) -> Result<Option<AdmittedDevice>, StoreError> {
+        let user = account.id;
+        let Some(logged_in) = self.enrol(user, proven, visitor)? else { return Ok(None) };
         let device = logged_in.device;
-        if logged_in.replaced.is_some() {
-            self.tell_nodes(&[DeviceNews::End(user, device.id, DeviceEnd::Replaced(device.login))]);
-        }
-        let (token, expires) = self.token(&device)?;
+        let end = match proven {
+            Proven::Stored(_, end) | Proven::Token(_, _, end) => *end,
+            Proven::Order(_) => TokenEnd::AsSet,
+        };
+        let (token, expires) = self.token(&device, end)?;
         let welcome = Welcome {
             device: &visitor.device,
             frame_max: self.rules.frame_max,
@@ -135,11 +149,98 @@ impl Conversations {
         let identity = Identity { user, device: device.id, device_name: (*visitor.device).into(), login: device.login };
         let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
         self.revoke(user, &forgotten, None);
-        Ok(Some(Admitted { identity, welcome: replies::welcome(&welcome, visitor.rid.as_ref()) }))
+        Ok(Some(AdmittedDevice { identity, welcome: replies::welcome(&welcome, visitor.rid.as_ref()) }))
     }
 
-    /// Writes the row. The transaction looks at what was proved, so a login that is under way does not
-    /// come through behind a new password or the revocation of its device, on whatever node.
+    /// A token of this device that does not expire and replaces all earlier ones. `None` if the
+    /// stored password no longer has this stamp.
+    pub(in crate::server::jobs) fn lasting_token(
+        &self,
+        account: &User,
+        stamp: Stamp,
+        visitor: &Visitor,
+    ) -> Result<Option<String>, StoreError> {
+        let user = account.id;
+        let Some(logged_in) = self.enrol(user, &Proven::Order(stamp), visitor)? else { return Ok(None) };
+        let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
+        self.revoke(user, &forgotten, None);
+        if let (Some(_), Some(router)) = (&logged_in.replaced, self.router()) {
+            let login = logged_in.device.login;
+            for link in
+                router.attendance().devices(user, |other| other.device == logged_in.device.id && other.login < login)
+            {
+                link.post(Posted::Member(Box::new(MemberNews::End(replies::Reason::Replaced))));
+            }
+        }
+        let device = &logged_in.device;
+        let token =
+            Token { user, device: device.id.0, serial: device.secret, expires: NEVER, origin: TokenOrigin::Password };
+        Ok(Some(self.key()?.sign(&token)))
+    }
+
+    /// Forgets the device of this name, and ends its connections. Returns whether there was one.
+    pub(in crate::server::jobs) fn forget_named(&self, user: UserId, name: &str) -> Result<bool, StoreError> {
+        let Some(history) = self.parts.history.get()? else { return Ok(false) };
+        let Some(device) = history.devices(user)?.into_iter().find(|device| device.name == name) else {
+            return Ok(false);
+        };
+        history.forget(user, &[device.id])?;
+        self.revoke(user, &[device.id], None);
+        Ok(true)
+    }
+
+    /// Forgets all devices of a user. The caller must then end the connections.
+    pub(in crate::server::jobs) fn forget_all(&self, user: UserId) -> Result<Vec<DeviceId>, StoreError> {
+        let Some(history) = self.parts.history.get()? else { return Ok(Vec::new()) };
+        let devices: Vec<DeviceId> = history.devices(user)?.iter().map(|device| device.id).collect();
+        history.forget(user, &devices)?;
+        Ok(devices)
+    }
+
+    /// The users after `after` whose `User.state` says online.
+    pub(in crate::server::jobs) fn online_after(&self, after: UserId, limit: usize) -> Result<Vec<UserId>, StoreError> {
+        self.parts.states.get()?.online_after(after, limit)
+    }
+
+    /// The conversations, if the tables have any.
+    pub(in crate::server::jobs) fn stored(&self) -> Result<Option<&dyn History>, StoreError> {
+        self.parts.history.get()
+    }
+
+    /// The names of a user's devices, and when each was last seen.
+    pub(in crate::server::jobs) fn devices_of(&self, user: UserId) -> Result<Vec<(String, i64)>, StoreError> {
+        let Some(history) = self.parts.history.get()? else { return Ok(Vec::new()) };
+        Ok(history.devices(user)?.into_iter().map(|device| (device.name, device.seen)).collect())
+    }
+
+    /// Writes the login of a device, and notifies other nodes. `None`: the proof is no longer
+    /// valid.
+    fn enrol(&self, user: UserId, proven: &Proven, visitor: &Visitor) -> Result<Option<LoggedIn>, StoreError> {
+        let history = self.history()?;
+        if let Proven::Stored(..) | Proven::Order(_) = proven {
+            // The device may be new. The one to forget must not be one that has been connected for
+            // long.
+            let connected = self.router().map(|router| router.attendance().connected_devices(user));
+            connected.filter(|devices| !devices.is_empty()).map_or(Ok(()), |devices| history.seen(&devices))?;
+        }
+        let Some(logged_in) = self.write_login(history, user, proven, visitor)? else { return Ok(None) };
+        // The database may have lost that the user uses level 2, and the device as well.
+        let is_known = self.parts.audience.has(user);
+        let may_be_lost = matches!(proven, Proven::Stored(..) | Proven::Order(_));
+        let is_new = (!is_known || may_be_lost) && history.use_level2(user)?;
+        if is_new || !is_known {
+            self.parts.audience.add(user);
+            self.tell_nodes(&[DeviceNews::UsesLevel2(user)]);
+        }
+        if logged_in.replaced.is_some() {
+            let device = &logged_in.device;
+            self.tell_nodes(&[DeviceNews::End(user, device.id, DeviceEnd::Replaced(device.login))]);
+        }
+        Ok(Some(logged_in))
+    }
+
+    /// Writes the row. The transaction checks the proof, so a login under way does not succeed
+    /// after a new password or the revocation of its device, on any node.
     fn write_login(
         &self,
         history: &dyn History,
@@ -151,8 +252,8 @@ impl Conversations {
         let (nonce, _) = nonce.split_first_chunk().unwrap_or((&[0; 4], &[]));
         for _ in 0..WRITES_MAX {
             let proof = match proven {
-                Proven::Token(device, secret) => LoginProof::Token(*device, *secret),
-                Proven::Password(stamp) => {
+                Proven::Token(device, secret, _) => LoginProof::Token(*device, *secret),
+                Proven::Stored(stamp, _) | Proven::Order(stamp) => {
                     let stored = self.parts.accounts.get()?.credential(user)?;
                     match stored.filter(|stored| self.parts.passwords.stamp(stored) == *stamp) {
                         Some(stored) => LoginProof::Password(stored),
@@ -161,12 +262,13 @@ impl Conversations {
                 }
             };
             let is_token = matches!(proof, LoginProof::Token(..));
-            let login = DeviceLogin {
+            let login = NewDeviceLogin {
                 user,
                 name: visitor.device.to_string(),
                 proof,
                 nonce: u32::from_le_bytes(*nonce),
                 secret,
+                renews_secret: matches!(proven, Proven::Order(_)),
                 devices_max: self.rules.devices_max,
             };
             let written = history.log_in(&login)?;
@@ -178,22 +280,27 @@ impl Conversations {
         Ok(None)
     }
 
-    /// Why a connection of level 2 has to end, if its login is not the last one of its device. It is
-    /// asked once messages and news come to the connection: what is written later finds it.
+    /// The reason why a connection of level 2 must end, if its login is not the last one of
+    /// its device. Called after messages and news come to the connection, which therefore learns of
+    /// any later login.
     pub(super) fn end_of(&self, history: &dyn HistoryReads, who: &Identity) -> Result<Option<Reason>, StoreError> {
         let last = history.logins(&[who.device])?.first().map(|(_, login)| *login);
         Ok(end_of_login(who.login, last))
     }
 
-    /// A new token of a device, and when it expires.
-    fn token(&self, device: &Device) -> Result<(String, i64), StoreError> {
+    /// A new token of a device, and the time at which it expires.
+    fn token(&self, device: &Device, end: TokenEnd) -> Result<(String, i64), StoreError> {
         let lifetime = i64::try_from(self.rules.token_lifetime.as_millis()).unwrap_or(i64::MAX);
-        let expires = wall_clock().saturating_add(lifetime);
-        let token = Token { user: device.user, device: device.id.0, serial: device.secret, expires };
+        let as_set = wall_clock().saturating_add(lifetime);
+        let (expires, origin) = match end {
+            TokenEnd::AsSet => (as_set, TokenOrigin::Password),
+            TokenEnd::WithJwt(end) => (as_set.min(end), TokenOrigin::Jwt),
+        };
+        let token = Token { user: device.user, device: device.id.0, serial: device.secret, expires, origin };
         Ok((self.key()?.sign(&token), expires))
     }
 
-    /// The cluster's key, which is read once.
+    /// The cluster's key, which is read only once.
     fn key(&self) -> Result<&TokenKey, StoreError> {
         if let Some(key) = self.key.get() {
             return Ok(key);
@@ -210,12 +317,17 @@ impl Conversations {
     ///
     /// # Errors
     /// The key cannot be read.
-    pub fn token_of(&self, user: UserId, device: DeviceId, secret: [u8; 16]) -> Result<(String, i64), StoreError> {
-        self.token(&Device { id: device, user, name: String::new(), login: 0, secret, seen: 0 })
+    pub fn token_of(
+        &self,
+        user: UserId,
+        (device, secret): (DeviceId, [u8; 16]),
+        end: TokenEnd,
+    ) -> Result<(String, i64), StoreError> {
+        self.token(&Device { id: device, user, name: String::new(), login: 0, secret, seen: 0 }, end)
     }
 
-    /// The answer to a 68: the devices, after one is logged out. Also whether that is the asker's
-    /// `own`, whose connection is left to end.
+    /// The answer to a 68: the devices, after one is logged out; and whether that one is the
+    /// requester's `own`, whose connection the caller must end.
     ///
     /// # Errors
     /// The store does not answer.
@@ -226,7 +338,7 @@ impl Conversations {
         revoke: Option<&str>,
         rid: Option<&Rid>,
     ) -> Result<(String, bool), StoreError> {
-        // Where the operator has switched level 2 off, nobody has a device.
+        // If the operator has switched level 2 off, nobody has a device.
         let history = self.parts.history.get()?;
         let mut devices = history.map_or_else(|| Ok(Vec::new()), |history| history.devices(user))?;
         let mut is_own_revoked = false;
@@ -251,7 +363,7 @@ impl Conversations {
         Ok((replies::devices(&lines, rid), is_own_revoked))
     }
 
-    /// Logs a device out for good.
+    /// Logs a device out permanently.
     pub(super) fn log_out(
         &self,
         history: &dyn History,
@@ -277,14 +389,14 @@ impl Conversations {
     }
 }
 
-/// Why a login ends whose device has logged in last with this number, if it has to.
+/// The reason why a login must end, if its device's last login has this number.
 pub(super) fn end_of_login(own: i64, last: Option<i64>) -> Option<Reason> {
     match last {
         None => Some(Reason::Revoked),
         Some(last) => match last.cmp(&own) {
             Ordering::Equal => None,
             Ordering::Greater => Some(Reason::Replaced),
-            // The database is an older one. The client is to come back.
+            // The database is in an older state. The client must reconnect.
             Ordering::Less => Some(Reason::Overload),
         },
     }
@@ -299,6 +411,8 @@ fn random() -> Result<[[u8; 16]; 2], StoreError> {
     Ok(bytes)
 }
 
-/// How often a login is written whose stored password changes meanwhile, but not the password.
+/// The most attempts to write a login while the stored value changes, but not the password.
 const WRITES_MAX: usize = 3;
+/// The last moment that a JavaScript date can represent.
+const NEVER: i64 = 8_640_000_000_000_000;
 const NO_SUCH_DEVICE: Refusal = Refusal::forever(404, "you have no such device");

@@ -1,13 +1,14 @@
-//! Importing what waits in `OfflineMessage` into conversations, at logins of level 2.
+//! Imports the messages that wait in `OfflineMessage` into conversations, at logins of level 2.
 //!
-//! Rows without a mark come from before their user used level 2, from nodes that know nothing of
+//! Rows without a mark come from the time before their user used level 2, from nodes without
 //! conversations, and from the spool. They are read in their order, in pieces. Each message is
-//! committed under an id that is made of it, so that what was done before is found again; then its row
-//! goes, or gets a mark if the user may still fetch it at level 1. A row that cannot be read stays,
-//! and so does one of a group that the user has left.
+//! committed under an id derived from its content, so that a repeated import finds it. Then its row
+//! is deleted, or gets a mark if the user may still fetch it at level 1. A row that cannot be read
+//! or is too long stays, and so does one of a group that the user has left.
 //!
-//! Equal messages of a group are told apart by their number in the mailbox. Of two equal ones that a
-//! member imports at different logins, neither recorded before, the second is taken for the first.
+//! Equal messages of a group are distinguished by their number in the mailbox. If a member imports
+//! two equal ones at different logins, and neither was recorded before, the second is taken for the
+//! first.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +21,13 @@ use crate::bus::{CommittedFrame, DeviceNews};
 use crate::delivery::ClientLink;
 use crate::history::pump::PumpEvent;
 use crate::metrics::ImportEvent;
+use crate::protocol::level2::RECORDED_MAX;
 use crate::protocol::level2::frames::{self, Message};
-use crate::protocol::{UserId, Waiting};
+use crate::protocol::{StoredFrame, UserId};
 use crate::routing::level1_seen::LEVEL1_WINDOW;
 use crate::store::history::{
-    Cid, Committed, EntryKind, EntryPlace, FrameHash, History, NewEntry, Occurrence, import_cid,
+    Cid, CommitOutcome, CommitRules, EntryKind, EntryPlace, FrameHash, History, NewEntry, Occurrence, SenderCheck,
+    import_cid,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -32,26 +35,28 @@ use crate::store::{KeptMessage, MessageId, StoreError};
 pub struct Import {
     user: UserId,
     after: MessageId,
-    /// What becomes of rows, once it is known.
+    /// The fate of the rows, once known.
     rows: Option<ImportedRows>,
-    /// How many messages with this id of a first one there were: of groups.
+    /// The number of equal messages so far, by the id of the first of them; for groups.
     equal: FxHashMap<Cid, u32>,
-    /// The groups of the user, once one of them is met.
+    /// The groups of the user, read when the first group message comes.
     groups: Option<FxHashSet<ConversationId>>,
+    /// Messages that are too long to be recorded.
+    too_long: u32,
     _claim: ImportClaim,
 }
 
-/// Whether there may be more.
+/// Whether rows may be left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use]
 pub enum ImportStep {
-    /// There may be.
+    /// Rows may be left.
     More,
-    /// Everything is imported, or the database does not let it.
+    /// Everything is imported, or the database prevents it.
     Done,
 }
 
-/// What becomes of the rows of imported messages.
+/// The fate of the rows of imported messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ImportedRows {
     /// They are deleted.
@@ -67,16 +72,16 @@ struct ImportPiece {
     entries: Vec<NewEntry>,
     /// Rows of messages that are in conversations.
     placed: Vec<(MessageId, ConversationId, i64)>,
-    /// The entries that were not there before, by their index, their places, and the tags before them.
+    /// The new entries, by their index, their places, and the tags before them.
     new: Vec<(usize, EntryPlace, Option<Tag>)>,
 }
 
 impl Conversations {
-    /// Begins to import what waits for a user; `None` if another login of the user has begun.
+    /// Begins to import a user's messages; `None` if another login of the user has begun.
     pub fn begin_import(&self, user: UserId) -> Option<Import> {
         let claim = self.parts.postbox.claim(user)?;
         let (after, rows, equal, groups) = (MessageId(i64::MIN), None, FxHashMap::default(), None);
-        Some(Import { user, after, rows, equal, groups, _claim: claim })
+        Some(Import { user, after, rows, equal, groups, too_long: 0, _claim: claim })
     }
 
     /// Imports a piece. Blocks. If that fails, the rest is imported at the next login.
@@ -99,9 +104,10 @@ impl Conversations {
         import.rows = Some(rows);
         let Some(last) = waiting.last().map(|row| row.id) else {
             if rows == ImportedRows::Go && !is_empty {
-                // Of the time when the user still used level 1.
+                // These are from the time when the user still used level 1.
                 history.delete_marked(user)?;
             }
+            import.tell_too_long();
             return Ok(ImportStep::Done);
         };
         import.after = last;
@@ -126,7 +132,8 @@ impl Conversations {
         Ok(ImportStep::More)
     }
 
-    /// Tells the devices on this node how far conversations go now, and other nodes what is new.
+    /// Tells the devices on this node the new heads of the conversations, and other nodes the new
+    /// messages.
     fn show_imported(&self, piece: &ImportPiece) -> Result<(), StoreError> {
         self.tell_nodes(&piece.news(|user| self.parts.audience.has(user)));
         let Some(router) = self.router() else { return Ok(()) };
@@ -144,14 +151,18 @@ impl Conversations {
 impl ImportPiece {
     /// Adds a row, unless it stays.
     fn add(&mut self, row: KeptMessage, import: &mut Import, history: &dyn History) -> Result<(), StoreError> {
-        let Some(frame) = Waiting::read(&row.text) else { return Ok(()) };
+        if row.text.len() > RECORDED_MAX {
+            import.too_long += 1;
+            return Ok(());
+        }
+        let Some(frame) = StoredFrame::read(&row.text) else { return Ok(()) };
         let (conv, sender) = (frame.conv(import.user), frame.from);
         if frame.group.is_some() && !import.is_member(conv, history)? {
             return Ok(());
         }
-        // A message of level 2 that came back from a connection of another node has lost its mark.
+        // A message of level 2 that another node's connection has returned has lost its mark.
         let cid = frame.cid.as_deref().and_then(Cid::of_client);
-        // Anybody may write a `cid` into a frame of level 1, so the content counts as well.
+        // Any client may write a `cid` into a frame of level 1, so the content is compared as well.
         let place = cid.map_or(Ok(None), |cid| history.place_of(sender, &cid))?;
         if let Some((_, seq, hash)) = place.filter(|(place, ..)| *place == conv)
             && is_the_same(&row.text, (conv, seq, hash), history)?
@@ -171,7 +182,8 @@ impl ImportPiece {
             hash: FrameHash::of(row.text.as_bytes()),
             kind: if frame.is_message { EntryKind::Message } else { EntryKind::Other },
             is_imported: true,
-            is_unchecked: false,
+            check: SenderCheck::None,
+            is_hooked: false,
             change: None,
             text: row.text.into(),
         });
@@ -180,21 +192,22 @@ impl ImportPiece {
 
     /// Commits the messages.
     fn commit(&mut self, history: &dyn History) -> Result<(), StoreError> {
-        let outcomes = if self.entries.is_empty() { Vec::new() } else { history.commit(&self.entries, 0)? };
+        let outcomes =
+            if self.entries.is_empty() { Vec::new() } else { history.commit(&self.entries, CommitRules::OF_SERVER)? };
         for (nth, ((id, entry), outcome)) in self.rows.iter().zip(&self.entries).zip(outcomes).enumerate() {
             match outcome {
-                Committed::New(place, before) => {
+                CommitOutcome::New(place, before) => {
                     self.new.push((nth, place, before));
                     self.placed.push((*id, entry.conv, place.seq));
                 }
-                Committed::Again(place) => self.placed.push((*id, entry.conv, place.seq)),
-                Committed::Refused(refusal) => log::debug!("a message is not imported: {refusal:?}"),
+                CommitOutcome::Again(place) => self.placed.push((*id, entry.conv, place.seq)),
+                CommitOutcome::Refused(refusal) => log::debug!("a message is not imported: {refusal:?}"),
             }
         }
         Ok(())
     }
 
-    /// What other nodes are told of the new messages, for those who use level 2.
+    /// The news of the new messages for other nodes, for users of level 2.
     fn news(&self, uses_level2: impl Fn(UserId) -> bool) -> Vec<DeviceNews> {
         let (mut of_users, mut of_groups) = (BTreeMap::<UserId, Vec<CommittedFrame>>::new(), Vec::new());
         for (nth, place, before) in &self.new {
@@ -214,9 +227,9 @@ impl ImportPiece {
     }
 }
 
-/// Whether a row is the message of a conversation that has its `cid`. A row has one line and each member
-/// once, also where the sender's frame had more. Of a message that was changed since, or is deleted, only
-/// the `cid` can be compared.
+/// Whether a row is the message of a conversation that has its `cid`. A row has one line and each
+/// member once, even if the sender's frame had more. If the message was changed or deleted since,
+/// only the `cid` can be compared.
 fn is_the_same(
     row: &str,
     (conv, seq, hash): (ConversationId, Seq, FrameHash),
@@ -231,7 +244,7 @@ fn is_the_same(
     Ok(value(&text).is_some_and(|stored| value(row) == Some(stored)))
 }
 
-/// What `user` is shown of an imported message.
+/// The frame that shows an imported message to `user`.
 fn imported_frame(entry: &NewEntry, (place, before): (EntryPlace, Option<Tag>), user: UserId) -> CommittedFrame {
     let at = frames::Committed { seq: place.seq, tag: place.tag, time: place.time };
     let message =
@@ -241,11 +254,22 @@ fn imported_frame(entry: &NewEntry, (place, before): (EntryPlace, Option<Tag>), 
 }
 
 impl Import {
+    /// Once for each login.
+    fn tell_too_long(&self) {
+        if self.too_long > 0 {
+            log::warn!(
+                "{} messages for user {} are too long for level 2 (256 KiB): they stay for level 1",
+                self.too_long,
+                self.user
+            );
+        }
+    }
+
     /// Whether the user is a member of a group.
     fn is_member(&mut self, conv: ConversationId, history: &dyn History) -> Result<bool, StoreError> {
         if self.groups.is_none() {
-            // This also gives the user a row in groups that a node without history has let the user
-            // into; what is imported later is behind that.
+            // This also gives the user a row in groups to which a node without history has admitted
+            // the user; messages imported later come after it.
             let heads = history.heads(self.user)?;
             self.groups = Some(heads.iter().map(|head| head.conv).filter(|conv| conv.group().is_some()).collect());
         }

@@ -1,4 +1,4 @@
-//! Marks, and who is told of them.
+//! Marks, and the users who are notified of them.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use rustc_hash::FxHashSet;
 
 use super::parts::{self, Conversations};
 use crate::base::conversation::{ConversationId, ConversationName, Seq};
+use crate::base::trace::{Hop, Step};
 use crate::bus::DeviceNews;
 use crate::delivery::{ClientLink, Posted};
 use crate::devices::tasks::{Identity, MemberNews, Noted};
@@ -14,11 +15,11 @@ use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, MarkNews, Marks};
 use crate::protocol::level2::{Rid, replies};
 use crate::store::StoreError;
-use crate::store::history::{History, Marked};
+use crate::store::history::{Head, History, Marked};
 
 impl Conversations {
-    /// The answer to a 49, and where the mark stands. Other devices of the user get the same, and the
-    /// partner gets a 50.
+    /// The answer to a 49, and the mark, unless the 49 is refused. Other devices of the user get
+    /// the same answer, and the partner gets a 50.
     pub(super) fn mark_read(
         &self,
         history: &dyn History,
@@ -26,7 +27,7 @@ impl Conversations {
         name: ConversationName,
         read: Seq,
         rid: Option<&Rid>,
-    ) -> Result<(String, Option<(ConversationId, Seq)>), StoreError> {
+    ) -> Result<(String, Option<Marked>), StoreError> {
         let conv = name.for_user(who.user);
         let marked = match history.mark_read(who.user, conv, read)? {
             Ok(marked) => marked,
@@ -38,7 +39,7 @@ impl Conversations {
             told.push((who.user, conv, MarkNews::Own { read, head, unread }));
             self.tell_marks(&told, Some(who));
         }
-        Ok((frames::read(name, who.user, read, head, unread, rid), Some((conv, read))))
+        Ok((frames::read(name, who.user, read, head, unread, rid), Some(marked)))
     }
 
     /// Notes a 47.
@@ -51,35 +52,64 @@ impl Conversations {
     ) -> Result<MemberNews, StoreError> {
         let places: Vec<_> = stored.iter().map(|(name, seq)| (name.for_user(who.user), *seq)).collect();
         let raised = history.report(who.user, who.device, &places)?;
+        for (conv, seq) in &places {
+            let at = || Step { conv: conv.column(), seq: *seq, to: who.user.0, ..Step::of(Hop::Reported) };
+            self.parts.tracer.note(|| Step { device: who.device.0, ..at() });
+        }
         let marks = raised.iter().map(|mark| (mark.conv, Marks { read: mark.read, recv: mark.recv }));
         self.tell_marks(&self.peer_marks(who.user, &marks.collect::<Vec<_>>()), None);
         Ok(MemberNews::Reported(ticket, stored.to_vec(), Noted::Stored))
     }
 
-    /// What shows the partners of conversations of two how far the user has come.
+    /// The user's marks, for the partners in conversations of two.
     fn peer_marks(&self, user: UserId, marks: &[(ConversationId, Marks)]) -> Vec<ToldMarks> {
-        let partner = |conv: ConversationId| match conv.name_for(user) {
-            ConversationName::User(partner) => Some(partner).filter(|partner| *partner != user),
-            ConversationName::Group(_) => None,
-        };
-        let may_see = |partner: &UserId| {
-            self.rules.receipts && self.parts.audience.has(*partner) && !self.parts.blocks.is_between(user, *partner)
-        };
-        let mut shown: Vec<_> =
-            marks.iter().filter_map(|(conv, marks)| Some((partner(*conv).filter(may_see)?, *conv, *marks))).collect();
-        if shown.is_empty() {
-            return Vec::new();
-        }
-        let users = shown.iter().map(|(partner, ..)| *partner).chain([user]).collect::<Vec<_>>();
-        match self.hiding_marks(&users) {
-            Ok(hiding) if hiding.contains(&user) => shown.clear(),
-            Ok(hiding) => shown.retain(|(partner, ..)| !hiding.contains(partner)),
-            Err(_) => shown.clear(),
-        }
-        shown.into_iter().map(|(partner, conv, marks)| (partner, conv, MarkNews::Partner(marks))).collect()
+        let partner = |conv| partner_in(conv, user);
+        let uses_level2 = |partner: &UserId| self.parts.audience.has(*partner);
+        let told = marks.iter().filter_map(|(conv, marks)| Some((partner(*conv).filter(uses_level2)?, *conv, *marks)));
+        self.with_receipts(user, told.collect()).unwrap_or_default()
     }
 
-    /// Those of the users who show their marks to nobody.
+    /// The marks of these that a user and partners show each other.
+    fn with_receipts(
+        &self,
+        user: UserId,
+        mut shown: Vec<(UserId, ConversationId, Marks)>,
+    ) -> Result<Vec<ToldMarks>, StoreError> {
+        shown.retain(|(partner, ..)| self.rules.receipts && !self.parts.blocks.is_between(user, *partner));
+        if shown.is_empty() {
+            return Ok(Vec::new());
+        }
+        let users = shown.iter().map(|(partner, ..)| *partner).chain([user]).collect::<Vec<_>>();
+        let hiding = self.hiding_marks(&users)?;
+        let is_shown = |partner: &UserId| !hiding.contains(&user) && !hiding.contains(partner);
+        let shown = shown.into_iter().filter(|(partner, ..)| is_shown(partner));
+        Ok(shown.map(|(partner, conv, marks)| (partner, conv, MarkNews::Partner(marks))).collect())
+    }
+
+    /// The present marks of these conversations: the user's own, and the partner's as far as the
+    /// user may see them.
+    pub(super) fn marks_now(
+        &self,
+        history: &dyn History,
+        user: UserId,
+        convs: &[ConversationId],
+    ) -> Result<MemberNews, StoreError> {
+        let heads: Vec<Head> = history.heads_of(user, convs)?.into_iter().flatten().collect();
+        let of_partner = |head: &Head| {
+            let (read, recv) = head.peer?;
+            Some((partner_in(head.conv, user)?, head.conv, Marks { read, recv }))
+        };
+        // Without these facts the client could not be told a partner's present marks, so it must
+        // ask again.
+        let of_partners = self.with_receipts(user, heads.iter().filter_map(of_partner).collect())?;
+        let own = |head: &Head| MarkNews::Own { read: head.read, head: head.head, unread: head.unread };
+        let own = heads.iter().map(|head| (head.conv, own(head)));
+        Ok(MemberNews::MarksRead(Some(
+            own.chain(of_partners.into_iter().map(|(_, conv, news)| (conv, news))).collect(),
+        )))
+    }
+
+    /// The users of these who show their marks to nobody.
     fn hiding_marks(&self, users: &[UserId]) -> Result<FxHashSet<UserId>, StoreError> {
         let hiding = self.parts.community.get().and_then(|community| match community {
             Some(community) => community.hiding_marks(users),
@@ -89,8 +119,8 @@ impl Conversations {
         Ok(hiding?.into_iter().collect())
     }
 
-    /// Tells the devices of these users, but for one device, that marks have risen. The other nodes are
-    /// told of all at once.
+    /// Tells the devices of these users, except one device, that marks have risen. Other nodes get
+    /// all of them at once.
     fn tell_marks(&self, told: &[ToldMarks], except: Option<&Identity>) {
         let posts = told.iter().map(|(user, conv, marks)| (*user, move || MemberNews::Marks(*conv, *marks)));
         self.post(posts, except);
@@ -105,7 +135,7 @@ impl Conversations {
         self.tell_nodes(&news.collect::<Vec<_>>());
     }
 
-    /// Tells the devices of these users on this node, but for one.
+    /// Posts news to the devices of these users on this node, except one.
     fn post<N: Fn() -> MemberNews>(&self, news: impl Iterator<Item = (UserId, N)>, except: Option<&Identity>) {
         let Some(router) = self.router() else { return };
         let is_meant = |login| except.is_none_or(|except| except.login != login);
@@ -117,8 +147,8 @@ impl Conversations {
         ClientLink::post_all(posts);
     }
 
-    /// Shows the others in a conversation that the user is typing. Members of a group are told as far
-    /// as they are known without asking the database, and of a large one nobody is.
+    /// Shows the other users of a conversation that the user is typing. In a group, only members
+    /// that are known without a query see it, and none if the group is large.
     pub(super) fn show_typing(&self, who: &Identity, name: ConversationName) {
         let conv = name.for_user(who.user);
         let recipients: Arc<[UserId]> = match name {
@@ -133,6 +163,14 @@ impl Conversations {
         let others = recipients.iter().filter(|user| **user != who.user && self.parts.audience.has(**user));
         let frame = |user: &UserId| (*user, replies::typing(conv.name_for(*user), who.user).into());
         self.show(&others.map(frame).collect::<Vec<_>>());
+    }
+}
+
+/// The other user of a conversation of two.
+fn partner_in(conv: ConversationId, user: UserId) -> Option<UserId> {
+    match conv.name_for(user) {
+        ConversationName::User(partner) => Some(partner).filter(|partner| *partner != user),
+        ConversationName::Group(_) => None,
     }
 }
 

@@ -1,8 +1,8 @@
-//! What a login reads of conversations.
+//! The reads of a login.
 //!
-//! The pump of the connection asks for the first 43 as soon as it has the heads, and then for the
-//! pages of the runs. Of a client that was away for a short time these are few messages, so they are
-//! read with the heads: a thread less is woken for each, and the database is asked once for all.
+//! The pump of the connection requests the first 43 as soon as it has the heads, and then the pages
+//! of the runs. For a client that was offline for a short time these are few messages, so they are
+//! read together with the heads: fewer threads are woken, and there are fewer queries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::history::pump::{FoundCursor, Heads};
 use crate::protocol::UserId;
 use crate::protocol::level2::{Have, PAGE_BYTES_MAX};
 use crate::store::StoreError;
-use crate::store::history::{Denied, Entry, Head, HistoryReads};
+use crate::store::history::{Denied, Head, HistoryEntry, HistoryReads};
 
-/// Where all conversations of a user stand, which runs the client needs, and what comes first of them.
+/// The heads of all conversations of a user, the runs that the client needs, and their first pages.
 pub(super) fn read(
     history: &dyn HistoryReads,
     who: &Identity,
@@ -71,7 +71,7 @@ struct RunAhead {
     to: Seq,
 }
 
-/// Reads the first 43, and the runs that come first if they are short.
+/// Reads the first 43, and the first runs if they are short.
 fn read_ahead(
     history: &dyn HistoryReads,
     user: UserId,
@@ -88,8 +88,8 @@ fn read_ahead(
     let overview = compose(user, overview, shown.into_iter(), receipts);
     let (mut pages, mut bytes) = (Vec::new(), 0);
     for RunAhead { conv, extent, from, to } in runs {
-        let entries: Option<Vec<Entry>> = found.by_ref().take((to - from + 1) as usize).collect();
-        // Without one of them, the pump asks again.
+        let entries: Option<Vec<HistoryEntry>> = found.by_ref().take((to - from + 1) as usize).collect();
+        // Without one of them, the pump requests them again.
         let Some(entries) = entries else { break };
         bytes += entries.iter().filter_map(|entry| entry.text.as_ref()).map(String::len).sum::<usize>();
         if bytes > PAGE_BYTES_MAX {
@@ -101,7 +101,7 @@ fn read_ahead(
     Ok(Ahead { overview: Some(overview), pages: pages.into() })
 }
 
-/// The first runs, as far as they are short.
+/// The first runs, up to the first long one.
 fn short_runs(heads: &Heads) -> Vec<RunAhead> {
     let extents: HashMap<ConversationId, Extent> =
         heads.convs.iter().map(|(conv, extent, _)| (*conv, *extent)).collect();

@@ -7,6 +7,7 @@ use rustc_hash::FxHashSet;
 
 use super::postbox::Postbox;
 use crate::base::clock::Clock;
+use crate::base::trace::Tracer;
 use crate::bus::{DeviceNews, Exchange};
 use crate::config::PresenceShown;
 use crate::delivery::ClientLink;
@@ -22,7 +23,7 @@ use crate::routing::router::Router;
 use crate::routing::watchers::Watchers;
 use crate::session::password::Passwords;
 use crate::store::community::CommunityRole;
-use crate::store::history::{Denied, Entry, History, HistoryRole};
+use crate::store::history::{Denied, History, HistoryEntry, HistoryRole};
 use crate::store::outages::Outages;
 use crate::store::{Accounts, Contacts, Role, States, StoreError};
 
@@ -31,30 +32,30 @@ pub struct Conversations {
     pub(super) parts: ConversationParts,
     /// The limits.
     pub(super) rules: DeviceRules,
-    /// Signs tokens, once it is read.
+    /// The key that signs tokens, once read.
     pub(super) key: OnceLock<TokenKey>,
     router: OnceLock<Weak<Router>>,
 }
 
-/// The parts that it uses.
+/// The parts that the tasks use.
 pub struct ConversationParts {
     /// The conversations.
     pub history: HistoryRole,
     /// The names of users, and their stored passwords.
     pub accounts: Role<dyn Accounts>,
-    /// Says whether a stored password is still the same.
+    /// Shows whether a stored password is still the same.
     pub passwords: Arc<Passwords>,
     /// The members of groups as they are stored.
     pub contacts: Role<dyn Contacts>,
-    /// Those that this node has cached.
+    /// The members that this node has cached.
     pub groups: Arc<GroupCache>,
-    /// What users may see of each other.
+    /// The relations of users, which decide what they see of each other.
     pub community: CommunityRole,
     /// The pairs of a user and one whom the user has blocked.
     pub blocks: Arc<Blocks>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
-    /// The connections that hear which users come and go.
+    /// The connections that watch which users come and go.
     pub watchers: Arc<Watchers>,
     /// The users whose `User.state` says online.
     pub states: Role<dyn States>,
@@ -66,7 +67,9 @@ pub struct ConversationParts {
     pub outages: Arc<Outages>,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// What waits for users who are away.
+    /// Traces the ways of messages.
+    pub tracer: Arc<Tracer>,
+    /// The messages that wait for offline users.
     pub postbox: Postbox,
 }
 
@@ -81,26 +84,26 @@ pub struct DeviceRules {
     pub inflight: usize,
     /// The longest frame of a client, in bytes.
     pub frame_max: usize,
-    /// Whether partners are shown each other's marks.
+    /// Whether partners see each other's marks.
     pub receipts: bool,
     /// The users who may see who is online.
     pub presence: PresenceShown,
-    /// The operator has switched level 2 off.
+    /// Whether the operator has switched level 2 off.
     pub is_off: bool,
 }
 
 impl Conversations {
-    /// Without a way to connections before [`Conversations::attach`].
+    /// Has no way to connections before [`Conversations::attach`] is called.
     pub fn new(parts: ConversationParts, rules: DeviceRules) -> Conversations {
         Conversations { parts, rules, key: OnceLock::new(), router: OnceLock::new() }
     }
 
-    /// Tells connections of this node from now on.
+    /// Notifies connections of this node from now on.
     pub fn attach(&self, router: &Arc<Router>) {
         let _ = self.router.set(Arc::downgrade(router));
     }
 
-    /// Reads who uses level 2. Returns whether the database has answered. Blocks.
+    /// Reads the users of level 2. Returns whether the database has answered. Blocks.
     pub fn read_audience(&self) -> bool {
         let read = || -> Result<(), StoreError> {
             let Some(history) = self.parts.history.get()? else { return Ok(()) };
@@ -119,12 +122,12 @@ impl Conversations {
         read.is_ok()
     }
 
-    /// A connection does not watch these users any more.
+    /// Ends the watch of a connection over these users.
     pub fn stop_watching(&self, link: &ClientLink, watched: &[UserId]) {
         self.parts.watchers.forget(link, watched);
     }
 
-    /// Reads who has blocked whom. Returns whether the database has answered. Blocks.
+    /// Reads the blocked users. Returns whether the database has answered. Blocks.
     pub fn read_blocks(&self) -> bool {
         let read = || -> Result<(), StoreError> {
             let Some(community) = self.parts.community.get()? else { return Ok(()) };
@@ -150,7 +153,7 @@ impl Conversations {
     /// Whether a client may log in at level 2.
     ///
     /// # Errors
-    /// What it is told if it may not.
+    /// The answer to the client if it may not.
     pub fn are_there(&self) -> Result<(), Refusal> {
         match self.parts.history.get() {
             Ok(Some(_)) => Ok(()),
@@ -173,7 +176,7 @@ impl Conversations {
         self.router.get().and_then(Weak::upgrade)
     }
 
-    /// Tells the other nodes, if there can be any. Blocks.
+    /// Notifies the other nodes, if there can be any. Blocks.
     pub(super) fn tell_nodes(&self, news: &[DeviceNews]) {
         if !self.parts.bus.is_alone() {
             self.parts.bus.tell_devices(news);
@@ -183,7 +186,7 @@ impl Conversations {
     /// The user with this name. Blocks.
     ///
     /// # Errors
-    /// What the client is told.
+    /// The refusal that the client gets.
     pub fn find(&self, name: &str) -> Result<Option<UserId>, Refusal> {
         let found = self.parts.accounts.get().and_then(|accounts| accounts.user_named(name));
         self.parts.outages.note("reading names", found.as_ref().err());
@@ -192,7 +195,7 @@ impl Conversations {
 }
 
 /// A message as a member sees it.
-pub(super) fn shown(entry: &Entry) -> Message<'_> {
+pub(super) fn shown(entry: &HistoryEntry) -> Message<'_> {
     Message {
         at: Committed { seq: entry.seq, tag: entry.tag, time: entry.time },
         from: entry.from,
@@ -210,7 +213,7 @@ pub(super) fn denied(denied: Denied) -> Refusal {
     }
 }
 
-pub(in crate::server::jobs) fn refusal_of(error: &StoreError) -> Refusal {
+pub fn refusal_of(error: &StoreError) -> Refusal {
     match error {
         StoreError::Unavailable(_) => AWAY,
         StoreError::Failed(_) | StoreError::NameTaken => {
@@ -225,9 +228,9 @@ pub(super) fn wall_clock() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// The pairs of one statement.
+/// The pairs that one statement reads.
 const BLOCKS_PAGE: usize = 10_000;
-/// The users of one statement.
+/// The users that one statement reads.
 const AUDIENCE_PAGE: usize = 10_000;
 const SWITCHED_OFF: Refusal = Refusal::forever(501, "this server keeps no conversations: log in without level");
 const NOT_MIGRATED: Refusal = Refusal::forever(

@@ -1,4 +1,4 @@
-//! [`Postbox`]: what waits for users, and who imports it.
+//! [`Postbox`]: the messages that wait for offline users, and their imports.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::protocol::UserId;
 use crate::routing::quotas::Quotas;
 use crate::store::{MessageId, Messages, Role, StoreError};
 
-/// What waits for users, and whose mailbox is being imported.
+/// The messages that wait for offline users, and the users whose mailboxes are being imported.
 pub struct Postbox {
     messages: Role<dyn Messages>,
     quotas: Arc<Quotas>,
@@ -23,7 +23,7 @@ pub(super) struct ImportClaim {
 }
 
 impl Postbox {
-    /// Nobody imports.
+    /// Starts without imports.
     pub fn new(messages: Role<dyn Messages>, quotas: Arc<Quotas>) -> Postbox {
         Postbox { messages, quotas, importing: Arc::default() }
     }

@@ -1,4 +1,4 @@
-//! Whom a client may watch, and who is online.
+//! The users whom a client may watch, and their states.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::protocol::level2::{Rid, replies};
 use crate::store::{StoreError, UserState};
 
 impl Conversations {
-    /// Watches these users, and no others, for a connection: the answer and their states. Somebody who
-    /// may not be watched looks offline for ever.
+    /// Makes a connection watch these users, and no others. Posts the answer and their states. A
+    /// user who may not be watched always looks offline.
     pub(super) fn watch(
         &self,
         who: &Identity,
@@ -36,7 +36,7 @@ impl Conversations {
         // The answer comes before the states, which are posted by the watchers.
         post(link, MemberNews::Answer(ticket, replies::done(52, rid)));
         self.parts.watchers.watch(who.user, link, before, &states);
-        // One of them may have blocked the other between the look and the note.
+        // One of two users may have blocked the other between the query and the note.
         for blocked in visible.iter().filter(|other| self.parts.blocks.is_between(who.user, **other)) {
             self.parts.watchers.part(who.user, *blocked);
         }
@@ -44,25 +44,25 @@ impl Conversations {
             .router()
             .is_none_or(|router| router.attendance().devices(who.user, |device| device.link == *link).is_empty())
         {
-            // It has ended meanwhile.
+            // The connection has ended meanwhile.
             self.parts.watchers.forget(link, now);
         }
         for user in unseen {
             post(link, MemberNews::Presence(user, false));
         }
         if let Some(router) = self.router().filter(|_| self.parts.bus.is_alone()) {
-            // Those who came or went between the look and the note.
+            // Finds users who came or went between the query and the note.
             self.parts.watchers.look(&visible, |user| router.attendance().has(user));
         }
         Ok(vec![MemberNews::Watching])
     }
 
-    /// One of these users has blocked the other: neither sees any more whether the other is online.
+    /// Hides two users from each other, because one has blocked the other.
     pub fn part(&self, one: UserId, other: UserId) {
         self.parts.watchers.part(one, other);
     }
 
-    /// Looks at the watched users of other nodes. Blocks.
+    /// Queries the watched users of other nodes. Blocks.
     pub fn look_at_watched(&self) -> Result<(), StoreError> {
         for some in self.parts.watchers.watched().chunks(WATCHED_AT_ONCE) {
             let online = self.online(some)?;
@@ -71,7 +71,7 @@ impl Conversations {
         Ok(())
     }
 
-    /// Those of the users who are online: on this node, or by the column that all nodes write.
+    /// The users of these who are online: on this node, or by the column that all nodes write.
     fn online(&self, users: &[UserId]) -> Result<HashSet<UserId>, StoreError> {
         let Some(router) = self.router() else { return Ok(HashSet::new()) };
         let (here, others): (Vec<UserId>, Vec<UserId>) = users.iter().partition(|user| router.attendance().has(**user));
@@ -82,7 +82,7 @@ impl Conversations {
         Ok(online)
     }
 
-    /// Those of the users who are friends of `user` or in a group with `user`, or `user` itself.
+    /// The users of these who are `user`, a friend of `user`, or in a group with `user`.
     fn contacts_among(&self, user: UserId, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
         let contacts = self.parts.contacts.get()?;
         let friends: HashSet<UserId> = contacts.friends(user)?.into_iter().map(|friend| friend.id).collect();
@@ -111,5 +111,5 @@ fn post(link: &ClientLink, news: MemberNews) {
     link.post(crate::delivery::Posted::Member(Box::new(news)));
 }
 
-/// The users of one statement.
+/// The users that one statement reads.
 const WATCHED_AT_ONCE: usize = 512;

@@ -12,9 +12,9 @@ use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, Committed, Marks, Refusal};
 use crate::protocol::level2::{HaveItem, PAGE_BYTES_MAX, PageAsk, Rid, replies};
 use crate::store::StoreError;
-use crate::store::history::{Denied, Entry, Head, History, HistoryReads, PageOutcome};
+use crate::store::history::{Denied, Head, History, HistoryEntry, HistoryReads, PageOutcome};
 
-/// Where the conversations stand that a 46 names, and which runs its client needs.
+/// The heads of the conversations that a 46 names, and the runs that its client needs.
 pub(super) fn sync(
     history: &dyn HistoryReads,
     user: UserId,
@@ -30,15 +30,15 @@ pub(super) fn sync(
     Ok(MemberNews::Synced(PumpEvent::Heads(heads)))
 }
 
-/// Where a conversation stands, with its last message, or why it is not the user's.
-pub(super) type Standing = Result<(Extent, Option<Committed>), Denied>;
+/// The extent of a conversation, with its last message, or the reason why it is not the user's.
+pub(super) type ConversationStanding = Result<(Extent, Option<Committed>), Denied>;
 
-/// Where these conversations stand.
+/// The extents of these conversations.
 pub(super) fn standings(
     history: &dyn HistoryReads,
     user: UserId,
     convs: &[ConversationId],
-) -> Result<HashMap<ConversationId, Standing>, StoreError> {
+) -> Result<HashMap<ConversationId, ConversationStanding>, StoreError> {
     if convs.is_empty() {
         return Ok(HashMap::new());
     }
@@ -47,12 +47,12 @@ pub(super) fn standings(
     Ok(convs.iter().copied().zip(heads.into_iter().map(head)).collect())
 }
 
-/// What is known of the cursors of a client.
+/// The places in the store of the cursors of a client.
 pub(super) fn cursors(
     history: &dyn HistoryReads,
     user: UserId,
     items: &[HaveItem<'_>],
-    find: impl Fn(ConversationId) -> Standing,
+    find: impl Fn(ConversationId) -> ConversationStanding,
 ) -> Result<Vec<FoundCursor>, StoreError> {
     let needed = |name: ConversationName, cursor: Cursor| {
         let conv = name.for_user(user);
@@ -116,17 +116,17 @@ pub(super) fn lasts_of(overview: &Overview) -> Vec<(ConversationId, Seq)> {
     overview.next().iter().filter(is_wanted).map(|head| (head.conv, head.head)).collect()
 }
 
-/// The next 43 with these last messages, and what follows it.
+/// The next 43 with these last messages, and the remaining conversations.
 pub(super) fn compose(
     user: UserId,
     overview: &Overview,
-    lasts: impl Iterator<Item = (ConversationId, Option<Entry>)>,
+    lasts: impl Iterator<Item = (ConversationId, Option<HistoryEntry>)>,
     receipts: bool,
 ) -> (Arc<str>, Overview) {
     let (next, lasts) = (overview.next(), lasts.collect::<HashMap<_, _>>());
-    let lines: Vec<frames::Overview<'_>> = next
+    let lines: Vec<frames::ConversationSummary<'_>> = next
         .iter()
-        .map(|head| frames::Overview {
+        .map(|head| frames::ConversationSummary {
             conv: head.conv.name_for(user),
             name: head.name.as_deref(),
             floor: head.floor,
@@ -142,7 +142,7 @@ pub(super) fn compose(
     (frame.into(), Overview { shown: overview.shown + count, ..overview.clone() })
 }
 
-/// The answer to a 48.
+/// The answer to a 48, and the last number of the conversation, unless it is refused.
 pub(super) fn page(
     history: &dyn History,
     user: UserId,
@@ -150,15 +150,15 @@ pub(super) fn page(
     ask: PageAsk,
     limit: u32,
     rid: Option<&Rid>,
-) -> Result<String, StoreError> {
+) -> Result<(String, Option<Seq>), StoreError> {
     let outcome = history.page(user, name.for_user(user), ask, limit.into(), PAGE_BYTES_MAX)?;
     Ok(match outcome {
         PageOutcome::Page(page) => {
             let messages: Vec<_> = page.entries.iter().map(parts::shown).collect();
-            frames::page(name, &messages, page.is_complete, page.floor, page.head, rid)
+            (frames::page(name, &messages, page.is_complete, page.floor, page.head, rid), Some(page.head))
         }
-        PageOutcome::Gone { .. } => replies::refused(48, GONE, rid),
-        PageOutcome::Denied(denied) => replies::refused(48, parts::denied(denied), rid),
+        PageOutcome::Gone { .. } => (replies::refused(48, GONE, rid), None),
+        PageOutcome::Denied(denied) => (replies::refused(48, parts::denied(denied), rid), None),
     })
 }
 

@@ -1,4 +1,4 @@
-//! The acts of devices and of clients of level 1: they connect, write, ask, and read.
+//! The acts of devices and of clients of level 1: they connect, write, request, and read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ impl World {
         }
     }
 
-    /// A device logs in on some node.
+    /// Logs a device in on some node.
     pub(super) fn connect(&mut self, no: usize) {
         let node = self.dice.range(0..self.nodes.len());
         let Some(wire) = self.connect_to(node) else { return };
@@ -54,7 +54,7 @@ impl World {
         self.note(|_| format!("device {no} connects to node {node}"));
     }
 
-    /// A device sends something.
+    /// Makes a device send something.
     fn ask(&mut self, no: usize) {
         let Some(link) = self.devices[no].link.as_ref().filter(|link| link.is_in) else { return };
         if link.session.unreplied() > 8 || link.session.unanswered() > 12 {
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Sends the next message of the outbox again, or a new one. Returns whether there was one.
+    /// Retries the next message of the outbox, or sends a new one. Returns whether there was one.
     pub(super) fn resend(&mut self, no: usize) -> bool {
         let Some(text) = self.devices[no].next_of_outbox() else { return false };
         let outgoing = self.devices[no].store.outbox.iter().find(|outgoing| outgoing.text == text).cloned();
@@ -115,7 +115,7 @@ impl World {
         let Some(link) = device.link.as_ref() else { return };
         let is_on_its_way = |cid: &String| link.in_flight.get(conv).is_some_and(|cids| cids.contains(cid));
         let waits = device.store.outbox.iter().any(|outgoing| outgoing.conv == conv && !is_on_its_way(&outgoing.cid));
-        // What is written behind a failure is refused; what was not sent again yet comes first.
+        // A message after a failure is refused. Messages that were not retried yet come first.
         if waits && !(is_impatient && link.failed.contains(conv)) {
             self.resend(no);
             return;
@@ -154,7 +154,7 @@ impl World {
 
     fn mark_read(&mut self, no: usize) {
         if let Some((conv, cursor)) = self.some_log(no) {
-            // A mark that is asked to fall stays where it is.
+            // A mark that a request would lower stays in place.
             let lower = self.dice.range(0..cursor as usize + 1);
             self.request(no, json!({"msgType": 49, "conv": conv, "read": cursor}));
             self.request(no, json!({"msgType": 49, "conv": conv, "read": lower}));
@@ -174,8 +174,8 @@ impl World {
         }
     }
 
-    /// Leaves the group, or joins it again. What other nodes are told of it must not be lost, or the
-    /// connections there hear of it late.
+    /// Leaves the group, or joins it again. The news for other nodes must not be lost, or the
+    /// connections there learn of it late.
     fn come_or_go(&mut self, no: usize) {
         if self.kind > Kind::Connections || self.broken.is_some() {
             return;
@@ -183,7 +183,7 @@ impl World {
         let me = self.devices[no].user;
         let (is_member, alone) = {
             let tables = self.tables.lock();
-            // The last one who leaves dissolves it.
+            // The last member who leaves dissolves the group.
             let Some(group) = tables.people().groups.get(&GroupId(1)) else { return };
             (group.members.contains(&me), group.members.len() < 2)
         };
@@ -213,7 +213,7 @@ impl World {
         self.note(|_| format!("device {no} asks {}", request["msgType"]));
     }
 
-    /// Bytes come to the node.
+    /// Delivers bytes to the node.
     pub(super) fn deliver(&mut self, no: usize, all: bool) {
         let most = self.some_bytes(all);
         if let Some(link) = &mut self.devices[no].link {
@@ -224,7 +224,7 @@ impl World {
         }
     }
 
-    /// Bytes come to the device, which looks at all frames among them.
+    /// Delivers bytes to the device, which reads all frames among them.
     pub(super) fn receive(&mut self, no: usize, all: bool) {
         let most = self.some_bytes(all);
         let Some(link) = &mut self.devices[no].link else { return };
@@ -248,7 +248,7 @@ impl World {
         if all || self.dice.one_in(2) { usize::MAX } else { 1 + self.dice.range(0..200) }
     }
 
-    /// The device's connection is no more. `is_silent`: nobody else knows.
+    /// Ends the device's connection. `is_silent`: nobody else knows.
     pub(super) fn give_up(&mut self, no: usize, is_silent: bool) {
         if let Some(DeviceLink { wire, .. }) = self.devices[no].link.take() {
             self.bury(wire, is_silent);
@@ -310,7 +310,7 @@ impl World {
             }
             Frame::Run(run) if run.reset.0 => self.tally.resets += 1,
             Frame::Ping => self.devices[no].send(r#"{"msgType":54}"#),
-            // A refused login: the token is of no use any more, or the node has no place.
+            // A refused login: the token is no longer valid, or the node has no place.
             Frame::Reply(reply) if reply["msgType"] == 40 => {
                 if reply["errno"] == 302 {
                     self.devices[no].token = None;
@@ -370,7 +370,7 @@ impl World {
         self.send_as_old(no, &format!(r#"{{{to},"FROMID":{from},"n":{number},"msg":""}}"#), None);
     }
 
-    /// A request whose answer says that all before it is settled.
+    /// Sends a request whose answer means that everything before it is settled.
     pub(super) fn barrier(&mut self, no: usize) {
         let from = self.olds[no].user;
         let asked = self.olds[no].asked();
@@ -402,7 +402,7 @@ impl World {
         }
     }
 
-    /// What it was not told of is not settled for good: the next connection says nothing about it.
+    /// A message that it was not told of is not settled for good: no later connection tells of it.
     pub(super) fn give_up_old(&mut self, no: usize, is_silent: bool) {
         let from = self.olds[no].user;
         self.old_messages.forget_unsettled_of(from);
@@ -440,7 +440,7 @@ impl World {
                 self.olds[no].expected.pop_front();
                 self.old_messages.settle(numbers);
             }
-            // An error says nothing about which message failed, so nothing is said of any.
+            // An error does not tell which message failed, so none of them counts as settled.
             expected => {
                 let from = self.olds[no].user;
                 self.old_messages.forget_unsettled_of(from);
@@ -451,7 +451,7 @@ impl World {
         }
     }
 
-    /// It holds a message, which must be one for its user.
+    /// Notes a received message, which must be one for its user.
     fn note_received(&mut self, no: usize, message: &Value) {
         let user = self.olds[no].user;
         let name = match (message.get("cid").and_then(Value::as_str), message.get("n").and_then(Value::as_u64)) {
@@ -475,13 +475,13 @@ impl World {
     }
 }
 
-/// The conversation that a device calls so.
+/// The conversation that a device calls by this name.
 pub(super) fn conversation(user: UserId, name: &str) -> ConversationId {
     let name = ConversationName::parse(name).unwrap_or_else(|| panic!("no conversation: {name}"));
     name.for_user(user)
 }
 
-/// A frame without what is random in it.
+/// A frame without its random parts.
 fn kind_of(frame: &Frame) -> String {
     match frame {
         Frame::Welcome(_) => "40".to_owned(),

@@ -12,7 +12,7 @@ use crate::server::simulation::number_of;
 use crate::store::history::Cid;
 
 impl World {
-    /// Looks at the history after a step, if it has grown.
+    /// Examines the history after a step, if it has grown.
     pub(super) fn observe(&mut self) {
         let mut tables = self.tables.lock();
         if self.dice.one_in(3) {
@@ -24,9 +24,9 @@ impl World {
         if std::mem::replace(&mut self.looked_at, count) == count {
             return;
         }
-        // A send that was refused because its user had left the group may succeed later, if the connection
-        // has ended before its device heard of that.
-        // So may one whose acknowledgement and whose message were lost, one after the other.
+        // A send that was refused because its user had left the group may succeed later, if the
+        // connection has ended before its device heard of that. So may one whose acknowledgement
+        // and whose message were lost, one after the other.
         let may_overtake = |conv: ConversationId| {
             self.tally.memberships > 0 && conv == ConversationId::of_group(GroupId(1)) || !self.lost.places.is_empty()
         };
@@ -49,7 +49,7 @@ impl World {
         }
     }
 
-    /// A device is told that its message is committed.
+    /// Checks a device's message that is acknowledged.
     pub(super) fn check_acknowledged(&mut self, no: usize, ack: &Ack) {
         let user = self.devices[no].user;
         let conv = conversation(user, &ack.conv.0);
@@ -69,7 +69,7 @@ impl World {
         place.is_some_and(|(of, number, _)| (of, number) == (conv, seq))
     }
 
-    /// A device is shown a message.
+    /// Checks a message that a device is shown.
     pub(super) fn check_shown(&self, no: usize, name: &str, message: &Message) {
         let conv = conversation(self.devices[no].user, name);
         self.check_tag(no, conv, i64::try_from(message.seq.0).expect("a number"), &message.tag.0);
@@ -84,7 +84,7 @@ impl World {
         );
     }
 
-    /// Devices that are connected have been shown everything.
+    /// Checks that connected devices have been shown everything.
     pub(super) fn check_shown_unasked(&self, when: &str) {
         for (no, device) in self.devices.iter().enumerate().filter(|(_, device)| device.is_synced()) {
             for (conv, head) in self.convs_of(device.user) {
@@ -95,7 +95,8 @@ impl World {
         }
     }
 
-    /// Devices that were connected while the database lost its end hold nothing of it any more.
+    /// Checks that devices which were connected while the database lost its end hold nothing of it
+    /// any more.
     pub(super) fn check_nothing_lost_is_held(&self) {
         let tables = self.tables.lock();
         for (no, device) in self.devices.iter().enumerate().filter(|(_, device)| device.is_synced()) {
@@ -120,7 +121,7 @@ impl World {
         tables.history.extents().filter(|(conv, _)| is_in(*conv)).collect()
     }
 
-    /// Everything is mended, has come to rest, and every device has come back.
+    /// Checks everything after all is mended and at rest, and every device has come back.
     pub(super) fn check_end(&self) {
         for (no, cid, conv, seq) in &self.acknowledged {
             let is_there = self.is_stored(self.devices[*no].user, cid, *conv, *seq);
@@ -137,7 +138,7 @@ impl World {
         }
     }
 
-    /// What a device holds is what its user may see.
+    /// Checks that a device holds exactly the messages that its user may see.
     fn check_store(&self, no: usize, promise: &str) {
         let device = &self.devices[no];
         assert!(device.store.outbox.is_empty(), "A: device {no} waits for {:?}", device.store.outbox);
@@ -180,9 +181,10 @@ impl World {
         }
     }
 
-    /// Whether a message with this number was lost. If it was an edit or a recall, a device that had not come
-    /// to that number may hold the message that it has changed, and cannot know that the change is gone. A
-    /// device that had come to it holds the edit or the recall itself unless it was reset.
+    /// Whether a message with this number was lost. If it was an edit or a recall, a device that
+    /// had not come to that number may hold the message that it has changed, and cannot know that
+    /// the change is gone. A device that had come to it holds the edit or the recall itself unless
+    /// it was reset.
     fn is_lost(&self, conv: ConversationId, seq: i64) -> bool {
         self.lost.numbers.contains(&(conv, seq))
     }
@@ -200,7 +202,8 @@ impl World {
         tables.history.extents().filter(|(conv, _)| is_in(*conv)).collect()
     }
 
-    /// What level 1 was told is settled is in the conversations of those who use level 2 alone, once.
+    /// Messages that level 1 was told are settled are in the conversations of those who use level 2
+    /// alone, once.
     fn check_old_messages(&self) {
         let tables = self.tables.lock();
         for (number, message) in self.old_messages.settled() {
@@ -215,8 +218,8 @@ impl World {
         }
     }
 
-    /// What level 1 has sent is nowhere twice: what was recorded is not imported once more, wherever it came
-    /// back from.
+    /// A message of level 1 is nowhere twice: one that was recorded is not imported once more,
+    /// wherever it came back from.
     fn check_old_messages_are_once(&self) {
         if self.database_failed {
             return;
@@ -234,7 +237,7 @@ impl World {
         }
     }
 
-    /// What devices have sent to the user who has level 1 alone is with that user, or waits.
+    /// A message from a device to the user who has level 1 alone is with that user, or waits.
     fn check_received_by_old(&self) {
         if self.kind > Kind::Connections {
             return;

@@ -9,14 +9,14 @@ use super::world::Home;
 use crate::protocol::UserId;
 use crate::server::simulation::socket::Pipe;
 
-/// What outlives connections, and the connection that there is now.
+/// A device: its state, which outlives connections, and its present connection.
 pub(super) struct Device {
     pub(super) user: UserId,
     pub(super) name: String,
     pub(super) store: Store,
     pub(super) token: Option<String>,
     pub(super) link: Option<DeviceLink>,
-    /// How many messages it has written, and how many requests it has sent.
+    /// The numbers of messages it has written and of requests it has sent.
     pub(super) written: u32,
     pub(super) asked: u32,
 }
@@ -25,15 +25,15 @@ pub(super) struct Device {
 pub(super) struct DeviceLink {
     pub(super) wire: Wire,
     pub(super) session: Session,
-    /// The login was accepted.
+    /// Whether the login was accepted.
     pub(super) is_in: bool,
-    /// The ids of what was sent and is not answered, by conversation.
+    /// The ids of unanswered sends, by conversation.
     pub(super) in_flight: BTreeMap<String, BTreeSet<String>>,
-    /// Conversations in which a send failed that has not come again.
+    /// Conversations with a failed send that was not retried yet.
     pub(super) failed: BTreeSet<String>,
 }
 
-/// A connection of any client: what is on its way, and what the client has read.
+/// A connection of any client: the bytes on their way, and those that the client has read.
 pub(super) struct Wire {
     pub(super) pipe: Arc<Pipe>,
     pub(super) home: Home,
@@ -50,13 +50,14 @@ impl Device {
         Device { user, name: name.to_owned(), store, token: None, link: None, written: 0, asked: 0 }
     }
 
-    /// Whether it is logged in and has been shown everything that it was promised at the login.
+    /// Whether it is logged in and has been shown everything that was promised at the login.
     pub(super) fn is_synced(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.session.is_synced() && link.session.unreplied() == 0)
     }
 
-    /// The oldest message of its outbox that may be sent now: those of a conversation leave in their
-    /// order, and after a failure the first one leaves when nothing of the conversation is on its way.
+    /// The oldest message of its outbox that may be sent now: those of a conversation leave in
+    /// their order, and after a failure the first one leaves when nothing of the conversation is on
+    /// its way.
     pub(super) fn next_of_outbox(&self) -> Option<String> {
         let link = self.link.as_ref().filter(|link| link.session.is_synced())?;
         let mut seen = BTreeSet::new();
@@ -87,7 +88,7 @@ impl Device {
         self.store.logs.iter().flat_map(own).collect()
     }
 
-    /// Sends a frame, and notes what is expected of it.
+    /// Sends a frame, and notes what is expected for it.
     pub(super) fn send(&mut self, text: &str) {
         let Some(link) = &mut self.link else { return };
         link.session.on_sent(text, &mut self.store);
@@ -104,7 +105,7 @@ impl Device {
 }
 
 impl DeviceLink {
-    /// A send is answered. Returns its conversation.
+    /// Notes that a send is answered. Returns its conversation.
     pub(super) fn take_from_flight(&mut self, cid: &str) -> Option<String> {
         let found = self.in_flight.iter_mut().find_map(|(conv, cids)| cids.remove(cid).then(|| conv.clone()));
         self.in_flight.retain(|_, cids| !cids.is_empty());
@@ -131,7 +132,7 @@ impl Wire {
         self.outgoing.push_back(b'\n');
     }
 
-    /// Bytes come to the node. Returns how many.
+    /// Delivers bytes to the node. Returns their number.
     pub(super) fn deliver(&mut self, most: usize) -> usize {
         let count = most.min(self.outgoing.len());
         if count > 0 {

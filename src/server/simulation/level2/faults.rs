@@ -29,8 +29,8 @@ impl World {
         }
     }
 
-    /// Ends what has lasted: an outage of the database or of Redis, or the absence of a node. Returns whether
-    /// there was one.
+    /// Ends a lasting fault: an outage of the database or of Redis, or the absence of a node.
+    /// Returns whether there was one.
     fn mend_something(&mut self) -> bool {
         let is_down = self.nodes.iter().position(|seat| seat.machine.is_none());
         if !std::mem::replace(&mut self.tables.lock().is_up, true) {
@@ -139,7 +139,7 @@ impl World {
         }
     }
 
-    /// A node dies: what it had in its hands, and what was on its way to it, is gone.
+    /// A node dies: everything in its memory, and on its way to it, is lost.
     pub(super) fn crash(&mut self, node: usize) {
         let life = self.nodes[node].life;
         let Some(machine) = self.nodes[node].machine.take() else { return };
@@ -162,8 +162,8 @@ impl World {
         drop(machine);
     }
 
-    /// A node dies within a lane's work: before the commit, between the commit and its publication, or
-    /// before the acknowledgement.
+    /// A node dies within a lane's work: before the commit, between the commit and its publication,
+    /// or before the acknowledgement.
     fn crash_in_a_commit(&mut self, node: usize) {
         let about_to_commit = |node: usize| {
             let machine = self.nodes[node].machine.as_ref()?;
@@ -192,8 +192,9 @@ impl World {
         self.crash(node);
     }
 
-    /// A backup is made, and later restored: as an operator does it, the nodes being down meanwhile, or as a
-    /// failover to a replica that is behind does it, while nodes and connections stay.
+    /// A backup is made, and later restored: as an operator does it, the nodes being down
+    /// meanwhile, or as a failover to a replica that is behind does it, while nodes and connections
+    /// stay.
     pub(super) fn back_up_or_restore(&mut self) {
         let Some(backup) = self.backup.take() else {
             self.backup = Some(self.tables.lock().back_up());
@@ -204,38 +205,28 @@ impl World {
             return self.fail_over(backup);
         }
         (0..self.nodes.len()).for_each(|node| self.crash(node));
-        // What stopped nodes have sent earlier may be of the history that is lost.
+        // Earlier messages of stopped nodes may be of the history that is lost.
         self.devices.iter_mut().for_each(|device| device.link = None);
         (0..self.olds.len()).for_each(|no| self.give_up_old(no, true));
         self.ghosts.clear();
-        let before = self.places();
-        self.tables.lock().restore(backup);
-        let left = self.places();
-        let lost = before.into_keys().filter(|place| !left.contains_key(place));
-        self.lost.numbers.extend(lost.map(|(conv, seq, _)| (conv, seq)));
+        let lost = self.lose(backup);
+        self.lost.numbers.extend(lost.into_keys().map(|(conv, seq, _)| (conv, seq)));
         self.was_restored = true;
         self.acknowledged.clear();
         self.looked_at = 0;
-        for device in &mut self.devices {
-            device.store.allowed.resets = true;
-        }
         self.note(|_| "the database is restored".to_owned());
         (0..self.nodes.len()).for_each(|node| self.start_node(node));
     }
 
-    /// The database falls back to an older state. What is on its way may be of the one that is lost.
+    /// Makes the database fall back to an older state. Messages on their way may be from the lost
+    /// one.
     fn fail_over(&mut self, backup: Backup) {
-        // Nothing of this takes no time.
+        // None of these steps takes time.
         self.set_time(self.now + Duration::from_secs(1));
-        let before = self.places();
-        self.tables.lock().restore(backup);
-        let left = self.places();
-        for (place, id) in before {
-            if !left.contains_key(&place) {
-                self.lost.places.insert(place);
-                self.lost.numbers.insert((place.0, place.1));
-                self.lost.ids.insert(id);
-            }
+        for (place, id) in self.lose(backup) {
+            self.lost.places.insert(place);
+            self.lost.numbers.insert((place.0, place.1));
+            self.lost.ids.insert(id);
         }
         if self.broken == Some(Broken::TagsAreRemembered) {
             let lost = self.lost.places.iter().map(|(conv, seq, tag)| ((*conv, *seq), Tag(*tag)));
@@ -247,14 +238,41 @@ impl World {
             let cid = Cid::of_client(cid).expect("an id");
             !lost.contains(&(self.devices[*no].user, cid))
         });
-        for device in &mut self.devices {
-            (device.store.allowed.resets, device.store.allowed.fails_over) = (true, true);
-        }
         self.note(|world| format!("the database falls back, and {} messages are lost", world.lost.places.len()));
     }
 
-    /// The messages that are there: where, with which tag, and who calls them what.
-    fn places(&self) -> BTreeMap<(ConversationId, i64, u32), (UserId, Cid)> {
+    /// Restores an earlier state of the database. Returns the messages that it has lost, of which
+    /// the devices' checks are told.
+    fn lose(&mut self, backup: Backup) -> Messages {
+        let before = self.places();
+        let marks: Vec<_> = (0..self.devices.len()).map(|no| self.read_marks(no)).collect();
+        self.tables.lock().restore(backup);
+        let left = self.places();
+        let lost: Messages = before.into_iter().filter(|(place, _)| !left.contains_key(place)).collect();
+        for (device, marks) in self.devices.iter_mut().zip(marks) {
+            let losses = &mut device.store.losses;
+            for (conv, seq, tag) in lost.keys() {
+                losses.lose(&conv.name_for(device.user).to_string(), *seq as u64, &Tag(*tag).to_string());
+            }
+            marks.iter().for_each(|(conv, read)| losses.lose_mark(conv, *read));
+        }
+        lost
+    }
+
+    /// The read marks of the user of a device.
+    fn read_marks(&self, no: usize) -> Vec<(String, u64)> {
+        let user = self.devices[no].user;
+        let convs = self.convs_of(user);
+        let tables = self.tables.lock();
+        let mark = |(conv, _): (ConversationId, i64)| {
+            let head = tables.history.head(tables.people(), user, conv).ok()?;
+            Some((conv.name_for(user).to_string(), head.read as u64))
+        };
+        convs.into_iter().filter_map(mark).collect()
+    }
+
+    /// The existing messages: their places and tags, and their senders and ids.
+    fn places(&self) -> Messages {
         let tables = self.tables.lock();
         let of_conv = |(conv, _)| {
             let history = &tables.history;
@@ -266,3 +284,6 @@ impl World {
         tables.history.extents().flat_map(of_conv).collect()
     }
 }
+
+/// Messages: their places and tags, and their senders and ids.
+type Messages = BTreeMap<(ConversationId, i64, u32), (UserId, Cid)>;

@@ -1,4 +1,5 @@
-//! [`OldClient`]: a client of level 1 beside the devices, and [`OldMessages`]: what all of them have written.
+//! [`OldClient`]: a client of level 1 beside the devices, and [`OldMessages`]: the messages that
+//! all of them have written.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -11,18 +12,18 @@ pub(super) struct OldClient {
     pub(super) user: UserId,
     pub(super) wire: Option<Wire>,
     pub(super) is_in: bool,
-    /// What it has asked for, in order.
+    /// The replies that it expects, in order.
     pub(super) expected: VecDeque<OldReply>,
-    /// What it was shown and what it has fetched, by id or number: how often.
+    /// The number of times that it was shown or has fetched each message, by id or number.
     pub(super) got: BTreeMap<String, usize>,
 }
 
-/// A reply that it is owed.
+/// A reply that the server owes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum OldReply {
     Login,
     Fetch,
-    /// What it has sent up to here is settled: the numbers since the last one.
+    /// Its messages up to here are settled: the numbers since the last one.
     Barrier(BTreeSet<u32>),
 }
 
@@ -30,7 +31,7 @@ pub(super) enum OldReply {
 pub(super) struct OldMessage {
     pub(super) from: UserId,
     pub(super) conv: ConversationId,
-    /// Its sender was told that everything up to it is settled, and of no error.
+    /// Whether its sender was told that everything up to it is settled, without an error.
     pub(super) is_settled: bool,
 }
 
@@ -80,7 +81,7 @@ impl OldMessages {
         }
     }
 
-    /// What became of the others is not known, so nothing is said of them.
+    /// Forgets this sender's unsettled messages, whose fate is not known.
     pub(super) fn forget_unsettled_of(&mut self, from: UserId) {
         self.by_number.retain(|_, message| message.from != from || message.is_settled);
     }

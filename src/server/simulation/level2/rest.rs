@@ -14,7 +14,7 @@ impl World {
         self.mend();
         self.settle(QUIET, false);
         if self.kind == Kind::FailedOver {
-            // A loss shows when something takes the numbers that are lost.
+            // A loss shows when another message gets the lost numbers.
             self.settle(SWEPT, self.may_sweep());
             self.write_everywhere();
             self.settle(QUIET, false);
@@ -73,7 +73,7 @@ impl World {
             wires.forget_cut_off();
         }
         self.start_nodes();
-        // Those that were told to stop do so first.
+        // Those that are already stopping finish first.
         self.settle_until_stopped(|machine| machine.is_running());
         self.start_nodes();
         for ghost in &self.ghosts {
@@ -96,7 +96,7 @@ impl World {
         }
     }
 
-    /// Goes on until all machines have stopped but those that may stay.
+    /// Continues until all machines have stopped, except those that may stay.
     fn settle_until_stopped(&mut self, may_stay: impl Fn(&Machine) -> bool) {
         let until = self.now + STOPPED;
         self.settle(Duration::ZERO, false);
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// Somebody writes to each conversation, beyond the numbers that were lost.
+    /// Writes to each conversation, beyond the numbers that were lost.
     fn write_everywhere(&mut self) {
         for no in (0..self.devices.len()).filter(|no| self.devices[*no].is_synced()).collect::<Vec<_>>() {
             let user = self.devices[no].user;
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// Goes on until nothing happens any more for this time. `sweeps`: nodes sweep when that is due.
+    /// Continues until nothing happens for this time. `sweeps`: whether nodes sweep when it is due.
     pub(super) fn settle(&mut self, quiet: Duration, sweeps: bool) {
         let until = self.now + quiet;
         let mut rounds = 0;
@@ -183,8 +183,8 @@ impl World {
         }
     }
 
-    /// Clients deliver, read, and send what waits in their outboxes. Returns whether anything has
-    /// happened.
+    /// Makes clients deliver, read, and send what waits in their outboxes. Returns whether anything
+    /// has happened.
     fn go_on_as_clients(&mut self) -> bool {
         let mut goes_on = false;
         for no in 0..self.devices.len() {
@@ -217,10 +217,10 @@ impl World {
     }
 }
 
-/// How long nothing may be due: longer than a pump pauses after a failure.
+/// The time for which nothing may be due: longer than a pump pauses after a failure.
 const QUIET: Duration = Duration::from_secs(3);
-/// Two sweeps, one of which may have failed.
+/// The time of two sweeps, one of which may have failed.
 const SWEPT: Duration = Duration::from_secs(35);
-/// A node has stopped by then.
+/// The time within which a node stops.
 const STOPPED: Duration = Duration::from_secs(13);
 const PAGES_MAX: usize = 200;

@@ -1,4 +1,5 @@
-//! [`Tally`]: how much has happened in a world, so that silent worlds prove nothing unnoticed.
+//! [`Tally`]: counts of the events in a world, so that an uneventful world is not taken for a
+//! proof.
 
 /// Counts of one world.
 #[derive(Clone, Copy, Default, Debug)]
@@ -21,7 +22,7 @@ pub(super) struct Tally {
     pub(super) crashes_in_commit: usize,
 }
 
-/// Those of many worlds.
+/// The counts of many worlds.
 #[derive(Default)]
 pub(super) struct Tallies(Vec<Tally>);
 
@@ -71,5 +72,5 @@ impl Tallies {
     }
 }
 
-/// Of fewer worlds nothing is asked.
+/// The number of worlds below which nothing is checked.
 const WORLDS_MIN: usize = 200;

@@ -1,5 +1,5 @@
-//! [`World`]: devices, clients of level 1, nodes and what befalls them, one step after the other as the
-//! seed says.
+//! [`World`]: devices, clients of level 1, nodes and their faults, one step after the other in the
+//! order that the seed determines.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
@@ -42,21 +42,22 @@ pub(super) struct World {
     pub(super) nodes: Vec<NodeSlot>,
     pub(super) devices: Vec<Device>,
     pub(super) olds: Vec<OldClient>,
-    /// Connections that their clients have given up, and what is still on its way to the nodes.
+    /// Connections that their clients have given up, and the bytes still on their way to the nodes.
     pub(super) ghosts: Vec<Ghost>,
     connections: u16,
-    /// What was acknowledged: device, id, conversation and number.
+    /// The messages that were acknowledged: device, id, conversation and number.
     pub(super) acknowledged: Vec<(usize, String, ConversationId, i64)>,
-    /// What clients of level 1 have sent, by number.
+    /// The messages that clients of level 1 have sent, by number.
     pub(super) old_messages: OldMessages,
     pub(super) backup: Option<Backup>,
     pub(super) was_restored: bool,
-    /// What the database had when it fell back to the backup, and has not any more.
+    /// The messages that the database lost when it fell back to the backup.
     pub(super) lost: Lost,
-    /// A call of the database has failed: messages of level 1 may have gone on unrecorded.
+    /// Whether a call of the database has failed, so that messages of level 1 may have been
+    /// forwarded unrecorded.
     pub(super) database_failed: bool,
     pub(super) tally: Tally,
-    /// How many messages there were at the last look.
+    /// The number of messages at the last check.
     pub(super) looked_at: usize,
     pub(super) step: usize,
     trace: bool,
@@ -67,7 +68,7 @@ pub(super) struct World {
 /// The faults that may happen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Kind {
-    /// Nothing: only the order of things is left to chance, and nobody sweeps.
+    /// No faults: only the order of events is random, and nobody sweeps.
     Calm,
     /// Connections end in every way.
     Connections,
@@ -80,12 +81,12 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// What happens in the run of a seed, or in one that must find this mistake.
+    /// The kind of the run of a seed, or of one that must find this mistake.
     fn of_seed(broken: Option<Broken>, dice: &mut Dice) -> Kind {
         match (broken, dice.range(0..6)) {
-            // Only after failures something is sent again, or must be looked for.
+            // Only after failures is anything retried, or must be searched for.
             (Some(Broken::NobodySweeps | Broken::Store(Flaw::IdsNotChecked)), _) => Kind::Everything,
-            // Something is missed by those who come later.
+            // Clients that come later miss something.
             (Some(Broken::HeadsFirst), _) => Kind::Connections,
             (Some(Broken::TagsAreRemembered), _) => Kind::FailedOver,
             (Some(_), _) | (None, 0) => Kind::Calm,
@@ -124,10 +125,10 @@ pub(super) struct Lost {
     pub(super) numbers: BTreeSet<(ConversationId, i64)>,
 }
 
-/// A connection whose client is gone.
+/// A connection whose client has gone.
 pub(super) struct Ghost {
     pub(super) wire: Wire,
-    /// Nobody knows that it is gone.
+    /// Whether nobody knows that it has gone.
     pub(super) is_silent: bool,
 }
 
@@ -211,7 +212,7 @@ impl World {
         self.come_to_rest();
     }
 
-    /// All that has happened, in one number.
+    /// A hash of everything that has happened.
     pub(super) fn digest(&self) -> u64 {
         self.digest.finish()
     }
@@ -223,14 +224,14 @@ impl World {
         })
     }
 
-    /// Notes what has happened, without what is random: tags, tokens and the like.
+    /// Notes an event, without its random parts: tags, tokens and the like.
     pub(super) fn note(&mut self, line: impl FnOnce(&World) -> String) {
         let line = line(self);
         self.digest.write(line.as_bytes());
         self.show(line);
     }
 
-    /// The same of what may be random.
+    /// Notes an event that may be random.
     pub(super) fn show(&mut self, line: String) {
         let line = format!("{:>5} {:>8.3} s  {line}", self.step, (self.now - self.start).as_secs_f64());
         if self.trace {
@@ -301,7 +302,7 @@ impl World {
         all.filter(move |wire| wire.home == home).map(|wire| wire.pipe.clone())
     }
 
-    /// What a broken node does with the messages that another one has told it.
+    /// Makes a broken node use the messages that another one has announced.
     fn take_pushes(&mut self, node: usize) {
         let overheard = self.wires.lock().overheard.as_mut().map(std::mem::take).unwrap_or_default();
         for (user, payload) in overheard {

@@ -8,8 +8,9 @@ use crate::store::community::{
     NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
 use crate::store::history::{
-    Cid, Committed, Denied, Device, DeviceId, DeviceLogin, Entry, FrameHash, Head, History, HistoryReads, LoggedIn,
-    Marked, NewEntry, PageAsk, PageOutcome, RaisedMark, Retention, RetentionClaim, RetentionStep, Touched, WaitingRows,
+    Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, FrameHash, Head, History, HistoryEntry, HistoryReads,
+    HistoryRetention, LoggedIn, Marked, NewDeviceLogin, NewEntry, PageAsk, PageOutcome, RaisedMark, RetentionClaim,
+    RetentionStep, Touched, WaitingRows,
 };
 use crate::store::memory::not_here;
 use crate::store::{KeptMessage, MessageId, StoreError};
@@ -47,7 +48,7 @@ impl HistoryReads for NodeStore {
         })
     }
 
-    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<HistoryEntry>>, StoreError> {
         self.of_history(|tables, _| places.iter().map(|(conv, seq)| tables.history.entry(*conv, *seq)).collect())
     }
 
@@ -61,10 +62,10 @@ impl HistoryReads for NodeStore {
 }
 
 impl History for NodeStore {
-    fn commit(&self, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+    fn commit(&self, batch: &[NewEntry], rules: CommitRules) -> Result<Vec<CommitOutcome>, StoreError> {
         let done = self.of_history(|tables, now| {
             let Tables { history, people, .. } = tables;
-            history.commit(people, batch, edit_window, now)
+            history.commit(people, batch, rules, now)
         });
         // The databases find the one that is to blame, and store the others.
         done.map_err(|error| match error {
@@ -87,7 +88,7 @@ impl History for NodeStore {
         to: i64,
         from_end: bool,
         bytes_max: usize,
-    ) -> Result<Vec<Entry>, StoreError> {
+    ) -> Result<Vec<HistoryEntry>, StoreError> {
         // Little text in one page, so that a run has several.
         self.of_history(|tables, _| tables.history.run(conv, from, to, from_end, bytes_max.min(PAGE_BYTES)))
     }
@@ -125,7 +126,7 @@ impl History for NodeStore {
         })
     }
 
-    fn log_in(&self, login: &DeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
+    fn log_in(&self, login: &NewDeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         self.of_history(|tables, now| {
             if tables.reads_heads_early {
                 let heads = tables.history.heads(&tables.people, login.user);
@@ -192,6 +193,10 @@ impl History for NodeStore {
         Ok(WaitingRows { uses_level1, is_empty, unmarked })
     }
 
+    fn waits(&self, user: UserId, text: &str) -> Result<bool, StoreError> {
+        self.of_history(|tables, _| tables.messages.values().any(|row| row.to == user && *row.text == *text))
+    }
+
     fn mark_rows(&self, user: UserId, rows: &[(MessageId, ConversationId, i64)]) -> Result<(), StoreError> {
         self.of_history(|tables, _| {
             for (id, conv, seq) in rows {
@@ -222,7 +227,7 @@ impl History for NodeStore {
         self.of_history(|tables, _| tables.history.token_key(new))
     }
 
-    fn retire(&self, _: &Retention, _: ConversationId) -> Result<RetentionStep, StoreError> {
+    fn retire(&self, _: &HistoryRetention, _: ConversationId) -> Result<RetentionStep, StoreError> {
         not_here()
     }
 

@@ -195,7 +195,7 @@ impl World {
     }
 
     /// Whether a connection that acknowledges nothing may have been given up for another one of its
-    /// user. What it was sent and had not written is on its way to the store then.
+    /// user. Messages that it was sent and had not written are on their way to the store then.
     fn may_be_given_up(&self, user: UserId, sent_at: usize) -> bool {
         let on: Vec<_> = self.clients.iter().filter(|client| client.was_on(user, sent_at)).collect();
         on.len() > 1 && on.iter().any(|client| client.pipe.outstanding() > 0)

@@ -1,4 +1,4 @@
-//! [`Client`]: what a client has asked for, what the server owes it, and what it has got.
+//! [`Client`]: a client's requests, the replies that the server owes it, and those it has got.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,13 +17,15 @@ pub(super) struct Client {
     pub(super) outgoing: VecDeque<u8>,
     pub(super) sent: usize,
     pub(super) state: Life,
-    /// Since when it is not [`Life::Open`], and since when its node knows.
+    /// The step at which it stopped being [`Life::Open`], and the one at which its node learned
+    /// that.
     pub(super) ended_at: Option<usize>,
     pub(super) gone_at: Option<usize>,
     pub(super) stalled: bool,
-    /// The users that it may act as, as far as it knows.
+    /// The users that it may act as, to its knowledge.
     pub(super) users: Vec<UserId>,
-    /// The users that it receives for, by what the server has written; and those it ever did.
+    /// The users for whom it receives, according to what the server has written; and those for whom
+    /// it ever did.
     pub(super) receives: BTreeSet<UserId>,
     pub(super) ever: BTreeSet<UserId>,
     /// When its last login was sent, and whom the other nodes know to be here since.
@@ -52,7 +54,7 @@ pub(super) struct Home {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Life {
     Open,
-    /// It has closed its side, and reads on.
+    /// It has closed its side, and continues to read.
     HalfClosed,
     /// It has closed, and takes nothing more.
     Closed,
@@ -71,7 +73,7 @@ pub(super) enum Expected {
     WrongLogin,
     Logout(UserId),
     Fetch(UserId),
-    /// A reply that nothing else has, and that all before it is settled for.
+    /// A reply that no other request has, and for which everything before it is settled.
     Barrier(u32),
     /// Some reply or other.
     Answer,
@@ -118,7 +120,7 @@ impl Client {
         }
     }
 
-    /// Puts a frame on its way to the node, which owes the client something for it.
+    /// Sends a frame to the node, which then owes the client a reply.
     pub(super) fn send(&mut self, frame: &str, expected: Expected) {
         self.expected.push_back(expected);
         self.outgoing.extend(frame.as_bytes());
@@ -135,7 +137,7 @@ impl Client {
         !self.pipe.is_closed() && (self.receives.contains(&user) || self.expected.iter().any(logs_in))
     }
 
-    /// The users that it has received for, or will when the answer to its login is looked at.
+    /// The users for whom it has received, or will receive when the answer to its login is read.
     pub(super) fn may_receive(&self) -> BTreeSet<UserId> {
         let logins = self.expected.iter().filter_map(|expected| match expected {
             Expected::Login(user) => Some(*user),
@@ -144,8 +146,8 @@ impl Client {
         self.ever.iter().copied().chain(logins).collect()
     }
 
-    /// Whether it may hold a message for this user that was sent then: a connection that does not
-    /// take what it is sent, or gives it back, holds it for a while.
+    /// Whether it may hold a message for this user that was sent then. A connection that does not
+    /// take its messages, or returns them, holds them for a while.
     pub(super) fn may_hold(&self, user: UserId, sent_at: usize) -> bool {
         let gives_back = self.ended_at.is_some()
             || self.pipe.is_starved()

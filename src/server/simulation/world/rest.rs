@@ -84,7 +84,7 @@ impl World {
         }
     }
 
-    /// Checks that the cluster has recovered from all faults. A user comes and goes on all nodes
+    /// Checks that the cluster has recovered from all faults. A user logs in and out on all nodes
     /// but one, and is reached from that node, wherever the user is. Nodes may still give up their
     /// connections to Redis, and are back before a message to the user is sent.
     fn check_recovery(&mut self) {
@@ -132,8 +132,8 @@ impl World {
         self.settle();
     }
 
-    /// A node gives its connection to Redis up, which notices that at once. It hears nothing until
-    /// it has another.
+    /// Makes a node give up its connection to Redis, which notices at once. The node receives
+    /// nothing until it has another one.
     fn give_up_connection(&mut self, node: usize) {
         let machine = self.nodes[node].machine.as_ref().expect("it runs");
         machine.bus.doubt();
@@ -142,7 +142,7 @@ impl World {
         self.wires.lock().forget_cut_off();
     }
 
-    /// All nodes are connected, and know where the user is.
+    /// Notes that all nodes are connected, and know where the user is.
     fn note_all_placed(&mut self, clients: &[usize], user: UserId) {
         (self.is_torn, self.disturbed_at) = (false, self.step);
         self.step += 1;
@@ -153,7 +153,7 @@ impl World {
         }
     }
 
-    /// Goes on until nothing happens any more.
+    /// Continues until nothing happens any more.
     fn settle(&mut self) {
         let until = self.now + REST;
         loop {
@@ -195,7 +195,7 @@ impl World {
     }
 }
 
-/// How often the user of the check of recovery comes or goes.
+/// The number of logins and logouts of the user in the check of recovery.
 const ROAMING_STEPS: usize = 8;
-/// How long a world is run at most until it is at rest: longer than anything in it may take.
+/// The longest time in which a world comes to rest: longer than anything in it may take.
 const REST: Duration = Duration::from_secs(13);

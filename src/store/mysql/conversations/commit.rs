@@ -1,9 +1,9 @@
-//! Storing messages. The rows of their conversations are locked until the commit, and under these
-//! locks numbers are given.
+//! Storing messages. The rows of their conversations are locked until the commit, and numbers are
+//! assigned under these locks.
 //!
-//! Hardly a message is a repeat, and the unique key of ids finds those that are. So they are not
-//! looked for before anything is written; only if the key finds one, or if a message is refused that
-//! may be a repeat, the batch is tried again with a look for them.
+//! Repeats are rare, and the unique key of ids finds them. So the batch is first written without a
+//! search for repeats. Only if the key finds one, or if a message is refused that may be a repeat,
+//! is the batch tried again with a search.
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
@@ -14,49 +14,47 @@ use super::script::{Script, or_undone, text};
 use super::writing;
 use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
-use crate::store::history::plan::{self, BatchFacts, Wanted};
-use crate::store::history::{Committed, EntryRefusal, NewEntry};
+use crate::store::history::plan::{self, BatchFacts, PlanQuestions, RoomQuestions};
+use crate::store::history::{CommitOutcome, CommitRules, EntryRefusal, NewEntry};
 use crate::store::mysql::base::Base;
 use crate::store::mysql::error;
 
 /// An attempt at a batch.
 enum CommitAttempt {
-    /// It is stored.
-    Done(Vec<Committed>),
-    /// Nothing is stored, and what was missing is there now.
+    /// The batch is stored.
+    Done(Vec<CommitOutcome>),
+    /// Nothing is stored, but the missing rows are there now.
     Prepared,
 }
 
-/// Stores what is not refused, and refuses messages that are longer than the database takes: it
-/// would close the connection.
-pub(super) fn commit(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+/// Stores the messages that are not refused. Refuses messages that are longer than the database
+/// accepts, because it would close the connection.
+pub(super) fn commit(base: &Base, batch: &[NewEntry], rules: CommitRules) -> Result<Vec<CommitOutcome>, StoreError> {
     let limit = base.limits.text_bytes();
-    // Escaping at most doubles a text.
+    // Escaping doubles a text at most.
     let is_sendable = |entry: &NewEntry| entry.text.len() <= limit / 2 || text(&entry.text).len() <= limit;
     if batch.iter().all(is_sendable) {
-        return commit_whole(base, batch, edit_window);
+        return commit_whole(base, batch, rules);
     }
     let sendable: Vec<NewEntry> = batch.iter().filter(|entry| is_sendable(entry)).cloned().collect();
-    let mut outcomes = commit_whole(base, &sendable, edit_window)?.into_iter();
+    let mut outcomes = commit_whole(base, &sendable, rules)?.into_iter();
     let each = batch.iter().map(|entry| if is_sendable(entry) { outcomes.next() } else { None });
-    Ok(each.map(|outcome| outcome.unwrap_or(Committed::Refused(EntryRefusal::Unstorable))).collect())
+    Ok(each.map(|outcome| outcome.unwrap_or(CommitOutcome::Refused(EntryRefusal::Unstorable))).collect())
 }
 
-/// Stores a batch in one transaction. After a deadlock or a lost connection it begins
-/// from the top.
-fn commit_whole(base: &Base, batch: &[NewEntry], edit_window: i64) -> Result<Vec<Committed>, StoreError> {
+/// Stores a batch in one transaction. After a deadlock or a lost connection it starts again.
+fn commit_whole(base: &Base, batch: &[NewEntry], rules: CommitRules) -> Result<Vec<CommitOutcome>, StoreError> {
     if batch.is_empty() {
         return Ok(Vec::new());
     }
-    let wanted = Wanted::of(batch);
-    // What the latest attempt wanted to answer. If the connection was lost when it was committed,
-    // it may be stored.
-    let mut planned: Option<Vec<Committed>> = None;
+    let wanted = PlanQuestions::of(batch);
+    // The outcomes of the latest attempt. If the connection was lost during its commit, the attempt
+    // may be stored.
+    let mut planned: Option<Vec<CommitOutcome>> = None;
     let mut repeats = Repeats::Unlikely;
     base.calls.call(|db, _| {
         for _ in 0..PREPARED_MAX {
-            let attempted =
-                or_undone(db, |db| attempt(db, base, batch, &wanted, edit_window, (&mut planned, &mut repeats)))?;
+            let attempted = or_undone(db, |db| attempt(db, base, batch, &wanted, rules, (&mut planned, &mut repeats)))?;
             match attempted {
                 CommitAttempt::Done(outcomes) => return Ok(outcomes),
                 CommitAttempt::Prepared => {}
@@ -70,24 +68,25 @@ fn attempt(
     db: &mut Conn,
     base: &Base,
     batch: &[NewEntry],
-    wanted: &Wanted,
-    edit_window: i64,
-    (planned, repeats): (&mut Option<Vec<Committed>>, &mut Repeats),
+    wanted: &PlanQuestions,
+    rules: CommitRules,
+    (planned, repeats): (&mut Option<Vec<CommitOutcome>>, &mut Repeats),
 ) -> mysql::Result<CommitAttempt> {
     let bytes_max = base.script_bytes();
     if planned.is_some() {
         *repeats = Repeats::Likely;
     }
-    let facts = facts::read(db, wanted, batch, *repeats, bytes_max)?;
+    let mut facts = facts::read(db, wanted, batch, *repeats, bytes_max)?;
+    facts::read_room(db, &RoomQuestions::of(batch, &facts), &mut facts, rules.conversations_max, bytes_max)?;
     if let Some(outcomes) = planned.as_ref().filter(|planned| is_stored(batch, planned, &facts)) {
         let outcomes = outcomes.clone();
         db.query_drop("ROLLBACK")?;
         return Ok(CommitAttempt::Done(outcomes));
     }
     let locked: FxHashSet<ConversationId> = facts.convs.keys().copied().collect();
-    let plan = plan::plan(batch, facts, edit_window);
-    // Rows that are not there cannot be locked. They are made without a message, in a transaction
-    // of their own: others that wait for an insert of this one would get into each other's way.
+    let plan = plan::plan(batch, facts, rules);
+    // Missing rows cannot be locked. They are inserted without a message, in a separate
+    // transaction, because callers that wait for this insert would otherwise block each other.
     let missing: Vec<i64> = plan.convs.keys().filter(|conv| !locked.contains(conv)).map(|conv| conv.column()).collect();
     if !missing.is_empty() {
         db.query_drop("ROLLBACK")?;
@@ -102,7 +101,7 @@ fn attempt(
         script.run(db, |(), _| Ok(()))?;
         return Ok(CommitAttempt::Prepared);
     }
-    let may_be_repeat = |outcome: &Committed| matches!(outcome, Committed::Refused(_));
+    let may_be_repeat = |outcome: &CommitOutcome| matches!(outcome, CommitOutcome::Refused(_));
     if *repeats == Repeats::Unlikely && plan.outcomes.iter().any(may_be_repeat) {
         *repeats = Repeats::Likely;
         db.query_drop("ROLLBACK")?;
@@ -120,23 +119,24 @@ fn attempt(
             db.query_drop("ROLLBACK")?;
             Ok(CommitAttempt::Prepared)
         }
-        // Another conversation may have got a message of the same id, which only its own lock guards.
+        // Another conversation may have got a message with the same id, which only its own lock
+        // guards.
         Err(error) => Err(error::duplicate_as_deadlock(error)),
     }
 }
 
-/// Whether all that an earlier attempt planned to store is stored where it was planned to be. Then
-/// that attempt was committed and its answer lost: what it planned is new, and no repeat.
-fn is_stored(batch: &[NewEntry], planned: &[Committed], facts: &BatchFacts) -> bool {
+/// Whether everything that an earlier attempt planned to store is stored in its planned place. Then
+/// that attempt was committed and its answer lost, so its messages are new and not repeats.
+fn is_stored(batch: &[NewEntry], planned: &[CommitOutcome], facts: &BatchFacts) -> bool {
     batch.iter().zip(planned).all(|(entry, outcome)| match outcome {
-        Committed::New(place, _) => {
+        CommitOutcome::New(place, _) => {
             let known = facts.known.get(&(entry.sender, entry.cid.clone()));
             known.is_some_and(|known| (known.conv, known.seq, known.time) == (entry.conv, place.seq, place.time))
         }
-        Committed::Again(_) | Committed::Refused(_) => true,
+        CommitOutcome::Again(_) | CommitOutcome::Refused(_) => true,
     })
 }
 
-/// Rows of conversations are never deleted, and repeats are looked for from the second time on, so
-/// twice is enough.
+/// Rows of conversations are never deleted, and repeats are searched for from the second attempt
+/// on, so two attempts are enough.
 const PREPARED_MAX: usize = 5;

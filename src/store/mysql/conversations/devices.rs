@@ -6,11 +6,11 @@ use mysql::{Row, Transaction, from_row_opt};
 use super::moments::NOW;
 use super::script::{self, Script, list};
 use crate::protocol::UserId;
-use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn, LoginProof};
+use crate::store::history::{Device, DeviceId, LoggedIn, LoginProof, NewDeviceLogin};
 use crate::store::mysql::error;
 use crate::store::mysql::rows::{column, text};
 
-/// What is asked before a login is written.
+/// A query before a login is written.
 #[derive(Clone, Copy)]
 enum Question {
     Password,
@@ -18,15 +18,15 @@ enum Question {
     Known,
 }
 
-/// Writes a login; `None` if what was proved does not hold any more. `planned` is what the attempt
-/// before wanted to answer, whose answer may have been lost.
+/// Writes a login; `None` if its proof is no longer valid. `planned` is the answer of the previous
+/// attempt, which may have been lost.
 pub(super) fn log_in(
     db: &mut Transaction<'_>,
-    login: &DeviceLogin,
+    login: &NewDeviceLogin,
     planned: &mut Option<LoggedIn>,
 ) -> mysql::Result<Option<LoggedIn>> {
-    // Logins of one user wait for each other, so that none counts the devices of before another. A
-    // change of the password waits as well.
+    // Logins of one user wait for each other, so that none counts the devices before another has
+    // added one. A change of the password waits as well.
     let mut script = Script::new(usize::MAX);
     script.add(Question::Password, format!("SELECT password FROM User WHERE id = {} FOR UPDATE", login.user));
     script.add(Question::Now, format!("SELECT {NOW}"));
@@ -60,7 +60,7 @@ pub(super) fn log_in(
     }
     let number = login.number_after(found.map_or(0, |before| before.login));
     let written = match known {
-        Some(before) => again(db, number, before, now)?,
+        Some(before) => again(db, login, number, before, now)?,
         None => first(db, login, number, now)?,
     };
     *planned = Some(written.clone());
@@ -71,15 +71,22 @@ fn lost() -> mysql::Error {
     error::removed_meanwhile()
 }
 
-fn again(db: &mut Transaction<'_>, login: i64, before: Device, now: i64) -> mysql::Result<LoggedIn> {
-    let seen = before.seen.max(now);
-    db.exec_drop("UPDATE Device SET login = ?, seen = ? WHERE id = ?", (login, seen, before.id.0))?;
+fn again(
+    db: &mut Transaction<'_>,
+    login: &NewDeviceLogin,
+    number: i64,
+    before: Device,
+    now: i64,
+) -> mysql::Result<LoggedIn> {
+    let (seen, secret) = (before.seen.max(now), login.secret_of_known(before.secret));
+    let update = "UPDATE Device SET login = ?, seen = ?, secret = ? WHERE id = ?";
+    db.exec_drop(update, (number, seen, &secret[..], before.id.0))?;
     let replaced = Some(before.login);
-    Ok(LoggedIn { device: Device { login, seen, ..before }, replaced, forgotten: Vec::new() })
+    Ok(LoggedIn { device: Device { login: number, secret, seen, ..before }, replaced, forgotten: Vec::new() })
 }
 
-fn first(db: &mut Transaction<'_>, login: &DeviceLogin, number: i64, now: i64) -> mysql::Result<LoggedIn> {
-    let DeviceLogin { user, name, secret, devices_max, .. } = login.clone();
+fn first(db: &mut Transaction<'_>, login: &NewDeviceLogin, number: i64, now: i64) -> mysql::Result<LoggedIn> {
+    let NewDeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
     let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
     let ids: Vec<DeviceId> = forgotten.iter().map(|old| old.id).collect();
@@ -109,7 +116,7 @@ pub(in crate::store::mysql) fn of(db: &mut impl Queryable, user: UserId) -> mysq
     rows.map(|row| device_row(&mut row?)).collect()
 }
 
-/// Returns how many of them are gone.
+/// Returns how many were deleted.
 pub(in crate::store::mysql) fn forget(
     db: &mut impl Queryable,
     user: UserId,
@@ -137,7 +144,7 @@ fn device_row(row: &mut Row) -> mysql::Result<Device> {
         user: UserId(column(row, "user")?),
         name: column(row, "device")?,
         login: column(row, "login")?,
-        // No token fits bytes of another number, which nobody here has written.
+        // Bytes of another length, which no version has written, match no token.
         secret: secret.try_into().unwrap_or_default(),
         seen: column(row, "seen")?,
     })

@@ -1,4 +1,4 @@
-//! Reading what a batch needs to know, under the locks that last to its commit.
+//! Reads the facts for a batch, under the locks that are held until its commit.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, from_row_opt};
@@ -8,10 +8,12 @@ use super::script::{LIST_MAX, Script, bytes, list, pairs_in};
 use crate::base::conversation::ConversationId;
 use crate::protocol::{GroupId, UserId};
 use crate::store::history::head::RecalledBlock;
-use crate::store::history::plan::{BatchFacts, ConvRow, EntryTarget, Known, Wanted};
+use crate::store::history::plan::{
+    self, BatchFacts, ConvRow, EntryTarget, Known, LAST_GROUP, PlanQuestions, RoomQuestions,
+};
 use crate::store::history::{Cid, FrameHash, NewEntry};
 
-/// What is asked.
+/// A query to the database.
 #[derive(Clone, Copy)]
 enum Question {
     Begin,
@@ -25,20 +27,20 @@ enum Question {
     Blocks,
 }
 
-/// Whether messages of a batch may be stored already.
+/// Whether repeats are searched for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Repeats {
-    /// They are not looked for.
+    /// Repeats are not searched for.
     Unlikely,
-    /// They are.
+    /// Repeats are searched for.
     Likely,
 }
 
-/// Begins a transaction, locks the conversations by ascending ids, so that nodes lock in one order,
-/// and reads the facts.
+/// Begins a transaction, locks the conversations by ascending ids, so that all nodes lock in one
+/// order, and reads the facts.
 pub(super) fn read(
     db: &mut Conn,
-    wanted: &Wanted,
+    wanted: &PlanQuestions,
     batch: &[NewEntry],
     repeats: Repeats,
     bytes_max: usize,
@@ -48,10 +50,10 @@ pub(super) fn read(
     ask(script, db, wanted, (batch, repeats))
 }
 
-/// The same within a transaction.
+/// The same, within a transaction.
 pub(in crate::store::mysql) fn read_within(
     db: &mut impl Queryable,
-    wanted: &Wanted,
+    wanted: &PlanQuestions,
     batch: &[NewEntry],
     bytes_max: usize,
 ) -> mysql::Result<BatchFacts> {
@@ -61,7 +63,7 @@ pub(in crate::store::mysql) fn read_within(
 fn ask(
     mut script: Script<Question>,
     db: &mut impl Queryable,
-    wanted: &Wanted,
+    wanted: &PlanQuestions,
     (batch, repeats): (&[NewEntry], Repeats),
 ) -> mysql::Result<BatchFacts> {
     for convs in wanted.convs.chunks(LIST_MAX) {
@@ -93,13 +95,13 @@ fn ask(
     Ok(facts)
 }
 
-/// The time, the recipients and who has blocked whom are one statement, as long as they are few: each
-/// statement has a cost of its own.
-fn ask_for_rights(script: &mut Script<Question>, wanted: &Wanted) {
+/// The time, the recipients and the blocked users are read by one statement while they are few,
+/// because each statement has a fixed cost.
+fn ask_for_rights(script: &mut Script<Question>, wanted: &PlanQuestions) {
     let mut users = wanted.users.chunks(LIST_MAX);
     let pairs: Vec<(i32, i32)> = wanted.pairs.iter().map(|(user, other)| (user.0, other.0)).collect();
     let mut pairs = pairs.chunks(LIST_MAX);
-    // Locks that the database had to wait for are there now.
+    // The database now holds the locks that it had to wait for.
     let mut first = Some(format!("SELECT {TIME}, {NOW}, 0"));
     loop {
         let recipients = users.next().map(|users| {
@@ -125,7 +127,7 @@ fn ask_for_rights(script: &mut Script<Question>, wanted: &Wanted) {
     }
 }
 
-fn ask_for_targets(script: &mut Script<Question>, wanted: &Wanted) {
+fn ask_for_targets(script: &mut Script<Question>, wanted: &PlanQuestions) {
     let targets: Vec<(i64, i64)> = wanted.targets.iter().map(|(conv, seq)| (conv.column(), *seq)).collect();
     for targets in targets.chunks(LIST_MAX) {
         let condition = pairs_in(["conv", "seq"], targets);
@@ -144,6 +146,47 @@ fn ask_for_targets(script: &mut Script<Question>, wanted: &Wanted) {
         let condition = pairs_in(["conv", "block"], blocks);
         script.add(Question::Blocks, format!("SELECT conv, block, count, bits FROM Recalled WHERE {condition}"));
     }
+}
+
+/// Whether `sender` may open this conversation of two, or it has messages.
+pub(in crate::store::mysql) fn has_room(
+    db: &mut impl Queryable,
+    conv: ConversationId,
+    sender: UserId,
+    max: usize,
+    bytes_max: usize,
+) -> mysql::Result<bool> {
+    let mut facts = BatchFacts::default();
+    let head = db.exec_first("SELECT head FROM Conversation WHERE id = ?", (conv.column(),))?;
+    facts.convs.extend(head.map(|head| (conv, ConvRow { head, ..ConvRow::default() })));
+    read_room(db, &RoomQuestions::of_senders([(conv, sender)], &facts), &mut facts, max, bytes_max)?;
+    Ok(plan::has_room(conv, sender, &facts, max))
+}
+
+/// Counts conversations of two, up to `max`, and looks for friends. Most batches ask nothing.
+pub(super) fn read_room(
+    db: &mut impl Queryable,
+    wanted: &RoomQuestions,
+    facts: &mut BatchFacts,
+    max: usize,
+    bytes_max: usize,
+) -> mysql::Result<()> {
+    let mut script = Script::new(bytes_max);
+    for users in wanted.users.chunks(COUNTED_AT_ONCE) {
+        let count = |user: &UserId| {
+            format!(
+                "(SELECT {COUNTED}, {user}, COUNT(*) FROM (SELECT 1 FROM Member FORCE INDEX (user)
+                  WHERE user = {user} AND conv > {LAST_GROUP} LIMIT {max}) AS some)"
+            )
+        };
+        script.add(Question::Rights, users.iter().map(count).collect::<Vec<_>>().join(" UNION ALL "));
+    }
+    let pairs: Vec<(i32, i32)> = wanted.friends.iter().map(|(user, other)| (user.0, other.0)).collect();
+    for pairs in pairs.chunks(LIST_MAX) {
+        let condition = pairs_in(["userid", "friendid"], pairs);
+        script.add(Question::Rights, format!("SELECT {FRIENDS}, userid, friendid FROM Friend WHERE {condition}"));
+    }
+    script.run(db, |question, row| take(facts, question, row))
 }
 
 fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::Result<()> {
@@ -165,6 +208,8 @@ fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::R
             match what {
                 TIME => facts.now = one,
                 RECIPIENT => _ = facts.users.insert(UserId(one as i32)),
+                COUNTED => _ = facts.opened.insert(UserId(one as i32), other as usize),
+                FRIENDS => _ = facts.friends.insert((UserId(one as i32), UserId(other as i32))),
                 _ => _ = facts.blocked.insert((UserId(one as i32), UserId(other as i32))),
             }
         }
@@ -193,7 +238,11 @@ fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::R
     Ok(())
 }
 
-// What a row of the rights is.
+/// The users whose conversations one statement counts.
+const COUNTED_AT_ONCE: usize = 64;
+// The kinds of rows in the queries of rights and room.
 const TIME: i64 = 0;
 const RECIPIENT: i64 = 1;
 const BLOCKED: i64 = 2;
+const COUNTED: i64 = 3;
+const FRIENDS: i64 = 4;

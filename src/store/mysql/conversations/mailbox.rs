@@ -1,4 +1,4 @@
-//! What waits in `OfflineMessage`, beside conversations.
+//! The rows of `OfflineMessage`, in addition to conversations.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Transaction, params};
@@ -11,8 +11,8 @@ use crate::store::history::WaitingRows;
 use crate::store::mysql::rows::column;
 use crate::store::{KeptMessage, MessageId};
 
-/// Rows without a mark, in their order. Those with more than `row_bytes_max` of text, which the
-/// database cannot send, are passed over.
+/// Rows without a mark, in their order. Rows with more than `row_bytes_max` of text, which the
+/// database cannot send, are skipped.
 pub(super) fn unmarked(
     db: &mut Conn,
     user: UserId,
@@ -29,7 +29,7 @@ pub(super) fn unmarked(
     )?;
     let (mut kept, mut bytes, mut is_full) = (Vec::new(), 0, false);
     for row in rows {
-        // The rest is read all the same: an error in it must not stay in the connection.
+        // The other rows are read as well: an error in them must not stay in the connection.
         let mut row = row?;
         let message = KeptMessage { id: MessageId(column(&mut row, "id")?), text: column(&mut row, "message")? };
         bytes += message.text.len();
@@ -41,8 +41,8 @@ pub(super) fn unmarked(
     Ok(kept)
 }
 
-/// What an import begins with. One statement says whether the user was seen at level 1 within
-/// `window` ms and whether there is a row at all; mostly there is none.
+/// The rows with which an import begins. One statement tells whether the user was seen at level 1
+/// within `window` ms, and whether there is a row at all. Usually there is none.
 pub(super) fn waiting(
     db: &mut Conn,
     user: UserId,
@@ -79,8 +79,8 @@ pub(super) fn mark(
     script.run(db, |(), _| Ok(()))
 }
 
-/// Deletes the rows of what the user's devices have stored of these conversations. The rows of the user
-/// are looked at once, however many conversations these are.
+/// The statement that deletes the rows whose messages the user's devices have stored in these
+/// conversations. It reads the user's rows only once, however many conversations there are.
 pub(super) fn reported(user: UserId, convs: &[i64]) -> String {
     let convs = list(convs);
     format!(

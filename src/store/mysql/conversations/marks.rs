@@ -12,7 +12,7 @@ use crate::protocol::UserId;
 use crate::store::history::{Denied, DeviceId, Head, Marked, RaisedMark};
 use crate::store::mysql::rows::column;
 
-/// Gives the user rows in these groups, in which nothing is to be seen but what comes.
+/// Gives the user rows in these groups, in which only later messages are visible.
 pub(super) fn adopt(db: &mut impl Queryable, user: UserId, groups: &[ConversationId]) -> mysql::Result<()> {
     for groups in groups.chunks(LIST_MAX) {
         let groups = list(groups.iter().map(|group| group.column()));
@@ -40,7 +40,8 @@ pub(super) fn head(
     Ok(Ok(row.into_head(&recalled)))
 }
 
-/// Raises the read mark of a user. `has_risen`: an attempt whose answer was lost has raised it.
+/// Raises the read mark of a user. `has_risen`: whether an attempt whose answer was lost has raised
+/// it.
 pub(super) fn read(
     db: &mut Transaction<'_>,
     user: UserId,
@@ -63,7 +64,7 @@ pub(super) fn read(
     Ok(head(db, user, conv, bytes_max)?.map(marked))
 }
 
-/// Raises a mark below the head. False if another node was faster.
+/// Raises a mark below the head. False if another node has done so.
 fn raise(db: &mut Transaction<'_>, user: UserId, conv: ConversationId, read: i64) -> mysql::Result<bool> {
     if conv.group().is_some() {
         adopt(db, user, &[conv])?;
@@ -71,8 +72,8 @@ fn raise(db: &mut Transaction<'_>, user: UserId, conv: ConversationId, read: i64
         let statement = "INSERT INTO Member (conv, user) VALUES (?, ?) ON DUPLICATE KEY UPDATE conv = conv";
         db.exec_drop(statement, (conv.column(), user.0))?;
     }
-    // With this row locked no message of the user's own is committed that is not counted below: a
-    // commit counts it here, after its row is there.
+    // While this row is locked, no own message of the user can be committed without being counted
+    // below: a commit inserts the message first and then counts it in this row.
     let row: Option<(i64, i64)> = db
         .exec_first("SELECT `read`, own FROM Member WHERE conv = ? AND user = ? FOR UPDATE", (conv.column(), user.0))?;
     let Some((stands, own)) = row else { return Ok(false) };
@@ -89,7 +90,7 @@ fn raise(db: &mut Transaction<'_>, user: UserId, conv: ConversationId, read: i64
             )?
             .unwrap_or_default(),
     };
-    // A number that is gone counts as the floor, whose count is in the conversation.
+    // A deleted number counts as the floor, whose count is in the conversation.
     let nth: Option<i64> =
         db.exec_first("SELECT nth FROM Message WHERE conv = ? AND seq = ?", (conv.column(), read))?;
     let nth = nth.unwrap_or_default();
@@ -103,8 +104,8 @@ fn raise(db: &mut Transaction<'_>, user: UserId, conv: ConversationId, read: i64
     Ok(true)
 }
 
-/// Raises what a device has stored. `raised` are the marks that rose, in this attempt and in those
-/// whose answers were lost.
+/// Raises the numbers that a device has stored. `raised` are the marks that rose, in this attempt
+/// and in those whose answers were lost.
 pub(super) fn report(
     db: &mut Transaction<'_>,
     user: UserId,
@@ -160,7 +161,7 @@ pub(super) fn report(
     Ok(())
 }
 
-/// What a device has reported.
+/// The reports of a device.
 pub(super) fn cursors(db: &mut impl Queryable, device: DeviceId) -> mysql::Result<Vec<(ConversationId, i64)>> {
     let rows = db.exec_iter("SELECT conv, seq FROM DeviceCursor WHERE device = ? ORDER BY conv", (device.0,))?;
     rows.map(|row| {
@@ -170,5 +171,5 @@ pub(super) fn cursors(db: &mut impl Queryable, device: DeviceId) -> mysql::Resul
     .collect()
 }
 
-/// Small enough for every database.
+/// The most bytes of statements sent at once: few enough for every database.
 const SCRIPT_BYTES: usize = 16 * 1024;

@@ -5,10 +5,10 @@ use mysql::prelude::Queryable;
 
 use super::script::{Script, or_undone};
 
-/// The database's clock, ms since 1970: all nodes have the same.
-pub(super) const NOW: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)";
+/// The database's clock, ms since 1970, the same for all nodes.
+pub(in crate::store::mysql) const NOW: &str = "(TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(3)) DIV 1000)";
 
-pub(super) fn now(db: &mut impl Queryable) -> mysql::Result<i64> {
+pub(in crate::store::mysql) fn now(db: &mut impl Queryable) -> mysql::Result<i64> {
     Ok(db.query_first(format!("SELECT {NOW}"))?.unwrap_or_default())
 }
 

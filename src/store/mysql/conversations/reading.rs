@@ -1,4 +1,4 @@
-//! Reading where conversations stand.
+//! Reads the heads of conversations.
 
 use mysql::prelude::Queryable;
 use mysql::{Row, from_row_opt};
@@ -12,8 +12,8 @@ use crate::store::history::plan::partner_of;
 use crate::store::history::{Denied, Head};
 use crate::store::mysql::rows::column;
 
-/// The columns of a conversation and of one member. A member without a row joined after the last
-/// message, by a node without history.
+/// The columns of a conversation and of one member. A member without a row has joined after the
+/// last message, through a node without history.
 const COLUMNS: &str = "COALESCE(c.head, 0) AS head, COALESCE(c.head_tag, 0) AS head_tag, COALESCE(c.count, 0) AS count,
     COALESCE(c.recalled, 0) AS recalled, COALESCE(c.floor, 0) AS floor, COALESCE(c.floor_nth, 0) AS floor_nth,
     COALESCE(c.touched, 0) AS touched, COALESCE(m.joined, c.head + 1, 0) AS joined,
@@ -23,7 +23,7 @@ const COLUMNS: &str = "COALESCE(c.head, 0) AS head, COALESCE(c.head_tag, 0) AS h
 /// The other user in the conversation of the row `m` of `Member`.
 const PARTNER: &str = "CAST((m.conv >> 32) + (m.conv & 4294967295) - m.user AS SIGNED)";
 
-/// What the rows of both halves of a union must agree in.
+/// A column of names, in the collation that both halves of a union must have in common.
 fn name(column: &str) -> String {
     format!("CONVERT({column} USING utf8mb4) COLLATE utf8mb4_bin AS name")
 }
@@ -32,13 +32,13 @@ fn name(column: &str) -> String {
 #[derive(Default)]
 pub(super) struct AllRows {
     rows: Vec<HeadRow>,
-    /// Groups with messages in which the user has no row: a node that knows no history has made the
-    /// user a member, who sees what comes from now on.
+    /// Groups with messages in which the user has no row: a node without history has admitted the
+    /// user, who sees only later messages.
     pub(super) unknown: Vec<ConversationId>,
 }
 
 impl AllRows {
-    /// Whether something is recalled that matters, so that reading goes on.
+    /// Whether recalled messages matter, so that they must be read.
     pub(super) fn has_recalled(&self) -> bool {
         self.rows.iter().any(|row| row.block().is_some())
     }
@@ -87,7 +87,7 @@ pub(super) fn all(db: &mut impl Queryable, user: UserId) -> mysql::Result<AllRow
     Ok(all)
 }
 
-/// What is asked about some conversations.
+/// A query about some conversations.
 #[derive(Clone, Copy)]
 enum Question {
     Names,
@@ -197,7 +197,7 @@ fn head_row(row: &mut Row) -> mysql::Result<HeadRow> {
     })
 }
 
-/// The recalled messages that matter for what is unread in these conversations.
+/// The recalled messages that matter for the unread counts of these conversations.
 pub(super) fn recalled(db: &mut impl Queryable, rows: &[HeadRow]) -> mysql::Result<Vec<RecalledBlock>> {
     let first: Vec<(i64, i64)> = rows.iter().filter_map(|row| Some((row.conv, row.block()?))).collect();
     let mut blocks = Vec::new();
@@ -212,5 +212,5 @@ pub(super) fn recalled(db: &mut impl Queryable, rows: &[HeadRow]) -> mysql::Resu
     Ok(blocks)
 }
 
-/// Conversations whose recalled messages one statement reads.
+/// The conversations whose recalled messages one statement reads.
 const BLOCKS_AT_ONCE: usize = 64;

@@ -1,5 +1,5 @@
-//! Retention: the lowest numbers go first, a few at a time. Every conversation has a transaction of
-//! its own, so that its senders wait for a few rows at most.
+//! Retention: deletes the lowest numbers first, a few at a time. Every conversation has its own
+//! transaction, so that its senders wait for only a few rows.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, Row, Transaction};
@@ -9,11 +9,15 @@ use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
 use crate::store::history::head::BLOCK;
 use crate::store::history::retention::{RetentionTurn, TURN_ROW};
-use crate::store::history::{RETIRED_MAX, Retention, RetentionClaim, RetentionStep};
+use crate::store::history::{HistoryRetention, RETIRED_MAX, RetentionClaim, RetentionStep};
 use crate::store::mysql::calls::{Calls, Repeat};
 use crate::store::mysql::rows::column;
 
-pub(super) fn step(calls: &Calls, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+pub(super) fn step(
+    calls: &Calls,
+    retention: &HistoryRetention,
+    after: ConversationId,
+) -> Result<RetentionStep, StoreError> {
     let convs = calls.call(|db, _| candidates(db, retention, after))?;
     let next = convs.last().map(|(conv, _)| *conv).filter(|_| convs.len() == RETIRED_MAX);
     let mut step = RetentionStep { next: next.map(ConversationId::from_column), retired: 0, deleted: 0 };
@@ -34,8 +38,8 @@ pub(super) fn step(calls: &Calls, retention: &Retention, after: ConversationId) 
     Ok(step)
 }
 
-/// The next conversations, and whether there is something to do in them.
-fn candidates(db: &mut Conn, retention: &Retention, after: ConversationId) -> mysql::Result<Vec<(i64, bool)>> {
+/// The next conversations, and whether they need a change.
+fn candidates(db: &mut Conn, retention: &HistoryRetention, after: ConversationId) -> mysql::Result<Vec<(i64, bool)>> {
     let rows = db.exec_iter(
         "SELECT c.id AS id, c.head AS head, c.floor AS floor,
              (SELECT m.time FROM Message AS m WHERE m.conv = c.id AND m.seq = c.floor + 1) AS first_time,
@@ -57,16 +61,16 @@ fn candidates(db: &mut Conn, retention: &Retention, after: ConversationId) -> my
     .collect()
 }
 
-/// What is gone of a conversation.
+/// The deleted part of a conversation.
 #[derive(Default)]
 struct Gone {
     retired: i64,
     deleted: i64,
 }
 
-/// Retires at most `max` messages of a conversation. What is younger than ids are stored stays as a
-/// row without text, so that its repeat is found.
-fn retire(db: &mut Transaction<'_>, retention: &Retention, conv: i64, max: i64) -> mysql::Result<Gone> {
+/// Retires at most `max` messages of a conversation. A message younger than the time for which ids
+/// are kept stays as a row without text, so that its repeat is found.
+fn retire(db: &mut Transaction<'_>, retention: &HistoryRetention, conv: i64, max: i64) -> mysql::Result<Gone> {
     let found = db.exec_first("SELECT head, floor FROM Conversation WHERE id = ? FOR UPDATE", (conv,))?;
     let Some((head, floor)): Option<(i64, i64)> = found else { return Ok(Gone::default()) };
     let surplus = head.saturating_sub(retention.newest);
@@ -90,10 +94,10 @@ fn retire(db: &mut Transaction<'_>, retention: &Retention, conv: i64, max: i64) 
 }
 
 /// Deletes rows up to the floor whose ids are too old to be repeated; they are the lowest ones.
-/// Returns up to which number there are none, and how many there were.
+/// Returns the number up to which none are left, and how many were deleted.
 fn delete_old(
     db: &mut Transaction<'_>,
-    retention: &Retention,
+    retention: &HistoryRetention,
     conv: i64,
     floor: i64,
     max: i64,
@@ -108,10 +112,10 @@ fn delete_old(
     Ok((end, i64::try_from(db.affected_rows()).unwrap_or(i64::MAX)))
 }
 
-/// The edits and the recalled numbers that no reader needs any more.
+/// Deletes edits and recalled numbers that no reader needs any more.
 fn forget_changes(db: &mut Transaction<'_>, conv: i64, floor: i64) -> mysql::Result<()> {
     db.exec_drop("DELETE FROM Edit WHERE conv = ? AND seq <= ?", (conv, floor))?;
-    // Blocks of which every number is gone.
+    // Blocks whose numbers are all deleted.
     let end = (floor + 1) / BLOCK;
     let gone: Option<i64> = db.exec_first(
         "SELECT CAST(COALESCE(SUM(count), 0) AS SIGNED) FROM Recalled WHERE conv = ? AND block < ?",
@@ -124,15 +128,15 @@ fn forget_changes(db: &mut Transaction<'_>, conv: i64, floor: i64) -> mysql::Res
     Ok(())
 }
 
-/// Whether a claim would be granted, as far as can be seen without a lock.
+/// Whether a claim would be granted, as far as a read without a lock tells.
 pub(super) fn may_claim(db: &mut Conn, claim: &RetentionClaim) -> mysql::Result<bool> {
     let turn = turn(db, "SELECT value FROM Meta WHERE id = ?")?;
     Ok(turn.claimed(claim, now(db)?).is_some())
 }
 
-/// Grants it, or not.
+/// Grants or refuses a claim.
 pub(super) fn claim(db: &mut Transaction<'_>, claim: &RetentionClaim) -> mysql::Result<bool> {
-    // Before the row is there, nodes would not wait for each other.
+    // Without this row, nodes would not wait for each other.
     let first = RetentionTurn::default().bytes();
     db.exec_drop("INSERT INTO Meta (id, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE id = id", (TURN_ROW, &first[..]))?;
     let turn = turn(db, LOCKED)?;
@@ -140,7 +144,7 @@ pub(super) fn claim(db: &mut Transaction<'_>, claim: &RetentionClaim) -> mysql::
     granted.map_or(Ok(false), |turn| write_turn(db, &turn).map(|()| true))
 }
 
-/// Writes that the work is done.
+/// Notes that the work is done.
 pub(super) fn end(db: &mut Transaction<'_>, claim: &RetentionClaim) -> mysql::Result<()> {
     let turn = turn(db, LOCKED)?;
     let ended = turn.ended(claim, now(db)?);

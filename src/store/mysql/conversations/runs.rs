@@ -8,7 +8,7 @@ use super::script::{LIST_MAX, Script, pairs_in};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::plan::IMPORTED;
-use crate::store::history::{Cid, Entry, tag_of};
+use crate::store::history::{Cid, HistoryEntry, tag_of};
 use crate::store::mysql::rows::column;
 
 /// The tags of these numbers, in the order given.
@@ -39,7 +39,7 @@ pub(super) fn messages_at(
     db: &mut Conn,
     places: &[(ConversationId, i64)],
     bytes_max: usize,
-) -> mysql::Result<Vec<Option<Entry>>> {
+) -> mysql::Result<Vec<Option<HistoryEntry>>> {
     let mut numbers: Vec<(i64, i64)> = places.iter().map(|(conv, seq)| (conv.column(), *seq)).collect();
     numbers.sort_unstable();
     let mut script = Script::new(bytes_max);
@@ -59,7 +59,7 @@ pub(super) fn messages_at(
 
 /// The messages from `from` to `to`: as many as have `bytes_max` of text together.
 ///
-/// They are read a page at a time, because the driver must read all rows that it has asked for.
+/// They are read a page at a time, because the driver must read all rows that it has requested.
 pub(super) fn run(
     db: &mut Conn,
     conv: ConversationId,
@@ -67,15 +67,15 @@ pub(super) fn run(
     to: i64,
     from_end: bool,
     bytes_max: usize,
-) -> mysql::Result<Vec<Entry>> {
+) -> mysql::Result<Vec<HistoryEntry>> {
     let (mut entries, mut bytes, mut from, mut to) = (Vec::new(), 0, from, to);
     let mut rows_max = FIRST_PAGE;
     loop {
-        let count = page(db, conv, (from, to), from_end, rows_max, |entry: Entry| {
+        let count = page(db, conv, (from, to), from_end, rows_max, |entry: HistoryEntry| {
             let size = entry.text.as_ref().map_or(0, String::len);
             let fits = entries.is_empty() || bytes + size <= bytes_max;
             // The floor may have risen between two pages.
-            let follows = entries.last().is_none_or(|last: &Entry| last.seq.abs_diff(entry.seq) == 1);
+            let follows = entries.last().is_none_or(|last: &HistoryEntry| last.seq.abs_diff(entry.seq) == 1);
             if fits && follows {
                 bytes += size;
                 entries.push(entry);
@@ -87,7 +87,7 @@ pub(super) fn run(
             (Some(count), Some(last)) if count == rows_max => from = last.seq + 1,
             _ => break,
         }
-        // As many as are wanted if they are as long as those before.
+        // As many as are wanted, if they are as long as the earlier ones.
         let each = bytes / entries.len().max(1) + 1;
         rows_max = (bytes_max.saturating_sub(bytes) / each + 1).min(PAGE_MAX);
     }
@@ -97,15 +97,15 @@ pub(super) fn run(
     Ok(entries)
 }
 
-/// Gives `take` one page, until that returns false. Returns the number of rows, `None` if there is
-/// no need of more.
+/// Passes one page to `take` until that returns false. Returns the number of rows, `None` if no
+/// more are needed.
 fn page(
     db: &mut Conn,
     conv: ConversationId,
     (from, to): (i64, i64),
     from_end: bool,
     rows_max: usize,
-    mut take: impl FnMut(Entry) -> bool,
+    mut take: impl FnMut(HistoryEntry) -> bool,
 ) -> mysql::Result<Option<usize>> {
     let order = if from_end { "DESC" } else { "ASC" };
     let statement = format!(
@@ -116,7 +116,7 @@ fn page(
     );
     let (mut count, mut goes_on) = (0, true);
     for row in db.exec_iter(statement, params! {"conv" => conv.column(), from, to, rows_max})? {
-        // The rest is read all the same: an error in it must not stay in the connection.
+        // The other rows are read as well: an error in them must not stay in the connection.
         let mut row = row?;
         count += 1;
         goes_on = goes_on && take(entry(conv, &mut row)?);
@@ -124,12 +124,12 @@ fn page(
     Ok(goes_on.then_some(count))
 }
 
-fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<Entry> {
+fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<HistoryEntry> {
     let (seq, from, time) = (column(row, "seq")?, UserId(column(row, "sender")?), column(row, "time")?);
     let (kind, edited, recalled): (i64, i64, i64) =
         (column(row, "kind")?, column(row, "edited")?, column(row, "recalled")?);
     let cid = Cid::stored(column::<Vec<u8>>(row, "cid")?);
-    Ok(Entry {
+    Ok(HistoryEntry {
         seq,
         from,
         time,
@@ -141,11 +141,11 @@ fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<Entry> {
     })
 }
 
-/// What [`entry`] reads, with edits applied.
+/// The columns that [`entry`] reads, with edits applied.
 const COLUMNS: &str = "m.seq AS seq, m.sender AS sender, m.time AS time, m.kind AS kind, m.edited AS edited,
     m.recalled AS recalled, m.cid AS cid, COALESCE(e.text, m.text) AS text";
 const WITH_EDITS: &str = "Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited";
-/// The rows of the first statement: a page of a client is one, and if all have the longest texts,
-/// few are read in vain.
+/// The rows of the first statement: enough for a client's page, and few enough that little is read
+/// in vain if all have the longest texts.
 const FIRST_PAGE: usize = 64;
 const PAGE_MAX: usize = 1024;

@@ -1,6 +1,6 @@
 //! [`Script`]: several statements that are sent together, so that they cost one round trip. Values
-//! are written into their text: a prepared statement would have another shape for every length of a
-//! list, and the database keeps every shape.
+//! are written into the text: prepared statements would have one shape for every length of a list,
+//! and the database keeps every shape.
 
 use std::fmt::{Display, Write as _};
 
@@ -9,14 +9,14 @@ use mysql::{Conn, Row, Value};
 
 use crate::store::mysql::error::{self, Trouble};
 
-/// Statements, each with the name under which its rows are handed out.
+/// Statements, each with the name under which its rows are passed on.
 pub(super) struct Script<Q> {
     statements: Vec<(Q, String)>,
     bytes_max: usize,
 }
 
 impl<Q: Copy> Script<Q> {
-    /// An empty one, of which at most `bytes_max` are sent at once unless one statement is longer.
+    /// An empty script. At most `bytes_max` are sent at once, unless one statement is longer.
     pub(super) fn new(bytes_max: usize) -> Script<Q> {
         Script { statements: Vec::new(), bytes_max }
     }
@@ -25,7 +25,7 @@ impl<Q: Copy> Script<Q> {
         self.statements.push((name, statement.into()));
     }
 
-    /// Adds statements that each insert some of `rows`, which are written as `(1,'a')`.
+    /// Adds statements that insert `rows`, each some of them. A row is written as `(1,'a')`.
     pub(super) fn insert(&mut self, name: Q, into: &str, rows: impl IntoIterator<Item = String>, end: &str) {
         let mut statement = String::new();
         for row in rows {
@@ -46,7 +46,7 @@ impl<Q: Copy> Script<Q> {
         }
     }
 
-    /// Runs them in order, and hands out their rows. After an error the rest is not run.
+    /// Runs the statements in order, and passes their rows on. After an error the rest is not run.
     pub(super) fn run(
         self,
         db: &mut impl Queryable,
@@ -77,13 +77,13 @@ impl<Q: Copy> Script<Q> {
     }
 }
 
-/// Runs statements that begin a transaction and end it. After an error nothing of it is done.
+/// Runs statements that begin and end a transaction. After an error the transaction is undone.
 pub(in crate::store::mysql) fn or_undone<T>(
     db: &mut Conn,
     statements: impl FnOnce(&mut Conn) -> mysql::Result<T>,
 ) -> mysql::Result<T> {
     statements(db).map_err(|error| match error::trouble(&error) {
-        // With the connection goes the transaction.
+        // The transaction ends with the connection.
         Trouble::Lost | Trouble::Silent => error,
         _ => db.query_drop("ROLLBACK").err().unwrap_or(error),
     })
@@ -99,7 +99,7 @@ pub(in crate::store::mysql) fn list(values: impl IntoIterator<Item = impl Displa
     text
 }
 
-/// The condition that two columns have one of these pairs of values, which are in the order of the
+/// The condition that two columns have one of these pairs of values, which are ordered by the
 /// first: `(a=1 AND b IN (2,3)) OR (a=2 AND b IN (4))`. Both databases find such rows by an index.
 pub(super) fn pairs_in<A: Display + PartialEq + Copy>(columns: [&str; 2], pairs: &[(A, impl Display)]) -> String {
     let mut text = String::new();
@@ -122,12 +122,12 @@ pub(super) fn bytes(bytes: &[u8]) -> String {
     text
 }
 
-/// A text as a literal. Connections have a mode in which a backslash escapes.
+/// A text as a literal, for connections in which a backslash escapes.
 pub(super) fn text(text: &str) -> String {
     Value::from(text).as_sql(false)
 }
 
-/// Values in one list. MariaDB makes a table of a list of a thousand.
+/// The most values in one list. MariaDB turns a list of a thousand into a table.
 pub(in crate::store::mysql) const LIST_MAX: usize = 512;
 
 #[cfg(test)]

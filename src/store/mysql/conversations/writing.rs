@@ -1,21 +1,21 @@
-//! Writing a plan, and committing it.
+//! Writes a plan, and commits it.
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
 
 use super::script::{LIST_MAX, Script, bytes, list, text};
 use crate::base::conversation::ConversationId;
-use crate::store::history::plan::{Change, Plan, SenderMark, partner_of};
+use crate::store::history::plan::{Plan, PlannedMemberChange, SenderMark, partner_of};
 use crate::store::history::{MemberChange, NewEntry};
 
-/// Writes all that a plan changes and commits it: usually in one round trip.
+/// Writes all changes of a plan and commits them, usually in one round trip.
 pub(super) fn write(db: &mut Conn, batch: &[NewEntry], plan: &Plan, bytes_max: usize) -> mysql::Result<()> {
     let mut script = of_plan(batch, plan, bytes_max);
     script.add((), "COMMIT");
     script.run(db, |(), _| Ok(()))
 }
 
-/// The same without committing it.
+/// The same without the commit.
 pub(in crate::store::mysql) fn write_within(
     db: &mut impl Queryable,
     batch: &[NewEntry],
@@ -56,9 +56,14 @@ fn add_rows(script: &mut Script<()>, batch: &[NewEntry], plan: &Plan) {
     });
     let into = "Message (conv, seq, nth, sender, time, kind, ref, edited, recalled, cid, hash, text)";
     script.insert((), into, rows, "");
+    let hooked = plan.rows.iter().filter(|row| batch[row.entry].is_hooked).map(|row| {
+        let entry = &batch[row.entry];
+        format!("({},{},{},{},0)", entry.sender.0, entry.conv.column(), row.seq, row.time)
+    });
+    script.insert((), "HookQueue (sender, conv, seq, time, member)", hooked, "");
 }
 
-/// The rows of those who are in a conversation from its first message on.
+/// Adds the rows of the users who are in a conversation from its first message on.
 fn add_members(script: &mut Script<()>, fresh: &[ConversationId]) {
     let users = fresh.iter().filter_map(|conv| Some((conv.column(), conv.users()?)));
     let rows = users.flat_map(|(conv, (low, high))| {
@@ -90,7 +95,7 @@ fn add_heads(script: &mut Script<()>, plan: &Plan) {
         " ON DUPLICATE KEY UPDATE head = VALUES(head), head_tag = VALUES(head_tag), count = VALUES(count),
           recalled = VALUES(recalled), touched = VALUES(touched)",
     );
-    // A stranger whom the caller lets send gets no row in a conversation of two others.
+    // A stranger whom the caller allows to send gets no row in a conversation of two others.
     let members =
         plan.marks.iter().filter(|((conv, user), _)| conv.group().is_some() || partner_of(*conv, *user).is_some());
     let marks = members.map(|((conv, user), row)| {
@@ -133,8 +138,8 @@ fn add_edits(script: &mut Script<()>, plan: &Plan) {
     script.insert((), "Recalled (conv, block, count, bits)", blocks, end);
 }
 
-fn add_change(script: &mut Script<()>, change: &Change) {
-    let Change { conv, change, joined, joined_nth, read, read_nth } = *change;
+fn add_change(script: &mut Script<()>, change: &PlannedMemberChange) {
+    let PlannedMemberChange { conv, change, joined, joined_nth, read, read_nth } = *change;
     let conv = conv.column();
     match change {
         MemberChange::Joins { user, .. } => {

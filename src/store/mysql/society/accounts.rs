@@ -23,7 +23,7 @@ pub(super) fn own(db: &mut Conn, user: UserId) -> mysql::Result<Option<OwnAccoun
     row.map(read).transpose()
 }
 
-/// `None`: the name is another user's.
+/// `None`: another user has the name.
 pub(super) fn change_own(
     db: &mut Conn,
     user: UserId,
@@ -47,8 +47,8 @@ fn locked_password(db: &mut Conn, user: UserId) -> mysql::Result<Option<String>>
     row.map(|mut row| text(&mut row, "password")).transpose()
 }
 
-/// `forgotten` are the devices that the attempt before wanted to forget, whose answer may have been
-/// lost.
+/// `forgotten` are the devices that the previous attempt planned to forget. Its answer may have
+/// been lost.
 pub(super) fn change_password(
     db: &mut Conn,
     change: &PasswordChange,
@@ -82,8 +82,7 @@ pub(super) fn change_password(
     })
 }
 
-/// Deletes an account. `planned` is what the attempt before wanted to answer, whose answer may have
-/// been lost.
+/// Deletes an account. `planned` is the answer of the previous attempt, which may have been lost.
 pub(super) fn delete(
     db: &mut Conn,
     base: &Base,
@@ -101,7 +100,7 @@ pub(super) fn delete(
                 let answer = planned.take().filter(|_| found.is_none());
                 return Ok(Some(answer.map_or(Swapped::Stale, Swapped::Done)));
             }
-            // The user may have joined another one meanwhile.
+            // The user may have joined another group meanwhile.
             if groups_of(db, user)? != groups {
                 db.query_drop("ROLLBACK")?;
                 return Ok(None);
@@ -137,7 +136,7 @@ fn delete_locked(
     let ids: Vec<DeviceId> = deletion.devices.iter().map(|device| device.id).collect();
     devices::forget(db, user, &ids)?;
     let friends: Vec<i32> = db.exec("SELECT friendid FROM Friend WHERE userid = ? ORDER BY friendid", (user.0,))?;
-    // Where only the other one has a row it stays, and nobody is shown it.
+    // If only the other user has a row, it stays, and is shown to nobody.
     for friend in friends {
         db.exec_drop("DELETE FROM Friend WHERE userid = ? AND friendid = ?", (friend, user.0))?;
     }
@@ -161,5 +160,5 @@ fn groups_of(db: &mut Conn, user: UserId) -> mysql::Result<Vec<GroupId>> {
     Ok(ids.into_iter().map(GroupId).collect())
 }
 
-/// A user who goes on joining groups is no reason to go on for ever.
+/// The most attempts, because a user may keep joining groups.
 const LOCKED_MAX: usize = 5;

@@ -5,13 +5,14 @@ use mysql::{Conn, Row, params};
 
 use super::recording::{self, Attempts, Locked};
 use crate::store::FriendNames;
-use crate::store::community::{Befriended, FriendDecision, FriendFacts, FriendRequest};
+use crate::store::community::{Befriended, FriendDecision, FriendFacts, FriendRequest, Trace};
 use crate::store::mysql::base::Base;
+use crate::store::mysql::conversations::facts::has_room;
 use crate::store::mysql::conversations::script::or_undone;
 use crate::store::mysql::error;
 use crate::store::mysql::rows::column;
 
-pub(super) fn facts(db: &mut Conn, request: &FriendRequest) -> mysql::Result<FriendFacts> {
+pub(super) fn facts(db: &mut Conn, base: &Base, request: &FriendRequest) -> mysql::Result<FriendFacts> {
     let row: Option<Row> = db.exec_first(
         "SELECT (SELECT name FROM User WHERE id = :a) AS name_a, (SELECT name FROM User WHERE id = :b) AS name_b,
              (SELECT COUNT(*) FROM Blocked WHERE user = :b AND blocked = :a) AS has_blocked,
@@ -22,6 +23,8 @@ pub(super) fn facts(db: &mut Conn, request: &FriendRequest) -> mysql::Result<Fri
         params! {"a" => request.a.0, "b" => request.b.0},
     )?;
     let mut row = row.ok_or_else(error::removed_meanwhile)?;
+    let FriendRequest { a, trace, conversations_max: max, .. } = *request;
+    let has_room = trace == Trace::None || has_room(db, request.conv(), a, max, base.script_bytes())?;
     let name_a: Option<String> = column(&mut row, "name_a")?;
     let name_b: Option<String> = column(&mut row, "name_b")?;
     let mut number = |name| column::<i64>(&mut row, name);
@@ -31,6 +34,7 @@ pub(super) fn facts(db: &mut Conn, request: &FriendRequest) -> mysql::Result<Fri
         are_friends: number("friends")? >= 2,
         has_asked: number("has_asked")? > 0,
         was_asked: number("was_asked")? > 0,
+        has_room,
     })
 }
 
@@ -46,7 +50,7 @@ pub(super) fn befriend(
             db.query_drop("ROLLBACK")?;
             return Ok(answer);
         }
-        let (names, asks) = match request.decide(facts(db, request)?) {
+        let (names, asks) = match request.decide(facts(db, base, request)?) {
             FriendDecision::Unchanged(outcome) => {
                 db.query_drop("ROLLBACK")?;
                 return Ok(outcome);

@@ -71,7 +71,7 @@ pub(super) fn act(
     })
 }
 
-/// Does what was decided, within a transaction that has locked the group. Returns the first entry
+/// Carries out a decision, within a transaction that has locked the group. Returns the first entry
 /// as well.
 pub(super) fn carry_out(
     db: &mut Conn,
@@ -120,7 +120,7 @@ pub(super) fn facts(db: &mut Conn, act: &GroupAct) -> mysql::Result<GroupFacts> 
     })
 }
 
-/// The longest-standing member but `user`. A row of a user who does not exist is no member.
+/// The longest-standing member except `user`. A row of a user who does not exist is not a member.
 fn heir(db: &mut Conn, group: GroupId, user: UserId) -> mysql::Result<Option<(UserId, String)>> {
     let row: Option<(i32, Option<String>)> = db.exec_first(
         "SELECT userid, name FROM GroupUser JOIN User ON User.id = userid
@@ -138,6 +138,10 @@ fn apply(db: &mut Conn, base: &Base, group: GroupId, write: &GroupWrite) -> mysq
     match write {
         GroupWrite::Promote(user) => {
             let update = "UPDATE GroupUser SET grouprole = 'creator' WHERE groupid = ? AND userid = ?";
+            db.exec_drop(update, (group.0, user.0))
+        }
+        GroupWrite::Demote(user) => {
+            let update = "UPDATE GroupUser SET grouprole = 'normal' WHERE groupid = ? AND userid = ?";
             db.exec_drop(update, (group.0, user.0))
         }
         GroupWrite::Ban(user) => {

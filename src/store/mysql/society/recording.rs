@@ -1,4 +1,4 @@
-//! Recording entries within the transaction of a change.
+//! Records entries within the transaction of a change.
 
 use mysql::Conn;
 use mysql::prelude::Queryable;
@@ -6,15 +6,15 @@ use mysql::prelude::Queryable;
 use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::community::{Recorded, recorded};
-use crate::store::history::NewEntry;
-use crate::store::history::plan::{self, Wanted};
+use crate::store::history::plan::{self, PlanQuestions};
+use crate::store::history::{CommitRules, NewEntry};
 use crate::store::mysql::base::Base;
 use crate::store::mysql::conversations::script::{LIST_MAX, list};
 use crate::store::mysql::conversations::{facts, writing};
 use crate::store::mysql::error;
 
-/// What the latest attempt wanted to answer, and its first entry. If the connection was lost when
-/// it was committed, it may be stored.
+/// The answer that the latest attempt planned to give, and its first entry. If the connection was
+/// lost at its commit, it may be stored.
 pub(super) struct Attempts<T>(Option<(NewEntry, T)>);
 
 impl<T> Default for Attempts<T> {
@@ -24,7 +24,7 @@ impl<T> Default for Attempts<T> {
 }
 
 impl<T: Clone> Attempts<T> {
-    /// The answer of the latest attempt, if that is stored.
+    /// The answer of the latest attempt, if the attempt is stored.
     pub(super) fn stored(&self, db: &mut impl Queryable) -> mysql::Result<Option<T>> {
         let Some((entry, answer)) = &self.0 else { return Ok(None) };
         let query = "SELECT seq FROM Message WHERE sender = ? AND cid = ?";
@@ -40,17 +40,17 @@ impl<T: Clone> Attempts<T> {
     }
 }
 
-/// What is locked.
+/// The kind of conversation that is locked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Locked {
-    /// Groups; those that do not exist have nothing to lock.
+    /// Groups; one that does not exist has no row to lock.
     Groups,
     /// A conversation of two users.
     Pair,
 }
 
-/// Begins a transaction and locks these conversations, by ascending ids. Rows that are missing are
-/// made before, in a transaction of their own.
+/// Begins a transaction and locks these conversations, by ascending ids. Missing rows are inserted
+/// first, in a separate transaction.
 pub(super) fn begin(db: &mut Conn, convs: &[ConversationId], what: Locked) -> mysql::Result<()> {
     if lock(db, convs)? {
         return Ok(());
@@ -75,7 +75,7 @@ pub(super) fn begin(db: &mut Conn, convs: &[ConversationId], what: Locked) -> my
     lock(db, convs).map(drop)
 }
 
-/// Whether all of them are there.
+/// Locks the rows. Returns whether all of them exist.
 fn lock(db: &mut Conn, convs: &[ConversationId]) -> mysql::Result<bool> {
     db.query_drop("START TRANSACTION")?;
     let mut locked = 0;
@@ -89,7 +89,7 @@ fn lock(db: &mut Conn, convs: &[ConversationId]) -> mysql::Result<bool> {
     Ok(locked == convs.len())
 }
 
-/// Records entries of one conversation that is locked, or that nobody else knows yet.
+/// Records entries of one conversation that is locked, or not known to anybody else yet.
 pub(super) fn record(
     db: &mut Conn,
     base: &Base,
@@ -101,9 +101,8 @@ pub(super) fn record(
         return Ok(None);
     }
     let bytes_max = base.script_bytes();
-    let facts = facts::read_within(db, &Wanted::of(entries), entries, bytes_max)?;
-    // Nothing of it is an edit.
-    let plan = plan::plan(entries, facts, 0);
+    let facts = facts::read_within(db, &PlanQuestions::of(entries), entries, bytes_max)?;
+    let plan = plan::plan(entries, facts, CommitRules::OF_SERVER);
     writing::write_within(db, entries, &plan, bytes_max).map_err(error::duplicate_as_deadlock)?;
     Ok(recorded(entries, &plan.outcomes, members, gone))
 }

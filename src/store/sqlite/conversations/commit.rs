@@ -1,4 +1,4 @@
-//! Storing messages. The writer thread is the lock under which numbers are given.
+//! Storing messages. The writer thread is the lock under which numbers are assigned.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -7,24 +7,26 @@ use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::history::head::RecalledBlock;
 use crate::store::history::plan::{
-    self, BatchFacts, Change, ConvRow, EntryTarget, Known, Plan, SenderMark, Wanted, partner_of,
+    self, BatchFacts, ConvRow, EntryTarget, Known, LAST_GROUP, Plan, PlanQuestions, PlannedMemberChange, RoomQuestions,
+    SenderMark, partner_of,
 };
-use crate::store::history::{Committed, FrameHash, MemberChange, NewEntry};
+use crate::store::history::{CommitOutcome, CommitRules, FrameHash, MemberChange, NewEntry};
 
-/// Stores what is not refused, within the writer's transaction.
+/// Stores the messages that are not refused, within the writer's transaction.
 pub(in crate::store::sqlite) fn commit(
     db: &Connection,
     batch: &[NewEntry],
-    edit_window: i64,
-) -> rusqlite::Result<Vec<Committed>> {
-    let facts = facts(db, batch)?;
-    let plan = plan::plan(batch, facts, edit_window);
+    rules: CommitRules,
+) -> rusqlite::Result<Vec<CommitOutcome>> {
+    let mut facts = facts(db, batch)?;
+    read_room(db, &RoomQuestions::of(batch, &facts), &mut facts, rules.conversations_max)?;
+    let plan = plan::plan(batch, facts, rules);
     write(db, batch, &plan)?;
     Ok(plan.outcomes)
 }
 
 fn facts(db: &Connection, batch: &[NewEntry]) -> rusqlite::Result<BatchFacts> {
-    let wanted = Wanted::of(batch);
+    let wanted = PlanQuestions::of(batch);
     let mut facts = BatchFacts { now: now(), ..BatchFacts::default() };
     read_convs(db, &wanted, &mut facts)?;
     read_known(db, batch, &mut facts)?;
@@ -35,7 +37,7 @@ fn facts(db: &Connection, batch: &[NewEntry]) -> rusqlite::Result<BatchFacts> {
     Ok(facts)
 }
 
-fn read_convs(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusqlite::Result<()> {
+fn read_convs(db: &Connection, wanted: &PlanQuestions, facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut query =
         db.prepare_cached("SELECT head, head_tag, count, recalled, floor, touched FROM Conversation WHERE id = ?1")?;
     for conv in &wanted.convs {
@@ -74,7 +76,7 @@ fn read_known(db: &Connection, batch: &[NewEntry], facts: &mut BatchFacts) -> ru
     Ok(())
 }
 
-fn read_rights(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusqlite::Result<()> {
+fn read_rights(db: &Connection, wanted: &PlanQuestions, facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut exists = db.prepare_cached("SELECT 1 FROM User WHERE id = ?1")?;
     for user in &wanted.users {
         if exists.exists([user.0])? {
@@ -99,7 +101,42 @@ fn read_rights(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusq
     Ok(())
 }
 
-fn read_targets(db: &Connection, wanted: &Wanted, facts: &mut BatchFacts) -> rusqlite::Result<()> {
+/// Whether `sender` may open this conversation of two, or it has messages.
+pub(in crate::store::sqlite) fn has_room(
+    db: &Connection,
+    conv: ConversationId,
+    sender: UserId,
+    max: usize,
+) -> rusqlite::Result<bool> {
+    let mut facts = BatchFacts::default();
+    read_convs(db, &PlanQuestions { convs: vec![conv], ..PlanQuestions::default() }, &mut facts)?;
+    read_room(db, &RoomQuestions::of_senders([(conv, sender)], &facts), &mut facts, max)?;
+    Ok(plan::has_room(conv, sender, &facts, max))
+}
+
+/// Counts conversations of two, up to `max`, and looks for friends. Most batches ask nothing.
+fn read_room(db: &Connection, wanted: &RoomQuestions, facts: &mut BatchFacts, max: usize) -> rusqlite::Result<()> {
+    if wanted.users.is_empty() {
+        return Ok(());
+    }
+    let mut count = db.prepare_cached(
+        "SELECT count(*) FROM (SELECT 1 FROM Member INDEXED BY Member_user WHERE user = ?1 AND conv > ?2 LIMIT ?3)",
+    )?;
+    let limit = i64::try_from(max).unwrap_or(i64::MAX);
+    for user in &wanted.users {
+        let counted: i64 = count.query_row(params![user.0, LAST_GROUP, limit], |row| row.get(0))?;
+        facts.opened.insert(*user, usize::try_from(counted).unwrap_or_default());
+    }
+    let mut friend = db.prepare_cached("SELECT 1 FROM Friend WHERE userid = ?1 AND friendid = ?2")?;
+    for (user, other) in &wanted.friends {
+        if friend.exists([user.0, other.0])? {
+            facts.friends.insert((*user, *other));
+        }
+    }
+    Ok(())
+}
+
+fn read_targets(db: &Connection, wanted: &PlanQuestions, facts: &mut BatchFacts) -> rusqlite::Result<()> {
     let mut target =
         db.prepare_cached("SELECT sender, time, kind, recalled FROM Message WHERE conv = ?1 AND seq = ?2")?;
     for (conv, seq) in &wanted.targets {
@@ -169,10 +206,15 @@ fn write_rows(db: &Connection, batch: &[NewEntry], plan: &Plan) -> rusqlite::Res
             &*entry.text,
         ])?;
     }
+    for row in plan.rows.iter().filter(|row| batch[row.entry].is_hooked) {
+        let entry = &batch[row.entry];
+        db.prepare_cached("INSERT INTO HookQueue (sender, conv, seq, time, member) VALUES (?1, ?2, ?3, ?4, 0)")?
+            .execute(params![entry.sender.0, entry.conv.column(), row.seq, row.time])?;
+    }
     Ok(())
 }
 
-/// The rows of those who are in a conversation from its first message on.
+/// Adds the rows of the users who are in a conversation from its first message on.
 fn add_members(db: &Connection, conv: ConversationId) -> rusqlite::Result<()> {
     let Some((low, high)) = conv.users() else {
         return db
@@ -202,7 +244,7 @@ fn write_heads(db: &Connection, plan: &Plan) -> rusqlite::Result<()> {
              read_nth = max(read_nth, excluded.read_nth), read = max(read, excluded.read)",
     )?;
     for ((conv, user), row) in &plan.marks {
-        // A stranger whom the caller lets send gets no row in a conversation of two others.
+        // A stranger whom the caller allows to send gets no row in a conversation of two others.
         if conv.group().is_some() || partner_of(*conv, *user).is_some() {
             let SenderMark { read, read_nth, own, joined, joined_nth } = *row;
             mark.execute(params![conv.column(), user.0, read, read_nth, own, joined, joined_nth])?;
@@ -243,8 +285,8 @@ fn write_edits(db: &Connection, plan: &Plan) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn write_change(db: &Connection, change: &Change) -> rusqlite::Result<()> {
-    let Change { conv, change, joined, joined_nth, read, read_nth } = *change;
+fn write_change(db: &Connection, change: &PlannedMemberChange) -> rusqlite::Result<()> {
+    let PlannedMemberChange { conv, change, joined, joined_nth, read, read_nth } = *change;
     match change {
         MemberChange::Joins { user, .. } => {
             db.prepare_cached(

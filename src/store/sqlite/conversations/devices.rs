@@ -4,10 +4,10 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::moments::now;
 use crate::protocol::UserId;
-use crate::store::history::{Device, DeviceId, DeviceLogin, LoggedIn, LoginProof};
+use crate::store::history::{Device, DeviceId, LoggedIn, LoginProof, NewDeviceLogin};
 
-/// `None`: what was proved does not hold any more.
-pub(super) fn log_in(db: &Connection, login: &DeviceLogin) -> rusqlite::Result<Option<LoggedIn>> {
+/// `None`: the proof is no longer valid.
+pub(super) fn log_in(db: &Connection, login: &NewDeviceLogin) -> rusqlite::Result<Option<LoggedIn>> {
     let now = now();
     let known = db
         .prepare_cached("SELECT id, user, device, login, secret, seen FROM Device WHERE user = ?1 AND device = ?2")?
@@ -26,16 +26,14 @@ pub(super) fn log_in(db: &Connection, login: &DeviceLogin) -> rusqlite::Result<O
     }
     let number = login.number_after(known.as_ref().map_or(0, |before| before.login));
     if let Some(before) = known {
-        db.prepare_cached("UPDATE Device SET login = ?2, seen = max(seen, ?3) WHERE id = ?1")?.execute([
-            before.id.0,
-            number,
-            now,
-        ])?;
+        let secret = login.secret_of_known(before.secret);
+        db.prepare_cached("UPDATE Device SET login = ?2, seen = max(seen, ?3), secret = ?4 WHERE id = ?1")?
+            .execute(params![before.id.0, number, now, secret])?;
         let replaced = Some(before.login);
-        let device = Device { login: number, seen: before.seen.max(now), ..before };
+        let device = Device { login: number, secret, seen: before.seen.max(now), ..before };
         return Ok(Some(LoggedIn { device, replaced, forgotten: Vec::new() }));
     }
-    let DeviceLogin { user, name, secret, devices_max, .. } = login.clone();
+    let NewDeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
     let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
     for old in &forgotten {
@@ -53,7 +51,7 @@ pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Opti
         .optional()
 }
 
-/// The last logins of these devices, without those that are forgotten.
+/// The last logins of these devices, except forgotten ones.
 pub(super) fn logins(db: &Connection, devices: &[DeviceId]) -> rusqlite::Result<Vec<(DeviceId, i64)>> {
     let mut query = db.prepare_cached("SELECT login FROM Device WHERE id = ?1")?;
     let mut find = |device: &DeviceId| {

@@ -1,4 +1,4 @@
-//! What waits in `OfflineMessage`, beside conversations.
+//! The rows of `OfflineMessage`, in addition to conversations.
 
 use std::collections::BTreeSet;
 
@@ -49,7 +49,7 @@ pub(super) fn delete_marked(db: &Connection, user: UserId) -> rusqlite::Result<(
     delete(db, "DELETE FROM OfflineMessage WHERE userid = ?1 AND seq > 0 RETURNING textid", params![user.0])
 }
 
-/// Deletes the rows of what a device has stored.
+/// Deletes the rows whose messages a device has stored.
 pub(super) fn delete_reported(db: &Connection, user: UserId, conv: ConversationId, seq: i64) -> rusqlite::Result<()> {
     let statement =
         "DELETE FROM OfflineMessage WHERE userid = ?1 AND conv = ?2 AND seq > 0 AND seq <= ?3 RETURNING textid";

@@ -8,7 +8,7 @@ use crate::base::conversation::ConversationId;
 use crate::protocol::UserId;
 use crate::store::history::{Denied, DeviceId, Head, Marked, RaisedMark};
 
-/// Gives the user rows in these groups, in which nothing is to be seen but what comes.
+/// Gives the user rows in these groups, in which only later messages are visible.
 pub(super) fn adopt(db: &Connection, user: UserId, groups: &[ConversationId]) -> rusqlite::Result<()> {
     let mut insert = db.prepare_cached(
         "INSERT INTO Member (conv, user, joined, joined_nth)
@@ -17,7 +17,7 @@ pub(super) fn adopt(db: &Connection, user: UserId, groups: &[ConversationId]) ->
     groups.iter().try_for_each(|group| insert.execute(params![group.column(), user.0]).map(drop))
 }
 
-/// What a device has reported.
+/// The reports of a device.
 pub(super) fn cursors(db: &Connection, device: DeviceId) -> rusqlite::Result<Vec<(ConversationId, i64)>> {
     db.prepare_cached("SELECT conv, seq FROM DeviceCursor WHERE device = ?1 ORDER BY conv")?
         .query_map([device.0], |row| Ok((ConversationId::from_column(row.get(0)?), row.get(1)?)))?
@@ -41,7 +41,7 @@ pub(super) fn read(
         if conv.group().is_some() {
             adopt(db, user, &[conv])?;
         }
-        // A number that is gone counts as the floor, whose count is in the conversation.
+        // A deleted number counts as the floor, whose count is in the conversation.
         let nth: Option<i64> = db
             .prepare_cached("SELECT nth FROM Message WHERE conv = ?1 AND seq = ?2")?
             .query_row([conv.column(), read], |row| row.get(0))
@@ -60,7 +60,7 @@ pub(super) fn read(
     Ok(reading::head(db, user, conv)?.map(marked))
 }
 
-/// Raises what a device has stored.
+/// Raises the numbers that a device has stored.
 pub(super) fn report(
     db: &Connection,
     user: UserId,

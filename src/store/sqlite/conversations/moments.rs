@@ -15,7 +15,7 @@ pub(super) fn in_one_moment<T>(
     db: &Connection,
     queries: impl FnOnce(&Connection) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    // Ends with the transaction when it is dropped.
+    // The transaction ends when it is dropped.
     let moment = db.unchecked_transaction()?;
     queries(&moment)
 }

@@ -1,4 +1,4 @@
-//! Reading conversations: where they stand, and their messages.
+//! Reads conversations: their heads, and their messages.
 
 use std::slice;
 
@@ -8,16 +8,16 @@ use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::head::{HeadRow, RecalledBlock, into_heads};
 use crate::store::history::plan::{IMPORTED, partner_of};
-use crate::store::history::{Cid, Denied, Entry, Head, tag_of};
+use crate::store::history::{Cid, Denied, Head, HistoryEntry, tag_of};
 
-/// The columns of `head_row`, but for the name and the partner's marks. A member without a row
-/// joined after the last message, by a node without history.
+/// The columns of `head_row`, except the name and the partner's marks. A member without a row has
+/// joined after the last message, through a node without history.
 const COLUMNS: &str = "coalesce(c.head, 0), coalesce(c.head_tag, 0), coalesce(c.count, 0), coalesce(c.recalled, 0),
     coalesce(c.floor, 0), coalesce(c.floor_nth, 0), coalesce(c.touched, 0), coalesce(m.joined, c.head + 1, 0),
     coalesce(m.joined_nth, c.count, 0), coalesce(m.read, 0), coalesce(m.read_nth, 0), coalesce(m.own, 0), coalesce(m.recv, 0)";
 
-/// Groups with messages in which the user has no row: a node that knows no history has made the
-/// user a member, who sees what comes from now on.
+/// Groups with messages in which the user has no row: a node without history has admitted the user,
+/// who sees only later messages.
 pub(super) fn unknown_groups(db: &Connection, user: UserId) -> rusqlite::Result<Vec<ConversationId>> {
     db.prepare_cached(
         "SELECT c.id FROM GroupUser AS g JOIN Conversation AS c ON c.id = g.groupid
@@ -28,7 +28,7 @@ pub(super) fn unknown_groups(db: &Connection, user: UserId) -> rusqlite::Result<
     .collect()
 }
 
-/// All conversations of a user, the most recently active first. Call it within one moment.
+/// All conversations of a user, the most recently active first. To be called within one moment.
 pub(super) fn heads(db: &Connection, user: UserId) -> rusqlite::Result<Vec<Head>> {
     let mut rows: Vec<HeadRow> = db
         .prepare_cached(&format!(
@@ -125,7 +125,8 @@ fn complete(db: &Connection, row: HeadRow) -> rusqlite::Result<Head> {
     Ok(row.into_head(&recalled))
 }
 
-/// What is recalled of these conversations, as far as it matters: by one statement, if any.
+/// The recalled messages that matter in these conversations, read by one statement if there are
+/// any.
 fn recalled(db: &Connection, rows: &[HeadRow]) -> rusqlite::Result<Vec<RecalledBlock>> {
     let first: Vec<(i64, i64)> = rows.iter().filter_map(|row| Some((row.conv, row.block()?))).collect();
     if first.is_empty() {
@@ -139,8 +140,9 @@ fn recalled(db: &Connection, rows: &[HeadRow]) -> rusqlite::Result<Vec<RecalledB
     .collect()
 }
 
-/// `[[1,2],[3,4]]`, which statements take for a table: they have the same text however many there
-/// are. `CROSS JOIN` has them look up each pair by an index, whatever the planner believes.
+/// A list like `[[1,2],[3,4]]`, which statements use as a table, so that their text does not depend
+/// on its length. `CROSS JOIN` makes them look up each pair by an index, whatever the planner
+/// estimates.
 fn pairs(pairs: &[(i64, i64)]) -> String {
     let each: Vec<String> = pairs.iter().map(|(one, other)| format!("[{one},{other}]")).collect();
     format!("[{}]", each.join(","))
@@ -164,7 +166,10 @@ pub(super) fn tags(db: &Connection, places: &[(ConversationId, i64)]) -> rusqlit
 }
 
 /// The messages with these numbers, in their order.
-pub(super) fn messages_at(db: &Connection, places: &[(ConversationId, i64)]) -> rusqlite::Result<Vec<Option<Entry>>> {
+pub(super) fn messages_at(
+    db: &Connection,
+    places: &[(ConversationId, i64)],
+) -> rusqlite::Result<Vec<Option<HistoryEntry>>> {
     let mut found = vec![None; places.len()];
     let mut query = db.prepare_cached(&format!(
         "SELECT {ENTRY}, place.key, m.conv FROM json_each(?1) AS place
@@ -192,7 +197,7 @@ pub(super) fn run(
     to: i64,
     from_end: bool,
     bytes_max: usize,
-) -> rusqlite::Result<Vec<Entry>> {
+) -> rusqlite::Result<Vec<HistoryEntry>> {
     let order = if from_end { "DESC" } else { "ASC" };
     let mut query = db.prepare_cached(&format!(
         "SELECT {ENTRY} FROM Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited
@@ -215,14 +220,14 @@ pub(super) fn run(
     Ok(entries)
 }
 
-/// What [`entry`] reads, with edits applied.
+/// The columns that [`entry`] reads, with edits applied.
 const ENTRY: &str = "m.seq, m.sender, m.time, m.kind, m.edited, m.recalled, m.cid, coalesce(e.text, m.text)";
 
-fn entry(conv: ConversationId, row: &Row<'_>) -> rusqlite::Result<Entry> {
+fn entry(conv: ConversationId, row: &Row<'_>) -> rusqlite::Result<HistoryEntry> {
     let (seq, from, time) = (row.get(0)?, UserId(row.get(1)?), row.get(2)?);
     let (kind, edited, recalled): (i64, i64, i64) = (row.get(3)?, row.get(4)?, row.get(5)?);
     let cid = Cid::stored(row.get_ref(6)?.as_blob()?);
-    Ok(Entry {
+    Ok(HistoryEntry {
         seq,
         from,
         time,

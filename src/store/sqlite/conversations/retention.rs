@@ -1,4 +1,4 @@
-//! Retention: the lowest numbers go first, a few at a time.
+//! Retention: deletes the lowest numbers first, a few at a time.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -7,12 +7,16 @@ use crate::base::conversation::ConversationId;
 use crate::store::StoreError;
 use crate::store::history::head::BLOCK;
 use crate::store::history::retention::{RetentionTurn, TURN_ROW};
-use crate::store::history::{RETIRED_MAX, Retention, RetentionClaim, RetentionStep};
+use crate::store::history::{HistoryRetention, RETIRED_MAX, RetentionClaim, RetentionStep};
 use crate::store::sqlite::late::Late;
 
-/// Looks at the next conversations on a reading connection, and only changes those in which there is
-/// something to do: all of them in one short transaction.
-pub(super) fn step(live: &Late, retention: &Retention, after: ConversationId) -> Result<RetentionStep, StoreError> {
+/// Examines the next conversations on a reading connection, and changes only those that need it,
+/// all in one short transaction.
+pub(super) fn step(
+    live: &Late,
+    retention: &HistoryRetention,
+    after: ConversationId,
+) -> Result<RetentionStep, StoreError> {
     let convs = live.read(|db| candidates(db, retention, after))?;
     let last = convs.last().map(|(conv, _)| *conv).filter(|_| convs.len() == RETIRED_MAX);
     let work: Vec<i64> = convs.iter().filter(|(_, has_work)| *has_work).map(|(conv, _)| *conv).collect();
@@ -39,8 +43,12 @@ pub(super) fn step(live: &Late, retention: &Retention, after: ConversationId) ->
     Ok(RetentionStep { retired: retired.unsigned_abs(), deleted: deleted.unsigned_abs(), ..step })
 }
 
-/// The next conversations, and whether there is something to do in them.
-fn candidates(db: &Connection, retention: &Retention, after: ConversationId) -> rusqlite::Result<Vec<(i64, bool)>> {
+/// The next conversations, and whether they need a change.
+fn candidates(
+    db: &Connection,
+    retention: &HistoryRetention,
+    after: ConversationId,
+) -> rusqlite::Result<Vec<(i64, bool)>> {
     let mut query = db.prepare_cached(
         "SELECT c.id, c.head, c.floor,
              (SELECT m.time FROM Message AS m WHERE m.conv = c.id AND m.seq = c.floor + 1),
@@ -58,15 +66,15 @@ fn candidates(db: &Connection, retention: &Retention, after: ConversationId) -> 
     rows.collect()
 }
 
-/// What is gone of a conversation.
+/// The deleted part of a conversation.
 struct Gone {
     retired: i64,
     deleted: i64,
 }
 
-/// Retires at most `max` messages of a conversation. What is younger than ids are stored stays as a
-/// row without text, so that its repeat is found.
-fn retire(db: &Connection, retention: &Retention, conv: i64, max: i64) -> rusqlite::Result<Gone> {
+/// Retires at most `max` messages of a conversation. A message younger than the time for which ids
+/// are kept stays as a row without text, so that its repeat is found.
+fn retire(db: &Connection, retention: &HistoryRetention, conv: i64, max: i64) -> rusqlite::Result<Gone> {
     let (head, floor): (i64, i64) = db
         .prepare_cached("SELECT head, floor FROM Conversation WHERE id = ?1")?
         .query_row([conv], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -100,8 +108,14 @@ fn retire(db: &Connection, retention: &Retention, conv: i64, max: i64) -> rusqli
 }
 
 /// Deletes rows up to the floor whose ids are too old to be repeated; they are the lowest ones.
-/// Returns up to which number there are none, and how many there were.
-fn delete_old(db: &Connection, retention: &Retention, conv: i64, floor: i64, max: i64) -> rusqlite::Result<(i64, i64)> {
+/// Returns the number up to which none are left, and how many were deleted.
+fn delete_old(
+    db: &Connection,
+    retention: &HistoryRetention,
+    conv: i64,
+    floor: i64,
+    max: i64,
+) -> rusqlite::Result<(i64, i64)> {
     let end: Option<i64> = db
         .prepare_cached(
             "SELECT max(seq) FROM (SELECT seq, time FROM Message WHERE conv = ?1 AND seq <= ?2 ORDER BY seq LIMIT ?4)
@@ -115,10 +129,10 @@ fn delete_old(db: &Connection, retention: &Retention, conv: i64, floor: i64, max
     Ok((end, deleted as i64))
 }
 
-/// The edits and the recalled numbers that no reader needs any more.
+/// Deletes edits and recalled numbers that no reader needs any more.
 fn forget_changes(db: &Connection, conv: i64, floor: i64) -> rusqlite::Result<()> {
     db.prepare_cached("DELETE FROM Edit WHERE conv = ?1 AND seq <= ?2")?.execute([conv, floor])?;
-    // Blocks of which every number is gone.
+    // Blocks whose numbers are all deleted.
     let gone: i64 = db
         .prepare_cached("SELECT coalesce(sum(count), 0) FROM Recalled WHERE conv = ?1 AND block < ?2")?
         .query_row([conv, (floor + 1) / BLOCK], |row| row.get(0))?;
@@ -138,7 +152,8 @@ fn turn(db: &Connection) -> rusqlite::Result<RetentionTurn> {
     Ok(found.map_or_else(RetentionTurn::default, |found| RetentionTurn::stored(&found)))
 }
 
-/// The turn that this claim gets, if any. A file belongs to one process, so nobody changes it meanwhile.
+/// The turn that this claim gets, if any. A file belongs to one process, so nobody else changes it
+/// meanwhile.
 pub(super) fn claimed(db: &Connection, claim: &RetentionClaim) -> rusqlite::Result<Option<RetentionTurn>> {
     Ok(turn(db)?.claimed(claim, now()))
 }

@@ -1,7 +1,7 @@
 //! Several reads as of one moment.
 //!
-//! SQLite keeps the pages that a connection has read until another one commits. A login's reads begin
-//! at the same tables, so together they read these pages once.
+//! SQLite caches the pages that a connection has read until another connection commits. The reads
+//! of a login begin with the same tables, so together they read these pages once.
 
 use std::cell::RefCell;
 
@@ -12,7 +12,7 @@ use super::{devices, marks, reading};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::StoreError;
-use crate::store::history::{Denied, DeviceId, Entry, Head, HistoryReads};
+use crate::store::history::{Denied, DeviceId, Head, HistoryEntry, HistoryReads};
 use crate::store::sqlite::late::Late;
 
 /// The reads of one moment.
@@ -20,7 +20,7 @@ struct Moment<'a> {
     db: &'a Connection,
     /// The failure of a read, which ends them all.
     failed: RefCell<Option<rusqlite::Error>>,
-    /// Users with groups that they have no row in, see [`reading::unknown_groups`].
+    /// Users with groups in which they have no row, see [`reading::unknown_groups`].
     unknown: RefCell<Vec<(UserId, Vec<ConversationId>)>>,
 }
 
@@ -75,7 +75,7 @@ impl HistoryReads for Moment<'_> {
         self.ask(|db| reading::tags(db, places))
     }
 
-    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<Entry>>, StoreError> {
+    fn messages_at(&self, places: &[(ConversationId, i64)]) -> Result<Vec<Option<HistoryEntry>>, StoreError> {
         self.ask(|db| reading::messages_at(db, places))
     }
 

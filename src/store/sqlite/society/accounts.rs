@@ -15,7 +15,7 @@ pub(super) fn own(db: &Connection, user: UserId) -> rusqlite::Result<Option<OwnA
         .optional()
 }
 
-/// `None`: the name is another user's.
+/// `None`: another user has the name.
 pub(super) fn change_own(
     db: &Connection,
     user: UserId,
@@ -92,7 +92,7 @@ pub(super) fn delete(
         .query_map([user.0], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
     for statement in [
-        // Where only the other one has a row it stays, and nobody is shown it.
+        // If only the other user has a row, it stays, and is shown to nobody.
         "DELETE FROM Friend WHERE friendid = ?1 AND userid IN (SELECT friendid FROM Friend WHERE userid = ?1)",
         "DELETE FROM Friend WHERE userid = ?1",
         "DELETE FROM Asked WHERE userid = ?1 OR friendid = ?1",

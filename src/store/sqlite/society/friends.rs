@@ -5,8 +5,8 @@ use rusqlite::Connection;
 use super::recording::record;
 use crate::protocol::UserId;
 use crate::store::FriendNames;
-use crate::store::community::{Befriended, FriendDecision, FriendFacts, FriendRequest};
-use crate::store::sqlite::conversations::commit::note_asked;
+use crate::store::community::{Befriended, FriendDecision, FriendFacts, FriendRequest, Trace};
+use crate::store::sqlite::conversations::commit::{has_room, note_asked};
 use crate::store::sqlite::rows::user_by_id;
 
 pub(super) fn befriend(db: &Connection, request: &FriendRequest) -> rusqlite::Result<Befriended> {
@@ -43,5 +43,6 @@ fn friend_facts(db: &Connection, request: &FriendRequest) -> rusqlite::Result<Fr
         are_friends: has(friend, a, b)? && has(friend, b, a)?,
         has_asked: has(asked, a, b)?,
         was_asked: has(asked, b, a)?,
+        has_room: request.trace == Trace::None || has_room(db, request.conv(), a, request.conversations_max)?,
     })
 }

@@ -36,7 +36,7 @@ pub(super) fn act(db: &Connection, act: &GroupAct) -> rusqlite::Result<Result<Gr
     }
 }
 
-/// Does what was decided.
+/// Carries out a decision.
 pub(super) fn carry_out(db: &Connection, act: &GroupAct, decision: &Decision) -> rusqlite::Result<Option<Recorded>> {
     let before = member_ids(db, act.group)?;
     let entries = decision.entries(act.conv(), act.by, act.nonce);
@@ -77,7 +77,7 @@ fn standing(db: &Connection, group: GroupId, user: UserId) -> rusqlite::Result<O
         .optional()
 }
 
-/// The longest-standing member but `user`. A row of a user who does not exist is no member.
+/// The longest-standing member except `user`. A row of a user who does not exist is not a member.
 fn heir(db: &Connection, group: GroupId, user: UserId) -> rusqlite::Result<Option<(UserId, String)>> {
     db.prepare_cached(
         "SELECT userid, name FROM GroupUser JOIN User ON User.id = userid
@@ -98,6 +98,9 @@ fn apply(db: &Connection, group: GroupId, write: &GroupWrite) -> rusqlite::Resul
     match write {
         GroupWrite::Promote(user) => {
             of_user("UPDATE GroupUser SET grouprole = 'creator' WHERE groupid = ?1 AND userid = ?2", user)
+        }
+        GroupWrite::Demote(user) => {
+            of_user("UPDATE GroupUser SET grouprole = 'normal' WHERE groupid = ?1 AND userid = ?2", user)
         }
         GroupWrite::Ban(user) => {
             of_user("INSERT INTO Banned (groupid, userid) VALUES (?1, ?2) ON CONFLICT DO NOTHING", user)

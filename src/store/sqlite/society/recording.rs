@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::protocol::UserId;
 use crate::store::community::{Recorded, recorded};
-use crate::store::history::NewEntry;
+use crate::store::history::{CommitRules, NewEntry};
 use crate::store::sqlite::conversations::commit;
 
 /// Records entries of one conversation.
@@ -14,8 +14,7 @@ pub(super) fn record(
     members: Vec<UserId>,
     gone: Vec<UserId>,
 ) -> rusqlite::Result<Option<Recorded>> {
-    // Nothing of it is an edit.
-    let outcomes = commit::commit(db, entries, 0)?;
+    let outcomes = commit::commit(db, entries, CommitRules::OF_SERVER)?;
     Ok(recorded(entries, &outcomes, members, gone))
 }
 

@@ -66,7 +66,7 @@ pub(super) fn oldest(db: &Connection, part: Part, hidden: &BTreeSet<SpoolId>) ->
     }
 }
 
-/// The highest id that was ever given.
+/// The highest id ever assigned.
 pub(super) fn highest_given(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("SELECT COALESCE(max(seq), 0) FROM sqlite_sequence WHERE name = 'Spooled'", [], |row| row.get(0))
 }
@@ -81,7 +81,7 @@ pub(super) fn go_on_after(db: &Connection, given: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// All that it holds.
+/// The number and the size of all rows.
 pub(super) fn measure(db: &Connection) -> rusqlite::Result<SpoolLoad> {
     let query = "SELECT count(*) AS messages, COALESCE(sum(octet_length(message)), 0) AS bytes FROM Spooled";
     db.query_row(query, [], |row| {
@@ -101,7 +101,7 @@ fn piece(
     let mut rows = select.query(parameters)?;
     let (mut found, mut bytes) = (Vec::new(), 0);
     while let Some(row) = rows.next()? {
-        // Before the message is read.
+        // This check comes before the message is read.
         if !is_wanted(UserId(row.get("userid")?), SpoolId(row.get("id")?)) {
             continue;
         }

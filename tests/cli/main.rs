@@ -1,170 +1,17 @@
 //! The command line, tested from outside: what is printed where, and with which exit code.
 
-use std::env;
+mod sandbox;
+
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::process::{self, Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::{self, Command};
 
 use socket2::{Domain, Socket, Type};
+use testkit::jwt::JwtIssuer;
 
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A folder for one test, with `work` in it to run the server in; removed when the test is over.
-struct Sandbox(PathBuf);
-
-impl Sandbox {
-    fn new() -> Sandbox {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("raybox-cli-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let sandbox = Sandbox(env::temp_dir().join(name));
-        fs::create_dir_all(sandbox.work()).unwrap();
-        sandbox
-    }
-
-    fn work(&self) -> PathBuf {
-        self.0.join("work")
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        fs::write(self.work().join(name), text).unwrap();
-    }
-
-    /// The text of all files in `logs`.
-    fn log(&self) -> String {
-        let files =
-            fs::read_dir(self.work().join("logs")).map(|files| files.map(|file| file.unwrap().path()).collect());
-        let mut files: Vec<PathBuf> = files.unwrap_or_default();
-        files.sort();
-        files.iter().map(|file| fs::read_to_string(file).unwrap()).collect()
-    }
-
-    fn start(&self, args: &str, env: &[(&str, &str)]) -> Process {
-        let mut command = self.command(env!("CARGO_BIN_EXE_server"));
-        command.args(args.split_whitespace()).envs(env.iter().copied());
-        Process::start(command)
-    }
-
-    /// A command in the working folder, without the settings of the developer's environment.
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(self.work());
-        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
-            command.env_remove(name);
-        }
-        command
-    }
-
-    /// Starts a server, which must run, and waits for its banner.
-    fn serve(&self, args: &str, env: &[(&str, &str)]) -> (Process, String) {
-        let mut process = self.start(args, env);
-        match process.stdout.recv_timeout(PATIENCE) {
-            Ok(banner) => (process, banner),
-            Err(_) => panic!("no banner, but {:?}", process.end()),
-        }
-    }
-
-    /// Starts a server, which must refuse to run. Returns the one line on stderr.
-    fn refused(&self, args: &str, env: &[(&str, &str)]) -> String {
-        let end = self.start(args, env).end();
-        assert_eq!(end.code, Some(2), "{args}: {end:?}");
-        assert_eq!(end.stdout.len(), 0, "{args}: {end:?}");
-        assert_eq!(end.stderr.len(), 1, "{args}: {end:?}");
-        end.stderr.into_iter().next().unwrap()
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A started server, killed if it still runs when the test is over.
-struct Process {
-    child: Child,
-    stdout: Receiver<String>,
-    stderr: Receiver<String>,
-}
-
-#[derive(Debug)]
-struct End {
-    code: Option<i32>,
-    stdout: Vec<String>,
-    stderr: Vec<String>,
-}
-
-impl Process {
-    fn start(mut command: Command) -> Process {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the program starts");
-        let stdout = lines(child.stdout.take().unwrap());
-        let stderr = lines(child.stderr.take().unwrap());
-        Process { child, stdout, stderr }
-    }
-
-    fn signal(&self, name: &str) {
-        let kill = format!("kill -s {name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-
-    /// Waits until the process exits. It holds both streams open until then.
-    fn end(&mut self) -> End {
-        let deadline = Instant::now() + PATIENCE;
-        let (stdout, stderr) = (self.rest(&self.stdout, deadline), self.rest(&self.stderr, deadline));
-        if Instant::now() >= deadline {
-            let _ = self.child.kill();
-            panic!("still running after {PATIENCE:?}: {stdout:?} {stderr:?}");
-        }
-        End { code: self.child.wait().unwrap().code(), stdout, stderr }
-    }
-
-    fn rest(&self, lines: &Receiver<String>, deadline: Instant) -> Vec<String> {
-        let next = || lines.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok();
-        std::iter::from_fn(next).collect()
-    }
-
-    /// Stops a running server, which must not have complained about anything.
-    fn stop(mut self) {
-        self.signal("TERM");
-        let end = self.end();
-        assert_eq!((end.code, end.stderr.as_slice()), (Some(0), [].as_slice()), "{end:?}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Receives the lines of a stream.
-fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    receiver
-}
-
-/// The address in a banner.
-fn address(banner: &str) -> &str {
-    let address = banner.strip_prefix(concat!("raybox ", env!("CARGO_PKG_VERSION"), " listening on "));
-    address.and_then(|rest| rest.split_once(',')).unwrap_or_else(|| panic!("not a banner: {banner}")).0
-}
-
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for {what}");
-        thread::yield_now();
-    }
-}
+use crate::sandbox::{End, PATIENCE, Process, Sandbox, address, wait_until};
 
 #[test]
 fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
@@ -185,7 +32,7 @@ fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
 #[test]
 fn health_is_told_by_the_exit_code() {
     let sandbox = Sandbox::new();
-    // Bound, so that nobody else gets the port, and not listening.
+    // The port is bound, so that nobody else gets it, but nothing listens on it.
     let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     holder.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let closed = holder.local_addr().unwrap().as_socket().unwrap();
@@ -290,7 +137,7 @@ fn the_option_goes_before_the_environment_before_the_file_before_the_default() {
 }
 
 #[test]
-fn a_server_says_what_it_is_and_stops_when_told() {
+fn a_server_prints_its_version_and_stops_at_a_signal() {
     for signal in ["TERM", "INT"] {
         let sandbox = Sandbox::new();
         let (mut process, banner) = sandbox.serve("127.0.0.1 0 --loops 3", &[]);
@@ -350,13 +197,13 @@ fn a_data_folder_that_cannot_be_used_is_named() {
 #[test]
 fn a_limit_of_threads_is_named_and_nothing_is_started() {
     let sandbox = Sandbox::new();
-    // Root is not subject to this limit. Only this test runs processes as this user, so no other
-    // process counts.
+    // Root is not subject to this limit. Only this test runs processes as this user, so no others
+    // count.
     let is_root = fs::metadata("/proc/self").is_ok_and(|metadata| metadata.uid() == 0);
     let user = (50_000 + process::id() % 10_000).to_string();
     let program = sandbox.work().join("server");
     fs::copy(env!("CARGO_BIN_EXE_server"), &program).unwrap();
-    for folder in [sandbox.0.clone(), sandbox.work()] {
+    for folder in [sandbox.folder(), &sandbox.work()] {
         fs::set_permissions(folder, Permissions::from_mode(0o777)).unwrap();
     }
     let files = [
@@ -419,7 +266,7 @@ fn a_log_folder_is_made() {
     assert!(!files.is_empty() && files.iter().all(|file| is_log_name(file)), "{files:?}");
 }
 
-/// Whether it is `<year>-<month>-<day>-log.txt`.
+/// Whether the name is `<year>-<month>-<day>-log.txt`.
 fn is_log_name(path: &Path) -> bool {
     let name: String = path.file_name().unwrap().to_string_lossy().replace(|c: char| c.is_ascii_digit(), "0");
     name == "0000-00-00-log.txt"
@@ -439,7 +286,7 @@ fn a_log_folder_that_cannot_be_made_does_not_stop_the_server() {
 }
 
 #[test]
-fn check_says_what_a_start_would_have_and_changes_nothing() {
+fn check_reports_the_problems_of_a_start_and_changes_nothing() {
     let sandbox = Sandbox::new();
     sandbox.write("server.cnf", "loops=3\nworkers=5\n");
     let check = |args: &str| sandbox.start(&format!("check {args}"), &[("RAYBOX_WORKERS", "6")]).end();
@@ -459,7 +306,7 @@ fn check_says_what_a_start_would_have_and_changes_nothing() {
     let files: Vec<_> = fs::read_dir(sandbox.work()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(files, ["server.cnf"]);
 
-    // Beside a running server, and with other problems.
+    // Now beside a running server, and with other problems.
     let (process, banner) = sandbox.serve("127.0.0.1 0", &[]);
     let port = address(&banner).rsplit(':').next().unwrap().to_owned();
     let end = check(&format!("127.0.0.1 {port} --tls-cert nothing.pem --log-dir server.cnf/logs"));
@@ -476,6 +323,35 @@ fn check_says_what_a_start_would_have_and_changes_nothing() {
     process.stop();
     assert_eq!(check("127.0.0.1 0 --loops many").code, Some(2));
     assert!(check("--help").stdout.join("\n").contains("Usage: server check IP PORT"));
+}
+
+#[test]
+fn check_looks_at_the_keys_of_json_web_tokens() {
+    let sandbox = Sandbox::new();
+    sandbox.write("server.cnf", "loops=1\n");
+    sandbox.write("short", "short");
+    sandbox.write("ec.pem", &JwtIssuer::es256().pem());
+    let check = |args: &str| sandbox.start(&format!("check {args}"), &[]).end();
+    let jwt = |options: &str| {
+        let end = check(&format!("127.0.0.1 0 {options}"));
+        (
+            end.code,
+            end.stdout.join("\n").lines().find(|line| line.contains(" jwt: ")).expect("a line").trim().to_owned(),
+        )
+    };
+    assert_eq!(jwt(""), (Some(0), "ok      jwt: off: nobody logs in with JSON web tokens".to_owned()));
+    for (options, says) in [
+        ("--jwt-key nothing.pem", "cannot read nothing.pem"),
+        ("--jwt-key server.cnf", "server.cnf: there is no key for RS256"),
+        ("--jwt-key short --jwt-algorithm HS256", "short: the secret has 5 bytes; HS256 needs 32"),
+        ("--jwt-key ec.pem", "ec.pem: there is no key for RS256 (jwt_algorithm), but an EC key on P-256"),
+        ("--jwt-register on", "no effect without jwt_key"),
+    ] {
+        let (code, line) = jwt(options);
+        assert!(code == Some(1) && line.starts_with("PROBLEM") && line.contains(says), "{options}: {line}");
+    }
+    assert_eq!(jwt("--jwt-key ec.pem --jwt-algorithm ES256"), (Some(0), "ok      jwt: keys for ES256: 1".to_owned()));
+    assert_eq!(check("127.0.0.1 0 --jwt-algorithm none").code, Some(2), "an unknown algorithm");
 }
 
 #[test]
@@ -514,8 +390,8 @@ fn a_closed_stdout_does_not_stop_the_server() {
     let mut command = sandbox.command("sh");
     command.args(["-c", "exec \"$0\" 127.0.0.1 0 > pipe", env!("CARGO_BIN_EXE_server")]);
     let process = Process::start(command);
-    // The server starts when both ends are open (fifo(7)), and the reader has gone when it writes
-    // its banner.
+    // The server starts when both ends of the pipe are open (fifo(7)). The reader has gone when the
+    // server writes its banner.
     drop(fs::File::open(&pipe).unwrap());
     wait_until("the log", || sandbox.log().contains("listening on"));
     process.stop();

@@ -1,5 +1,7 @@
 //! The admin port, tested from outside: health, readiness, and metrics that are true and well
-//! formed.
+//! formed. The status page is in [`status`].
+
+mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, DirEntry};
@@ -14,14 +16,14 @@ use testkit::{LONG_PATIENCE, NOBODY, PATIENCE, TestClient, TestServer};
 use testkit::{chat, login, numbered_with_text, offline_user, user, wait_until};
 
 /// A server with an admin port.
-fn start() -> (TestServer, SocketAddr) {
+pub(crate) fn start() -> (TestServer, SocketAddr) {
     let server = TestServer::builder().option("admin", "127.0.0.1:0").start();
     let address = admin_of(&server);
     (server, address)
 }
 
 /// The address of the admin port, from the banner.
-fn admin_of(server: &TestServer) -> SocketAddr {
+pub(crate) fn admin_of(server: &TestServer) -> SocketAddr {
     let output = server.output();
     let banner = output.lines().next().expect("there is a banner");
     let (_, address) = banner.rsplit_once(", admin ").unwrap_or_else(|| panic!("no admin port: {banner}"));
@@ -29,10 +31,10 @@ fn admin_of(server: &TestServer) -> SocketAddr {
 }
 
 /// An answer of the admin port.
-struct Answer {
-    status: u16,
-    head: String,
-    body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) head: String,
+    pub(crate) body: String,
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -41,7 +43,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn send(address: SocketAddr, request: &str) -> Answer {
+pub(crate) fn send(address: SocketAddr, request: &str) -> Answer {
     let mut stream = connect(address);
     stream.write_all(request.as_bytes()).expect("send a request");
     let mut text = String::new();
@@ -52,15 +54,15 @@ fn send(address: SocketAddr, request: &str) -> Answer {
     Answer { status, head: head.to_owned(), body: body.to_owned() }
 }
 
-fn get(address: SocketAddr, path: &str) -> Answer {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Answer {
     send(address, &format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n"))
 }
 
-fn wait_ready(address: SocketAddr) {
+pub(crate) fn wait_ready(address: SocketAddr) {
     wait_until("the server is ready", || get(address, "/readyz").status == 200);
 }
 
-/// The values by full name, labels included.
+/// The values of the metrics by full name, labels included.
 fn numbers(address: SocketAddr) -> BTreeMap<String, f64> {
     let answer = get(address, "/metrics");
     assert_eq!(answer.status, 200, "{}", answer.body);
@@ -72,12 +74,12 @@ fn numbers(address: SocketAddr) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn without_being_asked_for_there_is_none() {
+fn there_is_no_admin_port_unless_it_is_set() {
     let server = TestServer::start();
     assert!(!server.output().contains("admin"), "{}", server.output());
     let mut names = Vec::new();
-    // A thread sets its own name; until then it has that of the process. The main thread never sets
-    // one.
+    // A thread sets its own name, and has the name of the process until then. The main thread never
+    // sets one.
     wait_until("every thread has its name", || {
         names = thread_names(&server);
         names.iter().filter(|name| *name == "server").count() == 1 && names.iter().any(|name| name == "loop-0")
@@ -87,16 +89,17 @@ fn without_being_asked_for_there_is_none() {
 
 fn thread_names(server: &TestServer) -> Vec<String> {
     let threads = fs::read_dir(format!("/proc/{}/task", server.pid())).expect("list the threads");
-    // A thread that has ended meanwhile has no name.
+    // A thread that has ended meanwhile has no name any more.
     let name = |thread: DirEntry| fs::read_to_string(thread.path().join("comm")).ok();
     threads.filter_map(|thread| name(thread.expect("a thread"))).map(|name| name.trim_end().to_owned()).collect()
 }
 
 #[test]
-fn it_answers_what_it_is_asked() {
+fn the_admin_port_answers_each_request() {
     let (server, admin) = start();
     wait_ready(admin);
-    for (path, body) in [("/healthz", "ok\n"), ("/readyz?verbose=1", "store: ok\nrecorder: ok\nbus: ok\nrunning: ok\n")]
+    for (path, body) in
+        [("/healthz", "ok\n"), ("/readyz?verbose=1", "loops: ok\nstore: ok\nrecorder: ok\nbus: ok\nrunning: ok\n")]
     {
         let answer = get(admin, path);
         assert_eq!((answer.status, answer.body.as_str()), (200, body), "{path}");
@@ -109,7 +112,7 @@ fn it_answers_what_it_is_asked() {
     let head = send(admin, "HEAD /healthz HTTP/1.1\r\n\r\n");
     assert_eq!((head.status, head.body.as_str()), (200, ""));
     assert!(head.head.contains("\r\nContent-Length: 3\r\n"), "{}", head.head);
-    assert_eq!(get(admin, "/").status, 404);
+    assert_eq!(get(admin, "/nothing").status, 404);
     let post = send(admin, "POST /metrics HTTP/1.1\r\nContent-Length: 4\r\n\r\nbody");
     assert_eq!(post.status, 405);
     assert!(post.head.contains("\r\nAllow: GET, HEAD\r\n"), "{}", post.head);
@@ -121,6 +124,8 @@ fn it_answers_what_it_is_asked() {
 #[test]
 fn silent_and_slow_clients_neither_block_nor_pile_up() {
     let (_server, admin) = start();
+    // A server that is not ready may still start threads.
+    wait_ready(admin);
     let threads = |admin| numbers(admin)["process_threads"];
     let at_rest = threads(admin);
     let mut clients: Vec<TcpStream> = (0..200).map(|_| connect(admin)).collect();
@@ -135,7 +140,7 @@ fn silent_and_slow_clients_neither_block_nor_pile_up() {
     assert!(with_clients - at_rest <= 64.0, "{at_rest} threads became {with_clients}");
     for client in &mut clients {
         let mut rest = Vec::new();
-        // The connection is closed or reset, but in time.
+        // The connection must be closed or reset in time.
         assert!(!client.read_to_end(&mut rest).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
         assert_eq!(rest, b"", "nobody is answered who did not ask");
     }
@@ -143,7 +148,7 @@ fn silent_and_slow_clients_neither_block_nor_pile_up() {
 }
 
 #[test]
-fn it_answers_when_clients_have_taken_all_descriptors() {
+fn the_admin_port_answers_when_clients_have_taken_all_descriptors() {
     const DESCRIPTORS: u32 = 64;
     let builder = TestServer::builder().option("admin", "127.0.0.1:0").descriptors_max(DESCRIPTORS);
     let server = builder.option("loops", "1").option("workers", "2").option("hashers", "1").start();
@@ -160,7 +165,7 @@ fn it_answers_when_clients_have_taken_all_descriptors() {
         let number = |name: &str| numbers[&format!("raybox_connections_{name}{{loop=\"0\"}}")];
         number("accepted_total") == 100.0 && number("open") == 0.0
     });
-    // The store may have failed to open a file meanwhile.
+    // The store may have failed to open a file while no descriptor was free.
     wait_ready(admin);
 }
 
@@ -173,7 +178,7 @@ fn a_server_that_stops_is_not_ready_before_its_port_closes_and_alive_to_the_end(
     let (mut slow, b) = user(&server, "bob");
     alice.set_patience(LONG_PATIENCE);
     slow.set_patience(LONG_PATIENCE);
-    // More than the sockets hold, so that the server cannot finish before its client reads.
+    // More than the sockets hold, so the server cannot finish before its client reads.
     for n in 0..1000 {
         alice.send(&numbered_with_text(a, b, n, 60_000));
     }
@@ -184,7 +189,7 @@ fn a_server_that_stops_is_not_ready_before_its_port_closes_and_alive_to_the_end(
     let ready = get(admin, "/readyz");
     assert_eq!(
         (ready.status, ready.body.as_str()),
-        (503, "store: ok\nrecorder: ok\nbus: ok\nrunning: the server stops\n")
+        (503, "loops: ok\nstore: ok\nrecorder: ok\nbus: ok\nrunning: the server stops\n")
     );
     assert_eq!(get(admin, "/healthz").status, 200);
     let numbers = numbers(admin);
@@ -237,8 +242,7 @@ fn the_numbers_are_true() {
         let numbers = numbers(admin);
         (0..8).filter_map(|nth| numbers.get(&format!("raybox_connections_open{{loop=\"{nth}\"}}"))).sum::<f64>() == 2.0
     });
-    // The last line of work of a request, such as the release of its lane's room, may come after
-    // its reply.
+    // A request's last step, such as freeing its place in a lane, may follow its reply.
     let wrong = || {
         let numbers = numbers(admin);
         let of = |(series, _): &(&str, f64)| numbers.get(*series).copied();
@@ -256,7 +260,7 @@ fn the_numbers_are_true() {
     }
 }
 
-/// What `the_numbers_are_true` leads to.
+/// The numbers that `the_numbers_are_true` expects at its end.
 const TRUE_NUMBERS: [(&str, f64); 27] = [
     (r#"raybox_deliveries_total{path="local"}"#, 8.0),
     (r#"raybox_deliveries_total{path="stored"}"#, 6.0),
@@ -295,7 +299,7 @@ fn the_numbers_are_well_written() {
     alice.recv();
     let text = get(admin, "/metrics").body;
     let kinds = check_exposition(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"));
-    let documented = include_str!("../docs/metrics.md");
+    let documented = include_str!("../../docs/metrics.md");
     for (name, kind) in &kinds {
         let row = format!("| `{name}` | {kind} | ");
         assert!(documented.contains(&row), "docs/metrics.md lacks {row}");
@@ -304,7 +308,7 @@ fn the_numbers_are_well_written() {
 }
 
 /// Checks a text against Prometheus' text format 0.0.4 and its naming rules, slightly more strictly
-/// than a scraper does. Returns the kind of each family.
+/// than a scraper does. Returns the kind of each metric family.
 fn check_exposition(text: &str) -> Result<BTreeMap<String, String>, String> {
     let mut kinds: BTreeMap<String, String> = BTreeMap::new();
     let (mut helped, mut seen, mut family) = (BTreeSet::new(), BTreeSet::new(), String::new());
@@ -375,8 +379,8 @@ fn is_name(name: &str, colons: bool) -> bool {
 
 type Labels = Vec<(String, String)>;
 
-/// The name of a series, and its labels with their values. No label of ours contains a quote or a
-/// backslash.
+/// The name of a series, and its labels with their values. No label of this server contains a quote
+/// or a backslash.
 fn labels_of(series: &str) -> Result<(&str, Labels), String> {
     let Some((name, rest)) = series.split_once('{') else { return Ok((series, Vec::new())) };
     let inner = rest.strip_suffix('}').ok_or_else(|| format!("no end of labels: {series}"))?;
@@ -391,7 +395,7 @@ fn labels_of(series: &str) -> Result<(&str, Labels), String> {
 }
 
 #[test]
-fn the_check_of_the_format_finds_what_is_wrong() {
+fn the_check_of_the_format_finds_errors() {
     let good = "# HELP a_total h\n# TYPE a_total counter\na_total{x=\"1\"} 2\na_total{x=\"2\"} 0.5\n\
                 # HELP h h\n# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n";
     assert_eq!(check_exposition(good).map(|kinds| kinds.len()), Ok(2));

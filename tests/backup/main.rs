@@ -1,5 +1,7 @@
-//! `server backup` beside a server at work, and `server restore`: what is in the copy, what stays
-//! when something fails, and what clients see afterwards.
+//! `server backup` while a server is working, and `server restore`: the content of the copy, the
+//! data that must survive a failure, and what clients see afterwards.
+
+mod mysql;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,7 +14,7 @@ use serde_json::json;
 use testkit::level2::Level2Client;
 use testkit::{LONG_PATIENCE, TestClient, TestServer, Workplace, chat, offline_user, wait_until};
 
-/// Runs a command of the program in a folder; the developer's settings do not reach it.
+/// Runs a command of the program in a folder, without the developer's settings.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
     command.args(arguments).current_dir(folder);
@@ -22,14 +24,14 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     command.output().expect("run the program")
 }
 
-/// The only line on stderr, of a command that ended with this code.
+/// The only line on stderr of a command that exited with this code.
 fn refusal(output: &Output, code: i32) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!((output.status.code(), text.lines().count()), (Some(code), 1), "{output:?}");
     text
 }
 
-/// What a command that succeeded said.
+/// The output of a command that succeeded.
 fn said(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -40,7 +42,7 @@ fn stop(server: &mut TestServer) {
     assert!(server.wait_exit(LONG_PATIENCE).success());
 }
 
-/// A server that begins with what was restored from this file.
+/// A server that starts with the data restored from this file.
 fn restored(file: &Path) -> TestServer {
     let mut server = TestServer::start();
     stop(&mut server);
@@ -66,7 +68,7 @@ fn a_backup_of_a_server_at_work_has_everything_that_was_confirmed_before_it_bega
                     break;
                 }
                 ann.send(&chat(a, away, &format!("{number:05} {}", "x".repeat(2000))));
-                // The answer confirms what was sent before.
+                // The answer confirms that the messages before it are stored.
                 ann.barrier();
                 confirmed.store(number + 1, Ordering::SeqCst);
             }
@@ -97,7 +99,7 @@ fn a_backup_of_a_server_at_work_has_everything_that_was_confirmed_before_it_bega
 }
 
 #[test]
-fn what_is_restored_replaces_everything_and_the_old_data_stay_beside_it() {
+fn a_restore_replaces_everything_and_keeps_the_old_data_beside_it() {
     let mut server = TestServer::start();
     let place = Workplace::empty();
     let file = place.path().join("backup.db");
@@ -118,18 +120,18 @@ fn what_is_restored_replaces_everything_and_the_old_data_stay_beside_it() {
     assert!(text.contains("raybox.db.before-restore-1; delete it when all is well"), "{text}");
     server.restart();
 
-    // The account is gone, and its id is not given again.
+    // The account is gone, and a new account does not get its id.
     let mut client = TestClient::connect(&server);
     assert_eq!(client.ask(&json!({"msgType": 1, "USERID": later, "password": "l"}))["errno"], 302);
     assert!(client.register("another", "x") > later);
-    // A client of level 2 drops what is not there any more.
-    stored.allowed.resets = true;
+    // A client of level 2 drops the messages that no longer exist.
+    stored.lose_above(&notes, 1);
     let mut bob = Level2Client::resume(&server, "bob", "b1", stored);
     bob.take("the reset", |frame| frame["msgType"] == 44 && frame["reset"] == true);
     assert_eq!(bob.store.texts(&notes), ["saved"]);
     drop(bob);
 
-    // Back to what was before the restore.
+    // Return to the data from before the restore.
     stop(&mut server);
     let old = server.folder().join("raybox.db.before-restore-1");
     said(&run(server.folder(), &["restore", &old.to_string_lossy()]));
@@ -139,7 +141,7 @@ fn what_is_restored_replaces_everything_and_the_old_data_stay_beside_it() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_and_nothing_is_changed() {
+fn impossible_restores_are_refused_and_change_nothing() {
     let mut server = TestServer::start();
     let a = TestClient::connect(&server).register("ann", "a");
     let place = Workplace::empty();
@@ -153,7 +155,8 @@ fn what_cannot_be_done_is_refused_and_nothing_is_changed() {
     let line = refusal(&run_with(&server, "backup", Path::new("/proc/nowhere/x.db")), 1);
     assert!(line.contains("No such file"), "{line}");
 
-    // A full disk: SIGXFSZ, which a limit raises and a disk does not, is ignored.
+    // A file size limit acts as a full disk. It also raises SIGXFSZ, which a full disk does not, so
+    // that signal is ignored.
     fs::remove_file(&file).expect("remove a file");
     let script = format!("trap '' XFSZ; ulimit -f 8; exec {} backup {}", env!("CARGO_BIN_EXE_server"), file.display());
     let output = Command::new("sh").args(["-c", &script]).current_dir(server.folder()).output().expect("run sh");
@@ -190,12 +193,12 @@ fn a_log_that_is_of_another_database_is_neither_applied_nor_lost() {
     let [database, log] = ["raybox.db", "raybox.db-wal"].map(|name| server.folder().join(name));
     assert!(fs::metadata(&log).expect("a killed server leaves its log").len() > 0);
 
-    // What a killed server has left is one database: the copy has what is in its log.
+    // The files of a killed server are one database: a copy contains what is only in the log.
     let whole = place.path().join("whole.db");
     let text = said(&run(server.folder(), &["backup", &whole.to_string_lossy()]));
     assert!(text.contains(", 2 users, "), "{text}");
 
-    // Somebody has put the backup there by hand, and left the log of the old database.
+    // Put the backup there by hand, and leave the log of the old database beside it.
     let old_log = fs::read(&log).expect("read the log");
     fs::copy(&file, &database).expect("copy the backup");
     let line = refusal(&run(server.folder(), &["backup", &place.path().join("x.db").to_string_lossy()]), 2);
@@ -209,7 +212,7 @@ fn a_log_that_is_of_another_database_is_neither_applied_nor_lost() {
     server.restart();
     TestClient::connect(&server).login(a, "a");
 
-    // Without a database its log is kept as well.
+    // A log without its database is kept as well.
     stop(&mut server);
     fs::remove_file(&database).expect("remove the database");
     fs::write(&log, &old_log).expect("write a log");

@@ -1,0 +1,145 @@
+//! [`Receiver`]: the web server that gets the messages.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+/// A request that has arrived.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+/// The answer to all requests from now on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mood {
+    /// This status.
+    Answers(u16),
+    /// Nothing, while the connection is open.
+    Hangs,
+}
+
+/// See the [module](self). It runs until the process ends.
+pub struct Receiver {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    mood: Mutex<Mood>,
+    requests: Mutex<Vec<Request>>,
+}
+
+impl Receiver {
+    pub fn start(mood: Mood) -> Receiver {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared { mood: Mutex::new(mood), requests: Mutex::default() });
+        let serving = shared.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (stream, serving) = (stream.expect("a connection"), serving.clone());
+                thread::spawn(move || serving.serve(stream));
+            }
+        });
+        Receiver { address, shared }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    /// The url with a name that resolves to this machine.
+    pub fn url_of_name(&self) -> String {
+        format!("http://localhost:{}/hook", self.address.port())
+    }
+
+    pub fn becomes(&self, mood: Mood) {
+        *self.shared.mood.lock().expect("the mood") = mood;
+    }
+
+    /// All requests that have arrived, whatever the answer was.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.lock().expect("requests").clone()
+    }
+
+    /// The messages of all requests, in order.
+    pub fn messages(&self) -> Vec<Value> {
+        self.requests().iter().flat_map(Request::messages).collect()
+    }
+
+    /// The texts of all messages, in order, each with its recipient.
+    pub fn texts(&self) -> Vec<(i64, String)> {
+        let text = |message: &Value| {
+            (message["user"].as_i64().expect("a user"), message["m"]["msg"].as_str().unwrap_or_default().to_owned())
+        };
+        self.messages().iter().map(text).collect()
+    }
+}
+
+impl Shared {
+    fn serve(&self, mut stream: TcpStream) {
+        let Some(request) = read(&mut stream) else { return };
+        self.requests.lock().expect("requests").push(request);
+        let mood = *self.mood.lock().expect("the mood");
+        match mood {
+            Mood::Answers(status) => {
+                let _ = write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n");
+            }
+            Mood::Hangs => {
+                let _ = stream.read(&mut [0]);
+            }
+        }
+    }
+}
+
+impl Request {
+    pub fn messages(&self) -> Vec<Value> {
+        let body: Value = serde_json::from_str(&self.body).expect("JSON");
+        assert_eq!(body.as_object().expect("an object").len(), 1);
+        body["messages"].as_array().expect("messages").clone()
+    }
+
+    /// Checks the signature by the definition of HMAC (RFC 2104).
+    pub fn assert_signed(&self, key: &str) {
+        let mut block = [0; 64];
+        block[..key.len()].copy_from_slice(key.as_bytes());
+        let signed = format!("{}.{}", self.headers["x-raybox-timestamp"], self.body);
+        let inner = Sha256::new().chain_update(block.map(|byte| byte ^ 0x36)).chain_update(signed).finalize();
+        let outer = Sha256::new().chain_update(block.map(|byte| byte ^ 0x5c)).chain_update(inner).finalize();
+        let expected: String = outer.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(self.headers["x-raybox-signature"], expected);
+    }
+}
+
+fn read(stream: &mut TcpStream) -> Option<Request> {
+    let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
+    loop {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
+        if let Some(end) = end {
+            let head = String::from_utf8(bytes[..end].to_vec()).expect("ASCII");
+            let mut lines = head.lines();
+            assert_eq!(lines.next(), Some("POST /hook HTTP/1.1"));
+            let header = |line: &str| {
+                let (name, value) = line.split_once(": ").expect("a header");
+                (name.to_ascii_lowercase(), value.to_owned())
+            };
+            let headers: BTreeMap<String, String> = lines.map(header).collect();
+            let length: usize = headers["content-length"].parse().expect("a length");
+            if bytes.len() >= end + 4 + length {
+                let body = String::from_utf8(bytes[end + 4..].to_vec()).expect("UTF-8");
+                return Some(Request { headers, body });
+            }
+        }
+        match stream.read(&mut part) {
+            Ok(0) | Err(_) => return None,
+            Ok(n) => bytes.extend_from_slice(&part[..n]),
+        }
+    }
+}
