@@ -151,6 +151,8 @@ start_mariadb
 
 # ---- The tests ----
 
-# Every suite runs even if one fails; cargo names the failed ones at the end.
-cargo test --workspace --no-fail-fast "$@" || fail "tests failed, see above"
+# Every suite runs even if one fails or hangs; cargo names the failed ones at the end. The slowest
+# suite takes two to three minutes.
+deadline="target.'cfg(unix)'.runner = ['$PWD/scripts/deadline.sh', '900']"
+cargo test --config "$deadline" --workspace --no-fail-fast "$@" || fail "tests failed, see above"
 echo "test.sh: all tests passed"

@@ -93,11 +93,42 @@ class Terminal:
         deadline = time.monotonic() + PATIENCE
         while text not in self.text():
             if not self.read(deadline):
-                os.kill(self.pid, signal.SIGKILL)
-                sys.exit(f"waited in vain for {text!r} on:\n{self.text()}")
+                self.fail(f"waited in vain for {text!r} on")
 
     def type(self, text):
-        os.write(self.fd, text.encode())
+        """Types this, and reads meanwhile: a program whose output nobody reads need not read either."""
+        deadline = time.monotonic() + PATIENCE
+        rest = text.encode()
+        os.set_blocking(self.fd, False)
+        while rest:
+            left = max(0, deadline - time.monotonic())
+            readable, writable, _ = select.select([self.fd], [self.fd], [], left)
+            if readable:
+                self.read(deadline)
+            if writable:
+                try:
+                    rest = rest[os.write(self.fd, rest):]
+                except BlockingIOError:
+                    pass
+            if not left:
+                self.fail(f"it does not read: {len(rest)} bytes of {text[:20]!r}... wait on")
+        os.set_blocking(self.fd, True)
+
+    def fail(self, why):
+        os.kill(self.pid, signal.SIGKILL)
+        sys.exit(f"{why}:\n{self.text()}")
+
+    def wait_for_end(self):
+        """Waits until the program has ended, and returns its status."""
+        deadline = time.monotonic() + PATIENCE
+        while self.read(deadline):
+            pass
+        while time.monotonic() < deadline:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                return status
+            time.sleep(0.01)
+        self.fail("it has not ended")
 
 
 terminal = Terminal(sys.argv[1:])
@@ -116,11 +147,8 @@ terminal.type("/edit " + paste % ("\"" * 40000) + "\r")
 terminal.wait_for("the message has")
 terminal.type("\x15")
 os.kill(terminal.pid, signal.SIGTERM)
-deadline = time.monotonic() + PATIENCE
-while terminal.read(deadline):
-    pass
+status = terminal.wait_for_end()
 if not terminal.is_over:
     sys.exit("the ordinary screen does not come back")
-_, status = os.waitpid(terminal.pid, 0)
 if status != 0:
     sys.exit(f"it ended with {status}")
