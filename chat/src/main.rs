@@ -12,8 +12,9 @@ mod script;
 mod terminal;
 mod time;
 
-use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
+use std::{fmt, io};
 
 use clap::Parser;
 use raybox_client::{Client, Error};
@@ -82,7 +83,8 @@ fn main() -> ExitCode {
         Some(Command::Tail { name, json, once }) => script::tail(&options, name.as_deref(), *json, *once),
     };
     done.unwrap_or_else(|failure| {
-        eprintln!("chat: {}", safe::line(&failure.to_string()));
+        // The terminal may be gone.
+        let _ = writeln!(io::stderr(), "chat: {}", safe::line(&failure.to_string()));
         ExitCode::FAILURE
     })
 }

@@ -1,13 +1,12 @@
 //! The terminal: reads keys and events, fills the [`App`], draws it, and carries out its actions.
 
 use std::collections::hash_map::Entry;
-use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, mem, thread};
 
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event as Key, KeyEventKind};
@@ -73,7 +72,10 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let ended = pasting.map_err(|error| error.to_string().into()).and_then(|()| screen.turn(&mut terminal));
     // Restore the terminal, however the run has ended.
     let _ = execute!(io::stdout(), DisableBracketedPaste);
-    ratatui::restore();
+    if ratatui::try_restore().is_err() {
+        // The terminal is gone, and to drop this would print an error on it, which panics.
+        mem::forget(terminal);
+    }
     ended.map(|()| ExitCode::SUCCESS)
 }
 

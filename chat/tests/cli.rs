@@ -224,11 +224,23 @@ fn a_message_is_typed_on_a_small_terminal() {
     let desk = Desk::new(&server);
     desk.succeed("ann", &["register", "ann"]);
     desk.succeed("bob", &["register", "bob"]);
-    let chat = desk.chat("ann", &[]);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/type_a_message.py");
+    on_a_terminal(&desk.chat("ann", &[]), "type");
+    assert_eq!(desk.tail("bob"), ["hello \u{4f60}\u{597d} from a terminal"]);
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_chat() {
+    let server = TestServer::start();
+    let desk = Desk::new(&server);
+    desk.succeed("ann", &["register", "ann"]);
+    on_a_terminal(&desk.chat("ann", &[]), "close");
+}
+
+/// Runs a scenario of `terminal.py`.
+fn on_a_terminal(chat: &Command, scenario: &str) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/terminal.py");
     let mut python = Command::new("python3");
-    python.arg(script).arg(chat.get_program()).args(chat.get_args()).env("TZ", "UTC");
+    python.arg(script).arg(scenario).arg(chat.get_program()).args(chat.get_args()).env("TZ", "UTC");
     let output = python.output().unwrap_or_else(|error| panic!("this test needs python3: {error}"));
     assert!(output.status.success(), "{}", text(&output.stderr));
-    assert_eq!(desk.tail("bob"), ["hello \u{4f60}\u{597d} from a terminal"]);
 }

@@ -1,6 +1,7 @@
-"""Types into `chat` on a terminal of 40 by 12, resizes it, and quits. Prints nothing if all is well.
+"""Runs `chat` on a terminal of 40 by 12. Prints nothing if all is well.
 
-    type_a_message.py CHAT ARGUMENT...
+    terminal.py type CHAT ARGUMENT...     types into it, resizes the terminal, and ends it
+    terminal.py close CHAT ARGUMENT...    closes the terminal
 """
 
 import fcntl
@@ -121,8 +122,6 @@ class Terminal:
     def wait_for_end(self):
         """Waits until the program has ended, and returns its status."""
         deadline = time.monotonic() + PATIENCE
-        while self.read(deadline):
-            pass
         while time.monotonic() < deadline:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -131,24 +130,40 @@ class Terminal:
         self.fail("it has not ended")
 
 
-terminal = Terminal(sys.argv[1:])
+def type_a_message(terminal):
+    terminal.type("/open u2\r")
+    terminal.wait_for("bob\n")
+    terminal.wait_for("the beginning")
+    terminal.type("hello \u4f60\u597d from a terminal\r")
+    terminal.wait_for("ann: \u2713 hello \u4f60\u597d")
+    resize(terminal.fd, terminal.pid, 100, 30)
+    # The screen is drawn again, now with the list beside the conversation.
+    terminal.wait_for("ann: \u2713 hello \u4f60\u597d from a terminal")
+    # The server refuses a text that is too long, and chat goes on. A signal restores the terminal.
+    paste = "\x1b[200~%s\x1b[201~"
+    terminal.type("/edit " + paste % ("\"" * 40000) + "\r")
+    terminal.wait_for("the message has")
+    terminal.type("\x15")
+    os.kill(terminal.pid, signal.SIGTERM)
+    # Until the program has closed its side.
+    deadline = time.monotonic() + PATIENCE
+    while terminal.read(deadline):
+        pass
+    status = terminal.wait_for_end()
+    if not terminal.is_over:
+        sys.exit("the ordinary screen does not come back")
+    if status != 0:
+        sys.exit(f"it ended with {status}")
+
+
+def close(terminal):
+    """A terminal that is gone must not leave a program behind that keeps a core busy."""
+    os.close(terminal.fd)
+    status = terminal.wait_for_end()
+    if os.WIFSIGNALED(status):
+        sys.exit(f"it ended with {status}")
+
+
+terminal = Terminal(sys.argv[2:])
 terminal.wait_for("\nonline")
-terminal.type("/open u2\r")
-terminal.wait_for("bob\n")
-terminal.wait_for("the beginning")
-terminal.type("hello \u4f60\u597d from a terminal\r")
-terminal.wait_for("ann: \u2713 hello \u4f60\u597d")
-resize(terminal.fd, terminal.pid, 100, 30)
-# The screen is drawn again, now with the list beside the conversation.
-terminal.wait_for("ann: \u2713 hello \u4f60\u597d from a terminal")
-# The server refuses a text that is too long, and chat goes on. A signal restores the terminal.
-paste = "\x1b[200~%s\x1b[201~"
-terminal.type("/edit " + paste % ("\"" * 40000) + "\r")
-terminal.wait_for("the message has")
-terminal.type("\x15")
-os.kill(terminal.pid, signal.SIGTERM)
-status = terminal.wait_for_end()
-if not terminal.is_over:
-    sys.exit("the ordinary screen does not come back")
-if status != 0:
-    sys.exit(f"it ended with {status}")
+{"type": type_a_message, "close": close}[sys.argv[1]](terminal)
