@@ -110,6 +110,13 @@ pub trait Handler {
         HttpFlow::Last
     }
 
+    /// Whether the application itself ends this connection when its client is silent. Asked when
+    /// nothing has arrived for the idle timeout; if so, the connection stays.
+    fn watches_silence(&self, conn: &Self::Conn) -> bool {
+        let _ = conn;
+        false
+    }
+
     /// A frame sent with [`Fate::Report`](crate::Fate::Report) has arrived: the peer's kernel has
     /// acknowledged it. This is called while the connection is open; an application that needs it
     /// answers [`Incoming::End`] with [`Flow::Later`] until then.
@@ -297,7 +304,7 @@ pub struct Settings {
     pub frame_bytes_max: usize,
     /// The time within which a started frame must complete, and a [`Preface`] arrive.
     pub frame_timeout: Duration,
-    /// The time for which a client may send nothing.
+    /// The time for which a client may send nothing, see also [`Handler::watches_silence`].
     pub idle_timeout: Duration,
     /// The high-water mark: a client with more bytes than this waiting for it is a slow consumer.
     pub output_bytes_max: usize,

@@ -352,9 +352,12 @@ impl<H: Handler> Service<H> {
         // A client that is not read may have sent something since.
         let is_unread = conn.waiting.is_for_application() || conn.waiting.is_for_client();
         let heard = if is_unread { now } else { conn.heard };
-        match heard + self.settings.idle_timeout {
-            due if due > now => self.timers.set(due, id, Deadline::Idle),
-            _ => {
+        let due = heard + self.settings.idle_timeout;
+        let stays = matches!(&conn.phase, ConnectionPhase::Open(app) if self.handler.watches_silence(app));
+        match due > now {
+            true => self.timers.set(due, id, Deadline::Idle),
+            false if stays => self.timers.set(now + self.settings.idle_timeout, id, Deadline::Idle),
+            false => {
                 conn.end_input(CloseReason::Idle);
                 self.serve(id);
             }

@@ -149,11 +149,11 @@ impl MemberTask {
         match self {
             MemberTask::Heads { .. } | MemberTask::Sync { .. } | MemberTask::Overview(_) => "reading conversations",
             MemberTask::Read { .. } | MemberTask::Page(..) => "reading messages",
-            MemberTask::MarkRead(..) | MemberTask::Report(..) | MemberTask::Typing(_) => "writing marks",
+            MemberTask::MarkRead(..) | MemberTask::Report(..) => "writing marks",
             MemberTask::Marks(_) => "reading marks",
             MemberTask::Account(..) => "arranging accounts and groups",
             MemberTask::LogOut(..) => "reading devices",
-            MemberTask::Watch(..) => "reading contacts",
+            MemberTask::Watch(..) | MemberTask::Typing(_) => "reading contacts",
         }
     }
 }

@@ -295,6 +295,11 @@ impl Handler for Shell {
         !is_required || link.peer().is_some_and(|peer| peer.ip().to_canonical().is_loopback())
     }
 
+    // At level 2 the server asks a silent client, and ends the connection with a reason.
+    fn watches_silence(&self, client: &Client) -> bool {
+        matches!(client.level2, Some(Level2::In(_)))
+    }
+
     fn on_start(&mut self) {
         pool::become_vital();
     }

@@ -1,5 +1,7 @@
 //! Frames that are not messages: typing, heartbeats, and the reasons why connections end.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::people::{pair, with};
@@ -38,15 +40,30 @@ fn typing_reaches_the_others_once_in_a_while() {
 }
 
 #[test]
+fn typing_on_several_devices_of_a_user_is_shown_once() {
+    let server = TestServer::start();
+    let (ann, mut bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let begin = Instant::now();
+    for n in 0..8 {
+        let mut device = Level2Client::enter(&server, "ann", ann.store.me, &format!("d{n}"));
+        device.send_frame(&typing(&to_bob));
+        device.ask_for_pong();
+        let number = device.say(&to_bob, "done");
+        bob.until_at(&to_ann, number);
+    }
+    let shown = bob.inbox().filter(|frame| frame["msgType"] == 51).count() as u64;
+    assert!((1..=1 + begin.elapsed().as_secs() / 3).contains(&shown), "one in three seconds: {shown}");
+}
+
+#[test]
 fn typing_in_a_group_is_for_members() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);
     let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": ann.store.me, "name": "team", "description": ""}));
     let conv = format!("g{}", group["GROUPID"]);
     bob.ask_for(200, json!({"msgType": 10, "FROMID": bob.store.me, "GROUPID": group["GROUPID"]}));
-    // Typing is shown only to members that the node has loaded. This message makes it load them.
-    let number = ann.say(&conv, "hello");
-    bob.until_at(&conv, number);
+    // Nobody has written to the group yet.
     bob.send_frame(&typing(&conv));
     let shown = ann.take_kind(51);
     assert_eq!((&shown["conv"], &shown["from"]), (&json!(conv), &json!(bob.store.me)), "{shown}");
@@ -61,7 +78,8 @@ fn typing_in_a_group_is_for_members() {
 
 #[test]
 fn a_silent_client_is_asked_and_then_closed() {
-    let server = TestServer::start();
+    // This limit is that of level 1.
+    let server = TestServer::builder().option("idle-timeout", "2s").start();
     let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
     let enter = |name: &str, id: i64| {
         let login = LoginAs::password(id, &password(name), "d").with("ping", json!(15));

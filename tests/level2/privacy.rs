@@ -88,6 +88,12 @@ fn a_blocked_user_is_not_heard_and_sees_nobody() {
     let number = ann.say(&team, "you too");
     bob.until_at(&team, number);
     assert!(![50, 51].into_iter().any(|kind| has(&mut ann, kind) || has(&mut bob, kind)));
+    for (name, id) in [("ann", a), ("bob", b)] {
+        let mut other = Level2Client::enter(&server, name, id, "other");
+        let overview = other.take_kind(43);
+        let lines = overview["convs"].as_array().expect("a list");
+        assert!(lines.len() == 2 && lines.iter().all(|line| line.get("peerRead").is_none()), "{overview}");
+    }
     // At level 1 the sender gets the 403 of level 1.
     let mut old = login(&server, "bob", b);
     old.send(&chat(b, a, "hello"));

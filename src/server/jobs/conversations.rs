@@ -11,6 +11,7 @@ mod presence;
 mod pump_pages;
 mod reads;
 mod sweep;
+mod typing;
 
 use std::sync::Arc;
 
@@ -53,7 +54,7 @@ impl Conversations {
                 let mut read = |reads: &dyn HistoryReads| {
                     news = one(match self.end_of(reads, who)? {
                         Some(reason) => MemberNews::End(reason),
-                        None => opening::read(reads, who, have, *resume, self.rules.receipts)?,
+                        None => opening::read(reads, who, have, *resume, self.partner_marks())?,
                     });
                     Ok(())
                 };
@@ -64,7 +65,7 @@ impl Conversations {
                 reads::sync(history, who.user, have, *resume, rid.clone()).map(one)
             }
             MemberTask::Overview(overview) => {
-                reads::overview(history, who.user, overview, self.rules.receipts).map(one)
+                reads::overview(history, who.user, overview, self.partner_marks()).map(one)
             }
             MemberTask::Read { conv, from, to, is_new, written } => {
                 let wanted = PageWanted { conv: *conv, from: *from, to: *to, is_new: *is_new, written: *written };
@@ -88,7 +89,7 @@ impl Conversations {
                 self.watch(who, link, (*ticket, rid.as_ref()), (before, now))
             }
             MemberTask::Typing(name) => {
-                self.show_typing(who, *name);
+                self.show_typing(who, *name)?;
                 Ok(Vec::new())
             }
             // `Arrangements` runs these.

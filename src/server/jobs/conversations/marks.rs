@@ -14,10 +14,33 @@ use crate::history::answers::Ticket;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{self, MarkNews, Marks};
 use crate::protocol::level2::{Rid, replies};
+use crate::routing::blocks::Blocks;
 use crate::store::StoreError;
 use crate::store::history::{Head, History, Marked};
 
+/// Shows partners' marks in a 43. The store leaves out those of users who show theirs to nobody.
+#[derive(Clone, Copy)]
+pub(super) struct PartnerMarks<'c> {
+    /// Whether partners see each other's marks.
+    receipts: bool,
+    blocks: &'c Blocks,
+}
+
+impl PartnerMarks<'_> {
+    /// The partner's marks that `user` is shown, if any: none if one of them has blocked the other.
+    pub(super) fn shown(self, user: UserId, head: &Head) -> Option<Marks> {
+        let (read, recv) = head.peer.filter(|_| self.receipts)?;
+        let is_blocked = partner_in(head.conv, user).is_some_and(|partner| self.blocks.is_between(user, partner));
+        (!is_blocked).then_some(Marks { read, recv })
+    }
+}
+
 impl Conversations {
+    /// The rules for marks in 43s.
+    pub(super) fn partner_marks(&self) -> PartnerMarks<'_> {
+        PartnerMarks { receipts: self.rules.receipts, blocks: &self.parts.blocks }
+    }
+
     /// The answer to a 49, and the mark, unless the 49 is refused. Other devices of the user get
     /// the same answer, and the partner gets a 50.
     pub(super) fn mark_read(
@@ -129,7 +152,7 @@ impl Conversations {
     }
 
     /// Sends frames to the devices of these users.
-    fn show(&self, frames: &[(UserId, Arc<str>)]) {
+    pub(super) fn show(&self, frames: &[(UserId, Arc<str>)]) {
         self.post(frames.iter().map(|(user, frame)| (*user, move || MemberNews::Show(frame.clone()))), None);
         let news = frames.iter().map(|(user, frame)| DeviceNews::Show(*user, frame.clone()));
         self.tell_nodes(&news.collect::<Vec<_>>());
@@ -146,24 +169,6 @@ impl Conversations {
         }
         ClientLink::post_all(posts);
     }
-
-    /// Shows the other users of a conversation that the user is typing. In a group, only members
-    /// that are known without a query see it, and none if the group is large.
-    pub(super) fn show_typing(&self, who: &Identity, name: ConversationName) {
-        let conv = name.for_user(who.user);
-        let recipients: Arc<[UserId]> = match name {
-            ConversationName::User(partner) if self.parts.blocks.is_between(who.user, partner) => [].into(),
-            ConversationName::User(partner) => [partner].into(),
-            ConversationName::Group(group) => {
-                let members = self.parts.groups.members(group, self.parts.clock.now()).unwrap_or_default();
-                let is_told = members.len() <= TYPING_MEMBERS_MAX && members.binary_search(&who.user).is_ok();
-                if is_told { members } else { [].into() }
-            }
-        };
-        let others = recipients.iter().filter(|user| **user != who.user && self.parts.audience.has(**user));
-        let frame = |user: &UserId| (*user, replies::typing(conv.name_for(*user), who.user).into());
-        self.show(&others.map(frame).collect::<Vec<_>>());
-    }
 }
 
 /// The other user of a conversation of two.
@@ -176,6 +181,3 @@ fn partner_in(conv: ConversationId, user: UserId) -> Option<UserId> {
 
 /// Marks that have risen, for this user.
 type ToldMarks = (UserId, ConversationId, MarkNews);
-
-/// The most members of a group in which typing is shown.
-const TYPING_MEMBERS_MAX: usize = 200;

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::marks::PartnerMarks;
 use super::pump_pages;
 use super::reads::{compose, cursors, extent, last, lasts_of, names, standings};
 use crate::base::conversation::{ConversationId, Seq};
@@ -24,7 +25,7 @@ pub(super) fn read(
     who: &Identity,
     have: &Have<'_>,
     resume: u32,
-    receipts: bool,
+    partners: PartnerMarks<'_>,
 ) -> Result<MemberNews, StoreError> {
     let heads = history.heads(who.user)?;
     let known: HashMap<ConversationId, &Head> = heads.iter().map(|head| (head.conv, head)).collect();
@@ -59,7 +60,7 @@ pub(super) fn read(
     let convs = heads.iter().map(|head| (head.conv, extent(head), last(head))).collect();
     let overview = Overview { heads: heads.into(), shown: 0, held: Arc::new(held) };
     let heads = Heads { rid: None, convs, cursors, resume: resume.into() };
-    let ahead = read_ahead(history, who.user, &heads, &overview, receipts)?;
+    let ahead = read_ahead(history, who.user, &heads, &overview, partners)?;
     Ok(MemberNews::Heads(heads, overview, ahead))
 }
 
@@ -77,7 +78,7 @@ fn read_ahead(
     user: UserId,
     heads: &Heads,
     overview: &Overview,
-    receipts: bool,
+    partners: PartnerMarks<'_>,
 ) -> Result<Ahead, StoreError> {
     let (lasts, runs) = (lasts_of(overview), short_runs(heads));
     let of_runs = runs.iter().flat_map(|run| (run.from..=run.to).map(|seq| (run.conv, seq)));
@@ -85,7 +86,7 @@ fn read_ahead(
     let found = if places.is_empty() { Vec::new() } else { history.messages_at(&places)? };
     let mut found = found.into_iter();
     let shown: Vec<_> = lasts.iter().map(|(conv, _)| *conv).zip(found.by_ref()).collect();
-    let overview = compose(user, overview, shown.into_iter(), receipts);
+    let overview = compose(user, overview, shown.into_iter(), partners);
     let (mut pages, mut bytes) = (Vec::new(), 0);
     for RunAhead { conv, extent, from, to } in runs {
         let entries: Option<Vec<HistoryEntry>> = found.by_ref().take((to - from + 1) as usize).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashSet;
 
 use super::postbox::Postbox;
+use super::typing::RecentTyping;
 use crate::base::clock::Clock;
 use crate::base::trace::Tracer;
 use crate::bus::{DeviceNews, Exchange};
@@ -34,6 +35,7 @@ pub struct Conversations {
     pub(super) rules: DeviceRules,
     /// The key that signs tokens, once read.
     pub(super) key: OnceLock<TokenKey>,
+    pub(super) typing: RecentTyping,
     router: OnceLock<Weak<Router>>,
 }
 
@@ -95,7 +97,7 @@ pub struct DeviceRules {
 impl Conversations {
     /// Has no way to connections before [`Conversations::attach`] is called.
     pub fn new(parts: ConversationParts, rules: DeviceRules) -> Conversations {
-        Conversations { parts, rules, key: OnceLock::new(), router: OnceLock::new() }
+        Conversations { parts, rules, key: OnceLock::new(), typing: RecentTyping::new(), router: OnceLock::new() }
     }
 
     /// Notifies connections of this node from now on.

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::marks::PartnerMarks;
 use super::parts;
 use crate::base::conversation::{ConversationId, ConversationName, Cursor, Seq};
 use crate::devices::tasks::{MemberNews, Overview};
 use crate::history::cursor::{Extent, HeldCursor, needs_tag};
 use crate::history::pump::{FoundCursor, Heads, PumpEvent};
 use crate::protocol::UserId;
-use crate::protocol::level2::frames::{self, Committed, Marks, Refusal};
+use crate::protocol::level2::frames::{self, Committed, Refusal};
 use crate::protocol::level2::{HaveItem, PAGE_BYTES_MAX, PageAsk, Rid, replies};
 use crate::store::StoreError;
 use crate::store::history::{Denied, Head, History, HistoryEntry, HistoryReads, PageOutcome};
@@ -102,11 +103,11 @@ pub(super) fn overview(
     history: &dyn HistoryReads,
     user: UserId,
     overview: &Overview,
-    receipts: bool,
+    partners: PartnerMarks<'_>,
 ) -> Result<MemberNews, StoreError> {
     let wanted = lasts_of(overview);
     let found = if wanted.is_empty() { Vec::new() } else { history.messages_at(&wanted)? };
-    let (frame, rest) = compose(user, overview, wanted.iter().map(|(conv, _)| *conv).zip(found), receipts);
+    let (frame, rest) = compose(user, overview, wanted.iter().map(|(conv, _)| *conv).zip(found), partners);
     Ok(MemberNews::Overview(frame, rest))
 }
 
@@ -121,7 +122,7 @@ pub(super) fn compose(
     user: UserId,
     overview: &Overview,
     lasts: impl Iterator<Item = (ConversationId, Option<HistoryEntry>)>,
-    receipts: bool,
+    partners: PartnerMarks<'_>,
 ) -> (Arc<str>, Overview) {
     let (next, lasts) = (overview.next(), lasts.collect::<HashMap<_, _>>());
     let lines: Vec<frames::ConversationSummary<'_>> = next
@@ -134,7 +135,7 @@ pub(super) fn compose(
             tag: head.tag,
             last: lasts.get(&head.conv).and_then(Option::as_ref).map(parts::shown),
             read: head.read,
-            peer: head.peer.filter(|_| receipts).map(|(read, recv)| Marks { read, recv }),
+            peer: partners.shown(user, head),
             unread: head.unread,
         })
         .collect();
