@@ -12,11 +12,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::json;
-use testkit::{LONG_PATIENCE, TestClient, Workplace, chat};
+use testkit::{LONG_PATIENCE, TestClient, Workplace, chat, wait_within};
 
 use self::system::{KEY, Server, System, is_root, run};
+
+/// The longest time for users with browsers on a busy machine.
+const NODE_PATIENCE: Duration = Duration::from_secs(300);
 
 #[test]
 fn a_package_is_installed_used_upgraded_removed_and_purged() {
@@ -59,6 +63,7 @@ fn a_package_is_installed_used_upgraded_removed_and_purged() {
     bob.login(b, "pw-bob");
     assert_eq!(bob.fetch_all(b)[0]["msg"], "before the upgrade");
     an_operator_looks_at_the_pages_and_makes_an_account(&server);
+    people_talk_in_browsers(&server);
     the_data_are_saved_and_put_back(&system, server, b);
 
     the_service_is_as_an_operator_left_it(&system, &new);
@@ -83,6 +88,21 @@ fn an_operator_looks_at_the_pages_and_makes_an_account(server: &Server<'_>) {
     let made = server.administer(&["users", "create", "carol", "--password", "pw-carol"]);
     let carol = made.lines().find_map(|line| line.strip_prefix("id: ")).and_then(|id| id.parse().ok());
     TestClient::connect_to(server.address()).login(carol.unwrap_or_else(|| panic!("no id: {made}")), "pw-carol");
+}
+
+fn people_talk_in_browsers(server: &Server<'_>) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/browser");
+    assert!(folder.join("node_modules").exists(), "run ./test.sh, which installs what the browser tests need");
+    let mut node = Command::new("node");
+    node.args(["--test", "package/chat.test.js"]).current_dir(folder);
+    node.env("WEB_URL", format!("http://{}/", server.address())).stdin(Stdio::null());
+    let mut node = node.spawn().expect("run node: ./test.sh installs it");
+    let mut status = None;
+    wait_within(NODE_PATIENCE, "the users have talked", || {
+        status = node.try_wait().expect("wait for node");
+        status.is_some()
+    });
+    assert!(status.is_some_and(|status| status.success()), "see above");
 }
 
 /// Follows the document, as root instead of with sudo(8).
