@@ -4,7 +4,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, from_row_opt};
 
 use super::moments::NOW;
-use super::script::{LIST_MAX, Script, bytes, list, pairs_in};
+use super::script::{LIST_MAX, Script, list, named_pairs, pairs};
 use crate::base::conversation::ConversationId;
 use crate::protocol::{GroupId, UserId};
 use crate::store::history::head::RecalledBlock;
@@ -76,16 +76,20 @@ fn ask(
             ),
         );
     }
-    let mut names: Vec<(i32, String)> = match repeats {
-        Repeats::Likely => batch.iter().map(|entry| (entry.sender.0, bytes(entry.cid.bytes()))).collect(),
+    let mut names: Vec<(i32, &[u8])> = match repeats {
+        Repeats::Likely => batch.iter().map(|entry| (entry.sender.0, entry.cid.bytes())).collect(),
         Repeats::Unlikely => Vec::new(),
     };
     names.sort_unstable();
+    names.dedup();
     for names in names.chunks(LIST_MAX) {
-        let condition = pairs_in(["sender", "cid"], names);
+        let names = named_pairs(names.iter().copied());
         script.add(
             Question::Known,
-            format!("SELECT sender, cid, conv, seq, time, hash FROM Message FORCE INDEX (cid) WHERE {condition}"),
+            format!(
+                "SELECT sender, cid, conv, seq, time, hash FROM {names}
+                 STRAIGHT_JOIN Message FORCE INDEX (cid) ON sender = pair.one AND cid = UNHEX(pair.two)"
+            ),
         );
     }
     ask_for_rights(&mut script, wanted);
@@ -99,8 +103,7 @@ fn ask(
 /// because each statement has a fixed cost.
 fn ask_for_rights(script: &mut Script<Question>, wanted: &PlanQuestions) {
     let mut users = wanted.users.chunks(LIST_MAX);
-    let pairs: Vec<(i32, i32)> = wanted.pairs.iter().map(|(user, other)| (user.0, other.0)).collect();
-    let mut pairs = pairs.chunks(LIST_MAX);
+    let mut senders = wanted.pairs.chunks(LIST_MAX);
     // The database now holds the locks that it had to wait for.
     let mut first = Some(format!("SELECT {TIME}, {NOW}, 0"));
     loop {
@@ -108,9 +111,12 @@ fn ask_for_rights(script: &mut Script<Question>, wanted: &PlanQuestions) {
             let ids = list(users.iter().map(|user| user.0));
             format!("SELECT {RECIPIENT}, id, 0 FROM User WHERE id IN ({ids})")
         });
-        let blocked = pairs.next().map(|pairs| {
-            let condition = pairs_in(["user", "blocked"], pairs);
-            format!("SELECT {BLOCKED}, user, blocked FROM Blocked WHERE {condition}")
+        let blocked = senders.next().map(|senders| {
+            let senders = pairs(senders.iter().map(|(user, other)| (user.0, other.0)));
+            format!(
+                "SELECT {BLOCKED}, user, blocked FROM {senders}
+                 STRAIGHT_JOIN Blocked ON user = pair.one AND blocked = pair.two"
+            )
         });
         let all: Vec<String> = first.take().into_iter().chain(recipients).chain(blocked).collect();
         if all.is_empty() {
@@ -118,33 +124,50 @@ fn ask_for_rights(script: &mut Script<Question>, wanted: &PlanQuestions) {
         }
         script.add(Question::Rights, all.join(" UNION ALL "));
     }
-    let members: Vec<(i32, i32)> = wanted.members.iter().map(|(group, user)| (group.0, user.0)).collect();
-    for members in members.chunks(LIST_MAX) {
-        let condition = pairs_in(["groupid", "userid"], members);
-        script.add(Question::Members, format!("SELECT groupid, userid FROM GroupUser WHERE {condition}"));
+    for members in wanted.members.chunks(LIST_MAX) {
         let groups = list(members.chunk_by(|one, other| one.0 == other.0).map(|same| same[0].0));
+        let members = pairs(members.iter().map(|(group, user)| (group.0, user.0)));
+        script.add(
+            Question::Members,
+            format!(
+                "SELECT groupid, userid FROM {members}
+                 STRAIGHT_JOIN GroupUser ON groupid = pair.one AND userid = pair.two"
+            ),
+        );
         script.add(Question::Groups, format!("SELECT id FROM AllGroup WHERE id IN ({groups})"));
     }
 }
 
 fn ask_for_targets(script: &mut Script<Question>, wanted: &PlanQuestions) {
-    let targets: Vec<(i64, i64)> = wanted.targets.iter().map(|(conv, seq)| (conv.column(), *seq)).collect();
-    for targets in targets.chunks(LIST_MAX) {
-        let condition = pairs_in(["conv", "seq"], targets);
+    for targets in wanted.targets.chunks(LIST_MAX) {
+        let targets = pairs(targets.iter().map(|(conv, seq)| (conv.column(), *seq)));
         script.add(
             Question::Targets,
-            format!("SELECT conv, seq, sender, time, kind, recalled FROM Message WHERE {condition}"),
+            format!(
+                "SELECT conv, seq, sender, time, kind, recalled FROM {targets}
+                 STRAIGHT_JOIN Message ON conv = pair.one AND seq = pair.two"
+            ),
         );
     }
-    let changers: Vec<(i64, i32)> = wanted.changers.iter().map(|(conv, user)| (conv.column(), user.0)).collect();
-    for changers in changers.chunks(LIST_MAX) {
-        let condition = pairs_in(["conv", "user"], changers);
-        script.add(Question::Joined, format!("SELECT conv, user, joined FROM Member WHERE {condition}"));
+    for changers in wanted.changers.chunks(LIST_MAX) {
+        let changers = pairs(changers.iter().map(|(conv, user)| (conv.column(), user.0)));
+        script.add(
+            Question::Joined,
+            format!(
+                "SELECT conv, user, joined FROM {changers}
+                 STRAIGHT_JOIN Member ON conv = pair.one AND user = pair.two"
+            ),
+        );
     }
-    let blocks: Vec<(i64, i64)> = wanted.blocks.iter().map(|(conv, block)| (conv.column(), *block)).collect();
-    for blocks in blocks.chunks(LIST_MAX) {
-        let condition = pairs_in(["conv", "block"], blocks);
-        script.add(Question::Blocks, format!("SELECT conv, block, count, bits FROM Recalled WHERE {condition}"));
+    for blocks in wanted.blocks.chunks(LIST_MAX) {
+        let blocks = pairs(blocks.iter().map(|(conv, block)| (conv.column(), *block)));
+        script.add(
+            Question::Blocks,
+            format!(
+                "SELECT conv, block, count, bits FROM {blocks}
+                 STRAIGHT_JOIN Recalled ON conv = pair.one AND block = pair.two"
+            ),
+        );
     }
 }
 
@@ -181,10 +204,15 @@ pub(super) fn read_room(
         };
         script.add(Question::Rights, users.iter().map(count).collect::<Vec<_>>().join(" UNION ALL "));
     }
-    let pairs: Vec<(i32, i32)> = wanted.friends.iter().map(|(user, other)| (user.0, other.0)).collect();
-    for pairs in pairs.chunks(LIST_MAX) {
-        let condition = pairs_in(["userid", "friendid"], pairs);
-        script.add(Question::Rights, format!("SELECT {FRIENDS}, userid, friendid FROM Friend WHERE {condition}"));
+    for friends in wanted.friends.chunks(LIST_MAX) {
+        let friends = pairs(friends.iter().map(|(user, other)| (user.0, other.0)));
+        script.add(
+            Question::Rights,
+            format!(
+                "SELECT {FRIENDS}, userid, friendid FROM {friends}
+                 STRAIGHT_JOIN Friend ON userid = pair.one AND friendid = pair.two"
+            ),
+        );
     }
     script.run(db, |question, row| take(facts, question, row))
 }

@@ -4,7 +4,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Row, from_row_opt, params};
 use rustc_hash::FxHashMap;
 
-use super::script::{LIST_MAX, Script, pairs_in};
+use super::script::{LIST_MAX, Script, pairs};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::UserId;
 use crate::store::history::plan::IMPORTED;
@@ -21,8 +21,14 @@ pub(super) fn tags(
     numbers.sort_unstable();
     let mut script = Script::new(bytes_max);
     for some in numbers.chunks(LIST_MAX) {
-        let condition = pairs_in(["conv", "seq"], some);
-        script.add((), format!("SELECT conv, seq, sender, cid, time FROM Message WHERE {condition}"));
+        let some = pairs(some.iter().copied());
+        script.add(
+            (),
+            format!(
+                "SELECT conv, seq, sender, cid, time FROM {some}
+                 STRAIGHT_JOIN Message ON conv = pair.one AND seq = pair.two"
+            ),
+        );
     }
     let mut found = FxHashMap::default();
     script.run(db, |(), row| {
@@ -44,8 +50,14 @@ pub(super) fn messages_at(
     numbers.sort_unstable();
     let mut script = Script::new(bytes_max);
     for some in numbers.chunks(LIST_MAX) {
-        let condition = pairs_in(["m.conv", "m.seq"], some);
-        script.add((), format!("SELECT m.conv AS conv, {COLUMNS} FROM {WITH_EDITS} WHERE {condition}"));
+        let some = pairs(some.iter().copied());
+        script.add(
+            (),
+            format!(
+                "SELECT m.conv AS conv, {COLUMNS} FROM {some}
+                 STRAIGHT_JOIN Message AS m ON m.conv = pair.one AND m.seq = pair.two {EDITS}"
+            ),
+        );
     }
     let mut found = FxHashMap::default();
     script.run(db, |(), mut row| {
@@ -109,7 +121,7 @@ fn page(
 ) -> mysql::Result<Option<usize>> {
     let order = if from_end { "DESC" } else { "ASC" };
     let statement = format!(
-        "SELECT {COLUMNS} FROM {WITH_EDITS}
+        "SELECT {COLUMNS} FROM Message AS m {EDITS}
          WHERE m.conv = :conv AND m.seq BETWEEN :from AND :to
              AND m.seq > COALESCE((SELECT floor FROM Conversation WHERE id = :conv), 0)
          ORDER BY m.seq {order} LIMIT :rows_max"
@@ -144,7 +156,7 @@ fn entry(conv: ConversationId, row: &mut Row) -> mysql::Result<HistoryEntry> {
 /// The columns that [`entry`] reads, with edits applied.
 const COLUMNS: &str = "m.seq AS seq, m.sender AS sender, m.time AS time, m.kind AS kind, m.edited AS edited,
     m.recalled AS recalled, m.cid AS cid, COALESCE(e.text, m.text) AS text";
-const WITH_EDITS: &str = "Message AS m LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited";
+const EDITS: &str = "LEFT JOIN Message AS e ON m.edited > 0 AND e.conv = m.conv AND e.seq = m.edited";
 /// The rows of the first statement: enough for a client's page, and few enough that little is read
 /// in vain if all have the longest texts.
 const FIRST_PAGE: usize = 64;
