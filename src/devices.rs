@@ -22,6 +22,6 @@ mod reply_order;
 mod reports;
 pub mod tasks;
 pub mod token;
-mod typing;
+pub mod typing;
 mod void_marks;
 mod watch;

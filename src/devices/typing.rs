@@ -1,10 +1,13 @@
-//! [`Typing`]: limits how often a 51 is passed on.
+//! [`Typing`] and [`RecentTyping`]: limit how often a 51 is passed on, of a connection and of a user.
 
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::base::conversation::ConversationName;
+use crate::base::conversation::{ConversationId, ConversationName};
+use crate::base::recent::Recent;
+use crate::protocol::UserId;
 
 /// The conversations in which the user types.
 #[derive(Debug, Default)]
@@ -25,15 +28,43 @@ impl Typing {
     }
 }
 
-/// The shortest time between two 51s of one connection in a conversation that are passed on.
+/// When each user last typed in a conversation, on any device of this node. Connections limit
+/// themselves too, so that their requests cost nothing.
+#[derive(Debug)]
+pub struct RecentTyping(Mutex<Recent<(UserId, ConversationId), Instant>>);
+
+impl Default for RecentTyping {
+    fn default() -> RecentTyping {
+        RecentTyping(Mutex::new(Recent::new(TYPISTS_MAX)))
+    }
+}
+
+impl RecentTyping {
+    /// Whether the user's typing is shown now. If too many others have typed since the last time,
+    /// it is shown too early.
+    pub fn is_due(&self, user: UserId, conv: ConversationId, now: Instant) -> bool {
+        let mut recent = self.0.lock();
+        let last = recent.get(&(user, conv));
+        if last.is_some_and(|last| now.saturating_duration_since(*last) < TYPING_EVERY) {
+            return false;
+        }
+        recent.insert((user, conv), now);
+        true
+    }
+}
+
+/// The shortest time between two 51s of one connection, or user, in a conversation that are passed
+/// on.
 pub(super) const TYPING_EVERY: Duration = Duration::from_secs(3);
 /// The most conversations in which one connection types within that time.
 const TYPED_MAX: usize = 16;
+/// The users and conversations that are remembered, at least: some 50 bytes each.
+const TYPISTS_MAX: usize = 20_000;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::UserId;
+    use crate::protocol::GroupId;
 
     #[test]
     fn nobody_types_in_more_conversations_at_a_time_than_a_few() {
@@ -42,5 +73,17 @@ mod tests {
         assert!((1..=TYPED_MAX).all(|user| types(user, now)));
         assert!(!types(TYPED_MAX + 1, now));
         assert!(types(TYPED_MAX + 1, now + TYPING_EVERY));
+    }
+
+    #[test]
+    fn a_user_types_once_in_three_seconds_in_each_conversation() {
+        let (typing, now) = (RecentTyping::default(), Instant::now());
+        let (ann, bob) = (UserId(1), UserId(2));
+        let (team, both) = (ConversationId::of_group(GroupId(3)), ConversationId::between(ann, bob));
+        assert!(typing.is_due(ann, team, now) && typing.is_due(bob, team, now) && typing.is_due(ann, both, now));
+        let soon = now + TYPING_EVERY - Duration::from_millis(1);
+        assert!(!typing.is_due(ann, team, soon));
+        let later = now + TYPING_EVERY;
+        assert!(typing.is_due(ann, team, later) && !typing.is_due(ann, team, later));
     }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rustc_hash::FxHashSet;
 
 use super::postbox::Postbox;
-use super::typing::RecentTyping;
 use crate::base::clock::Clock;
 use crate::base::trace::Tracer;
 use crate::bus::{DeviceNews, Exchange};
 use crate::config::PresenceShown;
 use crate::delivery::ClientLink;
 use crate::devices::token::TokenKey;
+use crate::devices::typing::RecentTyping;
 use crate::metrics::Metrics;
 use crate::protocol::UserId;
 use crate::protocol::level2::frames::{Committed, Message, Refusal};
@@ -97,7 +97,7 @@ pub struct DeviceRules {
 impl Conversations {
     /// Has no way to connections before [`Conversations::attach`] is called.
     pub fn new(parts: ConversationParts, rules: DeviceRules) -> Conversations {
-        Conversations { parts, rules, key: OnceLock::new(), typing: RecentTyping::new(), router: OnceLock::new() }
+        Conversations { parts, rules, key: OnceLock::new(), typing: RecentTyping::default(), router: OnceLock::new() }
     }
 
     /// Notifies connections of this node from now on.
