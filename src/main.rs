@@ -24,8 +24,8 @@ use log::{Level, error, info, log_enabled, warn};
 use raybox::base::memory::AddressSpace;
 use raybox::bus::Bus;
 use raybox::bus::local::LocalBus;
-use raybox::bus::redis::RedisBus;
-use raybox::config::{Auth, Config, Invocation, LogTarget};
+use raybox::bus::redis::{ClusterBus, RedisBus};
+use raybox::config::{Auth, Config, Invocation, LogTarget, RedisPlace};
 use raybox::operation::admin::Admin;
 use raybox::operation::admin::api::Administrator;
 use raybox::operation::admin::guard::AccessGuard;
@@ -146,7 +146,10 @@ fn serve(config: &Config) -> Result<Stopped, Box<dyn Error>> {
     let admin = config.admin.0.map(Admin::bind).transpose()?;
     let store = open_store(config)?;
     let bus: Arc<dyn Bus> = match &config.redis {
-        Some(settings) => Arc::new(RedisBus::open(settings)?),
+        Some(settings) => match &settings.place {
+            RedisPlace::Cluster(servers) => Arc::new(ClusterBus::open(settings, servers)?),
+            RedisPlace::Server(_) | RedisPlace::Sentinels(_) => Arc::new(RedisBus::open(settings)?),
+        },
         None => Arc::new(LocalBus),
     };
     let spool = open_spool(config)?;

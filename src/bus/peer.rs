@@ -229,6 +229,20 @@ impl<W> Peer<W> {
         self.commands.push_back(PeerCommand::Left(user));
     }
 
+    /// The transport has lost the subscription of a user who is here. This node subscribes again.
+    /// The user may have logged in elsewhere meanwhile, without this node knowing.
+    pub(crate) fn on_missed(&mut self, user: UserId, now: Instant) {
+        let Some(session) = self.session.as_mut().filter(|session| session.hushes_by.is_none()) else { return };
+        if self.leaving.contains(&user) {
+            return;
+        }
+        session.receipts.note_elsewhere([user].into_iter(), now);
+        // The answer announces the user, also one who was to be announced together with others.
+        session.rejoined.remove(&user);
+        session.initial += 1;
+        self.listen(vec![user]);
+    }
+
     /// Everything is unsubscribed, as requested.
     pub(crate) fn on_silence(&mut self) {
         self.commands.push_back(PeerCommand::News(PeerNews::Hushed));

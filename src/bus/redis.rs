@@ -15,32 +15,35 @@
 //! it is connected, nothing is published, and messages for other nodes go to the store. A command
 //! that fails makes the node send a probe immediately, and no other command is sent until the probe
 //! is back: so a frozen Redis delays one call, and not every call. All connections lead to one
-//! Redis, which is a primary (`scout.rs`).
+//! Redis, which is a primary (`scout.rs`). With a Redis Cluster, see [`cluster`].
 
+mod cluster;
 mod connector;
 mod core;
 mod dial;
 mod ended;
+mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod host;
 mod line;
 mod names;
 mod neighbours;
 mod reach;
+mod reference_watch;
 mod registry;
 mod resolve;
 mod scout;
 mod sentinel;
 mod sightings;
+mod state;
 mod survey;
 mod watch;
 mod wire;
 
 use std::collections::HashSet;
-use std::error::Error;
 use std::fmt;
 use std::io;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -48,14 +51,19 @@ use mio::{Poll, Token, Waker};
 use parking_lot::Mutex;
 use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 
+pub use self::cluster::ClusterBus;
 use self::connector::RedisConnector;
 use self::core::RedisCore;
-use self::dial::Dialer;
+use self::dial::{CALL_TIMEOUT, Dialer};
+pub use self::error::RedisError;
+use self::host::{RegistryHost as _, START_PATIENCE, TRUSTED_FOR};
 use self::names::Names;
+use self::reference_watch::ReferenceWatch;
 use self::sightings::Sightings;
+use self::state::SessionState;
 pub use self::survey::{Claims, Survey, survey};
-use self::watch::NodeWatch;
-use super::peer::{BusTransport, NotSent, PROBE_AGE_MAX, PeerShared, PeerThread, Publication, Reached};
+use self::watch::{NodeWatch, WatchRounds};
+use super::peer::{BusTransport, NotSent, PeerShared, PeerThread, Publication, Reached};
 use super::{BusHealth, Neighbours, Node, ReferenceNodes, Register, Unreachable};
 use crate::base::loads::PoolUse;
 use crate::config::RedisSettings;
@@ -67,24 +75,6 @@ pub struct RedisBus {
     shared: Arc<RedisCore>,
     /// The poll, until the thread that waits with it takes it.
     poll: Mutex<Option<Poll>>,
-}
-
-/// An error that makes Redis unusable, with advice.
-#[derive(Debug)]
-pub struct RedisError {
-    file: String,
-    address: String,
-    cause: String,
-}
-
-impl RedisError {
-    fn of(settings: &RedisSettings, cause: &dyn fmt::Display) -> RedisError {
-        RedisError {
-            file: settings.file.display().to_string(),
-            address: settings.place.to_string(),
-            cause: cause.to_string(),
-        }
-    }
 }
 
 impl RedisBus {
@@ -111,6 +101,7 @@ impl RedisBus {
                 log::error!("the bus cannot be woken: {error}");
             }
         };
+        let peer = Arc::new(PeerShared::new(&node, wake));
         let shared = Arc::new_cyclic(|shared: &Weak<RedisCore>| {
             let shared = shared.clone();
             let dial = move |by| match shared.upgrade() {
@@ -118,15 +109,12 @@ impl RedisBus {
                 None => Err("this node has stopped".into()),
             };
             RedisCore {
-                peer: Arc::new(PeerShared::new(&node, wake)),
+                state: SessionState::new(peer.clone()),
+                peer,
                 names: Names::new(settings),
                 dialer,
                 pool: RedisPool::new(sizes, dial),
-                loss: Mutex::new(None),
-                session: AtomicU64::new(0),
                 neighbours: Sightings::new(),
-                probed: Mutex::new(None),
-                commanded: Mutex::new(None),
             }
         });
         Ok(RedisBus { shared, poll: Mutex::new(Some(poll)) })
@@ -142,12 +130,17 @@ impl BusTransport for RedisBus {
         let Some(poll) = self.poll.lock().take() else { return Ok(()) };
         let peer = &self.shared.peer;
         PeerThread::start(RedisConnector::new(self.shared.clone(), poll), peer, node.clone())?;
-        let watch = NodeWatch::new(self.shared.clone(), node);
+        let (core, mut reference) = (self.shared.clone(), ReferenceWatch::new(self.shared.clone()));
+        let rounds = WatchRounds {
+            look: Box::new(move |node| reference.look(node)),
+            scout: Box::new(move || scout::look(&core, Instant::now() + CALL_TIMEOUT)),
+        };
+        let watch = NodeWatch::new(self.shared.clone(), node, rounds);
         peer.spawn("bus-watch", || watch.run())?;
         // The first clients find the other nodes, unless Redis has just become unreachable.
         peer.wait_until_open(Instant::now() + START_PATIENCE);
         // A node that starts after this one is not the first.
-        let _ = registry::register(&self.shared);
+        let _ = registry::register(&*self.shared);
         let _ = neighbours::look(&self.shared);
         Ok(())
     }
@@ -167,25 +160,25 @@ impl BusTransport for RedisBus {
 
 impl Register for RedisBus {
     fn is_first(&self) -> bool {
-        registry::is_first(&self.shared, neighbours::count).unwrap_or(false)
+        registry::is_first(&*self.shared, || neighbours::count(&self.shared)).unwrap_or(false)
     }
 
     fn claim(&self, users: &[UserId]) -> Result<(), Unreachable> {
-        registry::claim(&self.shared, users).map_err(|_| Unreachable)
+        registry::claim(&*self.shared, users).map_err(|_| Unreachable)
     }
 
     fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable> {
-        registry::disclaim(&self.shared, users).map_err(|_| Unreachable)
+        registry::disclaim(&*self.shared, users).map_err(|_| Unreachable)
     }
 
     fn say_goodbye(&self) {
-        if let Err(failure) = registry::forget(&self.shared, self.shared.peer.node()) {
+        if let Err(failure) = registry::forget(&*self.shared, self.shared.peer.node()) {
             log::debug!("the other nodes will find out that this one has gone: {failure}");
         }
     }
 
     fn elsewhere(&self, users: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
-        registry::subscribed(&self.shared, users).map_err(|_| Unreachable)
+        registry::subscribed(&*self.shared, users).map_err(|_| Unreachable)
     }
 }
 
@@ -208,9 +201,9 @@ impl ReferenceNodes for RedisBus {
         // The register is read twice: before the states, for a user who is just leaving this node,
         // and after them, for one who is just arriving. If one of our nodes has just died or lost
         // its connection, its users are not with a neighbour.
-        let Ok(before) = registry::unclaimed(&self.shared, &users) else { return nobody(deliveries) };
+        let Ok(before) = registry::unclaimed(&*self.shared, &users) else { return nobody(deliveries) };
         let online = online(&before.into_iter().collect::<Vec<_>>());
-        let Ok(there) = registry::unclaimed(&self.shared, &online) else { return nobody(deliveries) };
+        let Ok(there) = registry::unclaimed(&*self.shared, &online) else { return nobody(deliveries) };
         let (offered, mut untaken): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| there.contains(&delivery.to));
         if offered.is_empty() {
@@ -233,13 +226,11 @@ impl BusHealth for RedisBus {
     }
 
     fn is_ready(&self) -> bool {
-        let commands_work = self.shared.commanded.lock().is_some_and(|then| then.elapsed() < COMMAND_AGE_MAX);
-        let probe_is_fresh = self.probe_age().is_some_and(|age| age < PROBE_AGE_MAX);
-        self.shared.peer.gate().is_open() && probe_is_fresh && commands_work
+        self.shared.state.is_ready()
     }
 
     fn probe_age(&self) -> Option<Duration> {
-        self.shared.probed.lock().map(|probed| probed.elapsed())
+        self.shared.state.probe_age()
     }
 
     fn connections(&self) -> Option<PoolUse> {
@@ -248,21 +239,4 @@ impl BusHealth for RedisBus {
     }
 }
 
-impl fmt::Display for RedisError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RedisError { file, address, cause } = self;
-        write!(f, "{file}: Redis at {address}: {cause}; start it, or correct ip, port, username, password or tls there")
-    }
-}
-
-impl Error for RedisError {}
-
 const WAKER: Token = Token(0);
-/// How long an idle connection is used without a `PING` first: as long as the shortest `timeout` of
-/// Redis.
-const TRUSTED_FOR: Duration = Duration::from_secs(1);
-/// The greatest age of the last successful command. Commands are sent every second, so beyond it
-/// something is wrong.
-const COMMAND_AGE_MAX: Duration = Duration::from_millis(3500);
-/// How long a start waits for the first probe.
-const START_PATIENCE: Duration = Duration::from_secs(3);

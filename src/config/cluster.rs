@@ -127,6 +127,9 @@ fn redis_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisS
         return Err(values.bad("cluster_name", name, "1 to 32 letters, digits, - and _".to_owned()));
     }
     let cpp_nodes = values.one_of("cpp_nodes", &AUTO)?.flatten();
+    if given("cluster").is_some() {
+        check_beside_cluster(values, db, cpp_nodes)?;
+    }
     if db != 0 && cluster_name.is_none() && cpp_nodes.is_none() {
         notes.push(format!(
             "{}: db={db}, so this server ignores C++ servers that use the same Redis; if they belong to this \
@@ -150,9 +153,39 @@ fn redis_settings(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisS
     })
 }
 
-/// The address of Redis, or of the sentinels that know it.
+/// Refuses settings that a Redis Cluster cannot have.
+fn check_beside_cluster(values: &Values<'_>, db: i64, cpp_nodes: Option<bool>) -> Result<(), ConfigError> {
+    for key in ["sentinels", "master", "sentinel_password"] {
+        if let Some(value) = values.optional(key).filter(|value| !value.is_empty()) {
+            let value = if key == "sentinel_password" { "***" } else { value };
+            return Err(values.bad(key, value, "no value beside cluster, or remove cluster".to_owned()));
+        }
+    }
+    if db != 0 {
+        let allowed = "0, because a Redis Cluster has no other database; use cluster_name to tell installations apart";
+        return Err(values.bad("db", &db.to_string(), allowed.to_owned()));
+    }
+    if cpp_nodes == Some(true) {
+        let allowed = "auto or off, because C++ servers cannot work with this one through a Redis Cluster";
+        return Err(values.bad("cpp_nodes", "on", allowed.to_owned()));
+    }
+    Ok(())
+}
+
+/// The address of Redis, of the sentinels that know it, or of servers of a Redis Cluster.
 fn redis_place(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisPlace, ConfigError> {
     let given = |key| values.optional(key).filter(|value| !value.is_empty());
+    let note_unused = |notes: &mut Vec<String>, because: &str| {
+        if values.optional("ip").is_some() || values.optional("port").is_some() {
+            notes.push(format!("{}: ip and port are not used, because {because}", values.file.display()));
+        }
+    };
+    if let Some(text) = given("cluster") {
+        let servers =
+            servers::list(text, REDIS_PORT).map_err(|BadList(part, allowed)| values.bad("cluster", part, allowed))?;
+        note_unused(notes, "a Redis Cluster is named");
+        return Ok(RedisPlace::Cluster(servers));
+    }
     if given("sentinels").is_none() && given("master").is_none() {
         if given("sentinel_password").is_some() {
             values.required("sentinels", SENTINELS_EXAMPLE)?;
@@ -166,9 +199,7 @@ fn redis_place(values: &Values<'_>, notes: &mut Vec<String>) -> Result<RedisPlac
     if master.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(values.bad("master", &master, "a name without spaces, as in sentinel.conf".to_owned()));
     }
-    if values.optional("ip").is_some() || values.optional("port").is_some() {
-        notes.push(format!("{}: ip and port are not used, because sentinels are named", values.file.display()));
-    }
+    note_unused(notes, "sentinels are named");
     Ok(RedisPlace::Sentinels(SentinelSettings {
         sentinels,
         master,
@@ -308,12 +339,13 @@ const MYSQL_KEYS: [&str; 15] = [
     "ssl_ca",
 ];
 
-const REDIS_KEYS: [&str; 15] = [
+const REDIS_KEYS: [&str; 16] = [
     "ip",
     "port",
     "sentinels",
     "master",
     "sentinel_password",
+    "cluster",
     "username",
     "password",
     "db",
@@ -334,6 +366,7 @@ const AUTO: [(&str, Option<bool>); 3] = [("auto", None), ("off", Some(false)), (
 const SWITCH: [(&str, bool); 2] = [("off", false), ("on", true)];
 
 const SENTINEL_PORT: u16 = 26379;
+const REDIS_PORT: u16 = 6379;
 
 const SENTINELS_EXAMPLE: &str = "10.0.0.1,10.0.0.2,10.0.0.3";
 
@@ -442,6 +475,32 @@ mod tests {
         ] {
             let text = load(ip).unwrap_err();
             assert!(text.starts_with("mysql.cnf, line 2: key ip: ") && text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_redis_cluster_has_one_database_and_neither_sentinels_nor_cpp_servers() {
+        let load = |redis: &str| Folder::with("cluster", &[("mysql.cnf", MYSQL), ("redis.cnf", redis)]).load("", &[]);
+        let config = load("cluster=10.0.0.1,r2:1\ncpp_nodes=off\ncluster_name=blue\nsentinels=\n").unwrap();
+        let redis = config.redis.unwrap();
+        assert_eq!(redis.place.to_string(), "the Redis Cluster 10.0.0.1:6379,r2:1");
+        assert!(config.notes.is_empty() && redis.cluster_name.as_deref() == Some("blue"));
+        let both = load(&format!("{REDIS}cluster=a")).unwrap();
+        assert_eq!(both.notes, ["redis.cnf: ip and port are not used, because a Redis Cluster is named"]);
+        assert_eq!(load(&format!("{REDIS}cluster=\n")).unwrap().redis.unwrap().place.to_string(), "redis:6379");
+        for (redis, expected) in [
+            ("cluster=a,,b", "redis.cnf, line 1: key cluster: \"a,,b\" is not allowed, use addresses with one comma"),
+            (
+                "cluster=a\nsentinels=b\nmaster=c",
+                "redis.cnf, line 2: key sentinels: \"b\" is not allowed, use no value",
+            ),
+            ("cluster=a\nmaster=c", "redis.cnf, line 2: key master: \"c\" is not allowed, use no value beside cluster"),
+            ("cluster=a\nsentinel_password=c", "redis.cnf, line 2: key sentinel_password: \"***\" is not allowed, use"),
+            ("db=1\ncluster=a", "redis.cnf, line 1: key db: \"1\" is not allowed, use 0, because a Redis Cluster"),
+            ("cluster=a\ncpp_nodes=on", "redis.cnf, line 2: key cpp_nodes: \"on\" is not allowed, use auto or off"),
+        ] {
+            let text = load(redis).unwrap_err();
+            assert!(text.starts_with(expected), "{text}");
         }
     }
 

@@ -47,7 +47,7 @@ pub struct MysqlSettings {
 pub struct RedisSettings {
     /// The file with these settings, as it was named.
     pub file: PathBuf,
-    /// The address of Redis, or of its sentinels.
+    /// The address of Redis, of its sentinels, or of the servers of a Redis Cluster.
     pub place: RedisPlace,
     /// The user to log in as; without it, the default user.
     pub username: Option<String>,
@@ -80,6 +80,8 @@ pub enum RedisPlace {
     Server(ServerAddress),
     /// At the address that these sentinels return.
     Sentinels(SentinelSettings),
+    /// In a Redis Cluster, of which these are some of the servers.
+    Cluster(Vec<ServerAddress>),
 }
 
 /// The sentinels that know which Redis is the primary.
@@ -100,6 +102,7 @@ impl fmt::Display for RedisPlace {
             RedisPlace::Sentinels(SentinelSettings { sentinels, master, .. }) => {
                 write!(f, "{master} of the sentinels {}", in_words(sentinels))
             }
+            RedisPlace::Cluster(servers) => write!(f, "the Redis Cluster {}", in_words(servers)),
         }
     }
 }

@@ -37,7 +37,9 @@ pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use qt::QtClient;
 pub use server::{Builder, StoreLock, TestServer};
-pub use services::{Database, Galera, MariaDb, Nginx, Redis, Replicas, Sentinel, Switch, WatchedRedis, free_port};
+pub use services::{
+    Database, Galera, MariaDb, Nginx, Redis, Replicas, Sentinel, ShardedRedis, Switch, WatchedRedis, free_port,
+};
 pub use victim::World;
 
 /// How long a test waits for an expected event. Only a failing test ever waits this long.

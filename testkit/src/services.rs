@@ -8,6 +8,7 @@ mod nginx;
 mod process;
 mod redis;
 mod replicas;
+mod sharded;
 mod switch;
 mod watched;
 
@@ -18,5 +19,6 @@ pub use process::free_port;
 pub use redis::Redis;
 pub(crate) use redis::RedisUse;
 pub use replicas::Replicas;
+pub use sharded::ShardedRedis;
 pub use switch::Switch;
 pub use watched::{Sentinel, WatchedRedis};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use raybox::base::ids::FrameId;
-use raybox::bus::{BusHealth as _, Envelope, Exchange as _, Published, Publisher as _, Register as _};
+use raybox::bus::{Envelope, Published};
 use raybox::delivery::{Comeback, Delivery, DeliveryOrigin};
 use raybox::protocol::GroupId;
 use testkit::{Redis, wait_until};

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Instant;
 
 use raybox::bus::redis::RedisBus;
-use raybox::bus::{BusHealth as _, Envelope, Exchange as _, Published, Publisher as _, Register as _};
+use raybox::bus::{BusHealth as _, Envelope, Exchange as _, Published};
 use raybox::config::{RedisPlace, RedisSettings, Secret, ServerAddress};
 use raybox::protocol::UserId;
 use testkit::{LONG_PATIENCE, PATIENCE, Redis, Switch, wait_until, wait_within};

@@ -1,5 +1,6 @@
-//! The bus of a cluster, on a real Redis. Its nodes only record their events.
+//! The bus of a cluster, on a real Redis or a real Redis Cluster. Its nodes only record their events.
 
+mod cluster;
 mod envelopes;
 mod faults;
 mod neighbours;

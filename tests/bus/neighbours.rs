@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use raybox::bus::redis::RedisBus;
-use raybox::bus::{Exchange as _, Published, ReferenceNodes as _, Register as _};
+use raybox::bus::{Published, Register as _};
 use raybox::config::RedisSettings;
 use raybox::delivery::Delivery;
 use raybox::protocol::{GroupId, UserId};

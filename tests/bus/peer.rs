@@ -7,12 +7,9 @@ use std::time::{Duration, Instant};
 
 use net::Turn;
 use raybox::base::ids::FrameId;
-use raybox::bus::redis::RedisBus;
-use raybox::bus::{
-    BusHealth as _, DeviceNews, Envelope, Exchange as _, Frames, Node, Place, Published, Publisher as _, Receipt,
-    Register as _,
-};
-use raybox::config::RedisSettings;
+use raybox::bus::redis::{ClusterBus, RedisBus};
+use raybox::bus::{Bus, DeviceNews, Envelope, Frames, Node, Place, Published, Receipt};
+use raybox::config::{RedisPlace, RedisSettings};
 use raybox::delivery::{Comeback, Delivery, DeliveryOrigin, Posted};
 use raybox::protocol::{GroupId, UserId};
 use testkit::{LONG_PATIENCE, Redis, wait_until};
@@ -118,7 +115,7 @@ impl Node for Notes {
 
 /// A node that has started.
 pub(crate) struct Peer {
-    pub(crate) bus: RedisBus,
+    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) notes: Arc<Notes>,
 }
 
@@ -128,8 +125,16 @@ impl Peer {
     }
 
     pub(crate) fn start_with(settings: &RedisSettings) -> Peer {
-        let bus = RedisBus::open(settings).expect("Redis is there");
-        let notes = Arc::new(Notes::default());
+        Peer::start_as(settings, Notes::default())
+    }
+
+    /// Starts with these users.
+    pub(crate) fn start_as(settings: &RedisSettings, notes: Notes) -> Peer {
+        let bus: Arc<dyn Bus> = match &settings.place {
+            RedisPlace::Cluster(named) => Arc::new(ClusterBus::open(settings, named).expect("the cluster is there")),
+            _ => Arc::new(RedisBus::open(settings).expect("Redis is there")),
+        };
+        let notes = Arc::new(notes);
         bus.start(notes.clone()).expect("threads");
         assert!(bus.is_ready(), "a start waits for the first probe");
         Peer { bus, notes }

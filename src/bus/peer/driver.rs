@@ -112,6 +112,7 @@ impl PeerDriver {
                 }
                 TransportEvent::Listening(topic) => peer.on_listening(topic),
                 TransportEvent::Ignoring(user) => peer.on_ignored(user),
+                TransportEvent::Missed(user) => peer.on_missed(user, now),
                 TransportEvent::Silence => peer.on_silence(),
                 TransportEvent::Bare(to, frame) => node.on_bare(turn, to, frame),
                 TransportEvent::Other => {}

@@ -112,6 +112,36 @@ fn a_login_waits_for_its_own_hello() {
 }
 
 #[test]
+fn a_subscription_that_the_transport_has_lost_is_made_again_and_announced() {
+    let mut bench = Bench::up(&[ALICE, BOB]);
+    bench.peer.on_missed(ALICE, bench.now);
+    assert_eq!(bench.commands(), [PeerCommand::Listen(vec![Topic::User(ALICE)])]);
+    // The user may have logged in elsewhere meanwhile.
+    bench.said(Topic::Place("me-1"), b"1 other\n1 1:9,2:10\n{}");
+    assert_eq!(bench.says(), pairs(&[("n:other", "r 9 0")]));
+    bench.peer.on_listening(Topic::User(ALICE));
+    assert_eq!(bench.says(), pairs(&[("u:1", "h me-1")]));
+    // A user who leaves is not subscribed again.
+    bench.peer.do_tasks(vec![PeerTask::Unsubscribe(BOB)], bench.now);
+    assert_eq!(bench.commands(), [PeerCommand::Ignore(vec![BOB])]);
+    bench.peer.on_missed(BOB, bench.now);
+    assert_eq!(bench.commands(), []);
+}
+
+#[test]
+fn a_subscription_that_is_lost_at_the_start_delays_the_first_probe() {
+    let mut bench = Bench::new();
+    bench.peer.open(&[ALICE, BOB], bench.now);
+    bench.listen_to_all();
+    bench.peer.on_missed(ALICE, bench.now);
+    bench.peer.tick(bench.now).expect("it is in time");
+    assert_eq!(bench.commands(), [PeerCommand::Listen(vec![Topic::User(ALICE)])]);
+    bench.peer.on_listening(Topic::User(ALICE));
+    bench.peer.tick(bench.now).expect("it is in time");
+    assert_eq!(bench.says(), pairs(&[("u:1", "h me-1"), ("h", "me-1 2"), ("n:me", "p 1")]));
+}
+
+#[test]
 fn an_envelope_is_confirmed_with_the_place_unless_the_user_is_elsewhere_too() {
     let mut bench = Bench::up(&[ALICE, BOB]);
     bench.said(Topic::User(BOB), b"h other-1");

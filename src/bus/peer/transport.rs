@@ -42,7 +42,7 @@ pub(crate) trait PeerLine {
     /// The reason why the connection has ended.
     type Broken: From<Deaf>;
 
-    /// Subscribes to these topics; for each, [`TransportEvent::Listening`] follows, in order.
+    /// Subscribes to these topics; for each, [`TransportEvent::Listening`] follows.
     fn listen(&mut self, topics: &[Topic<&str>]);
 
     /// Unsubscribes these users; for each, [`TransportEvent::Ignoring`] follows.
@@ -79,6 +79,9 @@ pub(crate) enum TransportEvent<'e> {
     Listening(Topic<&'e str>),
     /// The user is unsubscribed.
     Ignoring(UserId),
+    /// The user is no longer subscribed, though nobody has asked for that: messages may have been
+    /// missed.
+    Missed(UserId),
     /// Everything is unsubscribed.
     Silence,
     /// A message for a user, from a node of the reference server.

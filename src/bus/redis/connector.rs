@@ -42,7 +42,7 @@ impl Connector for RedisConnector {
 
     fn connect(&mut self) -> Result<RedisLine, SessionError> {
         let line = RedisLine::open(&self.core, self.poll.registry())?;
-        *self.core.loss.lock() = None;
+        self.core.state.take_loss();
         Ok(line)
     }
 

@@ -1,16 +1,17 @@
 //! [`RedisCore`]: the state that the threads of the bus and its callers share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use parking_lot::Mutex;
 use pool::{RedisFailure, RedisPool};
+use redis::RedisResult;
 
-use super::dial::{Blocking, CALL_TIMEOUT, CommandConnection, Dialer};
+use super::dial::{Blocking, CommandConnection, Dialer};
 use super::ended::Loss;
+use super::host::RegistryHost;
 use super::names::Names;
 use super::sightings::Sightings;
+use super::state::SessionState;
 use crate::bus::peer::PeerShared;
 
 /// The state that the threads of the bus and its callers share.
@@ -20,42 +21,37 @@ pub(super) struct RedisCore {
     pub(super) names: Names,
     pub(super) dialer: Dialer,
     pub(super) pool: RedisPool<Blocking>,
-    /// The reason why the connections must be replaced.
-    pub(super) loss: Mutex<Option<Loss>>,
-    /// The number of the connection that is subscribed to this node's channel, counted from 1. Zero
-    /// if there is none, as far as is known.
-    pub(super) session: AtomicU64,
+    pub(super) state: SessionState,
     pub(super) neighbours: Sightings,
-    /// The time at which the last probe came back.
-    pub(super) probed: Mutex<Option<Instant>>,
-    /// The time of the last successful command, if there was one.
-    pub(super) commanded: Mutex<Option<Instant>>,
 }
 
-impl RedisCore {
-    /// Runs `work` on a pooled connection. If the connection fails, no other command is sent until
-    /// a probe has come back.
-    pub(super) fn run<T>(
-        &self,
-        work: impl Fn(&mut CommandConnection) -> redis::RedisResult<T>,
-    ) -> Result<T, RedisFailure> {
-        self.run_by(Instant::now() + CALL_TIMEOUT, work)
+impl RegistryHost for RedisCore {
+    fn peer(&self) -> &Arc<PeerShared> {
+        &self.peer
     }
 
-    pub(super) fn run_by<T>(
+    fn names(&self) -> &Names {
+        &self.names
+    }
+
+    fn state(&self) -> &SessionState {
+        &self.state
+    }
+
+    fn run_by<T>(
         &self,
         by: Instant,
-        work: impl Fn(&mut CommandConnection) -> redis::RedisResult<T>,
+        work: impl Fn(&mut CommandConnection) -> RedisResult<T>,
     ) -> Result<T, RedisFailure> {
         if self.peer.gate().is_shut() {
             return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
         }
-        let session = self.session.load(Ordering::Acquire);
+        let session = self.state.session();
         let result = self.pool.run(by, work);
         if let Err(failure) = &result {
             log::debug!("Redis: {failure}");
             if failure.code() == Some("READONLY") {
-                self.lose(session, Loss::Demoted);
+                self.state.lose(session, Loss::Demoted);
             } else if failure.is_of_connection() {
                 self.peer.on_failure();
             }
@@ -63,43 +59,10 @@ impl RedisCore {
         result
     }
 
-    /// Like [`RedisCore::run`], but waits longer for a connection: publishing should not fail only
-    /// because all connections are in use.
-    pub(super) fn publish<T>(
-        &self,
-        work: impl Fn(&mut CommandConnection) -> redis::RedisResult<T>,
-    ) -> Result<T, RedisFailure> {
-        let now = Instant::now();
-        let (by, patience) = (now + CALL_TIMEOUT, now + POOL_PATIENCE);
-        loop {
-            match self.run_by(by, &work) {
-                Err(RedisFailure::Busy) if self.peer.gate().is_open() && Instant::now() < patience => {}
-                result => return result,
-            }
-        }
-    }
-
-    /// Has all connections replaced, unless that has happened already. Nothing is published until
-    /// then.
-    pub(super) fn lose(&self, session: u64, loss: Loss) {
-        if session != 0 && self.session.compare_exchange(session, 0, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            self.peer.on_doubt();
-            *self.loss.lock() = Some(loss);
-            self.peer.wake();
-        }
-    }
-
-    /// Notes that the connection with this number works, and is subscribed to this node's channel.
-    pub(super) fn begin_session(&self, session: u64) {
-        *self.commanded.lock() = Some(Instant::now());
-        self.session.store(session, Ordering::Release);
-    }
-
-    /// Notes that no connection is subscribed to this node's channel any more.
-    pub(super) fn forget_session(&self) {
-        self.session.store(0, Ordering::Release);
+    fn listeners(&self, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
+        let ask = |connection: &mut CommandConnection| {
+            redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query::<Vec<(String, u32)>>(connection)
+        };
+        Ok(self.run(ask)?.into_iter().map(|(_, count)| count).collect())
     }
 }
-
-/// How long a publication waits for a connection before its messages go to the store.
-const POOL_PATIENCE: Duration = Duration::from_secs(1);

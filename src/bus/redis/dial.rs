@@ -37,6 +37,8 @@ impl Dialer {
         let secured = if settings.tls { Some(Secured::of(settings)?) } else { None };
         let resolver = match &settings.place {
             RedisPlace::Server(server) => Resolver::new(&server.host, server.port),
+            // Each server of a cluster has a dialer of its own, see `cluster/servers.rs`.
+            RedisPlace::Cluster(_) => Resolver::asking(|| Ok(Vec::new())),
             RedisPlace::Sentinels(sentinels) => {
                 let sentinels = Sentinels::new(sentinels.clone(), secured.clone());
                 Resolver::asking(move || sentinels.primary())
@@ -56,7 +58,15 @@ impl Dialer {
     /// # Errors
     /// Any [`DialError`] but [`DialError::Certificates`].
     pub(super) fn connect(&self) -> Result<RedisWire<Stream>, DialError> {
-        let stream = self.commands(Instant::now() + CALL_TIMEOUT)?.into_stream().into_nonblocking();
+        self.connect_by(Instant::now() + CALL_TIMEOUT)
+    }
+
+    /// Like [`Dialer::connect`], with another deadline.
+    ///
+    /// # Errors
+    /// As for [`Dialer::connect`].
+    pub(super) fn connect_by(&self, by: Instant) -> Result<RedisWire<Stream>, DialError> {
+        let stream = self.commands(by)?.into_stream().into_nonblocking();
         Ok(RedisWire::new(stream.map_err(DialError::Io)?))
     }
 
@@ -137,7 +147,7 @@ pub(super) enum ServerRole {
 impl ServerRole {
     /// Asks for the role. A frozen Redis still accepts connections, so the answer also shows that
     /// it runs. A Redis that does not report its role counts as a primary.
-    fn of(connection: &mut CommandConnection) -> RedisResult<ServerRole> {
+    pub(super) fn of(connection: &mut CommandConnection) -> RedisResult<ServerRole> {
         // Unlike ROLE and INFO, HELLO needs no privilege beyond connecting (Redis 6).
         match redis::cmd("HELLO").arg(2).query::<Value>(connection) {
             Ok(answer) => return Ok(ServerRole::said(&answer)),

@@ -7,6 +7,7 @@ use std::io;
 use super::dial::DialError;
 use super::wire::Malformed;
 use crate::bus::peer::Deaf;
+use crate::config::ServerAddress;
 
 /// The reason why the connections are given up.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) enum SessionError {
     Deaf,
     /// The connections lead to the wrong Redis.
     Lost(Loss),
+    /// The error of this server of a Redis Cluster.
+    At(ServerAddress, Box<SessionError>),
 }
 
 /// The reason why all connections must be replaced.
@@ -28,6 +31,12 @@ pub(super) enum Loss {
     Demoted,
     /// New connections lead to another Redis.
     Moved,
+    /// A server of the Redis Cluster has failed commands.
+    Failing,
+    /// A server of the Redis Cluster has lost the others.
+    CutOff,
+    /// The Redis Cluster has other primaries now, or this node's own channels have moved.
+    Reshaped,
 }
 
 impl SessionError {
@@ -72,8 +81,12 @@ impl fmt::Display for SessionError {
             SessionError::Malformed(malformed) => malformed.fmt(f),
             SessionError::Refused(text) => write!(f, "it refused: {}", pool::without_arguments(text)),
             SessionError::Deaf => f.write_str("a probe of this node did not come back in time"),
+            SessionError::At(server, error) => write!(f, "{server}: {error}"),
             SessionError::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
             SessionError::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
+            SessionError::Lost(Loss::Failing) => f.write_str("one of its servers does not execute commands"),
+            SessionError::Lost(Loss::CutOff) => f.write_str("one of its servers has lost the others"),
+            SessionError::Lost(Loss::Reshaped) => f.write_str("its slots are distributed differently now"),
         }
     }
 }

@@ -176,9 +176,12 @@ fn as_shown(value: &Value) -> String {
     match value {
         Value::Array(items) => match items.as_slice() {
             [kind, channel, last] => {
-                let payload = if bytes(kind) == b"message" { bytes(last) } else { b"" };
-                push(&String::from_utf8_lossy(bytes(kind)), bytes(channel), payload)
+                let kind = String::from_utf8_lossy(bytes(kind));
+                // In a Redis Cluster, each word has another s in front of it.
+                let kind = kind.strip_prefix('s').filter(|kind| !kind.starts_with("ub")).unwrap_or(&kind);
+                push(kind, bytes(channel), if kind == "message" { bytes(last) } else { b"" })
             }
+            [kind, _] if bytes(kind) == b"pong" => "done".to_owned(),
             _ => panic!("no push: {value:?}"),
         },
         Value::ServerError(_) => "error".to_owned(),
@@ -191,6 +194,7 @@ fn bytes(value: &Value) -> &[u8] {
         Value::BulkString(bytes) => bytes,
         Value::SimpleString(text) => text.as_bytes(),
         Value::Okay => b"OK",
+        Value::Nil => b"",
         _ => panic!("no text: {value:?}"),
     }
 }

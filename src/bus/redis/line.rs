@@ -141,7 +141,7 @@ impl PeerLine for RedisLine {
     fn ignore_all(&mut self) {
         // This node's channel has no subscriber here any more, so it no longer shows where a
         // connection leads.
-        self.shared.forget_session();
+        self.shared.state.forget();
         // Without an argument, UNSUBSCRIBE ends all subscriptions. The answer to the next command
         // then shows that no more messages arrive.
         command(&mut self.ears, "UNSUBSCRIBE", &[] as &[&str]);
@@ -184,15 +184,15 @@ impl PeerLine for RedisLine {
 
     fn take_doubt(&mut self) -> Option<SessionError> {
         let answers = self.take_answers();
-        answers.err().or_else(|| self.shared.loss.lock().take().map(SessionError::Lost))
+        answers.err().or_else(|| self.shared.state.take_loss().map(SessionError::Lost))
     }
 
     fn on_news(&mut self, news: PeerNews) {
         match news {
-            PeerNews::Heard => *self.shared.probed.lock() = Some(Instant::now()),
+            PeerNews::Heard => self.shared.state.on_probe(),
             PeerNews::Up { session } => {
                 self.shared.pool.renew();
-                self.shared.begin_session(session);
+                self.shared.state.begin(session);
             }
             PeerNews::Resumed | PeerNews::Hushed => {}
         }
@@ -201,7 +201,7 @@ impl PeerLine for RedisLine {
 
 impl Drop for RedisLine {
     fn drop(&mut self) {
-        self.shared.forget_session();
+        self.shared.state.forget();
     }
 }
 

@@ -9,18 +9,24 @@
 //! raybox:@1:u:7           db=1
 //! raybox:@0.blue:u:7      db=0, cluster_name=blue
 //! ```
+//! In a Redis Cluster all keys of an installation contain `{r}`, so that one slot holds them: a
+//! pipeline changes several of them on one connection. Channels contain no braces, so they are
+//! spread over all slots.
+//!
 //! The channels of the reference server's nodes, such as `RayBox-user-7`, contain neither. They
 //! belong to one installation per Redis: the one with the shortest names, unless `cpp_nodes` says
 //! otherwise.
 
 use crate::bus::peer::Topic;
-use crate::config::RedisSettings;
+use crate::config::{RedisPlace, RedisSettings};
 use crate::protocol::UserId;
 
 /// See the [module](self).
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
+    /// The beginning of keys.
+    key_prefix: String,
     /// Whether the channels of the reference server's nodes belong to this installation.
     hears_reference: bool,
 }
@@ -37,18 +43,33 @@ pub(super) enum Channel<'c> {
 impl Names {
     /// The names that these settings give.
     pub(super) fn new(settings: &RedisSettings) -> Names {
-        let RedisSettings { db, cluster_name, cpp_nodes, .. } = settings;
+        let RedisSettings { place, db, cluster_name, cpp_nodes, .. } = settings;
         let (prefix, is_shortest) = match cluster_name {
             None if *db == 0 => (COMMON.to_owned(), true),
             None => (format!("{COMMON}@{db}:"), false),
             Some(name) => (format!("{COMMON}@{db}.{name}:"), false),
         };
-        Names { prefix, hears_reference: cpp_nodes.unwrap_or(is_shortest) }
+        match place {
+            RedisPlace::Server(_) | RedisPlace::Sentinels(_) => {
+                Names { key_prefix: prefix.clone(), prefix, hears_reference: cpp_nodes.unwrap_or(is_shortest) }
+            }
+            RedisPlace::Cluster(_) => {
+                Names { key_prefix: format!("{prefix}{ONE_SLOT}"), prefix, hears_reference: false }
+            }
+        }
     }
 
     /// The names of nodes of earlier builds, which never contained a database number.
     pub(super) fn shortest() -> Names {
-        Names { prefix: COMMON.to_owned(), hears_reference: true }
+        Names { prefix: COMMON.to_owned(), key_prefix: COMMON.to_owned(), hears_reference: true }
+    }
+
+    /// The names under which nodes of this installation may be registered. During a rolling update,
+    /// nodes of an earlier build use the shortest names for everything; those never used a Redis
+    /// Cluster.
+    pub(super) fn with_earlier(&self) -> impl Iterator<Item = Names> {
+        let earlier = (self.key_prefix == self.prefix).then(Names::shortest);
+        [self.clone()].into_iter().chain(earlier)
     }
 
     /// Whether the channels of the reference server's nodes belong to this installation.
@@ -93,7 +114,7 @@ impl Names {
 
     /// The key with this suffix.
     pub(super) fn key(&self, end: &str) -> String {
-        format!("{}{end}", self.prefix)
+        format!("{}{end}", self.key_prefix)
     }
 }
 
@@ -103,6 +124,8 @@ pub(super) fn reference_channel(user: UserId) -> String {
 
 const REFERENCE_USER: &str = "RayBox-user-";
 const COMMON: &str = "raybox:";
+/// A Redis Cluster puts keys with the same text in braces into the same slot.
+const ONE_SLOT: &str = "{r}:";
 
 #[cfg(test)]
 mod tests {
@@ -141,6 +164,15 @@ mod tests {
         let other = names(1, Some("blue"), None);
         assert!(other.channels_of(UserId(7)).eq(["raybox:@1.blue:u:7".to_owned()]));
         assert_eq!(other.installation(), Some("@1.blue"));
+        let mut settings = RedisSettings::at("localhost", 6379);
+        settings.place = RedisPlace::Cluster(Vec::new());
+        let sharded = Names::new(&settings);
+        assert_eq!(
+            (sharded.key("nodes").as_str(), sharded.node_channel("a").as_str()),
+            ("raybox:{r}:nodes", "raybox:n:a")
+        );
+        assert!(sharded.channels_of(UserId(7)).eq(["raybox:u:7".to_owned()]) && !sharded.hears_reference());
+        assert_eq!((shortest.with_earlier().count(), sharded.with_earlier().count()), (2, 1));
         assert!(names(1, None, Some(true)).hears_reference() && !names(0, None, Some(false)).hears_reference());
     }
 }

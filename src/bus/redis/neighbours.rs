@@ -20,6 +20,7 @@ use redis::RedisResult;
 
 use super::core::RedisCore;
 use super::dial::CommandConnection;
+use super::host::RegistryHost as _;
 use super::{names, registry};
 use crate::bus::Node;
 use crate::bus::peer::{POSTS_MAX, USERS_AT_ONCE};

@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-use crate::config::{RedisPlace, RedisSettings};
+use crate::config::{RedisPlace, RedisSettings, ServerAddress};
 
 /// The encryption of connections: the trusted certificates and the expected name.
 #[derive(Clone)]
@@ -53,6 +53,8 @@ pub(super) enum DialError {
     Replica,
     /// It is not the Redis at which this node is subscribed.
     Elsewhere,
+    /// The error of this server of a Redis Cluster.
+    At(ServerAddress, Box<DialError>),
 }
 
 /// A connection to this address, before any login. Blocks until `by` at most.
@@ -170,7 +172,7 @@ impl Secured {
                 let refuse = |_| DialError::Certificates(format!("{:?} is not a valid host name", server.host));
                 Some(name.map_err(refuse)?)
             }
-            RedisPlace::Sentinels(_) => None,
+            RedisPlace::Sentinels(_) | RedisPlace::Cluster(_) => None,
         };
         Ok(Secured { config: Arc::new(config), name })
     }
@@ -237,6 +239,7 @@ impl fmt::Display for DialError {
             }
             DialError::Io(error) => error.fmt(f),
             DialError::Replica => f.write_str("it is a replica, and a primary is needed"),
+            DialError::At(server, error) => write!(f, "{server}: {error}"),
             DialError::Elsewhere => f.write_str("its name leads to another Redis now"),
         }
     }

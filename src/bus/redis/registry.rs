@@ -16,17 +16,17 @@ use std::collections::HashSet;
 use pool::RedisFailure;
 use redis::RedisResult;
 
-use super::core::RedisCore;
 use super::dial::CommandConnection;
+use super::host::RegistryHost;
 use super::names::Names;
 use crate::bus::peer::USERS_AT_ONCE;
 use crate::protocol::UserId;
 
 /// Returns which of these users any node of ours wants messages for.
-pub(super) fn subscribed(shared: &RedisCore, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
+pub(super) fn subscribed(shared: &impl RegistryHost, users: &[UserId]) -> Result<Vec<UserId>, RedisFailure> {
     let mut subscribed = Vec::new();
     for users in users.chunks(USERS_AT_ONCE) {
-        let channels: Vec<_> = users.iter().map(|user| shared.names.user_channel(*user)).collect();
+        let channels: Vec<_> = users.iter().map(|user| shared.names().user_channel(*user)).collect();
         let counts = listeners(shared, &channels)?;
         subscribed.extend(users.iter().zip(counts).filter(|(_, count)| *count > 0).map(|(user, _)| *user));
     }
@@ -34,22 +34,19 @@ pub(super) fn subscribed(shared: &RedisCore, users: &[UserId]) -> Result<Vec<Use
 }
 
 /// The number of subscribers of each channel.
-fn listeners(shared: &RedisCore, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
+fn listeners(shared: &impl RegistryHost, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
     if channels.is_empty() {
         return Ok(Vec::new());
     }
-    let ask = |connection: &mut CommandConnection| {
-        redis::cmd("PUBSUB").arg("NUMSUB").arg(channels).query::<Vec<(String, u32)>>(connection)
-    };
-    Ok(shared.run(ask)?.into_iter().map(|(_, count)| count).collect())
+    shared.listeners(channels)
 }
 
 /// Returns those of these users that no node of ours, living or dead, has registered.
-pub(super) fn unclaimed(shared: &RedisCore, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
+pub(super) fn unclaimed(shared: &impl RegistryHost, users: &[UserId]) -> Result<HashSet<UserId>, RedisFailure> {
     if users.is_empty() {
         return Ok(HashSet::new());
     }
-    shared.run(|connection| unclaimed_on(connection, &shared.names, users))
+    shared.run(|connection| unclaimed_on(connection, shared.names(), users))
 }
 
 /// The same query, on any connection.
@@ -74,13 +71,13 @@ pub(super) fn unclaimed_on(
 }
 
 /// The nodes that have registered and not unregistered.
-pub(super) fn nodes(shared: &RedisCore) -> Result<Vec<String>, RedisFailure> {
-    shared.run(|connection| redis::cmd("SMEMBERS").arg(shared.names.key(NODES)).query(connection))
+pub(super) fn nodes(shared: &impl RegistryHost) -> Result<Vec<String>, RedisFailure> {
+    shared.run(|connection| redis::cmd("SMEMBERS").arg(shared.names().key(NODES)).query(connection))
 }
 
 /// Returns those of `nodes` without a subscription.
-pub(super) fn dead(shared: &RedisCore, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
-    let channels: Vec<_> = nodes.iter().map(|node| shared.names.node_channel(node)).collect();
+pub(super) fn dead(shared: &impl RegistryHost, nodes: Vec<String>) -> Result<Vec<String>, RedisFailure> {
+    let channels: Vec<_> = nodes.iter().map(|node| shared.names().node_channel(node)).collect();
     let counts = listeners(shared, &channels)?;
     Ok(nodes.into_iter().zip(counts).filter(|(_, count)| *count == 0).map(|(node, _)| node).collect())
 }
@@ -88,11 +85,10 @@ pub(super) fn dead(shared: &RedisCore, nodes: Vec<String>) -> Result<Vec<String>
 /// Whether no other node runs, neither ours nor the reference server's, and no other starting node
 /// claims the same. `neighbours` counts the nodes of the reference server.
 pub(super) fn is_first(
-    shared: &RedisCore,
-    neighbours: impl Fn(&RedisCore) -> Result<u32, RedisFailure>,
+    shared: &impl RegistryHost,
+    neighbours: impl FnOnce() -> Result<u32, RedisFailure>,
 ) -> Result<bool, RedisFailure> {
-    // During a rolling update, nodes of an earlier build use the shortest names for everything.
-    for names in [&shared.names, &Names::shortest()] {
+    for names in shared.names().with_earlier() {
         let registered: Vec<String> =
             shared.run(|connection| redis::cmd("SMEMBERS").arg(names.key(NODES)).query(connection))?;
         let channels: Vec<String> = registered.iter().map(|node| names.node_channel(node)).collect();
@@ -100,20 +96,20 @@ pub(super) fn is_first(
             return Ok(false);
         }
     }
-    if neighbours(shared)? > 0 {
+    if neighbours()? > 0 {
         return Ok(false);
     }
-    take(shared, &shared.names.key(FIRST))
+    take(shared, &shared.names().key(FIRST))
 }
 
 /// Whether this node, and no other, should correct the states of a dead node's users.
-pub(super) fn inherits(shared: &RedisCore, node: &str) -> Result<bool, RedisFailure> {
-    take(shared, &shared.names.key(&format!("heir:{node}")))
+pub(super) fn inherits(shared: &impl RegistryHost, node: &str) -> Result<bool, RedisFailure> {
+    take(shared, &shared.names().key(&format!("heir:{node}")))
 }
 
 /// Reads the users of a node, page by page, until `page` returns false; then returns false.
 pub(super) fn users_of(
-    shared: &RedisCore,
+    shared: &impl RegistryHost,
     node: &str,
     page: &mut dyn FnMut(Vec<UserId>) -> bool,
 ) -> Result<bool, RedisFailure> {
@@ -121,7 +117,7 @@ pub(super) fn users_of(
     loop {
         let scan = |connection: &mut CommandConnection| {
             let mut command = redis::cmd("SSCAN");
-            command.arg(users_key(&shared.names, node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
+            command.arg(users_key(shared.names(), node)).arg(cursor).arg("COUNT").arg(USERS_AT_ONCE);
             command.query::<(u64, Vec<i32>)>(connection)
         };
         let (next, users) = shared.run(scan)?;
@@ -136,20 +132,21 @@ pub(super) fn users_of(
 }
 
 /// Removes a node.
-pub(super) fn forget(shared: &RedisCore, node: &str) -> Result<(), RedisFailure> {
+pub(super) fn forget(shared: &impl RegistryHost, node: &str) -> Result<(), RedisFailure> {
     let mut pipeline = redis::pipe();
-    pipeline.cmd("DEL").arg(users_key(&shared.names, node)).cmd("SREM").arg(shared.names.key(NODES)).arg(node);
+    pipeline.cmd("DEL").arg(users_key(shared.names(), node)).cmd("SREM").arg(shared.names().key(NODES)).arg(node);
     shared.run(|connection| pipeline.query::<(u32, u32)>(connection)).map(drop)
 }
 
 /// Registers this node; true if it was not registered.
-pub(super) fn register(shared: &RedisCore) -> Result<bool, RedisFailure> {
-    shared
-        .publish(|connection| redis::cmd("SADD").arg(shared.names.key(NODES)).arg(shared.peer.node()).query(connection))
+pub(super) fn register(shared: &impl RegistryHost) -> Result<bool, RedisFailure> {
+    shared.publish(|connection| {
+        redis::cmd("SADD").arg(shared.names().key(NODES)).arg(shared.peer().node()).query(connection)
+    })
 }
 
 /// Registers these users as users of this node.
-pub(super) fn claim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFailure> {
+pub(super) fn claim(shared: &impl RegistryHost, users: &[UserId]) -> Result<(), RedisFailure> {
     if users.is_empty() {
         return Ok(());
     }
@@ -159,12 +156,12 @@ pub(super) fn claim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFai
 }
 
 /// Unregisters these users.
-pub(super) fn disclaim(shared: &RedisCore, users: &[UserId]) -> Result<(), RedisFailure> {
+pub(super) fn disclaim(shared: &impl RegistryHost, users: &[UserId]) -> Result<(), RedisFailure> {
     change(shared, "SREM", users)
 }
 
-fn change(shared: &RedisCore, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
-    let key = users_key(&shared.names, shared.peer.node());
+fn change(shared: &impl RegistryHost, name: &str, users: &[UserId]) -> Result<(), RedisFailure> {
+    let key = users_key(shared.names(), shared.peer().node());
     for users in users.chunks(USERS_AT_ONCE) {
         let ids: Vec<i32> = users.iter().map(|user| user.0).collect();
         shared.publish(|connection| redis::cmd(name).arg(&key).arg(&ids).query::<u32>(connection))?;
@@ -172,10 +169,10 @@ fn change(shared: &RedisCore, name: &str, users: &[UserId]) -> Result<(), RedisF
     Ok(())
 }
 
-fn take(shared: &RedisCore, key: &str) -> Result<bool, RedisFailure> {
+fn take(shared: &impl RegistryHost, key: &str) -> Result<bool, RedisFailure> {
     let set = |connection: &mut CommandConnection| {
         let mut command = redis::cmd("SET");
-        command.arg(key).arg(shared.peer.node()).arg("NX").arg("EX").arg(CLAIM_SECONDS);
+        command.arg(key).arg(shared.peer().node()).arg("NX").arg("EX").arg(CLAIM_SECONDS);
         command.query::<Option<String>>(connection)
     };
     shared.run(set).map(|answer| answer.is_some())

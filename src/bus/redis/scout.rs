@@ -14,7 +14,6 @@
 //! A node whose connections all last would never notice, so
 //! [`NodeWatch`](super::watch::NodeWatch) makes one every two seconds as a check.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use pool::RedisConnection;
@@ -32,7 +31,7 @@ use super::ended::Loss;
 pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<CommandConnection, DialError> {
     let (mut connection, role) = core.dialer.whoever_answers(by)?;
     connection.begin(by);
-    let session = core.session.load(Ordering::Acquire);
+    let session = core.state.session();
     let is_here = session == 0 || is_heard_on(core, &mut connection)?;
     let loss = match (is_here, role) {
         (true, ServerRole::Primary) => return Ok(connection),
@@ -41,11 +40,11 @@ pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<CommandConnection, D
         (false, ServerRole::Replica) => None,
     };
     // If the subscriptions ended meanwhile, the count proves nothing.
-    if core.session.load(Ordering::Acquire) != session {
+    if core.state.session() != session {
         return if role == ServerRole::Primary { Ok(connection) } else { Err(DialError::Replica) };
     }
     if let Some(loss) = loss {
-        core.lose(session, loss);
+        core.state.lose(session, loss);
     }
     Err(if role == ServerRole::Replica { DialError::Replica } else { DialError::Elsewhere })
 }

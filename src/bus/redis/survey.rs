@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use redis::RedisResult;
 
-use super::dial::{self, CommandConnection, Dialer};
+use super::cluster::{ClusterServers, SlotTable, listeners_on, slot_of};
+use super::dial::{self, CommandConnection, DialError, Dialer};
+use super::error::RedisError;
 use super::names::Names;
-use super::{RedisError, neighbours, registry};
-use crate::config::RedisSettings;
+use super::{neighbours, registry};
+use crate::config::{RedisPlace, RedisSettings, ServerAddress};
 use crate::protocol::UserId;
 
 /// The nodes that are connected to Redis.
@@ -29,6 +31,9 @@ pub struct Survey {
 ///
 /// [`RedisError`] if it does not answer.
 pub fn survey(settings: &RedisSettings) -> Result<Survey, RedisError> {
+    if let RedisPlace::Cluster(named) = &settings.place {
+        return look_at_all(settings, named).map_err(|error| RedisError::of(settings, &error));
+    }
     let mut connection = connect(settings)?;
     look(&mut connection, settings).map_err(|error| RedisError::of(settings, &error))
 }
@@ -65,9 +70,61 @@ impl Claims {
 }
 
 fn connect(settings: &RedisSettings) -> Result<CommandConnection, RedisError> {
-    let dialer = Dialer::new(settings).map_err(|error| RedisError::of(settings, &error))?;
     let by = Instant::now() + dial::CALL_TIMEOUT;
-    dialer.commands(by).map_err(|error| RedisError::of(settings, &error))
+    let connected = match &settings.place {
+        RedisPlace::Server(_) | RedisPlace::Sentinels(_) => {
+            Dialer::new(settings).and_then(|dialer| dialer.commands(by))
+        }
+        RedisPlace::Cluster(named) => ClusterServers::new(settings, named).and_then(|servers| {
+            let table = servers.table(by)?;
+            with_register(settings, &servers, &table, by)
+        }),
+    };
+    connected.map_err(|error| RedisError::of(settings, &error))
+}
+
+/// A connection to the primary of a Redis Cluster that has the register.
+fn with_register(
+    settings: &RedisSettings,
+    servers: &ClusterServers,
+    table: &SlotTable,
+    by: Instant,
+) -> Result<CommandConnection, DialError> {
+    let slot = slot_of(Names::new(settings).key("").as_bytes());
+    servers.dialer(&table.primaries()[table.owner(slot)])?.commands(by)
+}
+
+/// Asks all servers of a Redis Cluster: each knows only its own subscribers. A replica that does not
+/// answer is left out.
+fn look_at_all(settings: &RedisSettings, named: &[ServerAddress]) -> Result<Survey, DialError> {
+    let (names, by) = (Names::new(settings), Instant::now() + dial::CALL_TIMEOUT);
+    let servers = ClusterServers::new(settings, named)?;
+    let table = servers.table(by)?;
+    let mut with_register = with_register(settings, &servers, &table, by)?;
+    let registered: Vec<String> = redis::cmd("SMEMBERS").arg(names.key(registry::NODES)).query(&mut with_register)?;
+    let channels: Vec<String> = registered.iter().map(|node| names.node_channel(node)).collect();
+    let mut survey = Survey { has_reference_nodes: false, reference_nodes: Vec::new(), nodes: 0 };
+    let mut add = |connection: &mut CommandConnection| -> RedisResult<()> {
+        survey.has_reference_nodes |= settings.cpp_nodes != Some(false) && neighbours::listeners(connection)?.nodes > 0;
+        let clients: RedisResult<String> = redis::cmd("CLIENT").arg("LIST").arg("TYPE").arg("pubsub").query(connection);
+        survey.reference_nodes.extend(clients.map(|clients| pattern_listeners(&clients)).unwrap_or_default());
+        Ok(())
+    };
+    let mut listeners = vec![0; channels.len()];
+    for primary in table.primaries() {
+        let mut connection = servers.dialer(primary)?.commands(by)?;
+        add(&mut connection)?;
+        // Also without any, because a Redis before 7.0 does not know the command.
+        let counts = listeners_on(&mut connection, &channels)?;
+        listeners.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+    }
+    for replica in table.replicas() {
+        if let Ok((mut connection, _)) = servers.dialer(replica)?.whoever_answers(by) {
+            let _ = add(&mut connection);
+        }
+    }
+    survey.nodes = listeners.iter().filter(|count| **count > 0).count();
+    Ok(survey)
 }
 
 fn look(connection: &mut CommandConnection, settings: &RedisSettings) -> RedisResult<Survey> {

@@ -7,8 +7,10 @@
 //! ```text
 //! *3\r\n $7\r\nmessage\r\n $10\r\nraybox:u:7\r\n $5\r\nhello\r\n      a push
 //! *3\r\n $9\r\nsubscribe\r\n $10\r\nraybox:u:7\r\n :1\r\n             the answer to SUBSCRIBE, one for each channel
+//! *2\r\n $4\r\npong\r\n $0\r\n\r\n                                         the answer to PING while subscribed
 //! :1\r\n    +OK\r\n    -ERR …\r\n    $-1\r\n                          other answers
 //! ```
+//! In a Redis Cluster the words are `smessage`, `ssubscribe` and `sunsubscribe`.
 //! <https://redis.io/docs/latest/develop/reference/protocol-spec/>
 
 use std::fmt;
@@ -148,6 +150,14 @@ impl<S: Read + Write> RedisWire<S> {
         }
     }
 
+    /// Whether a complete reply is there.
+    ///
+    /// # Errors
+    /// As for [`RedisWire::next`].
+    pub(super) fn has_next(&self) -> Result<bool, Malformed> {
+        Ok(parse(&self.input[self.looked_at..self.read])?.is_some())
+    }
+
     /// Returns the next complete reply.
     ///
     /// # Errors
@@ -181,15 +191,27 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(RedisReply<'_>, usize)>, Mal
             let Some(channel) = rest.element()? else { return Ok(None) };
             let Some(last) = rest.element()? else { return Ok(None) };
             match (kind, channel, last) {
-                (Element::Bytes(b"message"), Element::Bytes(channel), Element::Bytes(payload)) => {
+                (Element::Bytes(b"message" | b"smessage"), Element::Bytes(channel), Element::Bytes(payload)) => {
                     RedisReply::Message { channel, payload }
                 }
-                (Element::Bytes(b"subscribe"), Element::Bytes(channel), Element::Number) => {
+                (Element::Bytes(b"subscribe" | b"ssubscribe"), Element::Bytes(channel), Element::Number) => {
                     RedisReply::Subscribed(channel)
                 }
-                (Element::Bytes(b"unsubscribe"), Element::Bytes(channel), Element::Number) => {
+                (Element::Bytes(b"unsubscribe" | b"sunsubscribe"), Element::Bytes(channel), Element::Number) => {
                     RedisReply::Unsubscribed(channel)
                 }
+                // Everything was to be unsubscribed, and nothing was subscribed.
+                (Element::Bytes(b"unsubscribe" | b"sunsubscribe"), Element::Nil, Element::Number) => {
+                    RedisReply::Unsubscribed(b"")
+                }
+                _ => return Err(Malformed),
+            }
+        }
+        Some(Element::Array(2)) => {
+            let Some(kind) = rest.element()? else { return Ok(None) };
+            let Some(text) = rest.element()? else { return Ok(None) };
+            match (kind, text) {
+                (Element::Bytes(b"pong"), Element::Bytes(_)) => RedisReply::Done,
                 _ => return Err(Malformed),
             }
         }
@@ -344,6 +366,22 @@ mod tests {
     }
 
     #[test]
+    fn replies_of_a_redis_cluster_mean_the_same() {
+        for (bytes, expected) in [
+            (&b"*3\r\n$10\r\nssubscribe\r\n$1\r\na\r\n:1\r\n"[..], RedisReply::Subscribed(b"a")),
+            (b"*3\r\n$8\r\nsmessage\r\n$1\r\na\r\n$1\r\nx\r\n", RedisReply::Message { channel: b"a", payload: b"x" }),
+            (b"*3\r\n$12\r\nsunsubscribe\r\n$1\r\na\r\n:0\r\n", RedisReply::Unsubscribed(b"a")),
+            (b"*3\r\n$12\r\nsunsubscribe\r\n$-1\r\n:0\r\n", RedisReply::Unsubscribed(b"")),
+            (b"*2\r\n$4\r\npong\r\n$0\r\n\r\n", RedisReply::Done),
+        ] {
+            assert_eq!(parse(bytes), Ok(Some((expected, bytes.len()))), "{}", bytes.escape_ascii());
+            for end in 0..bytes.len() {
+                assert_eq!(parse(&bytes[..end]), Ok(None), "{end} bytes");
+            }
+        }
+    }
+
+    #[test]
     fn bytes_that_no_redis_sends_are_refused() {
         for bytes in [
             &b"hello\r\n"[..],
@@ -352,7 +390,8 @@ mod tests {
             b"$x\r\n",
             b"$-2\r\n",
             b"$3\r\nabcd\r\n",
-            b"*2\r\n",
+            b"*2\r\n:1\r\n:2\r\n",
+            b"*4\r\n",
             b"*3\r\n:1\r\n:2\r\n:3\r\n",
             b"$99999999999999999999\r\n",
         ] {

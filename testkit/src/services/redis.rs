@@ -103,6 +103,11 @@ impl Redis {
         self.access().connect().expect("connect to Redis")
     }
 
+    /// A connection, unless it does not run.
+    pub(super) fn try_connect(&self) -> redis::RedisResult<Connection> {
+        self.access().connect()
+    }
+
     /// A handle for a server that is to use this Redis.
     pub(crate) fn in_use(&self) -> RedisUse {
         self.usage.clone()

@@ -172,14 +172,14 @@ fn follow(replica: &Redis, port: u16) {
 }
 
 /// Writes the certificate for a server into its folder. Returns a port for TLS.
-fn keep(certificate: &Certificate, folder: &Path) -> u16 {
+pub(super) fn keep(certificate: &Certificate, folder: &Path) -> u16 {
     fs::write(folder.join("cert.pem"), &certificate.chain).expect("write a certificate");
     fs::write(folder.join("key.pem"), &certificate.key).expect("write a key");
     free_port()
 }
 
 /// The settings for TLS at this port, with the certificate in this folder.
-fn tls(port: u16, folder: &Path) -> Vec<[String; 2]> {
+pub(super) fn tls(port: u16, folder: &Path) -> Vec<[String; 2]> {
     let file = |name| folder.join(name).display().to_string();
     let settings = [
         ("tls-port", port.to_string()),
@@ -205,6 +205,6 @@ fn fact(facts: &Value, name: &str) -> Option<String> {
 }
 
 const MASTER: &str = "chat";
-const REDIS_PASSWORD: &str = "of-redis";
+pub(super) const REDIS_PASSWORD: &str = "of-redis";
 const SENTINEL_PASSWORD: &str = "of-sentinels";
 const SENTINELS: usize = 3;

@@ -1,0 +1,194 @@
+//! A Redis Cluster: channels on all primaries, slots that move, and primaries that fail.
+
+use raybox::bus::Published;
+use raybox::config::{RedisPlace, RedisSettings, ServerAddress};
+use raybox::protocol::{GroupId, UserId};
+use testkit::{LONG_PATIENCE, ShardedRedis, wait_until, wait_within};
+
+use crate::peer::{ANN, BOB, Heard, Notes, Peer};
+
+#[test]
+fn users_of_all_primaries_are_reached() {
+    let redis = ShardedRedis::start_steady();
+    let (one, two) = (start(&redis), start(&redis));
+    let users: Vec<UserId> = (1..=30).map(UserId).collect();
+    let mut owners: Vec<usize> = users.iter().map(|user| redis.owner(&channel(*user), 0)).collect();
+    owners.sort_unstable();
+    owners.dedup();
+    assert_eq!(owners, [0, 1, 2], "the users' channels are on all primaries");
+    for (sequence, user) in (1..).zip(&users) {
+        two.welcome(*user);
+        assert_eq!(one.publish(*user, sequence, &["{\"a\":1}", "{}"]), Published::ToOne);
+        two.notes.wait_for(&Heard::Envelope(*user, "{\"a\":1}\n{}".to_owned()));
+        one.notes.wait_for(&Heard::Confirmed(sequence));
+    }
+    let place = one.notes.last_place().expect("a node says where it is");
+    assert_eq!(one.publish_at(Some(place), ANN, 101, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Confirmed(101));
+    one.bus.group_changed(GroupId(3));
+    two.notes.wait_for(&Heard::Group(GroupId(3)));
+    // A login at another node is announced.
+    one.welcome(ANN);
+    two.notes.wait_for(&Heard::Elsewhere(ANN));
+    two.leave(ANN);
+    two.leave(BOB);
+    assert_eq!(one.publish(BOB, 102, &["{}"]), Published::ToNobody);
+    assert_eq!(one.bus.elsewhere(&[ANN, BOB, UserId(30)]), Ok(vec![ANN, UserId(30)]));
+}
+
+#[test]
+fn a_node_that_dies_leaves_its_users_to_the_others() {
+    let redis = ShardedRedis::start_steady();
+    let (one, two) = (start(&redis), start(&redis));
+    two.bus.claim(&[ANN, BOB]).expect("the register is there");
+    two.bus.disclaim(&[BOB]).expect("the register is there");
+    drop(two);
+    one.notes.wait_for(&Heard::Left(ANN));
+    assert_eq!(one.notes.count(&Heard::Left(BOB)), 0);
+}
+
+#[test]
+fn a_slot_that_moves_takes_its_users_along() {
+    let redis = ShardedRedis::start_steady();
+    let (one, two) = (start(&redis), start(&redis));
+    two.welcome(ANN);
+    two.welcome(BOB);
+    let place = one.find(ANN, 1);
+    let rejoined = || [&one, &two].map(|peer| peer.notes.count(&Heard::Rejoined));
+    let before = rejoined();
+    let from = redis.owner(&channel(ANN), 0);
+    redis.move_slot(&channel(ANN), (from + 1) % 3);
+    wait_until("ann is subscribed at the new primary", || redis.listeners(&channel(ANN)) == 1);
+    // The user may have logged in elsewhere meanwhile, so this place is not her only one.
+    assert_eq!(one.publish_at(Some(place), ANN, 2, &["{}"]), Published::Taken(1));
+    one.notes.wait_for(&Heard::Refused(2, 0));
+    // The publishing node learns of the move by the answer.
+    assert_eq!(one.publish(ANN, 3, &["{}"]), Published::ToOne);
+    one.notes.wait_for(&Heard::Confirmed(3));
+    assert_eq!(one.publish(BOB, 4, &["{}"]), Published::ToOne);
+    one.notes.wait_for(&Heard::Confirmed(4));
+    // A login after the move is subscribed there, too, though no node has asked for the table.
+    one.welcome(ANN);
+    two.notes.wait_for(&Heard::Elsewhere(ANN));
+    two.leave(ANN);
+    assert_eq!(redis.listeners(&channel(ANN)), 1);
+    assert_eq!(rejoined(), before, "no connection was replaced");
+}
+
+#[test]
+fn a_slot_of_a_nodes_own_channels_that_moves_makes_it_another_place() {
+    let redis = ShardedRedis::start_steady();
+    let (one, two) = (start(&redis), start(&redis));
+    two.welcome(ANN);
+    let place = one.find(ANN, 1);
+    let rejoined = two.notes.count(&Heard::Rejoined);
+    let of_place = format!("raybox:p:{place}");
+    redis.move_slot(&of_place, (redis.owner(&of_place, 0) + 1) % 3);
+    wait_until("the node has connected again", || two.notes.count(&Heard::Rejoined) > rejoined);
+    wait_until("it is ready", || two.bus.is_ready());
+    wait_until("the old place is gone", || redis.listeners(&of_place) == 0);
+    assert_eq!(one.publish_at(Some(place.clone()), ANN, 2, &["{}"]), Published::ToNobody);
+    assert_ne!(one.find(ANN, 3), place);
+}
+
+#[test]
+fn a_killed_primary_is_replaced_by_its_replica() {
+    let mut redis = ShardedRedis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    two.welcome(ANN);
+    one.find(ANN, 1);
+    let owner = redis.owner(&channel(ANN), 0);
+    redis.servers[owner].kill();
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToNobody);
+    wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());
+    one.find(ANN, 3);
+    redis.servers[owner].restart();
+    redis.wait_whole();
+    // The old primary is a replica now, and takes nothing over.
+    one.find(ANN, 4);
+    assert!(one.bus.is_ready() && two.bus.is_ready());
+}
+
+#[test]
+fn a_frozen_primary_is_replaced_by_its_replica() {
+    let redis = ShardedRedis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    two.welcome(ANN);
+    one.find(ANN, 1);
+    let owner = redis.owner(&channel(ANN), 0);
+    redis.servers[owner].stop();
+    let published = one.publish(ANN, 2, &["{}"]);
+    assert!([Published::InDoubt, Published::ToNobody].contains(&published), "it may come yet: {published:?}");
+    assert_eq!(one.publish(ANN, 3, &["{}"]), Published::ToNobody, "and nothing more is tried");
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());
+    one.find(ANN, 4);
+    redis.servers[owner].cont();
+    redis.wait_whole();
+    one.find(ANN, 5);
+}
+
+#[test]
+fn a_primary_that_changes_roles_while_it_runs_is_left() {
+    let redis = ShardedRedis::start_steady();
+    let (one, two) = (start(&redis), start(&redis));
+    two.welcome(ANN);
+    let owner = redis.owner(&channel(ANN), 0);
+    let failover = redis::cmd("CLUSTER").arg("FAILOVER").to_owned();
+    failover.query::<()>(&mut redis.servers[owner + 3].connect()).expect("the replica takes over");
+    redis.wait_whole();
+    wait_until("the subscription is at the new primary", || {
+        let count = redis::cmd("PUBSUB").arg("SHARDNUMSUB").arg(channel(ANN)).to_owned();
+        let count = count.query::<(String, u32)>(&mut redis.servers[owner + 3].connect());
+        count.is_ok_and(|(_, count)| count == 1)
+    });
+    wait_until("both are ready", || one.bus.is_ready() && two.bus.is_ready());
+    one.find(ANN, 1);
+}
+
+#[test]
+fn a_primary_that_sees_no_whole_cluster_is_not_used() {
+    let redis = ShardedRedis::start_steady();
+    let (one, two) = (start(&redis), start(&redis));
+    two.welcome(ANN);
+    // Commands for the register would be refused, so another primary shows that nodes look.
+    let primary = (redis.owner("raybox:{r}:", 0) + 1) % 3;
+    redis.forget_slot(primary, true);
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    assert_eq!(one.publish(ANN, 1, &["{}"]), Published::ToNobody);
+    redis.forget_slot(primary, false);
+    wait_until("both are ready", || one.bus.is_ready() && two.bus.is_ready());
+    one.find(ANN, 2);
+}
+
+#[test]
+fn ten_thousand_users_are_subscribed_again_after_an_outage() {
+    let mut redis = ShardedRedis::start();
+    let one = start(&redis);
+    let users: Vec<UserId> = (1..=10_000).map(UserId).collect();
+    let notes =
+        Notes { here: users.iter().copied().collect::<std::collections::HashSet<_>>().into(), ..Notes::default() };
+    let two = Peer::start_as(&settings(&redis), notes);
+    assert_eq!(one.bus.elsewhere(&users), Ok(users.clone()));
+    let owner = redis.owner(&channel(ANN), 0);
+    redis.servers[owner].kill();
+    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());
+    assert_eq!(one.bus.elsewhere(&users), Ok(users));
+    one.find(ANN, 1);
+}
+
+fn start(redis: &ShardedRedis) -> Peer {
+    Peer::start_with(&settings(redis))
+}
+
+fn settings(redis: &ShardedRedis) -> RedisSettings {
+    let named = redis.ports()[..2].iter().map(|port| ServerAddress::new("127.0.0.1", *port)).collect();
+    let wait_timeout = std::time::Duration::from_secs(1);
+    RedisSettings { place: RedisPlace::Cluster(named), wait_timeout, ..RedisSettings::at("", 0) }
+}
+
+fn channel(user: UserId) -> String {
+    format!("raybox:u:{}", user.0)
+}
