@@ -79,6 +79,11 @@ impl Talk<'_> {
         println!("{what}: done in {lasted:.1?}, delivered after {delivered:.1?}, ready after {:.1?}", over.elapsed());
     }
 
+    /// The id of the user who reads.
+    pub(crate) fn reader(&self) -> i64 {
+        self.ids[1]
+    }
+
     fn wait_ready(&self) {
         wait_within(LONG_PATIENCE, "the nodes are ready", || self.nodes.iter().all(TestServer::is_ready));
     }
