@@ -29,6 +29,18 @@ def is_genuine(key, headers, body):
     return abs(time.time() - int(timestamp)) < FRESH
 
 
+def text_of(message):
+    """What a notification shows; None for what this bridge leaves out."""
+    kind, name = message.get("msgType"), message.get("name")
+    if "edit" in message or "recall" in message:
+        return None  # it changes a message that was shown before
+    if kind == 6:
+        return f"{name} asks to be your friend" if message.get("ask") else f"{name} is your friend now"
+    if kind == 57:
+        return f"{message.get('event')}: {name}"
+    return str(message.get("msg", ""))[:200] if kind in (4, 5, 9) else None
+
+
 class Bridge:
     """Takes each message once, and pushes it in a thread of its own, so that the server gets its answer at once."""
 
@@ -55,10 +67,9 @@ class Bridge:
         while True:
             message = self.waiting.get()
             try:
-                body = message["m"]
-                # An edit or a recall changes a message that was shown before; this bridge leaves them out.
-                if isinstance(body, dict) and "edit" not in body and "recall" not in body:
-                    push(message["user"], message["conv"], str(body.get("msg", ""))[:200])
+                text = text_of(message["m"])
+                if text is not None:
+                    push(message["user"], message["conv"], text)
             except Exception as error:  # one message must not end the thread
                 print(f"not pushed: {error!r}", file=sys.stderr)
 

@@ -293,6 +293,7 @@ fn jobs(
         clock: clock.clone(),
         outages: outages.clone(),
         metrics: metrics.clone(),
+        hooked: hooked_messages(config, store),
         rules: CommunityRules {
             members_max: config.group_members_max,
             conversations_max: config.conversations_max,
@@ -395,7 +396,7 @@ fn recorder(
         bus: bus.clone(),
         outages: outages.clone(),
         clock: clock.clone(),
-        hooked: HookedMessages::new(config.hook_url.0.is_some(), &store.hooks),
+        hooked: hooked_messages(config, store),
         rules: CommitRules {
             edit_window: i64::try_from(config.edit_window.as_millis()).unwrap_or(i64::MAX),
             conversations_max: config.conversations_max,
@@ -405,6 +406,12 @@ fn recorder(
     };
     let recorder = Recorder::start(parts, store.database.appenders().min(RECORDERS_MAX), threads)?;
     Ok(Some(Arc::new(recorder)))
+}
+
+/// The messages for the hook: none without conversations, because nothing would be posted then.
+fn hooked_messages(config: &Config, store: &crate::store::Store) -> HookedMessages {
+    let is_posted = config.hook_url.0.is_some() && config.recorded != RecordingScope::Nothing;
+    HookedMessages::new(is_posted, &store.hooks)
 }
 
 /// The settings of the reactor.

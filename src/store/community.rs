@@ -14,7 +14,7 @@ mod friends;
 pub(in crate::store) mod groups;
 mod recorded;
 
-pub use self::accounts::{Deletion, OwnAccount, PasswordChange, Swapped};
+pub use self::accounts::{AccountDeletion, Deletion, OwnAccount, PasswordChange, Swapped};
 pub use self::friends::{Befriended, BlockOutcome, FriendPolicy, FriendRequest, Trace};
 pub(in crate::store) use self::friends::{FriendDecision, FriendFacts};
 pub use self::groups::{Deed, GroupAct, GroupChanged, GroupMember, GroupRefusal, GroupRole, NewGroup, Right, Visible};
@@ -78,10 +78,10 @@ pub trait Community: Send + Sync + 'static {
     /// ones.
     fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError>;
 
-    /// Deletes the account of a user if the stored password still equals `stored`. The user leaves
+    /// Deletes the account of a user if the stored password is still the one that was checked. The user leaves
     /// all groups, with entries there, and is removed from lists of friends and of blocked users;
     /// devices and waiting messages are deleted. The id is never used again, but the name may be.
-    fn delete_account(&self, user: UserId, stored: &str, nonce: [u8; 16]) -> Result<Swapped<Deletion>, StoreError>;
+    fn delete_account(&self, request: &AccountDeletion<'_>) -> Result<Swapped<Deletion>, StoreError>;
 }
 
 /// The way to this role.

@@ -29,6 +29,15 @@ pub struct HookRow {
     pub member: UserId,
 }
 
+/// Whether what a request records joins the queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hooked {
+    /// It joins the queue, in the same transaction.
+    Yes,
+    /// There is no hook, or nobody to post it for.
+    No,
+}
+
 /// The recipients of a message that have not received it.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct HookRecipients {

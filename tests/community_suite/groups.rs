@@ -11,7 +11,7 @@ use raybox::store::history::{
 use serde_json::json;
 
 use super::{
-    BYTES, DAY, Opened, act, events, frame, head, joins, leave, members, name, new_group, new_user, nonce, now, of,
+    BYTES, DAY, Opened, act, delete, events, frame, head, joins, leave, members, name, new_group, new_user, now, of,
     text,
 };
 
@@ -190,7 +190,7 @@ pub(crate) fn members_who_leave_at_the_same_time_leave_one_creator(opened: &impl
                 let store = &stores[nth % 2];
                 scope.spawn(move || match nth {
                     // One of them deletes the account.
-                    2 => assert!(matches!(store.delete_account(*user, "x", nonce()).unwrap(), Swapped::Done(_))),
+                    2 => assert!(matches!(delete(&**store, *user), Swapped::Done(_))),
                     _ => drop(leave(&**store, group, *user)),
                 });
             }

@@ -11,12 +11,14 @@ use raybox::base::conversation::ConversationId;
 use raybox::protocol::{GroupId, UserId};
 use raybox::store::AllRoles;
 use raybox::store::community::{
-    Community, Deed, GroupAct, GroupChanged, GroupRefusal, GroupRole, NewGroup, Recorded, Right,
+    AccountDeletion, Community, Deed, Deletion, GroupAct, GroupChanged, GroupRefusal, GroupRole, NewGroup, Recorded,
+    Right, Swapped,
 };
 use raybox::store::history::{
     Cid, CommitRules, Denied, EntryKind, FrameHash, Head, History, LoggedIn, LoginProof, NewDeviceLogin, NewEntry,
     SenderCheck,
 };
+use raybox::store::hooks::Hooked;
 use serde_json::{Value, json};
 
 pub(crate) use self::groups::{
@@ -89,7 +91,12 @@ pub(crate) fn members(store: &impl Community, group: GroupId, asker: UserId) -> 
 }
 
 fn act(store: &impl Community, group: GroupId, by: UserId, deed: Deed) -> Result<GroupChanged, GroupRefusal> {
-    store.act(&GroupAct { group, by, right: Right::Standing, deed, nonce: nonce() }).unwrap()
+    store.act(&GroupAct { group, by, right: Right::Standing, deed, hooked: Hooked::No, nonce: nonce() }).unwrap()
+}
+
+fn delete(store: &impl Community, user: UserId) -> Swapped<Deletion> {
+    let request = AccountDeletion { user, stored: "x", hooked: Hooked::No, nonce: nonce() };
+    store.delete_account(&request).unwrap()
 }
 
 fn joins(store: &impl Community, group: GroupId, user: UserId) -> Result<GroupChanged, GroupRefusal> {

@@ -6,12 +6,13 @@ use std::thread;
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
 use raybox::store::community::{
-    BLOCKED_MAX, Befriended, BlockOutcome, Community as _, FriendPolicy, FriendRequest, OwnAccount, PasswordChange,
-    Swapped, Trace,
+    AccountDeletion, BLOCKED_MAX, Befriended, BlockOutcome, Community as _, FriendPolicy, FriendRequest, OwnAccount,
+    PasswordChange, Swapped, Trace,
 };
 use raybox::store::history::{
     CommitOutcome, EntryKind, EntryRefusal, History as _, HistoryReads as _, NewEntry, SenderCheck,
 };
+use raybox::store::hooks::Hooked;
 use raybox::store::{Accounts as _, Contacts as _, Messages as _, NewMessage, StoreError};
 use serde_json::json;
 
@@ -25,7 +26,15 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     let [ann, bob, cat, dan] = [(); 4].map(|()| new_user(&*store));
     let befriend = |a, b, policy| {
         store
-            .befriend(&FriendRequest { a, b, policy, trace: Trace::Recorded, conversations_max: 1000, nonce: nonce() })
+            .befriend(&FriendRequest {
+                a,
+                b,
+                policy,
+                trace: Trace::Recorded,
+                hooked: Hooked::No,
+                conversations_max: 1000,
+                nonce: nonce(),
+            })
             .unwrap()
     };
     let Befriended::New(names, Some(recorded)) = befriend(bob, ann, FriendPolicy::Open) else { panic!("new") };
@@ -59,6 +68,7 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
         b: cat,
         policy: FriendPolicy::Open,
         trace: Trace::Recorded,
+        hooked: Hooked::No,
         conversations_max: 2,
         nonce: nonce(),
     };
@@ -66,7 +76,15 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     assert_eq!(friend_ids(&*store, dan), [ann]);
     // The same for requests that are not recorded as entries.
     let unrecorded = |a, b, policy| {
-        let request = FriendRequest { a, b, policy, trace: Trace::None, conversations_max: 1000, nonce: nonce() };
+        let request = FriendRequest {
+            a,
+            b,
+            policy,
+            trace: Trace::None,
+            hooked: Hooked::No,
+            conversations_max: 1000,
+            nonce: nonce(),
+        };
         store.befriend(&request).unwrap()
     };
     assert!(matches!(unrecorded(bob, dan, FriendPolicy::Ask), Befriended::Asked(_, None)));
@@ -98,6 +116,7 @@ pub(crate) fn who_is_blocked_cannot_send_or_ask(opened: &impl Opened) {
         b: ann,
         policy: FriendPolicy::Open,
         trace: Trace::None,
+        hooked: Hooked::No,
         conversations_max: 1000,
         nonce: nonce(),
     };
@@ -196,6 +215,7 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
                 b,
                 policy: FriendPolicy::Open,
                 trace: Trace::Recorded,
+                hooked: Hooked::No,
                 conversations_max: 1000,
                 nonce: nonce(),
             })
@@ -208,8 +228,9 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
     store.append(&rows).unwrap();
     let device = log_in(&*store, ann, "phone").device;
     let nonce = nonce();
-    assert_eq!(store.delete_account(ann, "wrong", nonce).unwrap(), Swapped::Stale);
-    let Swapped::Done(deletion) = store.delete_account(ann, "x", nonce).unwrap() else { panic!("done") };
+    let delete = |user, stored| store.delete_account(&AccountDeletion { user, stored, hooked: Hooked::No, nonce });
+    assert_eq!(delete(ann, "wrong").unwrap(), Swapped::Stale);
+    let Swapped::Done(deletion) = delete(ann, "x").unwrap() else { panic!("done") };
     assert_eq!(deletion.devices, [device]);
     let left: Vec<_> = deletion.groups.iter().map(|left| (left.conv, left.entries.len())).collect();
     assert_eq!(left, [(of(group), 2), (of(alone), 1), (of(other), 1)]);
@@ -227,7 +248,7 @@ pub(crate) fn a_deleted_account_leaves_everything_but_its_messages(opened: &impl
     assert_eq!(store.run(conv, 1, 1, false, BYTES).unwrap()[0].text.as_deref(), Some("hello"));
     let more = NewEntry { check: SenderCheck::Whole, ..text(conv, bob, "more") };
     assert_eq!(store.commit(&[more], DAY).unwrap(), [CommitOutcome::Refused(EntryRefusal::NoSuchUser)]);
-    assert_eq!(store.delete_account(ann, "x", nonce).unwrap(), Swapped::Stale);
+    assert_eq!(delete(ann, "x").unwrap(), Swapped::Stale);
     let again = store.register(&own_name, "x").unwrap();
     assert!(again > ann.max(cat), "the name is free, the id is not");
 }

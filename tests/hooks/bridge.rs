@@ -53,6 +53,12 @@ fn the_push_bridge_pushes_each_message_once_and_refuses_forgeries() {
     wait_until("the next one is pushed", || pushes().last().is_some_and(|last| last["text"] == "again"));
     assert_eq!(pushes().len(), 2, "the repeat is not");
 
+    let ids = (ann.store.me, bob.store.me);
+    ann.ask_for(200, json!({"msgType": 6, "U1": ids.0, "U2": ids.1}));
+    wait_until("the new friend is pushed", || {
+        pushes().last().is_some_and(|last| last["text"] == "ann is your friend now")
+    });
+
     let post = |timestamp: u64, signature: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("connect");
         let body = r#"{"messages":[]}"#;

@@ -5,6 +5,7 @@
 
 mod bridge;
 mod cluster;
+mod events;
 mod everyday;
 mod fairness;
 mod outages;

@@ -15,12 +15,13 @@ use crate::routing::groups::GroupCache;
 use crate::routing::level1_seen::Level1Seen;
 use crate::routing::router::{Keeps, Router};
 use crate::session::Recipients;
-use crate::store::history::{CommitRules, EntryKind, HistoryRole, NewEntry};
+use crate::store::history::{CommitRules, HistoryRole, NewEntry};
 use crate::store::hooks::HookRole;
 use crate::store::outages::Outages;
 use crate::store::{Contacts, Role, StoreError};
 
 /// Decides which messages join the queue of the hook.
+#[derive(Clone)]
 pub struct HookedMessages {
     hooks: Option<HookRole>,
 }
@@ -32,7 +33,7 @@ impl HookedMessages {
     }
 
     /// Whether there is a hook, and a queue for it.
-    fn are_any(&self) -> bool {
+    pub fn are_any(&self) -> bool {
         self.hooks.as_ref().is_some_and(|hooks| matches!(hooks.get(), Ok(Some(_))))
     }
 }
@@ -68,15 +69,15 @@ pub struct RecorderParts {
 }
 
 impl RecorderParts {
-    /// Notes which of these messages join the queue of the hook: messages of users, edits and
-    /// recalls, for users of level 2 other than the sender.
+    /// Notes which of these messages join the queue of the hook: those for users of level 2 other
+    /// than the sender.
     pub(super) fn note_hooked<'p>(&self, entries: &mut [NewEntry], to: impl Iterator<Item = &'p RecordedFor>) {
         if !self.hooked.are_any() {
             return;
         }
         for (entry, to) in entries.iter_mut().zip(to) {
             let is_due = |user: &UserId| *user != entry.sender && self.audience.has(*user);
-            entry.is_hooked = entry.kind != EntryKind::Other && self.recipients(to, entry).iter().any(is_due);
+            entry.is_hooked = self.recipients(to, entry).iter().any(is_due);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::recorded::Recorded;
 use crate::protocol::UserId;
 use crate::store::history::{Device, DeviceId};
+use crate::store::hooks::Hooked;
 
 /// The user's view of an account: the name that others see, and the user's own choices.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,6 +36,19 @@ pub enum Swapped<T> {
     Stale,
 }
 
+/// A request to delete an account.
+#[derive(Clone, Copy)]
+pub struct AccountDeletion<'a> {
+    /// Its user.
+    pub user: UserId,
+    /// The stored password against which the proof was checked.
+    pub stored: &'a str,
+    /// Whether the entries in groups join the queue of the hook.
+    pub hooked: Hooked,
+    /// Random bytes, the same for a retry of the request.
+    pub nonce: [u8; 16],
+}
+
 /// The changes made by the deletion of an account.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Deletion {
@@ -49,5 +63,15 @@ impl std::fmt::Debug for PasswordChange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let device = self.keep.map(|(device, _)| device);
         f.debug_struct("PasswordChange").field("user", &self.user).field("keep", &device).finish_non_exhaustive()
+    }
+}
+
+/// Leaves out the stored value.
+impl std::fmt::Debug for AccountDeletion<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AccountDeletion")
+            .field("user", &self.user)
+            .field("hooked", &self.hooked)
+            .finish_non_exhaustive()
     }
 }

@@ -8,6 +8,7 @@ use crate::base::conversation::ConversationId;
 use crate::protocol::{self, UserId};
 use crate::store::FriendNames;
 use crate::store::history::{EntryKind, FrameHash, NewEntry, SenderCheck};
+use crate::store::hooks::Hooked;
 
 /// A request of `a` to be a friend of `b`.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,8 @@ pub struct FriendRequest {
     pub policy: FriendPolicy,
     /// Whether the conversation of both gets an entry.
     pub trace: Trace,
+    /// Whether that entry joins the queue of the hook.
+    pub hooked: Hooked,
     /// The most conversations of a user, see [`CommitRules::conversations_max`](crate::store::history::CommitRules::conversations_max).
     pub conversations_max: usize,
     /// Random bytes.
@@ -143,7 +146,7 @@ impl FriendRequest {
             kind: EntryKind::Other,
             is_imported: false,
             check: SenderCheck::None,
-            is_hooked: false,
+            is_hooked: self.hooked == Hooked::Yes,
             change: None,
             text,
         }
@@ -163,7 +166,7 @@ mod tests {
     fn who_must_be_asked_is_asked_once() {
         let request = |policy| {
             let (a, b, nonce) = (UserId(1), UserId(2), [0; 16]);
-            FriendRequest { a, b, policy, trace: Trace::Recorded, conversations_max: 9, nonce }
+            FriendRequest { a, b, policy, trace: Trace::Recorded, hooked: Hooked::No, conversations_max: 9, nonce }
         };
         let names = FriendNames { a: "a".into(), b: "b".into() };
         let none = FriendFacts {

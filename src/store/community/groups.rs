@@ -12,6 +12,7 @@ use crate::base::conversation::ConversationId;
 use crate::protocol::level2::replies::group_event;
 use crate::protocol::{GroupId, UserId};
 use crate::store::history::{Cid, EntryKind, FrameHash, MemberChange, NewEntry, SenderCheck};
+use crate::store::hooks::Hooked;
 
 /// A group to be created.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct GroupAct {
     pub right: Right,
     /// The change to make.
     pub deed: Deed,
+    /// Whether its events join the queue of the hook.
+    pub hooked: Hooked,
     /// Random bytes, the same for a retry of the request.
     pub nonce: [u8; 16],
 }
@@ -204,8 +207,9 @@ pub(in crate::store) enum GroupWrite {
 impl GroupAct {
     /// The act by which a user leaves one of several groups in one request, with its own random
     /// bytes.
-    pub(in crate::store) fn leaving(group: GroupId, by: UserId, request: [u8; 16]) -> GroupAct {
-        GroupAct { group, by, right: Right::Standing, deed: Deed::Leave, nonce: derived(request, group.0.into()) }
+    pub(in crate::store) fn leaving(group: GroupId, by: UserId, hooked: Hooked, request: [u8; 16]) -> GroupAct {
+        let nonce = derived(request, group.0.into());
+        GroupAct { group, by, right: Right::Standing, deed: Deed::Leave, hooked, nonce }
     }
 
     /// The user whom the change concerns.
@@ -346,18 +350,19 @@ impl Decision {
         Decision { events: vec![event], ..Decision::default() }
     }
 
-    /// The events as entries, in the name of `by`.
-    pub(in crate::store) fn entries(&self, conv: ConversationId, by: UserId, nonce: [u8; 16]) -> Vec<NewEntry> {
+    /// The events as entries, in the name of the requester.
+    pub(in crate::store) fn entries(&self, act: &GroupAct) -> Vec<NewEntry> {
         let entry = |(nth, event): (usize, &GroupEvent)| {
-            let text: Arc<str> = group_event(event.event, event.user, by, &event.name).into();
-            new_entry(conv, by, event_cid(nonce, nth), event.change, text)
+            let text: Arc<str> = group_event(event.event, event.user, act.by, &event.name).into();
+            let entry = new_entry(act.conv(), act.by, event_cid(act.nonce, nth), event.change, text);
+            NewEntry { is_hooked: act.hooked == Hooked::Yes, ..entry }
         };
         self.events.iter().enumerate().map(entry).collect()
     }
 }
 
 impl NewGroup {
-    /// The first entry of the group.
+    /// The first entry of the group. Only its creator is there to see it.
     pub(in crate::store) fn entry(&self, group: GroupId, owner_name: &str) -> NewEntry {
         let text: Arc<str> = group_event("created", self.owner, self.owner, owner_name).into();
         new_entry(ConversationId::of_group(group), self.owner, event_cid(self.nonce, 0), None, text)
@@ -417,8 +422,13 @@ mod tests {
         }
     }
 
+    fn by_creator(deed: Deed) -> GroupAct {
+        let (right, hooked) = (Right::Standing, Hooked::Yes);
+        GroupAct { group: GroupId(3), by: CREATOR, right, deed, hooked, nonce: [0; 16] }
+    }
+
     fn decide(deed: Deed, facts: &GroupFacts) -> Result<Decision, GroupRefusal> {
-        GroupAct { group: GroupId(3), by: CREATOR, right: Right::Standing, deed, nonce: [0; 16] }.decide(facts)
+        by_creator(deed).decide(facts)
     }
 
     fn events(decision: &Decision) -> Vec<&'static str> {
@@ -447,7 +457,8 @@ mod tests {
     #[test]
     fn an_administrator_changes_a_group_without_a_creator_or_members() {
         let order = |by, deed, facts: &GroupFacts| {
-            GroupAct { group: GroupId(3), by, right: Right::Administrator, deed, nonce: [0; 16] }.decide(facts)
+            GroupAct { group: GroupId(3), by, right: Right::Administrator, deed, hooked: Hooked::No, nonce: [0; 16] }
+                .decide(facts)
         };
         let headless = GroupFacts { standing: Some(GroupRole::Normal), ..facts() };
         let transferred = order(OTHER, Deed::Transfer(OTHER), &headless).unwrap();
@@ -504,8 +515,9 @@ mod tests {
         assert_eq!((events(&same), same.writes), (vec![], vec![GroupWrite::Description("d".into())]));
         let other = decide(change("other"), &facts()).unwrap();
         assert_eq!(events(&other), ["renamed"]);
-        let entries = other.entries(ConversationId::of_group(GroupId(3)), CREATOR, [1; 16]);
+        let entries = other.entries(&by_creator(change("other")));
         assert_eq!(&*entries[0].text, r#"{"USERID":1,"by":1,"event":"renamed","msgType":57,"name":"other"}"#);
+        assert!(entries[0].is_hooked);
         assert_ne!(event_cid([1; 16], 0), event_cid([1; 16], 1));
     }
 }

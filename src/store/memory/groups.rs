@@ -12,7 +12,7 @@ impl MemoryHistory {
         let facts = people.facts(act);
         let decision = act.decide(&facts)?;
         let before = people.member_ids(act.group);
-        let entries = decision.entries(act.conv(), act.by, act.nonce);
+        let entries = decision.entries(act);
         let outcomes = self.commit(people, &entries, CommitRules::OF_SERVER, now);
         let noted = recorded(&entries, &outcomes, Vec::new(), Vec::new());
         decision.writes.iter().for_each(|write| self.apply(people, act.group, write));

@@ -21,8 +21,8 @@ use super::rows::{collect, column, user_row};
 use crate::protocol::{GroupId, UserId};
 use crate::store::StoreError;
 use crate::store::community::{
-    BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendDecision, FriendRequest, GroupAct, GroupChanged,
-    GroupMember, GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
+    AccountDeletion, BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendDecision, FriendRequest,
+    GroupAct, GroupChanged, GroupMember, GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
 use crate::store::history::DeviceId;
 
@@ -145,8 +145,8 @@ impl Community for MysqlStore {
         self.base.calls.call(|db, _| accounts::change_password(db, change, &mut forgotten))
     }
 
-    fn delete_account(&self, user: UserId, stored: &str, nonce: [u8; 16]) -> Result<Swapped<Deletion>, StoreError> {
+    fn delete_account(&self, request: &AccountDeletion<'_>) -> Result<Swapped<Deletion>, StoreError> {
         let mut planned = None;
-        self.base.calls.call(|db, _| accounts::delete(db, &self.base, (user, stored, nonce), &mut planned))
+        self.base.calls.call(|db, _| accounts::delete(db, &self.base, request, &mut planned))
     }
 }

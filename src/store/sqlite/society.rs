@@ -15,8 +15,8 @@ use super::rows::{limit, user_by_id};
 use crate::protocol::{GroupId, UserId};
 use crate::store::StoreError;
 use crate::store::community::{
-    BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendRequest, GroupAct, GroupChanged, GroupMember,
-    GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
+    AccountDeletion, BLOCKED_MAX, Befriended, BlockOutcome, Community, Deletion, FriendRequest, GroupAct, GroupChanged,
+    GroupMember, GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
 use crate::store::history::DeviceId;
 
@@ -131,8 +131,9 @@ impl Community for SqliteStore {
         self.live.change(move |db| accounts::change_password(db, &change))
     }
 
-    fn delete_account(&self, user: UserId, stored: &str, nonce: [u8; 16]) -> Result<Swapped<Deletion>, StoreError> {
-        let stored = stored.to_owned();
-        self.live.change(move |db| accounts::delete(db, user, &stored, nonce))
+    fn delete_account(&self, request: &AccountDeletion<'_>) -> Result<Swapped<Deletion>, StoreError> {
+        let AccountDeletion { user, hooked, nonce, .. } = *request;
+        let stored = request.stored.to_owned();
+        self.live.change(move |db| accounts::delete(db, &AccountDeletion { user, stored: &stored, hooked, nonce }))
     }
 }

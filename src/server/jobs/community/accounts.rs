@@ -14,7 +14,7 @@ use crate::server::jobs::logins::changes_all_the_time;
 use crate::session::password::PasswordVerdict;
 use crate::session::{NAME_MAX, PASSWORD_MAX};
 use crate::store::StoreError;
-use crate::store::community::{BlockOutcome, Community, Deletion, PasswordChange, Swapped};
+use crate::store::community::{AccountDeletion, BlockOutcome, Community, Deletion, PasswordChange, Swapped};
 use crate::store::history::DeviceId;
 
 impl Arrangements {
@@ -98,8 +98,9 @@ impl Arrangements {
         asker: &Asker,
         proof: &AccountProof<'_>,
     ) -> Result<Arranged, StoreError> {
-        let (user, nonce) = (asker.user, nonce()?);
-        let deleted = self.proven(user, proof, |stored| community.delete_account(user, stored, nonce))?;
+        let (user, hooked, nonce) = (asker.user, self.hooked(), nonce()?);
+        let deleted = self
+            .proven(user, proof, |stored| community.delete_account(&AccountDeletion { user, stored, hooked, nonce }))?;
         let Some((deletion, _)) = deleted else { return Ok(self.wrong_proof(asker, 69)) };
         let own = asker.device.as_ref().map(|identity| identity.device);
         self.account_deleted(user, &deletion, own);

@@ -13,6 +13,7 @@ use crate::store::community::{
     Befriended, Community, Deed, FriendPolicy, FriendRequest, GroupAct, GroupChanged, GroupMember, GroupRefusal,
     GroupRole, NewGroup, Recorded, Right, Trace, Visible,
 };
+use crate::store::hooks::Hooked;
 
 /// A member as a 61 shows it: id, name, and whether it is the creator.
 type ListedMember = (UserId, Option<String>, bool);
@@ -141,7 +142,8 @@ impl Arrangements {
         // At level 1 the other user is notified each time, as by the reference server.
         let push = if audience.has(a) || audience.has(b) { ToldBy::Nothing } else { ToldBy::Push };
         let CommunityRules { friends: policy, conversations_max, .. } = self.parts.rules;
-        let request = FriendRequest { a, b, policy, trace, conversations_max, nonce: nonce()? };
+        let hooked = if audience.has(b) { self.hooked() } else { Hooked::No };
+        let request = FriendRequest { a, b, policy, trace, hooked, conversations_max, nonce: nonce()? };
         Ok(Some(match community.befriend(&request)? {
             Befriended::New(names, recorded) => MadeFriends::Friends(names, self.told(recorded.as_ref(), b)),
             Befriended::Already(names) => MadeFriends::Friends(names, push),
@@ -192,7 +194,8 @@ impl Arrangements {
             Deed::Add { user, .. } => Some(*user),
             _ => None,
         };
-        let outcome = community.act(&GroupAct { group, by, right: Right::Standing, deed, nonce: nonce()? })?;
+        let (right, hooked) = (Right::Standing, self.hooked());
+        let outcome = community.act(&GroupAct { group, by, right, deed, hooked, nonce: nonce()? })?;
         if let Ok(GroupChanged { recorded: Some(recorded), .. }) = &outcome {
             self.group_changed(recorded, joins);
         }

@@ -14,7 +14,7 @@ use crate::server::jobs::logins::changes_all_the_time;
 use crate::session::password::is_plain;
 use crate::store::StoreError;
 use crate::store::community::{
-    Deed, GroupAct, GroupChanged, GroupMember, GroupRefusal, GroupRole, PasswordChange, Right, Swapped,
+    AccountDeletion, Deed, GroupAct, GroupChanged, GroupMember, GroupRefusal, GroupRole, PasswordChange, Right, Swapped,
 };
 use crate::store::history::{DeviceId, History};
 
@@ -111,14 +111,15 @@ impl Arrangements {
     /// Those of the store.
     pub fn delete(&self, user: UserId) -> Result<Ordered<()>, StoreError> {
         let Some(community) = self.parts.community.get()? else { return Ok(Ordered::NotThere) };
-        let nonce = nonce()?;
+        let (hooked, nonce) = (self.hooked(), nonce()?);
         for _ in 0..PROOFS_MAX {
             let Some(stored) = self.parts.accounts.get()?.credential(user)? else {
                 // This may be the repeat of an order whose result was lost.
                 self.end_everything(user, &[]);
                 return Ok(Ordered::NoSuchUser);
             };
-            if let Swapped::Done(deletion) = community.delete_account(user, &stored, nonce)? {
+            let request = AccountDeletion { user, stored: &stored, hooked, nonce };
+            if let Swapped::Done(deletion) = community.delete_account(&request)? {
                 self.account_deleted(user, &deletion, None);
                 self.end_everything(user, &[]);
                 return Ok(Ordered::Done(()));
@@ -211,7 +212,14 @@ impl Arrangements {
             GroupOrder::Transfer(user) => Deed::Transfer(user),
             GroupOrder::Dissolve => Deed::Dissolve,
         };
-        let outcome = community.act(&GroupAct { group, by, right: Right::Administrator, deed, nonce: nonce()? })?;
+        let outcome = community.act(&GroupAct {
+            group,
+            by,
+            right: Right::Administrator,
+            deed,
+            hooked: self.hooked(),
+            nonce: nonce()?,
+        })?;
         match &outcome {
             Ok(GroupChanged { recorded: Some(recorded), .. }) => self.group_changed(recorded, None),
             // Without an event, for example because there was no member to see one.

@@ -14,12 +14,14 @@ use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
 use crate::routing::level1_seen::Level1Seen;
+use crate::routing::recorder::HookedMessages;
 use crate::routing::router::Router;
 use crate::server::jobs::conversations::Conversations;
 use crate::server::jobs::jwt_logins::JwtLogins;
 use crate::server::stamps::AccountStamps;
 use crate::session::password::Passwords;
 use crate::store::community::{Community, CommunityRole, FriendPolicy, Visible};
+use crate::store::hooks::Hooked;
 use crate::store::outages::Outages;
 use crate::store::{Accounts, Role, StoreError};
 
@@ -53,6 +55,8 @@ pub struct ArrangementParts {
     pub outages: Arc<Outages>,
     /// Counts refusals.
     pub metrics: Arc<Metrics>,
+    /// Which messages join the queue of the hook.
+    pub hooked: HookedMessages,
     /// The rules for users.
     pub rules: CommunityRules,
 }
@@ -158,6 +162,12 @@ impl Arrangements {
 
     pub(super) fn community(&self) -> Result<&dyn Community, StoreError> {
         self.parts.community.get()?.ok_or_else(|| StoreError::Failed("the tables have no level 2".into()))
+    }
+
+    /// Whether events join the queue of the hook. An event of a group does so whoever the members
+    /// are, because they are read when it is due.
+    pub(super) fn hooked(&self) -> Hooked {
+        if self.parts.hooked.are_any() { Hooked::Yes } else { Hooked::No }
     }
 
     pub(super) fn router(&self) -> Option<Arc<Router>> {

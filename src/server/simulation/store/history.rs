@@ -4,8 +4,8 @@ use super::{MailRow, NodeStore, Tables};
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
 use crate::store::community::{
-    Befriended, BlockOutcome, Community, Deletion, FriendRequest, GroupAct, GroupChanged, GroupMember, GroupRefusal,
-    NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
+    AccountDeletion, Befriended, BlockOutcome, Community, Deletion, FriendRequest, GroupAct, GroupChanged, GroupMember,
+    GroupRefusal, NewGroup, OwnAccount, PasswordChange, Recorded, Swapped,
 };
 use crate::store::history::{
     Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, FrameHash, Head, History, HistoryEntry, HistoryReads,
@@ -293,7 +293,7 @@ impl Community for NodeStore {
         not_here()
     }
 
-    fn delete_account(&self, _: UserId, _: &str, _: [u8; 16]) -> Result<Swapped<Deletion>, StoreError> {
+    fn delete_account(&self, _: &AccountDeletion<'_>) -> Result<Swapped<Deletion>, StoreError> {
         not_here()
     }
 }

@@ -7,7 +7,7 @@ use super::groups;
 use super::recording::{self, Locked};
 use crate::base::conversation::ConversationId;
 use crate::protocol::{GroupId, UserId};
-use crate::store::community::{Deletion, GroupAct, OwnAccount, PasswordChange, Swapped};
+use crate::store::community::{AccountDeletion, Deletion, GroupAct, OwnAccount, PasswordChange, Swapped};
 use crate::store::history::DeviceId;
 use crate::store::mysql::base::Base;
 use crate::store::mysql::conversations::devices;
@@ -86,9 +86,10 @@ pub(super) fn change_password(
 pub(super) fn delete(
     db: &mut Conn,
     base: &Base,
-    (user, stored, nonce): (UserId, &str, [u8; 16]),
+    request: &AccountDeletion<'_>,
     planned: &mut Option<Deletion>,
 ) -> mysql::Result<Swapped<Deletion>> {
+    let AccountDeletion { user, stored, .. } = *request;
     for _ in 0..LOCKED_MAX {
         let groups = groups_of(db, user)?;
         let convs: Vec<ConversationId> = groups.iter().map(|group| ConversationId::of_group(*group)).collect();
@@ -105,7 +106,7 @@ pub(super) fn delete(
                 db.query_drop("ROLLBACK")?;
                 return Ok(None);
             }
-            let deletion = delete_locked(db, base, user, &groups, nonce)?;
+            let deletion = delete_locked(db, base, request, &groups)?;
             *planned = Some(deletion.clone());
             db.query_drop("COMMIT")?;
             Ok(Some(Swapped::Done(deletion)))
@@ -120,13 +121,13 @@ pub(super) fn delete(
 fn delete_locked(
     db: &mut Conn,
     base: &Base,
-    user: UserId,
+    request: &AccountDeletion<'_>,
     groups: &[GroupId],
-    nonce: [u8; 16],
 ) -> mysql::Result<Deletion> {
+    let AccountDeletion { user, hooked, nonce, .. } = *request;
     let mut deletion = Deletion { groups: Vec::new(), devices: devices::of(db, user)? };
     for group in groups {
-        let act = GroupAct::leaving(*group, user, nonce);
+        let act = GroupAct::leaving(*group, user, hooked, nonce);
         match act.decide(&groups::facts(db, &act)?) {
             Ok(decision) => deletion.groups.extend(groups::carry_out(db, base, &act, &decision)?.1),
             // A row of a group that does not exist.

@@ -80,7 +80,7 @@ pub(super) fn carry_out(
     decision: &Decision,
 ) -> mysql::Result<(Option<NewEntry>, Option<Recorded>)> {
     let before = if decision.gone == Gone::All { member_ids(db, act.group)? } else { Vec::new() };
-    let entries = decision.entries(act.conv(), act.by, act.nonce);
+    let entries = decision.entries(act);
     let noted = recording::record(db, base, &entries, Vec::new(), Vec::new())?;
     decision.writes.iter().try_for_each(|write| apply(db, base, act.group, write))?;
     let Some(noted) = noted else { return Ok((None, None)) };

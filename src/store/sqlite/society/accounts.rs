@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::groups;
 use crate::base::collation::fold;
 use crate::protocol::{GroupId, UserId};
-use crate::store::community::{Deletion, GroupAct, OwnAccount, PasswordChange, Swapped};
+use crate::store::community::{AccountDeletion, Deletion, GroupAct, OwnAccount, PasswordChange, Swapped};
 use crate::store::history::DeviceId;
 use crate::store::sqlite::conversations::devices;
 
@@ -61,12 +61,8 @@ pub(super) fn change_password(db: &Connection, change: &PasswordChange) -> rusql
     Ok(Swapped::Done(forgotten))
 }
 
-pub(super) fn delete(
-    db: &Connection,
-    user: UserId,
-    stored: &str,
-    nonce: [u8; 16],
-) -> rusqlite::Result<Swapped<Deletion>> {
+pub(super) fn delete(db: &Connection, request: &AccountDeletion<'_>) -> rusqlite::Result<Swapped<Deletion>> {
+    let AccountDeletion { user, stored, hooked, nonce } = *request;
     let is_same =
         db.prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND password = ?2")?.exists(params![user.0, stored])?;
     if !is_same {
@@ -74,7 +70,7 @@ pub(super) fn delete(
     }
     let mut deletion = Deletion { groups: Vec::new(), devices: devices::of(db, user)? };
     for group in groups_of(db, user)? {
-        let act = GroupAct::leaving(group, user, nonce);
+        let act = GroupAct::leaving(group, user, hooked, nonce);
         match act.decide(&groups::facts(db, &act)?) {
             Ok(decision) => deletion.groups.extend(groups::carry_out(db, &act, &decision)?),
             // A row of a group that does not exist.

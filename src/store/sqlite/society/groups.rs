@@ -39,7 +39,7 @@ pub(super) fn act(db: &Connection, act: &GroupAct) -> rusqlite::Result<Result<Gr
 /// Carries out a decision.
 pub(super) fn carry_out(db: &Connection, act: &GroupAct, decision: &Decision) -> rusqlite::Result<Option<Recorded>> {
     let before = member_ids(db, act.group)?;
-    let entries = decision.entries(act.conv(), act.by, act.nonce);
+    let entries = decision.entries(act);
     let noted = record(db, &entries, Vec::new(), Vec::new())?;
     decision.writes.iter().try_for_each(|write| apply(db, act.group, write))?;
     let Some(noted) = noted else { return Ok(None) };

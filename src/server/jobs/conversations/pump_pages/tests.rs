@@ -7,6 +7,7 @@ use super::*;
 use crate::store::Accounts;
 use crate::store::community::{Community, Deed, GroupAct, NewGroup, Right};
 use crate::store::history::{Cid, CommitRules, EntryKind, FrameHash, HistoryReads, NewEntry, SenderCheck};
+use crate::store::hooks::Hooked;
 use crate::store::sqlite::SqliteStore;
 
 /// A database in a folder of its own, and what it may lose.
@@ -55,6 +56,7 @@ impl Scene {
             by,
             right: Right::Standing,
             deed,
+            hooked: Hooked::No,
             nonce: [1 + self.acts.fetch_add(1, Ordering::Relaxed) as u8; 16],
         };
         self.store.act(&act).unwrap().unwrap();
