@@ -1,47 +1,138 @@
-//! Accounts that a JSON web token has made, marked by a prefix of the stored password. Behind it are
-//! random characters, which no password matches: not on this server, and not on a C++ server, where
-//! a client would have to guess them. If the user sets a password, its hash takes their place.
+//! Accounts that a JSON web token has made, marked by a prefix of the stored password:
+//!
+//! ```text
+//!   $jwt$  proof  $  22 random characters, or a hash if the user has set a password
+//! ```
+//! The proof is a keyed hash of the account's name, which never changes. Only the servers of the
+//! cluster know the key. So a program that lets a client write this column cannot make the mark: a
+//! C++ server stores what a client sends as its password. No password matches the random
+//! characters, on this server or on a C++ server.
+//!
+//! Version 1.0.0 wrote marks without a proof. [`JwtMarks`] accepts them only for accounts that the
+//! operator names.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
 
 use super::disabled::enabled;
+use super::ids::UserId;
 
-/// Whether a JSON web token has made the account with this stored password. The account may be
-/// disabled.
-pub fn is_made_by_jwt(stored: &str) -> bool {
+/// Makes marks, and checks them.
+pub struct JwtMarks {
+    key: hmac::Key,
+    /// Accounts up to this one may have a mark without a proof.
+    unproven_up_to: UserId,
+}
+
+impl JwtMarks {
+    /// With the key of the cluster. A mark without a proof counts for accounts up to
+    /// `unproven_up_to`.
+    pub fn new(key: &[u8; 32], unproven_up_to: UserId) -> JwtMarks {
+        JwtMarks { key: hmac::Key::new(hmac::HMAC_SHA256, key), unproven_up_to }
+    }
+
+    /// The stored password of a new account with this name.
+    pub fn without_password(&self, name: &str, random: &[u8; 16]) -> String {
+        format!("{JWT_MARK}{}${}", self.proof(name), URL_SAFE_NO_PAD.encode(random))
+    }
+
+    /// Whether a JSON web token has made the account with this id, name and stored password. The
+    /// account may be disabled.
+    pub fn prove(&self, id: UserId, name: &str, stored: &str) -> bool {
+        let enabled = enabled(stored);
+        let Some(marked) = enabled.strip_prefix(JWT_MARK) else { return false };
+        let Some((proof, _)) = proof_in(marked) else { return id <= self.unproven_up_to };
+        let Ok(proof) = URL_SAFE_NO_PAD.decode(proof) else { return false };
+        let expected = hmac::sign(&self.key, name.as_bytes());
+        let difference = expected.as_ref().iter().zip(&proof).fold(0, |all, (own, other)| all | (own ^ other));
+        proof.len() == PROOF_BYTES && std::hint::black_box(difference) == 0
+    }
+
+    fn proof(&self, name: &str) -> String {
+        URL_SAFE_NO_PAD.encode(&hmac::sign(&self.key, name.as_bytes()).as_ref()[..PROOF_BYTES])
+    }
+}
+
+/// Whether this stored password has the mark, proven or not. The account may be disabled.
+pub fn has_mark(stored: &str) -> bool {
     enabled(stored).starts_with(JWT_MARK)
 }
 
-/// The stored password of a new account, with these random bytes.
-pub fn without_password(random: &[u8; 32]) -> String {
-    use base64::Engine as _;
-    format!("{JWT_MARK}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random))
-}
-
-/// The stored password of such an account whose user has set a password with this hash.
-pub fn with_password(hash: &str) -> String {
-    format!("{JWT_MARK}{hash}")
+/// The stored password of such an account whose user has set a password with this hash: with the
+/// mark from before.
+pub fn with_password(stored: &str, hash: &str) -> String {
+    match stored.strip_prefix(JWT_MARK).and_then(proof_in) {
+        Some((proof, _)) => format!("{JWT_MARK}{proof}${hash}"),
+        None => format!("{JWT_MARK}{hash}"),
+    }
 }
 
 /// The part behind the mark; `None` without a mark, and for a disabled account.
 pub fn behind_mark(stored: &str) -> Option<&str> {
-    stored.strip_prefix(JWT_MARK)
+    let marked = stored.strip_prefix(JWT_MARK)?;
+    Some(proof_in(marked).map_or(marked, |(_, rest)| rest))
+}
+
+/// The proof, and the part behind it. A hash begins with `$`, and the random characters of version
+/// 1.0.0 have none.
+fn proof_in(marked: &str) -> Option<(&str, &str)> {
+    marked.split_once('$').filter(|(proof, _)| !proof.is_empty())
 }
 
 /// The prefix. It looks like a PHC string of an algorithm that does not exist.
 const JWT_MARK: &str = "$jwt$";
+/// The length of a proof: 128 bits.
+const PROOF_BYTES: usize = 16;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::disabled::disabled;
 
+    const ANN: UserId = UserId(7);
+    const HASH: &str = "$argon2id$x";
+
+    fn marks() -> JwtMarks {
+        JwtMarks::new(&[1; 32], UserId(0))
+    }
+
     #[test]
     fn the_mark_outlives_a_password_and_a_disabled_account() {
-        let stored = without_password(&[7; 32]);
-        assert!(is_made_by_jwt(&stored) && is_made_by_jwt(&disabled(&stored)));
-        assert!(is_made_by_jwt(&with_password("$argon2id$x")));
-        assert!(!is_made_by_jwt("secret") && !is_made_by_jwt(&disabled("secret")));
+        let stored = marks().without_password("ann", &[7; 16]);
+        assert!(stored.len() <= 50, "the column of a C++ server has 50 characters: {stored}");
+        for stored in [stored.clone(), disabled(&stored), with_password(&stored, HASH)] {
+            assert!(has_mark(&stored) && marks().prove(ANN, "ann", &stored), "{stored}");
+        }
+        assert!(!has_mark("secret") && !has_mark(&disabled("secret")));
         assert_eq!((behind_mark(&disabled(&stored)), behind_mark("secret")), (None, None));
-        assert_eq!(behind_mark(&with_password("$argon2id$x")), Some("$argon2id$x"));
-        assert_ne!(without_password(&[8; 32]), stored);
+        let twice = with_password(&with_password(&stored, "$argon2id$y"), HASH);
+        assert_eq!((behind_mark(&twice), marks().prove(ANN, "ann", &twice)), (Some(HASH), true));
+        assert_ne!(marks().without_password("ann", &[8; 16]), stored);
+    }
+
+    #[test]
+    fn nobody_without_the_key_makes_a_mark() {
+        let stored = marks().without_password("ann", &[7; 16]);
+        let of_bob = marks().without_password("bob", &[7; 16]);
+        let other_key = JwtMarks::new(&[2; 32], UserId(0)).without_password("ann", &[7; 16]);
+        let shorter = stored.replacen(&stored[5..27], &stored[5..9], 1);
+        let forged = ["", "$jwt$", "$jwt$$", "$jwt$x", "$jwt$$argon2id$x", "$jwt$!$x", "$jwt$AAAAAAAAAAAAAAAAAAAAAA$x"];
+        for forged in forged.into_iter().chain([&*of_bob, &*other_key, &*shorter, &stored[1..]]) {
+            assert!(!marks().prove(ANN, "ann", forged), "{forged}");
+        }
+        // Computed by another implementation: an update of the server must not close the accounts.
+        assert!(marks().prove(ANN, "ann", "$jwt$1rT-T7WlVure3nDGZ0Dzhw$x"));
+    }
+
+    #[test]
+    fn a_mark_without_a_proof_counts_for_the_accounts_that_the_operator_names() {
+        let marks = JwtMarks::new(&[1; 32], ANN);
+        for old in [format!("$jwt${}", "x".repeat(43)), with_password("$jwt$x", HASH), disabled("$jwt$x")] {
+            assert!(marks.prove(ANN, "ann", &old) && !marks.prove(UserId(8), "ann", &old), "{old}");
+        }
+        assert!(!marks.prove(ANN, "ann", "$jwt$AAAAAAAAAAAAAAAAAAAAAA$x"), "a wrong proof is none");
+        assert!(!marks.prove(ANN, "ann", "secret"));
+        assert_eq!(behind_mark("$jwt$$argon2id$x"), Some(HASH));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::disabled::is_disabled;
 use super::ids::{GroupId, UserId};
-use super::made_by_jwt::is_made_by_jwt;
+use super::made_by_jwt::has_mark;
 
 /// A row of the user table, without its secrets.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,7 +25,7 @@ pub struct AccountState {
 impl AccountState {
     /// The state of the account with this stored password.
     pub fn of(stored: &str) -> AccountState {
-        AccountState { is_disabled: is_disabled(stored), is_made_by_jwt: is_made_by_jwt(stored) }
+        AccountState { is_disabled: is_disabled(stored), is_made_by_jwt: has_mark(stored) }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced,
 use crate::history::pump::PumpLimits;
 use crate::hooks::poster::{HookSettings, Poster, PosterParts};
 use crate::metrics::Metrics;
-use crate::protocol::{self, level2};
+use crate::protocol::{self, UserId, level2};
 use crate::routing::assembly::Routes;
 use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
@@ -277,7 +277,9 @@ fn jobs(
     let Services { store, bus, clock, groups, audience, blocks, level1_seen, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
-    let jwt = Arc::new(JwtLogins::new(jwt, store.accounts.clone()));
+    let unproven_up_to = UserId(i32::try_from(config.jwt.unproven_up_to).unwrap_or(i32::MAX));
+    let roles = (store.accounts.clone(), store.history.clone());
+    let jwt = Arc::new(JwtLogins::new(jwt, roles, unproven_up_to));
     let arrangements = ArrangementParts {
         jwt: jwt.clone(),
         community: store.community.clone(),

@@ -40,7 +40,7 @@ use memory::{Memory, PasswordTag, RememberedPassword};
 pub use stamp::Stamp;
 
 use crate::base::disabled::is_disabled;
-use crate::base::made_by_jwt::{behind_mark, is_made_by_jwt};
+use crate::base::made_by_jwt::{behind_mark, has_mark};
 use crate::protocol::UserId;
 
 /// Hashes and checks passwords at one configured cost, and remembers recently verified ones. Shared
@@ -150,7 +150,7 @@ impl Passwords {
         let form = canonical(password);
         let (verdict, computed) = match stored {
             Some(stored) if is_disabled(stored) => (None, 0),
-            Some(stored) if is_made_by_jwt(stored) => match behind_mark(stored).and_then(parse) {
+            Some(stored) if has_mark(stored) => match behind_mark(stored).and_then(parse) {
                 Some(hash) => self.verify_hash_of_jwt_account(&hash, password, &form),
                 // The user has set no password.
                 None => (None, 0),
@@ -333,7 +333,7 @@ pub fn is_malformed(stored: &str) -> bool {
 
 /// Whether `stored` is a password as it was sent, not hashed yet by a server of this kind.
 pub fn is_plain(stored: &str) -> bool {
-    !claims_phc(stored) && !is_disabled(stored) && !is_made_by_jwt(stored)
+    !claims_phc(stored) && !is_disabled(stored) && !has_mark(stored)
 }
 
 /// The reference's client sends hexadecimal digits only, so plain text never starts like this.

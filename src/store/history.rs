@@ -216,8 +216,8 @@ pub trait History: HistoryReads + Send + Sync + 'static {
         users.iter().filter_map(|user| is_one(user).transpose()).collect()
     }
 
-    /// The key of all tokens: `new`, unless one was stored before.
-    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
+    /// A key that the servers of a cluster share: `new`, unless one was stored before.
+    fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
 
     /// Whether the caller should delete old messages now: it is due, and no other node does it. The
     /// caller must call this again before its lease ends.
@@ -235,6 +235,25 @@ pub trait History: HistoryReads + Send + Sync + 'static {
 /// The most messages that one step of retention retires, and the most conversations that it
 /// examines.
 pub const RETIRED_MAX: usize = 1000;
+
+/// A key that the servers of a cluster share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SharedKey {
+    /// Signs the tokens of devices.
+    Tokens,
+    /// Proves the marks of accounts that a JSON web token has made.
+    JwtMarks,
+}
+
+impl SharedKey {
+    /// Its row in the table `Meta`. Rows 2 and 3 are turns of servers.
+    pub(in crate::store) fn row(self) -> i64 {
+        match self {
+            SharedKey::Tokens => 1,
+            SharedKey::JwtMarks => 4,
+        }
+    }
+}
 
 /// The way to the role.
 pub type HistoryRole = MaybeRole<dyn History>;

@@ -17,7 +17,7 @@ use super::history::plan::{
 };
 use super::history::{
     Cid, CommitOutcome, CommitRules, Denied, DeviceId, FrameHash, Head, HistoryEntry, Marked, MemberChange, NewEntry,
-    PageAsk, PageOutcome, RaisedMark, Touched, tag_of,
+    PageAsk, PageOutcome, RaisedMark, SharedKey, Touched, tag_of,
 };
 use crate::base::conversation::{ConversationId, Tag};
 use crate::protocol::{GroupId, UserId};
@@ -49,7 +49,7 @@ pub(crate) struct MemoryHistory {
     pub(crate) devices: MemoryDevices,
     level2: BTreeSet<UserId>,
     level1_seen: BTreeMap<UserId, i64>,
-    key: Option<[u8; 32]>,
+    keys: BTreeMap<i64, [u8; 32]>,
     flaw: Option<Flaw>,
     /// With [`Flaw::NumbersBeforeLock`]: the numbers assigned so far, and the uncommitted messages.
     drawn: BTreeMap<ConversationId, i64>,
@@ -477,8 +477,8 @@ impl MemoryHistory {
         self.level1_seen.get(&user).is_some_and(|seen| *seen > since)
     }
 
-    pub(crate) fn token_key(&mut self, new: [u8; 32]) -> [u8; 32] {
-        *self.key.get_or_insert(new)
+    pub(crate) fn shared_key(&mut self, key: SharedKey, new: [u8; 32]) -> [u8; 32] {
+        *self.keys.entry(key.row()).or_insert(new)
     }
 }
 

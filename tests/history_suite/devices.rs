@@ -2,7 +2,7 @@
 
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
-use raybox::store::history::{DeviceId, History as _, HistoryReads as _, LoginProof, NewDeviceLogin};
+use raybox::store::history::{DeviceId, History as _, HistoryReads as _, LoginProof, NewDeviceLogin, SharedKey};
 
 use super::{DAY, Opened, login, new_user, text};
 
@@ -36,8 +36,11 @@ pub(crate) fn devices_come_and_go(opened: &impl Opened) {
     assert_eq!(store.forget(ann, &[third.device.id, DeviceId(-1)]).unwrap(), 1);
     let back = log_in(&login(ann, "third", 15));
     assert!(back.device.id > third.device.id, "no id is given twice");
-    let key = store.token_key([1; 32]).unwrap();
-    assert_eq!(opened.second().token_key([2; 32]).unwrap(), key);
+    let (tokens, marks) = (SharedKey::Tokens, SharedKey::JwtMarks);
+    let keys = (store.shared_key(tokens, [1; 32]).unwrap(), store.shared_key(marks, [3; 32]).unwrap());
+    let second = opened.second();
+    assert_eq!((second.shared_key(tokens, [2; 32]).unwrap(), second.shared_key(marks, [2; 32]).unwrap()), keys);
+    assert_ne!(keys.0, keys.1);
     store.use_level2(bob).unwrap();
     store.use_level2(bob).unwrap();
     let before = UserId(ann.0.min(bob.0) - 1);

@@ -3,7 +3,7 @@
 use raybox::base::conversation::ConversationId;
 use raybox::store::history::{
     CommitOutcome, EntryKind, History as _, HistoryReads as _, HistoryRetention, NewEntry, RetentionClaim,
-    RetentionRules,
+    RetentionRules, SharedKey,
 };
 
 use super::{BYTES, DAY, Opened, head, new_place, new_user, text};
@@ -79,6 +79,10 @@ pub(crate) fn one_node_at_a_time_has_the_retention(opened: &impl Opened) {
     store.end_retention(&one).unwrap();
     assert!(!second.claim_retention(&claim(2, 1)).unwrap(), "it was done since");
     assert!(second.claim_retention(&two).unwrap(), "it is due again");
-    let key = store.token_key([7; 32]).unwrap();
-    assert_eq!((key, second.token_key([8; 32]).unwrap()), ([7; 32], [7; 32]), "the key of tokens is another row");
+    let key = store.shared_key(SharedKey::Tokens, [7; 32]).unwrap();
+    assert_eq!(
+        (key, second.shared_key(SharedKey::Tokens, [8; 32]).unwrap()),
+        ([7; 32], [7; 32]),
+        "the key of tokens is another row"
+    );
 }

@@ -5,7 +5,9 @@ use std::fs;
 use serde_json::{Value, json};
 use testkit::jwt::{JwtIssuer, in_seconds, jwks};
 use testkit::level2::{Level2Client, LoginAs, Store};
-use testkit::{Builder, Database, TestClient, TestServer, WRONG_PASSWORD, offline_user, password, signal, wait_until};
+use testkit::{
+    Builder, Cluster, Database, TestClient, TestServer, WRONG_PASSWORD, offline_user, password, signal, wait_until,
+};
 
 /// Runs a test on SQLite and on MariaDB.
 fn on_both(test: impl Fn(Builder)) {
@@ -91,6 +93,62 @@ fn an_account_made_by_a_token_has_no_password() {
         let mut level1 = TestClient::connect(&server);
         level1.send(&json!({"msgType": 1, "USERID": ann, "password": word}));
         level1.expect_text(WRONG_PASSWORD);
+    }
+}
+
+/// Has the stored password of a user replaced, as another program could that writes this column.
+/// `stored` is an expression of SQL.
+fn store_password(server: &TestServer, user: i64, stored: &str) {
+    server.run_sql(&format!("UPDATE User SET password = {stored} WHERE id = {user}"));
+}
+
+/// A mark as version 1.0.0 wrote it, which any program can make.
+const UNPROVEN: &str = "'$jwt$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA'";
+
+#[test]
+fn a_mark_that_another_program_has_written_opens_nothing() {
+    on_both(|builder| {
+        let issuer = JwtIssuer::eddsa();
+        let server = registering(builder, &issuer);
+        let [ann, bob] = ["ann", "bob"].map(|name| LoginAs::jwt(&issuer.sign(&of(json!(name))), "d"));
+        let made = enter(&server, bob.clone()).welcome.user;
+        let before = offline_user(&server, "ann");
+        let of_bob = format!("(SELECT copy FROM (SELECT password AS copy FROM User WHERE id = {made}) AS one)");
+        let hash = "'$jwt$$argon2id$v=19$m=8,t=1,p=1$c2FsdHNhbHQ$aGFzaGhhc2hoYXNoaGFzaA'";
+        for forged in [UNPROVEN, "'$jwt$'", hash, &of_bob] {
+            store_password(&server, before, forged);
+            expect_302(&server, ann.clone());
+        }
+        let mut phone = enter(&server, bob.clone());
+        store_password(&server, made, UNPROVEN);
+        let jwt = issuer.sign(&of(json!("bob")));
+        phone.ask_for(302, json!({"msgType": 60, "jwt": jwt, "new": "x"}));
+        phone.ask_for(302, json!({"msgType": 69, "jwt": jwt}));
+        expect_302(&server, bob);
+    });
+}
+
+#[test]
+fn accounts_of_version_1_0_0_open_if_the_operator_says_so() {
+    let issuer = JwtIssuer::eddsa();
+    let options = trusting(TestServer::builder(), &issuer).option("jwt_register", "on");
+    let server = options.option("jwt_old_accounts", "1").start();
+    let ids = ["ann", "bob"].map(|name| offline_user(&server, name));
+    assert_eq!(ids, [1, 2]);
+    ids.iter().for_each(|id| store_password(&server, *id, UNPROVEN));
+    assert_eq!(enter(&server, LoginAs::jwt(&issuer.sign(&of(json!("ann"))), "d")).welcome.user, 1);
+    expect_302(&server, LoginAs::jwt(&issuer.sign(&of(json!("bob"))), "d"));
+}
+
+#[test]
+fn a_server_opens_the_accounts_that_another_one_of_its_cluster_has_made() {
+    let issuer = JwtIssuer::eddsa();
+    let cluster = Cluster::start_with(2, |builder| trusting(builder, &issuer).option("jwt_register", "on"));
+    let login = |name: &str| LoginAs::jwt(&issuer.sign(&of(json!(name))), "d");
+    let [one, other] = [0, 1].map(|node| &cluster.nodes[node]);
+    for (name, first, second) in [("ann", one, other), ("bob", other, one)] {
+        let made = enter(first, login(name)).welcome.user;
+        assert_eq!(enter(second, login(name)).welcome.user, made);
     }
 }
 

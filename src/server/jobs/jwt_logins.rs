@@ -1,20 +1,26 @@
 //! [`JwtLogins`]: the accounts that JSON web tokens open, and new ones for their users.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::admission::Registration;
 use crate::base::disabled::is_disabled;
-use crate::base::made_by_jwt::{is_made_by_jwt, without_password};
+use crate::base::made_by_jwt::JwtMarks;
 use crate::devices::entry::{NamedUser, id_of_name};
 use crate::protocol::{Id, UserId};
 use crate::session::NAME_MAX;
 use crate::session::jwt::{JwtRefusal, JwtUser, JwtVerifier, VerifiedJwt};
+use crate::store::history::{HistoryRole, SharedKey};
 use crate::store::{Accounts, Role, StoreError, User};
 
 /// Opens accounts with JSON web tokens.
 pub struct JwtLogins {
     verifier: Option<Arc<JwtVerifier>>,
     accounts: Role<dyn Accounts>,
+    history: HistoryRole,
+    /// The last account whose mark may lack a proof.
+    unproven_up_to: UserId,
+    /// The marks with the cluster's key, which is read only once.
+    marks: OnceLock<JwtMarks>,
 }
 
 /// An account that a token opens.
@@ -40,8 +46,12 @@ pub enum JwtDenial {
 
 impl JwtLogins {
     /// Without a verifier, no token is right.
-    pub fn new(verifier: Option<Arc<JwtVerifier>>, accounts: Role<dyn Accounts>) -> JwtLogins {
-        JwtLogins { verifier, accounts }
+    pub fn new(
+        verifier: Option<Arc<JwtVerifier>>,
+        (accounts, history): (Role<dyn Accounts>, HistoryRole),
+        unproven_up_to: UserId,
+    ) -> JwtLogins {
+        JwtLogins { verifier, accounts, history, unproven_up_to, marks: OnceLock::new() }
     }
 
     /// Whether users may log in with JSON web tokens.
@@ -80,7 +90,7 @@ impl JwtLogins {
         for _ in 0..ATTEMPTS_MAX {
             match self.find(&user)? {
                 Found::Account(account, stored) => {
-                    let may_open = !verifier.registers() || is_made_by_jwt(&stored);
+                    let may_open = !verifier.registers() || self.marks()?.prove(account.id, &account.name, &stored);
                     if !may_open || is_disabled(&stored) || who.is_another(account.id, &account.name) {
                         return denied(JwtRefusal::OtherAccount);
                     }
@@ -114,7 +124,8 @@ impl JwtLogins {
     pub fn prove(&self, user: UserId, jwt: &str) -> Result<Option<OpenedAccount>, StoreError> {
         let Some(Ok(verified)) = self.verifier.as_ref().map(|verifier| verifier.verify(jwt)) else { return Ok(None) };
         let Found::Account(account, stored) = self.find(&verified.user)? else { return Ok(None) };
-        let opens = account.id == user && is_made_by_jwt(&stored) && !is_disabled(&stored);
+        let is_made_by_jwt = self.marks()?.prove(account.id, &account.name, &stored);
+        let opens = account.id == user && is_made_by_jwt && !is_disabled(&stored);
         Ok(opens.then_some(OpenedAccount { account, stored, expires: verified.expires, is_new: false }))
     }
 
@@ -145,9 +156,17 @@ impl JwtLogins {
     }
 
     fn make(&self, name: &str) -> Result<UserId, StoreError> {
-        let mut random = [0; 32];
-        getrandom::fill(&mut random).map_err(|error| StoreError::Failed(error.to_string().into()))?;
-        self.accounts.get()?.register(name, &without_password(&random))
+        let stored = self.marks()?.without_password(name, &random()?);
+        self.accounts.get()?.register(name, &stored)
+    }
+
+    fn marks(&self) -> Result<&JwtMarks, StoreError> {
+        if let Some(marks) = self.marks.get() {
+            return Ok(marks);
+        }
+        let history = self.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no level 2".into()))?;
+        let key = history.shared_key(SharedKey::JwtMarks, random()?)?;
+        Ok(self.marks.get_or_init(|| JwtMarks::new(&key, self.unproven_up_to)))
     }
 }
 
@@ -159,6 +178,12 @@ enum Found<'u> {
     New(&'u str),
     /// There is no such account, or one with a similar name.
     Nobody,
+}
+
+fn random<const N: usize>() -> Result<[u8; N], StoreError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| StoreError::Failed(error.to_string().into()))?;
+    Ok(bytes)
 }
 
 /// The most searches for an account that is made or deleted meanwhile.

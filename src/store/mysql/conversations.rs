@@ -36,7 +36,7 @@ use crate::store::history::head::HeadRow;
 use crate::store::history::{
     Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, EntryRefusal, FrameHash, Head, History, HistoryEntry,
     HistoryReads, HistoryRetention, LoggedIn, Marked, NewDeviceLogin, NewEntry, RaisedMark, RetentionClaim,
-    RetentionStep, Touched, WaitingRows,
+    RetentionStep, SharedKey, Touched, WaitingRows,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -304,14 +304,16 @@ impl History for MysqlStore {
         Ok(found)
     }
 
-    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
-        let key: Option<Vec<u8>> = self.base.calls.call(|db, _| {
-            let insert = "INSERT INTO Meta (id, value) VALUES (1, ?) ON DUPLICATE KEY UPDATE id = id";
-            db.exec_drop(insert, (&new[..],))?;
-            db.query_first("SELECT value FROM Meta WHERE id = 1")
+    fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        let row = key.row();
+        let stored: Option<Vec<u8>> = self.base.calls.call(|db, _| {
+            let insert = "INSERT INTO Meta (id, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE id = id";
+            db.exec_drop(insert, (row, &new[..]))?;
+            db.exec_first("SELECT value FROM Meta WHERE id = ?", (row,))
         })?;
-        let key = key.and_then(|key| <[u8; 32]>::try_from(key).ok());
-        key.ok_or_else(|| StoreError::Failed("the key of tokens in the table Meta (row 1) has not 32 bytes".into()))
+        let stored = stored.and_then(|stored| <[u8; 32]>::try_from(stored).ok());
+        stored
+            .ok_or_else(|| StoreError::Failed(format!("the key in the table Meta (row {row}) has not 32 bytes").into()))
     }
 
     fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError> {

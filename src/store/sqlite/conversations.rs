@@ -21,7 +21,7 @@ use crate::protocol::UserId;
 use crate::store::history::{
     Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, EntryRefusal, FrameHash, Head, History, HistoryEntry,
     HistoryReads, HistoryRetention, LoggedIn, Marked, NewDeviceLogin, NewEntry, RaisedMark, RetentionClaim,
-    RetentionStep, Touched, WaitingRows,
+    RetentionStep, SharedKey, Touched, WaitingRows,
 };
 use crate::store::{KeptMessage, MessageId, StoreError};
 
@@ -241,10 +241,11 @@ impl History for SqliteStore {
         self.live.read(|db| uses_level1(db, user, window))
     }
 
-    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+    fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
         self.live.change(move |db| {
-            db.execute("INSERT INTO Meta (id, value) VALUES (1, ?1) ON CONFLICT DO NOTHING", [&new[..]])?;
-            db.query_row("SELECT value FROM Meta WHERE id = 1", [], |row| row.get(0))
+            let insert = "INSERT INTO Meta (id, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+            db.execute(insert, params![key.row(), &new[..]])?;
+            db.query_row("SELECT value FROM Meta WHERE id = ?1", [key.row()], |row| row.get(0))
         })
     }
 

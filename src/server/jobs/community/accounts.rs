@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::parts::{AfterReply, Arranged, Arrangements, Asker, ProofVerdict, nonce};
-use crate::base::made_by_jwt::{is_made_by_jwt, with_password};
+use crate::base::made_by_jwt::{has_mark, with_password};
 use crate::devices::entry::WRONG;
 use crate::protocol::level2::AccountProof;
 use crate::protocol::level2::frames::Refusal;
@@ -69,7 +69,7 @@ impl Arrangements {
         };
         let secret = nonce()?;
         let changed = self.proven(user, proof, |old| {
-            let new = if is_made_by_jwt(old) { with_password(&new) } else { new.clone().into_owned() };
+            let new = if has_mark(old) { with_password(old, &new) } else { new.clone().into_owned() };
             let keep = kept.map(|device| (device, secret));
             let change = PasswordChange { user, old: old.to_owned(), new: new.clone(), keep };
             Ok(match community.change_password(&change)? {
@@ -164,7 +164,7 @@ impl Arrangements {
     /// another one. With a new name, the account would be open to the token of another user.
     fn has_fixed_name(&self, community: &dyn Community, user: UserId, name: &str) -> Result<bool, StoreError> {
         let stored = self.parts.accounts.get()?.credential(user)?;
-        if !stored.is_some_and(|stored| is_made_by_jwt(&stored)) {
+        if !stored.is_some_and(|stored| has_mark(&stored)) {
             return Ok(false);
         }
         Ok(community.own(user)?.is_some_and(|own| own.name != name))

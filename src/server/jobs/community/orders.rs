@@ -6,7 +6,7 @@
 use super::accounts::PROOFS_MAX;
 use super::parts::{Arrangements, nonce};
 use crate::base::disabled::{disabled, enabled, is_disabled};
-use crate::base::made_by_jwt::is_made_by_jwt;
+use crate::base::made_by_jwt::has_mark;
 use crate::bus::DeviceNews;
 use crate::protocol::{GroupId, UserId};
 use crate::server::jobs::conversations::Visitor;
@@ -60,7 +60,7 @@ impl Arrangements {
             false => new.to_owned(),
         };
         let stored = self.parts.accounts.get()?.credential(user)?;
-        if stored.is_some_and(|stored| is_made_by_jwt(&stored)) {
+        if stored.is_some_and(|stored| has_mark(&stored)) {
             return Ok(Ordered::MadeByJwt);
         }
         let change = |old: &str| Ok(if is_disabled(old) { disabled(&new) } else { new.clone() });

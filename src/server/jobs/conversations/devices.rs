@@ -15,7 +15,7 @@ use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason, Welcome};
 use crate::protocol::{self, UserId};
 use crate::session::password::Stamp;
-use crate::store::history::{Device, DeviceId, History, HistoryReads, LoggedIn, LoginProof, NewDeviceLogin};
+use crate::store::history::{Device, DeviceId, History, HistoryReads, LoggedIn, LoginProof, NewDeviceLogin, SharedKey};
 use crate::store::{StoreError, User};
 
 /// A device that wants to log in.
@@ -309,7 +309,7 @@ impl Conversations {
         let mut new = [0; 32];
         new[..16].copy_from_slice(&first);
         new[16..].copy_from_slice(&second);
-        let stored = self.history()?.token_key(new)?;
+        let stored = self.history()?.shared_key(SharedKey::Tokens, new)?;
         Ok(self.key.get_or_init(|| TokenKey::new(&stored)))
     }
 

@@ -10,7 +10,7 @@ use crate::store::community::{
 use crate::store::history::{
     Cid, CommitOutcome, CommitRules, Denied, Device, DeviceId, FrameHash, Head, History, HistoryEntry, HistoryReads,
     HistoryRetention, LoggedIn, Marked, NewDeviceLogin, NewEntry, PageAsk, PageOutcome, RaisedMark, RetentionClaim,
-    RetentionStep, Touched, WaitingRows,
+    RetentionStep, SharedKey, Touched, WaitingRows,
 };
 use crate::store::memory::not_here;
 use crate::store::{KeptMessage, MessageId, StoreError};
@@ -223,8 +223,8 @@ impl History for NodeStore {
         self.of_history(|tables, now| tables.history.uses_level1(user, now - window))
     }
 
-    fn token_key(&self, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
-        self.of_history(|tables, _| tables.history.token_key(new))
+    fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        self.of_history(|tables, _| tables.history.shared_key(key, new))
     }
 
     fn retire(&self, _: &HistoryRetention, _: ConversationId) -> Result<RetentionStep, StoreError> {
