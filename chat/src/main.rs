@@ -63,6 +63,8 @@ pub(crate) fn open(options: &Options, password: Option<(String, String)>) -> Res
     let mut client = options.client().file(&data);
     if let Some((name, password)) = password {
         client = client.password(name, password);
+    } else if let Some(file) = options.jwt_file.clone() {
+        client = client.jwt(move || password::jwt(&file));
     }
     Client::open(client).map_err(|error| match error {
         Error::Io(_) | Error::Store(_) => {
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
     let done = match &options.command {
         None => terminal::run(&options),
         Some(Command::Register { name }) => script::register(&options, name),
-        Some(Command::Login { name }) => script::login(&options, name),
+        Some(Command::Login { name }) => script::login(&options, name.as_deref()),
         Some(Command::Logout) => script::logout(&options),
         Some(Command::Send { to, text, timeout }) => script::send(&options, to, text.clone(), *timeout),
         Some(Command::Tail { name, json, once }) => script::tail(&options, name.as_deref(), *json, *once),

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 ///
 /// Without a command it shows conversations. The first time: `chat register NAME`, or `chat login
 /// NAME`. The password is asked for, or read from RAYBOX_PASSWORD or from a file; it is needed once
-/// for each data file.
+/// for each data file. With a JSON web token: `chat login --jwt-file FILE`.
 #[derive(Parser, Debug)]
 #[command(version)]
 pub(crate) struct Options {
@@ -26,6 +26,10 @@ pub(crate) struct Options {
     /// A file whose first line is the password
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) password_file: Option<PathBuf>,
+    /// A file with a JSON web token of your identity provider, with which `chat login` logs in. It is
+    /// read again whenever the server wants a fresh one
+    #[arg(long, env = "RAYBOX_JWT_FILE", value_name = "FILE", global = true)]
+    pub(crate) jwt_file: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 }
@@ -39,8 +43,8 @@ pub(crate) enum Command {
     },
     /// Log in on this device
     Login {
-        /// The name of the account
-        name: String,
+        /// The name of the account; with --jwt-file there is none, because the token has it
+        name: Option<String>,
     },
     /// Log this device out; its messages stay in the data file
     Logout,

@@ -31,6 +31,15 @@ pub(crate) fn read(file: Option<&Path>, new: bool) -> Result<String, String> {
     Ok(password)
 }
 
+/// Reads a JSON web token.
+pub(crate) fn jwt(file: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    match text.trim() {
+        "" => Err(format!("{} is empty: it must hold a JSON web token", file.display())),
+        jwt => Ok(jwt.to_owned()),
+    }
+}
+
 fn first_line(text: &str) -> Option<String> {
     text.lines().next().filter(|line| !line.is_empty()).map(str::to_owned)
 }

@@ -27,11 +27,25 @@ pub(crate) fn register(options: &Options, name: &str) -> Result<ExitCode, Failur
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn login(options: &Options, name: &str) -> Result<ExitCode, Failure> {
-    let password = password::read(options.password_file.as_deref(), false)?;
-    let client = enter(options, name, password)?;
-    let id = client.user()?.map_or(0, |(id, _)| id);
-    println!("logged in as {} (user {id})", safe::line(name));
+pub(crate) fn login(options: &Options, name: Option<&str>) -> Result<ExitCode, Failure> {
+    let client = match (name, &options.jwt_file) {
+        (Some(name), None) => enter(options, name, password::read(options.password_file.as_deref(), false)?)?,
+        (None, Some(file)) => {
+            // A mistake in the file is said at once, and not only when the server wants the token.
+            password::jwt(file)?;
+            let client = open(options, None)?;
+            wait_online(options, &client)?;
+            client
+        }
+        (None, None) => {
+            return Err("say who you are: chat login NAME, or chat login --jwt-file FILE".to_owned().into());
+        }
+        (Some(_), Some(_)) => {
+            return Err("give no name with --jwt-file, because the token has it: chat login".to_owned().into());
+        }
+    };
+    let (id, name) = client.user()?.unwrap_or_default();
+    println!("logged in as {} (user {id})", safe::line(&name));
     Ok(ExitCode::SUCCESS)
 }
 

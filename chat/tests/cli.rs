@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Duration;
 use std::{env, process};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use testkit::jwt::{JwtIssuer, in_seconds};
 use testkit::{TestServer, wait_until};
 
 /// A folder for data files, removed at the end, and the address of a server.
@@ -243,4 +244,31 @@ fn on_a_terminal(chat: &Command, scenario: &str) {
     python.arg(script).arg(scenario).arg(chat.get_program()).args(chat.get_args()).env("TZ", "UTC");
     let output = python.output().unwrap_or_else(|error| panic!("this test needs python3: {error}"));
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_json_web_token_in_a_file_logs_in_and_a_fresh_one_is_read_when_it_is_needed() {
+    let issuer = JwtIssuer::es256();
+    let builder = TestServer::builder().file("key.pem", issuer.pem()).option("jwt_key", "key.pem");
+    let server = builder.option("jwt_algorithm", "ES256").option("jwt_register", "on").start();
+    let desk = Desk::new(&server);
+    let file = desk.folder.join("ann.jwt");
+    let option = format!("--jwt-file={}", file.display());
+    let put = |exp: i64| {
+        let jwt = issuer.sign(&json!({"sub": "ann", "exp": in_seconds(exp)}));
+        fs::write(&file, format!("{jwt}\n")).expect("write the token");
+    };
+    assert!(desk.fail("ann", 1, &["login", &option]).contains("cannot read"));
+    fs::write(&file, " \n").expect("write nothing");
+    assert!(desk.fail("ann", 1, &["login", &option]).contains("is empty"));
+    assert!(desk.fail("ann", 1, &["login", "ann", &option]).contains("give no name"));
+    assert!(desk.fail("ann", 1, &["login"]).contains("chat login NAME"));
+    // It has expired, but within the leeway: so the server's own login has expired as well.
+    put(-5);
+    assert_eq!(desk.succeed("ann", &["login", &option]), "logged in as ann (user 1)\n");
+    assert!(desk.fail("ann", 1, &["tail", "--once"]).contains("log in again"));
+    put(3600);
+    desk.succeed("ann", &["tail", "--once", &option]);
+    // The data file has a login now.
+    desk.succeed("ann", &["tail", "--once"]);
 }

@@ -84,6 +84,6 @@ pub use client::{Client, Options};
 pub use conv::{Conv, NotAConv};
 pub use error::{Error, Result};
 pub use event::{End, Event, Events, State};
-pub use requests::{Device, Found, Friendship, Member, Named, register};
+pub use requests::{Device, Found, Friendship, Member, Named, Proof, register};
 pub use ticket::Ticket;
 pub use view::{Content, Conversation, History, Message, Pending};

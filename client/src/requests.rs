@@ -64,6 +64,15 @@ pub enum Friendship {
 /// The longest reply to a registration.
 const REPLY_MAX: u64 = 64 * 1024;
 
+/// Proves that a request comes from the owner of the account. A text is a password.
+#[derive(Clone, Copy)]
+pub enum Proof<'a> {
+    /// The password.
+    Password(&'a str),
+    /// A fresh JSON web token of the identity provider, for an account that such a token has made.
+    Jwt(&'a str),
+}
+
 /// Creates an account, and returns its id. Needs no client, because it opens a connection of its
 /// own.
 ///
@@ -305,20 +314,24 @@ impl Client {
         Ok(devices.iter().filter_map(device).collect())
     }
 
-    /// Changes the password. All other devices are logged out.
+    /// Changes the password. All other devices are logged out. `proof` is the old password, or a
+    /// fresh JSON web token if one has made the account.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
-    pub fn change_password(&self, password: &str, new: &str) -> Result<()> {
-        self.ask(json!({"msgType": 60, "password": password, "new": new})).map(drop)
+    /// As of [`Client::ask`]; 302 if the proof is wrong.
+    pub fn change_password<'a>(&self, proof: impl Into<Proof<'a>>, new: &str) -> Result<()> {
+        let (member, proof) = proof.into().member();
+        self.ask(json!({"msgType": 60, member: proof, "new": new})).map(drop)
     }
 
-    /// Deletes the account for ever.
+    /// Deletes the account for ever. `proof` is the password, or a fresh JSON web token if one has
+    /// made the account.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
-    pub fn delete_account(&self, password: &str) -> Result<()> {
-        self.ask(json!({"msgType": 69, "password": password})).map(drop)
+    /// As of [`Client::ask`]; 302 if the proof is wrong.
+    pub fn delete_account<'a>(&self, proof: impl Into<Proof<'a>>) -> Result<()> {
+        let (member, proof) = proof.into().member();
+        self.ask(json!({"msgType": 69, member: proof})).map(drop)
     }
 
     /// Logs this device out. The client ends; the data stay in the file.
@@ -336,6 +349,36 @@ impl Client {
         let names: Vec<(i64, String)> = found.users.iter().map(|user| (user.id, user.name.clone())).collect();
         self.store().remember_names(&names)?;
         Ok(found)
+    }
+}
+
+impl<'a> Proof<'a> {
+    /// The member of a request.
+    fn member(self) -> (&'static str, &'a str) {
+        match self {
+            Proof::Password(password) => ("password", password),
+            Proof::Jwt(jwt) => ("jwt", jwt),
+        }
+    }
+}
+
+impl<'a> From<&'a str> for Proof<'a> {
+    fn from(password: &'a str) -> Proof<'a> {
+        Proof::Password(password)
+    }
+}
+
+impl<'a> From<&'a String> for Proof<'a> {
+    fn from(password: &'a String) -> Proof<'a> {
+        Proof::Password(password)
+    }
+}
+
+/// Leaves out the secret.
+impl std::fmt::Debug for Proof<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (member, _) = self.member();
+        f.debug_tuple("Proof").field(&member).finish()
     }
 }
 

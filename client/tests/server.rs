@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, process, thread};
 
-use raybox_client::{Client, Content, Conv, End, Error, Event, Friendship, Options, State, register};
+use raybox_client::{Client, Content, Conv, End, Error, Event, Friendship, Options, Proof, State, register};
 use serde_json::json;
 use testkit::jwt::{JwtIssuer, in_seconds};
 use testkit::{PATIENCE, TestServer, wait_until};
@@ -179,6 +179,27 @@ fn a_fresh_jwt_is_fetched_when_the_token_has_expired() {
     let wrong = Options::new(server.address().to_string()).jwt(|| Ok("x".to_owned()));
     let client = Client::open(wrong).expect("opened");
     assert!(matches!(client.wait_online(PATIENCE), Err(Error::Refused { errno: 302, .. })));
+}
+
+#[test]
+fn a_fresh_jwt_takes_the_place_of_the_password() {
+    let issuer = JwtIssuer::es256();
+    let builder = TestServer::builder().file("key.pem", issuer.pem()).option("jwt_key", "key.pem");
+    let server = builder.option("jwt_algorithm", "ES256").option("jwt_register", "on").start();
+    let jwt = issuer.sign(&json!({"sub": "ann", "exp": in_seconds(3600)}));
+    let fetched = jwt.clone();
+    let options = Options::new(server.address().to_string()).jwt(move || Ok(fetched.clone()));
+    let ann = online(options.clone());
+    assert!(matches!(ann.change_password("no password yet", "word"), Err(Error::Refused { errno: 302, .. })));
+    ann.change_password(Proof::Jwt(&jwt), "word").expect("a password");
+    let by_word = online(Options::new(server.address().to_string()).password("ann", "word"));
+    by_word.change_password("word", "another").expect("changed");
+    // The other device was logged out.
+    wait_until("it ends", || matches!(ann.state(), State::Ended(_)));
+    assert!(matches!(by_word.delete_account("word"), Err(Error::Refused { errno: 302, .. })));
+    let id = by_word.user().expect("a user").expect("logged in").0;
+    by_word.delete_account(Proof::Jwt(&jwt)).expect("deleted");
+    assert_ne!(online(options).user().expect("a user").expect("logged in").0, id, "a new account");
 }
 
 #[test]
