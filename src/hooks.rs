@@ -8,11 +8,12 @@
 //!   I/O.
 //! - `assembled.rs` puts rows, recipients and texts together, and `batch.rs` writes the body.
 //! - `post.rs` is one request: it chooses the address, checks that it is allowed, and bounds time
-//!   and size of the answer.
+//!   and size of the answer. `trust.rs` has the authorities of certificates.
 
 mod assembled;
 mod batch;
 mod pace;
 mod post;
 pub mod poster;
+pub mod trust;
 mod turns;

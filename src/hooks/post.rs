@@ -10,14 +10,15 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, mpsc};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
 use super::batch::signature;
+use super::trust;
 use crate::config::{HookAddress, HookNetworks, is_public};
 
 /// The reason why a request has failed.
@@ -129,15 +130,9 @@ fn connect(addresses: &[SocketAddr], by: Instant) -> Result<TcpStream, PostError
 }
 
 fn secured(stream: Timed, host: &str) -> Result<StreamOwned<ClientConnection, Timed>, PostError> {
-    /// Trusts the authorities of the system.
-    static TLS: LazyLock<Arc<ClientConfig>> = LazyLock::new(|| {
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        Arc::new(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
-    });
     let broken = |error: &dyn fmt::Display| PostError::Broken(io::Error::other(error.to_string()));
     let name = ServerName::try_from(host.to_owned()).map_err(|error| broken(&error))?;
-    let connection = ClientConnection::new(TLS.clone(), name).map_err(|error| broken(&error))?;
+    let connection = ClientConnection::new(trust::client(), name).map_err(|error| broken(&error))?;
     Ok(StreamOwned::new(connection, stream))
 }
 

@@ -62,17 +62,19 @@ impl Outages {
     }
 
     fn failed(&self, what: &'static str, error: &StoreError) {
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
         let mut failing = self.failing.lock();
         self.any.store(true, Ordering::Relaxed);
-        if let Some(failing) = failing.get_mut(what) {
-            failing.calls += 1;
+        if let Some(known) = failing.get_mut(what) {
+            known.calls += 1;
+            drop(failing);
+            log::debug!("{what} fails again: {cause}");
             return;
         }
         let mut outage = Outage::default();
         outage.begin();
         failing.insert(what, Failing { outage, calls: 1 });
         drop(failing);
-        let cause = error.source().map(ToString::to_string).unwrap_or_default();
         log::error!("{what} fails: {cause}");
     }
 

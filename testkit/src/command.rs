@@ -55,8 +55,13 @@ impl Workplace {
 
     /// Starts `server` with these arguments.
     pub fn start(&self, arguments: &[&str]) -> Running {
+        self.start_with(&[], arguments)
+    }
+
+    fn start_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Running {
         let mut command = Command::new(program::path());
         program::remove_settings(&mut command);
+        command.envs(variables.iter().copied());
         command.args(arguments).current_dir(&self.0);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start the command: {error}"));
@@ -69,6 +74,11 @@ impl Workplace {
     /// Runs `server` with these arguments until it exits.
     pub fn run(&self, arguments: &[&str]) -> Ended {
         self.start(arguments).wait()
+    }
+
+    /// Like [`Workplace::run`], with these variables in the environment.
+    pub fn run_with(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        self.start_with(variables, arguments).wait()
     }
 
     /// Like [`Workplace::run`], but the command must succeed. Returns what it printed.

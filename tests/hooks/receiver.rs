@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use testkit::tls::Certificate;
 
 /// A request that has arrived.
 #[derive(Clone, Debug)]
@@ -28,27 +32,51 @@ pub enum Mood {
 /// See the [module](self). It runs until the process ends.
 pub struct Receiver {
     address: SocketAddr,
+    scheme: &'static str,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     mood: Mutex<Mood>,
     requests: Mutex<Vec<Request>>,
+    /// The number of the request that hangs now, counted from one.
+    hanging: Mutex<Option<usize>>,
 }
 
 impl Receiver {
     pub fn start(mood: Mood) -> Receiver {
+        Receiver::start_with(mood, None)
+    }
+
+    /// One that speaks TLS, and shows this certificate.
+    pub fn over_tls(mood: Mood, certificate: &Certificate) -> Receiver {
+        let chain = CertificateDer::from(certificate.der.clone());
+        let key = PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).expect("a key");
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().expect("versions").with_no_client_auth();
+        Receiver::start_with(mood, Some(Arc::new(config.with_single_cert(vec![chain], key).expect("a certificate"))))
+    }
+
+    fn start_with(mood: Mood, tls: Option<Arc<ServerConfig>>) -> Receiver {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
         let address = listener.local_addr().expect("an address");
-        let shared = Arc::new(Shared { mood: Mutex::new(mood), requests: Mutex::default() });
+        let shared = Arc::new(Shared { mood: Mutex::new(mood), requests: Mutex::default(), hanging: Mutex::default() });
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let serving = shared.clone();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let (stream, serving) = (stream.expect("a connection"), serving.clone());
-                thread::spawn(move || serving.serve(stream));
+                let tls = tls.clone();
+                thread::spawn(move || match tls {
+                    None => serving.serve(stream),
+                    Some(tls) => {
+                        let session = ServerConnection::new(tls).expect("a session");
+                        serving.serve(StreamOwned::new(session, stream));
+                    }
+                });
             }
         });
-        Receiver { address, shared }
+        Receiver { address, scheme, shared }
     }
 
     pub fn url(&self) -> String {
@@ -57,7 +85,7 @@ impl Receiver {
 
     /// The url with a name that resolves to this machine.
     pub fn url_of_name(&self) -> String {
-        format!("http://localhost:{}/hook", self.address.port())
+        format!("{}://localhost:{}/hook", self.scheme, self.address.port())
     }
 
     pub fn becomes(&self, mood: Mood) {
@@ -67,6 +95,11 @@ impl Receiver {
     /// All requests that have arrived, whatever the answer was.
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().expect("requests").clone()
+    }
+
+    /// The number of the request that hangs now, counted from one; `None` if none does.
+    pub fn hanging(&self) -> Option<usize> {
+        *self.shared.hanging.lock().expect("the request")
     }
 
     /// The messages of all requests, in order.
@@ -84,16 +117,24 @@ impl Receiver {
 }
 
 impl Shared {
-    fn serve(&self, mut stream: TcpStream) {
+    fn serve(&self, mut stream: impl Read + Write) {
         let Some(request) = read(&mut stream) else { return };
-        self.requests.lock().expect("requests").push(request);
+        let number = {
+            let mut requests = self.requests.lock().expect("requests");
+            requests.push(request);
+            requests.len()
+        };
         let mood = *self.mood.lock().expect("the mood");
         match mood {
             Mood::Answers(status) => {
                 let _ = write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n");
+                let _ = stream.flush();
             }
             Mood::Hangs => {
+                *self.hanging.lock().expect("the request") = Some(number);
                 let _ = stream.read(&mut [0]);
+                // Another one may hang by now.
+                self.hanging.lock().expect("the request").take_if(|hanging| *hanging == number);
             }
         }
     }
@@ -118,7 +159,7 @@ impl Request {
     }
 }
 
-fn read(stream: &mut TcpStream) -> Option<Request> {
+fn read(stream: &mut impl Read) -> Option<Request> {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
     loop {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");

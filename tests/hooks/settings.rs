@@ -1,5 +1,6 @@
 //! The settings of the hook: what is refused, what is said, and what changes while the server runs.
 
+use testkit::tls::Certificate;
 use testkit::{TestServer, Workplace, wait_until};
 
 use crate::receiver::{Mood, Receiver};
@@ -35,6 +36,14 @@ fn settings_that_cannot_work_are_refused_and_dangerous_ones_are_named() {
     assert!(ended.stdout.contains("note: hook_url has no effect with history=off"), "{ended:?}");
     let ended = check(&[url, "--hook-key=hook.key"]);
     assert!(!ended.stdout.contains("note: hook_url"), "{ended:?}");
+    let posted = "ok      hook: what no device has received after 10 s is posted to push.example.org; its certificate";
+    assert!(ended.stdout.contains(posted), "{ended:?}");
+    assert!(check(&[]).stdout.contains("ok      hook: off"));
+    let arguments = ["check", "127.0.0.1", "0", url, "--hook-key=hook.key"];
+    let nowhere = [("SSL_CERT_FILE", "none.pem"), ("SSL_CERT_DIR", "nowhere")];
+    let ended = workplace.run_with(&nowhere, &arguments);
+    assert!(ended.stdout.contains("PROBLEM hook: authorities of certificates: "), "{ended:?}");
+    assert!(ended.stdout.contains("none.pem"), "{ended:?}");
     assert!(!ended.stdout.contains(KEY), "{ended:?}");
 }
 
@@ -53,6 +62,45 @@ fn a_name_that_leads_to_this_machine_is_refused_until_that_is_allowed() {
     change(&server, &settings("hook_private=127.0.0.1,::1\n"));
     wait_until("it is posted", || waiting(&server) == 0);
     assert_eq!(receiver.requests().len(), 1);
+}
+
+#[test]
+fn over_tls_messages_go_only_to_a_web_server_of_a_trusted_authority() {
+    let [trusted, other] = ["localhost", "localhost"].map(Certificate::of);
+    let [genuine, impostor] = [&trusted, &other].map(|shown| Receiver::over_tls(Mood::Answers(200), shown));
+    let settings = |receiver: &Receiver| {
+        let url = receiver.url_of_name();
+        format!("hook_url={url}\nhook_key=hook.key\nhook_delay=0\nhook_private=127.0.0.1,::1\n")
+    };
+    let server = TestServer::builder().option("admin", "0").file("hook.key", KEY.to_owned());
+    let server = server.file("authority.pem", trusted.chain.clone()).file("server.cnf", settings(&impostor));
+    let server = server.after(r#"export SSL_CERT_FILE=authority.pem; exec env --default-signal=HUP "$0" "$@""#).start();
+    let (mut ann, bob) = (enter(&server, "ann"), enter(&server, "bob"));
+    ann.say(&with(&bob), "secret");
+    wait_until("it is refused", || failed_requests(&server) > 0.0);
+    let log = server.logs_with("invalid peer certificate");
+    assert!(log.contains("invalid peer certificate"), "{log}");
+    change(&server, &settings(&genuine));
+    wait_until("it is posted", || waiting(&server) == 0);
+    assert_eq!((genuine.texts(), impostor.requests().len()), (vec![(bob.store.me, "secret".to_owned())], 0));
+    genuine.requests()[0].assert_signed(KEY);
+}
+
+#[test]
+fn an_authority_that_cannot_be_read_is_named_in_the_log() {
+    let receiver = Receiver::over_tls(Mood::Answers(200), &Certificate::of("localhost"));
+    let url = receiver.url_of_name();
+    let server = TestServer::builder().option("admin", "0").file("hook.key", KEY.to_owned());
+    let server = server.option("hook_url", &url).option("hook_key", "hook.key").option("hook_delay", "0");
+    let server = server
+        .option("hook_private", "127.0.0.1,::1")
+        .after("export SSL_CERT_FILE=none.pem SSL_CERT_DIR=nowhere")
+        .start();
+    let (mut ann, bob) = (enter(&server, "ann"), enter(&server, "bob"));
+    ann.say(&with(&bob), "waits");
+    wait_until("it fails", || failed_requests(&server) > 0.0);
+    let log = server.logs_with("authorities of certificates");
+    assert!(log.contains("none.pem") && log.contains("name a file in SSL_CERT_FILE"), "{log}");
 }
 
 #[test]

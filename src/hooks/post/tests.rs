@@ -1,6 +1,7 @@
 //! Requests to real listeners on this machine, which answer in every wrong way.
 
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use rustls::ServerConfig;

@@ -11,6 +11,7 @@ use rustix::fs::{Access, access};
 use super::{CommandError, grouped, say};
 use crate::bus::redis::survey;
 use crate::config::{Config, Invocation, JwtSettings, RedisSettings};
+use crate::hooks::trust;
 use crate::operation::certificates::CertificateFiles;
 use crate::operation::jwt_key_file::JwtKeyFile;
 use crate::operation::resources::{self, Descriptors};
@@ -107,6 +108,7 @@ fn check_all(config: &Config) -> usize {
         show("tls", opened.map_err(text));
     }
     show("jwt", jwt(&config.jwt));
+    show("hook", hook(config));
     problems
 }
 
@@ -117,6 +119,18 @@ fn jwt(settings: &JwtSettings) -> Result<String, String> {
         None if settings.registers => Err("jwt_register=on has no effect without jwt_key".to_owned()),
         None => Ok("off: nobody logs in with JSON web tokens".to_owned()),
     }
+}
+
+/// Checks the web server of the hook. Its settings are sound, because they were read.
+fn hook(config: &Config) -> Result<String, String> {
+    let Some(address) = &config.hook_url.0 else { return Ok("off: messages are posted to no web server".to_owned()) };
+    let delay = config.hook_delay.as_secs();
+    let posted = format!("what no device has received after {delay} s is posted to {}", address.authority());
+    if !address.is_secure {
+        return Ok(posted);
+    }
+    let authorities = trust::authorities().map_err(|problem| format!("authorities of certificates: {problem}"))?;
+    Ok(format!("{posted}; its certificate may be of {authorities} authorities"))
 }
 
 /// Whether a server could listen there now.
