@@ -403,7 +403,8 @@ impl Member {
         NamedConversation { name, shown: self.pump.shown(name.for_user(self.identity.user)) }
     }
 
-    fn is_open(&self) -> bool {
+    /// Whether the login is complete, and the last frame is not written.
+    pub fn is_open(&self) -> bool {
         matches!(self.stage, Stage::Open)
     }
 
@@ -476,26 +477,19 @@ impl Member {
     }
 }
 
+mod sending;
+mod showing;
+#[cfg(test)]
+mod tests;
+mod turns;
+
 /// Stands in for the reply to a 47.
 const NO_REPLY: String = String::new();
 /// The pause after a failed read of the store.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// 404 for a recipient who does not exist.
-pub const NO_SUCH_USER: Refusal = Refusal::forever(404, "there is no such user");
-/// 404 for a group that does not exist.
-pub const NO_SUCH_GROUP: Refusal = Refusal::forever(404, "there is no such group");
-/// 403 for a message in another user's name.
-pub const NOT_YOU: Refusal = Refusal::forever(403, "FROMID must be your id");
 const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open another connection for another login");
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");
-
-mod sending;
-mod showing;
 /// The refusal of a 49 during which the database has lost messages of the conversation.
 const MARK_IS_VOID: Refusal =
     Refusal { errno: 503, errmsg: "messages were lost meanwhile, try again", retry_after: Some(1000) };
-
-#[cfg(test)]
-mod tests;
-mod turns;

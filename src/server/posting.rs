@@ -11,7 +11,7 @@ use super::members::Desk;
 use crate::admission::{Holder, Payer};
 use crate::devices::effects::Outgoing;
 use crate::devices::entry::EntryNews;
-use crate::devices::member::{NO_SUCH_GROUP, NO_SUCH_USER, NOT_YOU};
+use crate::devices::refusals::{NO_SUCH_GROUP, NO_SUCH_USER, NOT_YOU};
 use crate::history::pump::{PumpEvent, SendAnswer, Submission};
 use crate::protocol::level2::frames::{self, Refusal};
 use crate::protocol::level2::{self, Level2Request, Send};

@@ -297,7 +297,7 @@ impl Handler for Shell {
 
     // At level 2 the server asks a silent client, and ends the connection with a reason.
     fn watches_silence(&self, client: &Client) -> bool {
-        matches!(client.level2, Some(Level2::In(_)))
+        matches!(&client.level2, Some(Level2::In(member)) if member.is_open())
     }
 
     fn on_start(&mut self) {

@@ -1,8 +1,9 @@
 //! The sends of a member.
 
-use super::{Member, NO_SUCH_GROUP, NO_SUCH_USER, NOT_YOU};
+use super::Member;
 use crate::base::conversation::ConversationName;
 use crate::devices::effects::{MemberEffect, MemberEffects, Outgoing};
+use crate::devices::refusals::{NO_SUCH_GROUP, NO_SUCH_USER, NOT_YOU};
 use crate::protocol::Sender;
 use crate::protocol::level2::Send;
 use crate::protocol::level2::frames::{self, Refusal};
