@@ -65,7 +65,7 @@ class Bot:
                     return frame["retryAfter"]
                 if kind == 40:
                     self.user = frame["user"]
-                    print(f"online as {frame['name']}", flush=True)
+                    name = frame["name"]
                     for answer in self.waiting.values():
                         self.write(connection, answer)
                 elif kind == 43:
@@ -77,6 +77,9 @@ class Bot:
                 elif kind == 45:
                     self.is_new = False
                     self.save()
+                    if name:  # from now on it answers everything that is new
+                        print(f"online as {name}", flush=True)
+                        name = None
                     if self.behind:
                         self.write(connection, {"msgType": 46, "have": {conv: "0:" for conv in self.behind}, "resume": MISSED})
                 elif kind == 42 and frame["conv"] not in self.behind:
