@@ -1,19 +1,9 @@
 //! One sender writes very much, and others are posted in between. The queue is bounded.
 
-use serde_json::Value;
-use testkit::level2::Level2Client;
 use testkit::wait_until;
 
 use crate::receiver::{Mood, Receiver};
 use crate::stage::{enter, failed_requests, fate, hooked, make_due, on_both, waiting, with};
-
-fn talk(client: &mut Level2Client, conv: &str, count: usize) {
-    let frames: Vec<Value> = (0..count).map(|_| client.message(conv)).collect();
-    for some in frames.chunks(200) {
-        client.send_many(some);
-        client.settle();
-    }
-}
 
 #[test]
 fn a_quiet_sender_is_posted_in_the_first_request_behind_thousands_of_another() {
@@ -21,7 +11,7 @@ fn a_quiet_sender_is_posted_in_the_first_request_behind_thousands_of_another() {
         let receiver = Receiver::start(Mood::Answers(200));
         let server = start(hooked(&receiver, "1h"));
         let [mut greedy, mut quiet, bob] = ["greedy", "quiet", "bob"].map(|name| enter(&server, name));
-        talk(&mut greedy, &with(&bob), 3_000);
+        greedy.talk(&with(&bob), 3_000);
         quiet.say(&with(&bob), "quiet");
         assert_eq!(waiting(&server), 3_001);
         make_due(&server, &receiver);
@@ -44,7 +34,7 @@ fn a_full_queue_drops_the_oldest_of_those_who_have_written_most() {
         let server = start(hooked(&receiver, "0").option("hook_waiting", "100"));
         let [mut greedy, mut quiet, bob] = ["greedy", "quiet", "bob"].map(|name| enter(&server, name));
         quiet.say(&with(&bob), "quiet");
-        talk(&mut greedy, &with(&bob), 500);
+        greedy.talk(&with(&bob), 500);
         wait_until("what is too much is dropped", || waiting(&server) <= 100);
         let left = waiting(&server);
         assert!((80..=100).contains(&left), "{left}");
@@ -53,9 +43,8 @@ fn a_full_queue_drops_the_oldest_of_those_who_have_written_most() {
         assert_eq!(log.matches("(hook_waiting)").count(), 1, "{log}");
         wait_until("it has failed", || failed_requests(&server) > 0.0);
         receiver.becomes(Mood::Answers(200));
-        let failed = receiver.messages().len();
         wait_until("nothing waits", || waiting(&server) == 0);
-        let posted = receiver.messages().split_off(failed);
+        let posted = receiver.taken();
         assert_eq!(posted.len(), left);
         assert!(posted.iter().any(|message| message["from"] == quiet.store.me), "the quiet one keeps its place");
         let numbers = posted.iter().filter(|message| message["from"] == greedy.store.me).map(|message| &message["seq"]);

@@ -44,12 +44,13 @@ fn what_waits_survives_a_killed_server() {
         wait_until("it has failed", || failed_requests(&server) > 0.0);
         server.kill9();
         receiver.becomes(Mood::Answers(200));
-        let failed = receiver.messages().len();
         server.restart();
         // On MySQL, perhaps only when the lease of the killed server has ended.
         wait_within(3 * PATIENCE, "nothing waits", || waiting(&server) == 0);
-        let posted: Vec<String> = receiver.texts().drain(failed..).map(|(_, text)| text).collect();
-        assert_eq!(posted, texts);
+        let taken = receiver.taken();
+        let posted: Vec<&str> = taken.iter().filter_map(|message| message["m"]["msg"].as_str()).collect();
+        // The last request of the killed server may also have got the new answer.
+        assert!(posted.ends_with(&texts.iter().map(String::as_str).collect::<Vec<_>>()), "{posted:?}");
     });
 }
 

@@ -18,6 +18,7 @@ use testkit::tls::Certificate;
 pub struct Request {
     pub headers: BTreeMap<String, String>,
     pub body: String,
+    answer: Mood,
 }
 
 /// The answer to all requests from now on.
@@ -107,6 +108,12 @@ impl Receiver {
         self.requests().iter().flat_map(Request::messages).collect()
     }
 
+    /// The messages of the requests that were answered with a success, in order.
+    pub fn taken(&self) -> Vec<Value> {
+        let requests = self.requests().into_iter();
+        requests.filter(|request| request.is_taken()).flat_map(|request| request.messages()).collect()
+    }
+
     /// The texts of all messages, in order, each with its recipient.
     pub fn texts(&self) -> Vec<(i64, String)> {
         let text = |message: &Value| {
@@ -118,14 +125,14 @@ impl Receiver {
 
 impl Shared {
     fn serve(&self, mut stream: impl Read + Write) {
-        let Some(request) = read(&mut stream) else { return };
-        let number = {
+        let Some((headers, body)) = read(&mut stream) else { return };
+        let (answer, number) = {
             let mut requests = self.requests.lock().expect("requests");
-            requests.push(request);
-            requests.len()
+            let answer = *self.mood.lock().expect("the mood");
+            requests.push(Request { headers, body, answer });
+            (answer, requests.len())
         };
-        let mood = *self.mood.lock().expect("the mood");
-        match mood {
+        match answer {
             Mood::Answers(status) => {
                 let _ = write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n");
                 let _ = stream.flush();
@@ -141,6 +148,10 @@ impl Shared {
 }
 
 impl Request {
+    fn is_taken(&self) -> bool {
+        matches!(self.answer, Mood::Answers(200..300))
+    }
+
     pub fn messages(&self) -> Vec<Value> {
         let body: Value = serde_json::from_str(&self.body).expect("JSON");
         assert_eq!(body.as_object().expect("an object").len(), 1);
@@ -159,7 +170,7 @@ impl Request {
     }
 }
 
-fn read(stream: &mut impl Read) -> Option<Request> {
+fn read(stream: &mut impl Read) -> Option<(BTreeMap<String, String>, String)> {
     let (mut bytes, mut part) = (Vec::new(), [0; 4096]);
     loop {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
@@ -175,7 +186,7 @@ fn read(stream: &mut impl Read) -> Option<Request> {
             let length: usize = headers["content-length"].parse().expect("a length");
             if bytes.len() >= end + 4 + length {
                 let body = String::from_utf8(bytes[end + 4..].to_vec()).expect("UTF-8");
-                return Some(Request { headers, body });
+                return Some((headers, body));
             }
         }
         match stream.read(&mut part) {

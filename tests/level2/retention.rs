@@ -29,15 +29,6 @@ fn gone(server: &TestServer, what: &str) -> f64 {
     server.metric(&format!("raybox_retention_total{{what=\"{what}\"}}"))
 }
 
-/// Sends this number of messages.
-fn talk(client: &mut Level2Client, conv: &str, count: usize) {
-    let frames: Vec<Value> = (0..count).map(|_| client.message(conv)).collect();
-    for some in frames.chunks(200) {
-        client.send_many(some);
-        client.settle();
-    }
-}
-
 #[test]
 fn pages_runs_marks_and_repeats_follow_the_floor() {
     on_both(|mut server| {
@@ -48,7 +39,7 @@ fn pages_runs_marks_and_repeats_follow_the_floor() {
         ann.settle();
         bob.until_at(&to_ann, 1);
         let bob = bob.leave();
-        talk(&mut ann, &to_bob, 2_499);
+        ann.talk(&to_bob, 2_499);
         let ann = ann.leave();
 
         restart_with(&mut server, "history_per_conversation=1000\n");
@@ -114,8 +105,8 @@ fn ids_that_are_old_enough_go_too_and_nothing_else_does() {
         let (mut ann, bob) = pair(&server);
         let carl = Level2Client::enter(&server, "carl", offline_user(&server, "carl"), "c1");
         let (to_bob, to_carl) = (with(&bob), with(&carl));
-        talk(&mut ann, &to_bob, 1_300);
-        talk(&mut ann, &to_carl, 10);
+        ann.talk(&to_bob, 1_300);
+        ann.talk(&to_carl, 10);
         drop((ann, bob, carl));
         // Some messages become ten days old, others two days.
         let day = 24 * 60 * 60 * 1000;
@@ -153,9 +144,9 @@ fn one_server_of_a_cluster_deletes_for_all() {
         .map(|nth| format!("user{nth}"))
         .map(|name| Level2Client::enter(&plain, &name, offline_user(&plain, &name), "d"))
         .collect();
-    talk(&mut ann, &with(&bob), 1_600);
+    ann.talk(&with(&bob), 1_600);
     for other in &mut others {
-        talk(other, &with(&bob), 1_100);
+        other.talk(&with(&bob), 1_100);
     }
     let nodes = [node("100"), node("100")];
     wait_until("old messages are gone", || server_floors(&plain) == [1_000, 1_000, 1_000, 1_500]);

@@ -250,6 +250,15 @@ impl Level2Client {
         self.tcp.send_raw(texts.concat().as_bytes());
     }
 
+    /// Sends this number of messages, and waits until all are answered.
+    pub fn talk(&mut self, conv: &str, count: usize) {
+        let frames: Vec<Value> = (0..count).map(|_| self.message(conv)).collect();
+        for some in frames.chunks(200) {
+            self.send_many(some);
+            self.settle();
+        }
+    }
+
     /// Repeats every send that is not acknowledged.
     pub fn send_outbox(&mut self) {
         for outgoing in self.store.outbox.clone() {

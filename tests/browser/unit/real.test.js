@@ -83,19 +83,20 @@ test('killed and restarted while both send: everything once, in one order', asyn
   const store = new MemoryStore();
   const ann = await newcomer('ann3', { store });
   const bob = await newcomer('bob3');
-  const sending = async (/** @type {typeof ann} */ from, /** @type {typeof ann} */ to, /** @type {string} */ name) => {
-    for (let at = 0; at < 200; at++) {
-      await from.box.send(`u${to.id}`, `${name} ${at}`);
-      if (at % 10 === 0) await new Promise((resolve) => setTimeout(resolve, 5));
-    }
+  const sending = async (/** @type {typeof ann} */ from, /** @type {typeof ann} */ to, /** @type {string} */ name, /** @type {number} */ first) => {
+    for (let at = first; at < first + 50; at++) await from.box.send(`u${to.id}`, `${name} ${at}`);
   };
-  const both = Promise.all([sending(ann, bob, 'ann'), sending(bob, ann, 'bob')]);
-  for (let kills = 0; kills < 3; kills++) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    await server.kill();
-    await server.launch();
+  const committed = () => ann.box.conversations.get(`u${bob.id}`)?.seq ?? 0;
+  for (let part = 0; part < 4; part++) {
+    const before = committed();
+    const both = Promise.all([sending(ann, bob, 'ann', part * 50), sending(bob, ann, 'bob', part * 50)]);
+    await until('some more are committed', () => committed() > before);
+    if (part < 3) {
+      await server.kill();
+      await server.launch();
+    }
+    await both;
   }
-  await both;
   await until('nothing is pending', () => ann.box.pending(`u${bob.id}`).length + bob.box.pending(`u${ann.id}`).length === 0);
   await until('all is there', () => [...ann.box.conversations.values(), ...bob.box.conversations.values()].every((conv) => conv.seq === 400));
   const [hers, his] = [await texts(ann.box, `u${bob.id}`), await texts(bob.box, `u${ann.id}`)];
