@@ -19,6 +19,7 @@ import os
 import pathlib
 import platform
 import re
+import select
 import signal
 import socket
 import statistics
@@ -75,7 +76,8 @@ class Server:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("RAYBOX_")}
         self.process = subprocess.Popen((*valgrind, self.program, "127.0.0.1", "0", *OPTIONS), cwd=path, env=environment,
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self.errors, text=True)
-        first = self.process.stdout.readline()
+        answers, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        first = self.process.stdout.readline() if answers else ""
         listening = re.search(r" listening on 127\.0\.0\.1:(\d+),", first)
         if not listening:
             said = first + self.said()

@@ -45,7 +45,7 @@ def metadata():
     command = ["cargo", "metadata", "--format-version=1", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"]
     # Try without the network first: after a build everything is there.
     for offline in (["--offline"], []):
-        done = subprocess.run(command + offline, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(command + offline, cwd=ROOT, capture_output=True, text=True, timeout=300)
         if done.returncode == 0:
             return json.loads(done.stdout)
     sys.exit(f"licences.py: cargo metadata fails: {done.stderr.strip()}")

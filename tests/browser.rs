@@ -4,10 +4,10 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use testkit::{Cluster, Nginx, Workplace, wait_within};
+use testkit::{Cluster, Nginx, Workplace, exit_within, output_within, wait_within, watchdog};
 
 /// The longest time for one run of Node's tests on a busy machine.
 const NODE_PATIENCE: Duration = Duration::from_secs(600);
@@ -48,25 +48,17 @@ fn start_tests(files: &[String], settings: &[(&str, &str)]) -> Child {
     arguments.extend(files.iter().map(String::as_str));
     let mut command = node(&arguments);
     command.envs(settings.iter().copied()).stdin(Stdio::null());
-    command.spawn().expect("run node: ./test.sh installs it")
-}
-
-/// Waits until a child has ended; kills it if that takes too long.
-fn wait(mut child: Child) -> ExitStatus {
-    let mut status = None;
-    let ended = || {
-        status = child.try_wait().expect("wait for node");
-        status.is_some()
-    };
-    wait_within(NODE_PATIENCE, "the tests in node end", ended);
-    status.expect("it has ended")
+    let child = command.spawn().expect("run node: ./test.sh installs it");
+    watchdog::watch(&child, false);
+    child
 }
 
 #[test]
 fn the_web_client_is_typed_and_tidy() {
     for check in ["types", "lint"] {
-        let output = Command::new("npm").args(["run", "--silent", check]).current_dir(folder()).output();
-        let output = output.expect("run npm: ./test.sh installs it");
+        let mut npm = Command::new("npm");
+        npm.args(["run", "--silent", check]).current_dir(folder());
+        let output = output_within(NODE_PATIENCE, &mut npm).expect("run npm: ./test.sh installs it");
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{check}:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -74,12 +66,12 @@ fn the_web_client_is_typed_and_tidy() {
 
 #[test]
 fn the_library_works_in_node() {
-    assert!(wait(start_tests(&tests_in("unit"), &[])).success());
+    assert!(exit_within(NODE_PATIENCE, &mut start_tests(&tests_in("unit"), &[])).success());
 }
 
 #[test]
 fn people_talk_in_browsers() {
-    assert!(wait(start_tests(&tests_in("browser"), &[])).success());
+    assert!(exit_within(NODE_PATIENCE, &mut start_tests(&tests_in("browser"), &[])).success());
 }
 
 #[test]
@@ -97,5 +89,5 @@ fn people_talk_through_nginx_while_a_node_dies() {
     let asked = || signal.exists() || child.try_wait().expect("look at node").is_some();
     wait_within(NODE_PATIENCE, "people are in the middle of it", asked);
     cluster.nodes[0].kill9();
-    assert!(wait(child).success());
+    assert!(exit_within(NODE_PATIENCE, &mut child).success());
 }

@@ -2,13 +2,17 @@
 //! left behind.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{self, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{LONG_PATIENCE, TestClient, chat, password};
+use testkit::{LONG_PATIENCE, Lines, TestClient, chat, exit_within, output_within, password, watchdog};
+
+/// The longest time for one run of the script, which installs and starts a MariaDB.
+const SCRIPT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The cluster of one test. Dropping it stops the cluster and removes its folder.
 struct Script {
@@ -30,7 +34,7 @@ impl Script {
         for (variable, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
             command.env_remove(variable);
         }
-        command.output().expect("run scripts/cluster.sh")
+        output_within(SCRIPT_PATIENCE, &mut command).expect("run scripts/cluster.sh")
     }
 
     /// Runs the script, which must succeed. Returns its standard output.
@@ -55,14 +59,15 @@ impl Script {
         command.args(["logs", &server.to_string()]).env("RUN", &self.folder).stdout(Stdio::piped());
         // The script replaces itself by `tail`, which follows the log until it is killed.
         let mut follower = command.spawn().expect("run scripts/cluster.sh");
+        watchdog::watch(&follower, false);
         let mut shown = String::new();
-        let mut lines = BufReader::new(follower.stdout.take().expect("its output")).lines();
+        let lines = Lines::of(follower.stdout.take().expect("its output"));
         while !shown.contains("listening") {
-            let Some(Ok(line)) = lines.next() else { break };
+            let Some(line) = lines.next_within(LONG_PATIENCE) else { break };
             shown.push_str(&line);
         }
         let _ = follower.kill();
-        let _ = follower.wait();
+        exit_within(LONG_PATIENCE, &mut follower);
         shown
     }
 
@@ -109,6 +114,7 @@ fn connect(address: SocketAddr) -> TestClient {
 fn nodes_shown(admin: SocketAddr) -> Vec<String> {
     let mut stream = TcpStream::connect(admin).expect("connect to the admin port");
     write!(stream, "GET /status.json HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n").expect("ask");
+    stream.set_read_timeout(Some(LONG_PATIENCE)).expect("an option");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("an answer");
     let (_, body) = answer.split_once("\r\n\r\n").expect("a body");

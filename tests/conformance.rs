@@ -8,14 +8,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::Duration;
 use std::{fs, io};
 
 use serde_json::Value;
-use testkit::{Builder, Cluster, Database, Neighbour, Nginx, Redis, TestServer};
+use testkit::{Builder, Cluster, Database, LONG_PATIENCE, Neighbour, Nginx, Redis, TestServer, output_within};
 
 /// Faults of the reference server for which `auth=compat` exists. In that mode they are played as
 /// recorded.
 const RIGHT_IN_COMPAT: [&str; 1] = ["logout-somebody-else"];
+
+/// The longest time for all scenarios. Each of them has a shorter one of its own.
+const REPLAY_PATIENCE: Duration = LONG_PATIENCE.saturating_mul(4);
 
 /// The scenarios that `replay.py` should play.
 #[derive(Clone, Copy)]
@@ -209,7 +213,7 @@ fn replayer(nodes: &[SocketAddr]) -> Command {
 
 /// Runs the replayer. Returns its output and its complaints.
 fn run(command: &mut Command) -> (String, String) {
-    let output = command.output().unwrap_or_else(|error| match error.kind() {
+    let output = output_within(REPLAY_PATIENCE, command).unwrap_or_else(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             panic!("this test needs python3: install it, on Debian with `apt-get install python3`")
         }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::json;
 use testkit::{LONG_PATIENCE, TestClient, TestServer};
-use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
+use testkit::{login, number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_within};
 
 /// Limits the size of the server's files, which acts like a full disk.
 fn limit_files(server: &TestServer, bytes: &str) {
@@ -60,11 +60,9 @@ fn a_full_disk_turns_readyz_red_loses_nothing_and_ends_by_itself() {
 
 /// The error of a server that does not start in this folder.
 fn refused_in(folder: &Path) -> String {
-    let ended = Command::new(env!("CARGO_BIN_EXE_server"))
-        .args(["127.0.0.1", "0", "--log-dir", "logs"])
-        .current_dir(folder)
-        .output()
-        .expect("run the server");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["127.0.0.1", "0", "--log-dir", "logs"]).current_dir(folder);
+    let ended = output_within(LONG_PATIENCE, &mut command).expect("run the server");
     let said = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(2), "{said}");
     said

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use testkit::{LONG_PATIENCE, TestClient, TestServer, chat, user, wait_within};
+use testkit::{LONG_PATIENCE, TestClient, TestServer, chat, exit_within, user, wait_within};
 
 /// One fenced block of examples, and the options that its server needs.
 #[derive(PartialEq, Debug)]
@@ -189,7 +189,7 @@ impl Example {
     /// Closes the client's input; it must exit with success.
     fn finish(&mut self) {
         drop(self.child.stdin.take());
-        let status = self.child.wait().expect("wait for the example");
+        let status = exit_within(LONG_PATIENCE, &mut self.child);
         assert!(status.success(), "{status}");
     }
 }

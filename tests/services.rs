@@ -2,15 +2,18 @@
 //! suites expect.
 
 use std::env;
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use serde_json::json;
-use testkit::{Database, Footprint, Margin, MariaDb, Neighbour, Nginx, Redis, TestClient, TestServer};
-use testkit::{chat, signal, wait_given_back, wait_until};
+use testkit::{Database, Footprint, LONG_PATIENCE, Lines, Margin, MariaDb, Neighbour, Nginx, PATIENCE, Redis};
+use testkit::{
+    TestClient, TestServer, accept_within, chat, exit_within, output_within, rest_within, signal, wait_given_back,
+    wait_until,
+};
 
 #[test]
 fn databases_are_apart_and_go_with_their_last_owner() {
@@ -67,17 +70,19 @@ fn nginx_takes_servers_in_turn_and_leaves_out_a_dead_one() {
     let nginx = Nginx::balancing(&[&addresses, &addresses[..1]]);
     let _clients: Vec<TestClient> = (0..2).map(|_| TestClient::connect_to(nginx.addresses()[0])).collect();
     for server in &servers {
-        server.accept().expect("each gets one");
+        accept_within(PATIENCE, server);
     }
     let mut servers = servers.into_iter();
     let first = servers.next().expect("the first");
     drop(servers);
     for _ in 0..4 {
         let _client = TestClient::connect_to(nginx.addresses()[0]);
-        first.accept().expect("the one that is left gets all");
+        // The one that is left gets all.
+        accept_within(PATIENCE, &first);
     }
     let _client = TestClient::connect_to(nginx.addresses()[1]);
-    first.accept().expect("the second port is for the first server alone");
+    // The second port is for the first server alone.
+    accept_within(PATIENCE, &first);
 }
 
 #[test]
@@ -96,10 +101,13 @@ fn nothing_outlives_a_test_process_that_is_killed() {
         .stdout(Stdio::piped())
         .spawn()
         .expect("start this test again");
-    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-    let line = lines.find(|line| line.contains("child: ")).expect("what the child has started");
+    let lines = Lines::of(child.stdout.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("child: ") {
+        line = lines.next_within(LONG_PATIENCE).expect("what the child has started");
+    }
     child.kill().expect("kill the child");
-    child.wait().expect("wait for the child");
+    exit_within(PATIENCE, &mut child);
     let (_, started) = line.split_once("child: ").expect("found before");
     let started: Vec<&str> = started.split(' ').collect();
     for pid in &started[..2] {
@@ -154,4 +162,39 @@ fn a_server_that_exited_by_itself_fails_its_test() {
     let mut server = TestServer::start();
     signal(server.pid(), "KILL");
     wait_until("it has ended", || server.has_exited());
+}
+
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", script]);
+    command
+}
+
+#[test]
+fn a_command_that_exits_gives_its_output_and_its_status() {
+    let output = output_within(PATIENCE, &mut shell("echo out; echo err >&2; exit 3")).expect("sh");
+    assert_eq!((&output.stdout[..], &output.stderr[..]), (&b"out\n"[..], &b"err\n"[..]));
+    assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+#[should_panic(expected = "still running after 1s")]
+fn a_command_that_hangs_is_killed() {
+    let _ = output_within(Duration::from_secs(1), &mut shell("exec sleep 1000"));
+}
+
+#[test]
+#[should_panic(expected = "the output has no end 1s after the start")]
+fn a_grandchild_that_holds_the_output_open_does_not_stop_the_test() {
+    let mut child = shell("sleep 10 & exit 0").stdout(Stdio::piped()).spawn().expect("sh");
+    // Only once the shell has exited does the sleep hold the output alone.
+    exit_within(PATIENCE, &mut child);
+    let _ = rest_within(Duration::from_secs(1), child);
+}
+
+#[test]
+#[should_panic(expected = "no line within")]
+fn a_line_that_does_not_come_fails_the_test() {
+    let (receiver, _sender) = std::io::pipe().expect("a pipe");
+    Lines::of(receiver).next_within(Duration::from_millis(100));
 }

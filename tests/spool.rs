@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::json;
 use testkit::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
-use testkit::{login, number_of, numbered, numbered_with_text, offline_user, user, wait_within};
+use testkit::{login, number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_within};
 
 /// A server on a MariaDB of its own, a sender, and a recipient who was online before and is offline
 /// now.
@@ -295,8 +295,9 @@ impl SmallDisk {
     fn mount() -> Result<SmallDisk, String> {
         let path = std::env::temp_dir().join(format!("raybox-small-disk-{}", std::process::id()));
         fs::create_dir_all(&path).expect("a folder");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&path).output();
-        match mounted {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(&path);
+        match output_within(LONG_PATIENCE, &mut mount) {
             Ok(ended) if ended.status.success() => Ok(SmallDisk(path)),
             Ok(ended) => Err(String::from_utf8_lossy(&ended.stderr).into_owned()),
             Err(error) => Err(error.to_string()),
@@ -427,11 +428,9 @@ fn a_neighbours_user_gets_them_live_when_the_database_is_back() {
 fn two_servers_do_not_share_a_folder() {
     let database = testkit::Database::create();
     let first = TestServer::builder().mysql(&database).start();
-    let second = Command::new(env!("CARGO_BIN_EXE_server"))
-        .args(["127.0.0.1", "0", "--log-dir", "logs"])
-        .current_dir(first.folder())
-        .output()
-        .expect("run the server");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command.args(["127.0.0.1", "0", "--log-dir", "logs"]).current_dir(first.folder());
+    let second = output_within(LONG_PATIENCE, &mut command).expect("run the server");
     let said = String::from_utf8_lossy(&second.stderr);
     assert_eq!(second.status.code(), Some(2), "{said}");
     let line = format!("server: ./spool.db is in use by another server, process {};", first.pid());

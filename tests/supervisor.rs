@@ -7,7 +7,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
-use testkit::{Builder, LONG_PATIENCE, TestServer, Workplace, signal, user};
+use testkit::{Builder, LONG_PATIENCE, TestServer, Workplace, output_within, signal, user};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -117,12 +117,12 @@ fn a_server_serves_although_its_manager_cannot_be_reached() {
 #[test]
 fn a_command_tells_the_manager_nothing() {
     let manager = Manager::new();
-    let status = Command::new(env!("CARGO_BIN_EXE_server"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_server"));
+    command
         .args(["check", "127.0.0.1", "0"])
         .current_dir(manager.place.path())
-        .env("NOTIFY_SOCKET", manager.place.path().join("notify"))
-        .output()
-        .expect("a command");
+        .env("NOTIFY_SOCKET", manager.place.path().join("notify"));
+    let status = output_within(LONG_PATIENCE, &mut command).expect("a command");
     assert!(status.status.success(), "{status:?}");
     let own = UnixDatagram::unbound().expect("a socket");
     own.send_to(b"READY=own", manager.place.path().join("notify")).expect("send");

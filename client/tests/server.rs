@@ -11,7 +11,7 @@ use std::{env, process, thread};
 use raybox_client::{Client, Content, Conv, End, Error, Event, Friendship, Options, Proof, State, register};
 use serde_json::json;
 use testkit::jwt::{JwtIssuer, in_seconds};
-use testkit::{PATIENCE, TestServer, wait_until};
+use testkit::{PATIENCE, TestServer, exit_within, wait_until};
 
 /// A folder for data files, which is removed at the end.
 struct Folder(PathBuf);
@@ -355,7 +355,7 @@ fn a_client_that_is_killed_while_it_sends() {
         let head = || bob.conversation(Conv::User(ann_id)).expect("one").map_or(0, |row| row.head);
         wait_until("it sends", || head() >= round * 40);
         victim.0.kill().expect("killed");
-        victim.0.wait().expect("it ends");
+        exit_within(PATIENCE, &mut victim.0);
     }
     // The messages in its outbox are sent by the next one.
     let ann = online(Options::new(server.address().to_string()).file(&file));

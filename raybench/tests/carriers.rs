@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use serde_json::Value;
-use testkit::TestServer;
 use testkit::tls::Certificate;
+use testkit::{LONG_PATIENCE, TestServer, output_within};
 
 fn server() -> TestServer {
     let certificate = Certificate::of("localhost");
@@ -71,7 +71,8 @@ fn the_limits_of_a_carrier_are_reported() {
         (format!("--address http://{} pairs", server.address()), "write HOST:PORT, tls:// or ws://"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raybench"));
-        let output = command.arg("--quiet").args(line.split(' ')).output().expect("it starts");
+        command.arg("--quiet").args(line.split(' '));
+        let output = output_within(LONG_PATIENCE, &mut command).expect("it starts");
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && text.contains(told), "{line}: {text}");
     }

@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::{io::BufRead, io::BufReader, io::Read};
 
 use crate::services::Database;
-use crate::{program, watchdog};
+use crate::{LONG_PATIENCE, program, wait_within, watchdog};
 
 /// A working directory for commands; removed when dropped.
 pub struct Workplace(PathBuf);
@@ -119,9 +119,14 @@ impl Running {
         self.child.kill().expect("kill the command");
     }
 
-    /// Waits until the process exits.
+    /// Waits until the process exits. Panics if that takes too long.
     pub fn wait(mut self) -> Ended {
-        let status = self.child.wait().expect("wait for the command");
+        let mut status = None;
+        wait_within(LONG_PATIENCE, "the command exits", || {
+            status = self.child.try_wait().expect("wait for the command");
+            status.is_some()
+        });
+        let status = status.expect("it has exited");
         self.readers.drain(..).for_each(|reader| reader.join().expect("read the output"));
         let text = |kept: &Mutex<String>| kept.lock().expect("output").clone();
         Ended { code: status.code(), stdout: text(&self.stdout), stderr: text(&self.stderr) }

@@ -7,6 +7,7 @@
 mod client;
 mod cluster;
 mod command;
+mod deadline;
 pub mod jwt;
 mod leaks;
 pub mod level2;
@@ -33,6 +34,7 @@ use serde_json::{Value, json};
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
 pub use command::{Ended, Running, Workplace};
+pub use deadline::{Lines, accept_within, exit_within, output_within, rest_within};
 pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use qt::QtClient;

@@ -18,6 +18,7 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use serde_json::{Deserializer, Value, json};
 
+use crate::PATIENCE;
 use crate::services::{Database, Redis};
 
 /// A running stand-in. Dropping it closes its connections and ends its threads. Like the reference,
@@ -63,7 +64,7 @@ impl Neighbour {
                 move || node.accept(&listener)
             }),
         ];
-        is_subscribed.recv().expect("the neighbour listens to the pattern");
+        is_subscribed.recv_timeout(PATIENCE).expect("the neighbour listens to the pattern");
         Neighbour { node, address, threads }
     }
 

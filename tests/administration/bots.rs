@@ -9,7 +9,7 @@ use std::thread;
 
 use serde_json::json;
 use testkit::level2::Level2Client;
-use testkit::{LONG_PATIENCE, TestServer, offline_user, wait_within};
+use testkit::{LONG_PATIENCE, TestServer, offline_user, output_within, wait_within};
 
 use crate::desk::{Desk, administered};
 
@@ -121,7 +121,8 @@ fn the_example_bot_sends_a_message_without_a_connection() {
         desk.done("POST", &tokens, &json!({"device": "answers"}))["token"].as_str().expect("a token").to_owned();
     let mut ann = Level2Client::enter(&server, "ann", a, "a1");
     let send = |token: &str, to: &str| {
-        command(&server, &folder, token, &["send", to, "the", "build", "is", "red"]).output().expect("run python3")
+        let mut command = command(&server, &folder, token, &["send", to, "the", "build", "is", "red"]);
+        output_within(LONG_PATIENCE, &mut command).expect("run python3")
     };
     let sent = send(&token, &format!("u{a}"));
     assert!(sent.status.success() && String::from_utf8_lossy(&sent.stdout).contains("\"errno\":200"), "{sent:?}");
@@ -132,6 +133,6 @@ fn the_example_bot_sends_a_message_without_a_connection() {
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
         assert!(String::from_utf8_lossy(&refused.stderr).contains(says), "{refused:?}");
     }
-    let refused = command(&server, &folder, "x", &[]).output().expect("run python3");
+    let refused = output_within(LONG_PATIENCE, &mut command(&server, &folder, "x", &[])).expect("run python3");
     assert_eq!(refused.status.code(), Some(1), "a wrong token ends it: {refused:?}");
 }

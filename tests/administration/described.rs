@@ -2,9 +2,9 @@
 //! requests from the description and checks the answers against it.
 
 use std::env;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use testkit::user;
+use testkit::{LONG_PATIENCE, output_within, user};
 
 use crate::desk::{Desk, KEY, administered};
 
@@ -20,15 +20,14 @@ fn the_administration_is_as_it_is_described() {
     let server = administered().start();
     let (mut ann, a) = user(&server, "ann");
     ann.create_group(a, "team");
-    let ended = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .arg("run")
         .arg(format!("http://{}/v1/openapi.json", Desk::of(&server).0))
         .args(["--header", &format!("Authorization: Bearer {KEY}")])
         .args(["--max-examples", &examples, "--seed", &seed, "--no-color"])
-        .current_dir(server.folder())
-        .stdin(Stdio::null())
-        .output()
-        .expect("schemathesis starts");
+        .current_dir(server.folder());
+    let ended = output_within(5 * LONG_PATIENCE, &mut command).expect("schemathesis starts");
     let said = String::from_utf8_lossy(&ended.stdout);
     assert!(ended.status.success(), "{said}\n{}", String::from_utf8_lossy(&ended.stderr));
     assert!(server.is_alive());

@@ -12,7 +12,7 @@ use std::thread;
 
 use serde_json::json;
 use testkit::level2::Level2Client;
-use testkit::{LONG_PATIENCE, TestClient, TestServer, Workplace, chat, offline_user, wait_until};
+use testkit::{LONG_PATIENCE, TestClient, TestServer, Workplace, chat, offline_user, output_within, wait_until};
 
 /// Runs a command of the program in a folder, without the developer's settings.
 fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -21,7 +21,7 @@ fn run(folder: &Path, arguments: &[&str]) -> Output {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
         command.env_remove(name);
     }
-    command.output().expect("run the program")
+    output_within(LONG_PATIENCE, &mut command).expect("run the program")
 }
 
 /// The only line on stderr of a command that exited with this code.
@@ -159,7 +159,9 @@ fn impossible_restores_are_refused_and_change_nothing() {
     // that signal is ignored.
     fs::remove_file(&file).expect("remove a file");
     let script = format!("trap '' XFSZ; ulimit -f 8; exec {} backup {}", env!("CARGO_BIN_EXE_server"), file.display());
-    let output = Command::new("sh").args(["-c", &script]).current_dir(server.folder()).output().expect("run sh");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &script]).current_dir(server.folder());
+    let output = output_within(LONG_PATIENCE, &mut shell).expect("run sh");
     assert!(!refusal(&output, 1).is_empty());
     assert_eq!(fs::read_dir(place.path()).expect("list").count(), 0, "nothing is left");
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 use testkit::level2::Level2Client;
-use testkit::{Database, Redis, TestClient, TestServer, Workplace, chat, offline_user};
+use testkit::{Database, LONG_PATIENCE, Redis, TestClient, TestServer, Workplace, chat, offline_user, output_within};
 
 /// The shell commands of a section of docs/backup.md, with these databases in place of its own.
 fn commands(section: &str, database: &str, restored: &str) -> String {
@@ -20,8 +20,9 @@ fn commands(section: &str, database: &str, restored: &str) -> String {
 
 /// Runs a script, every command of which must succeed.
 fn run(place: &Workplace, script: &str) {
-    let shell = Command::new("bash").args(["-euo", "pipefail", "-c", script]).current_dir(place.path()).output();
-    let output = shell.expect("run a shell");
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", script]).current_dir(place.path());
+    let output = output_within(LONG_PATIENCE, &mut shell).expect("run a shell");
     assert!(output.status.success(), "{script}\n{output:?}");
 }
 

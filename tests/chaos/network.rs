@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rustix::thread::{UnshareFlags, unshare};
 use socket2::{Domain, Socket, Type};
+use testkit::{LONG_PATIENCE, output_within, rest_within};
 
 /// The addresses that clients connect from.
 pub enum Network {
@@ -194,7 +195,7 @@ fn bound(address: Ipv4Addr) -> io::Result<Socket> {
 }
 
 fn ip(arguments: &[&str]) -> io::Result<Output> {
-    Command::new("ip").args(arguments).stdin(Stdio::null()).output()
+    output_within(LONG_PATIENCE, Command::new("ip").args(arguments))
 }
 
 fn ip_batch(lines: &str) -> io::Result<Output> {
@@ -202,7 +203,7 @@ fn ip_batch(lines: &str) -> io::Result<Output> {
     command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     child.stdin.take().expect("it is a pipe").write_all(lines.as_bytes())?;
-    child.wait_with_output()
+    Ok(rest_within(LONG_PATIENCE, child))
 }
 
 fn check(output: io::Result<Output>) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! `examples/push_bridge.py`, run as it is.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use serde_json::{Value, json};
-use testkit::{TestServer, Workplace, wait_until, watchdog};
+use testkit::{LONG_PATIENCE, Lines, PATIENCE, TestServer, Workplace, exit_within, wait_until, watchdog};
 
 use crate::stage::{KEY, enter, fate, waiting, with};
 
@@ -24,13 +24,13 @@ fn the_push_bridge_pushes_each_message_once_and_refuses_forgeries() {
         .spawn()
         .expect("start the bridge");
     watchdog::watch(&bridge, false);
-    let mut lines = BufReader::new(bridge.stdout.take().expect("a pipe")).lines().map_while(Result::ok);
-    let first = lines.next().expect("a line");
+    let lines = Lines::of(bridge.stdout.take().expect("a pipe"));
+    let first = lines.next_within(LONG_PATIENCE).expect("a line");
     let port: u16 = first.strip_prefix("listening on ").expect("its port").parse().expect("a number");
     let pushed = Arc::<Mutex<Vec<Value>>>::default();
     let kept = pushed.clone();
     thread::spawn(move || {
-        for line in lines {
+        for line in lines.rest() {
             kept.lock().expect("pushes").push(serde_json::from_str(&line).expect("JSON"));
         }
     });
@@ -66,6 +66,7 @@ fn the_push_bridge_pushes_each_message_once_and_refuses_forgeries() {
             "POST / HTTP/1.1\r\nContent-Length: {}\r\nX-RayBox-Timestamp: {timestamp}\r\nX-RayBox-Signature: {signature}\r\n\r\n{body}",
             body.len()
         );
+        stream.set_read_timeout(Some(LONG_PATIENCE)).expect("an option");
         stream.write_all(request.as_bytes()).expect("send");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
@@ -79,6 +80,5 @@ fn the_push_bridge_pushes_each_message_once_and_refuses_forgeries() {
         "a right one of long ago"
     );
     bridge.kill().expect("end the bridge");
-    bridge.wait().expect("wait for the bridge");
-    watchdog::release(&bridge, false);
+    exit_within(PATIENCE, &mut bridge);
 }

@@ -17,7 +17,7 @@ use testkit::level2::Level2Client;
 use testkit::tls::Certificate;
 use testkit::{
     Builder, Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer, freeze, login, numbered,
-    numbered_with_text, offline_user, user, wait_until, wait_within,
+    numbered_with_text, offline_user, output_within, user, wait_until, wait_within,
 };
 
 use crate::watched::{ALERTS, AN_HOUR, Watched};
@@ -63,7 +63,7 @@ fn every_alert_says_what_is_wrong_and_what_to_do() {
     for alert in rules.lines().filter_map(|line| line.trim_start().strip_prefix("- alert: ")) {
         assert!(tests.contains(&format!("\"{alert}\"")), "no test causes {alert}");
     }
-    let checked = Command::new("promtool").args(["check", "rules", ALERTS]).output();
+    let checked = output_within(LONG_PATIENCE, Command::new("promtool").args(["check", "rules", ALERTS]));
     assert!(checked.expect("run promtool, of Debian's package prometheus").status.success());
 }
 

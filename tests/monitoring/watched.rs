@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::{TestServer, wait_until};
+use testkit::{LONG_PATIENCE, TestServer, output_within, wait_until};
 
 /// The alert rules that are shipped.
 pub(crate) const ALERTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/monitoring/alerts.yml");
@@ -140,7 +140,7 @@ impl Watched {
             }],
         });
         let file = tempfile(&test.to_string());
-        let run = Command::new("promtool").args(["test", "rules"]).arg(&file).output();
+        let run = output_within(LONG_PATIENCE, Command::new("promtool").args(["test", "rules"]).arg(&file));
         let run = run.expect("run promtool, of Debian's package prometheus");
         fs::remove_file(&file).expect("remove the file");
         let said = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));

@@ -14,7 +14,8 @@ use raybox::store::{
 };
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
-use testkit::{Database, MariaDb, TestClient, TestServer, chat, login, offline_user, wait_until};
+use testkit::{Database, LONG_PATIENCE, MariaDb, TestClient, TestServer};
+use testkit::{chat, login, offline_user, output_within, wait_until};
 
 use crate::store::{append, message, new_user, open, texts};
 
@@ -227,7 +228,7 @@ fn refused(cnf: &str) -> String {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("RAYBOX_")) {
         command.env_remove(name);
     }
-    let output = command.output().unwrap();
+    let output = output_within(LONG_PATIENCE, &mut command).unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), stderr.lines().count()), (Some(2), 1), "{stderr}");
     stderr.trim_end().to_owned()

@@ -9,8 +9,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use testkit::{LONG_PATIENCE, Workplace, signal, watchdog};
+use testkit::{LONG_PATIENCE, Workplace, exit_within, output_within, signal, watchdog};
 
 /// The admin_key that the operator sets.
 pub(crate) const KEY: &str = "a-key-of-a-test-with-at-least-32-characters";
@@ -99,7 +100,8 @@ impl System {
     }
 
     fn copy_libraries(&self, program: &Path) {
-        let listed = Command::new("ldd").arg(program).output().expect("ldd is needed: package libc-bin");
+        let listed =
+            output_within(LONG_PATIENCE, Command::new("ldd").arg(program)).expect("ldd is needed: package libc-bin");
         let listed = String::from_utf8(listed.stdout).expect("a text");
         for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
             let copy = self.path(&library[1..]);
@@ -223,7 +225,7 @@ impl Server<'_> {
     pub(crate) fn stop(mut self) {
         signal(self.child.id(), "TERM");
         self.wait_for("STOPPING=1");
-        let status = self.child.wait().expect("its end");
+        let status = exit_within(LONG_PATIENCE, &mut self.child);
         assert!(status.success(), "{status}: {}", self.system.read("output"));
     }
 
@@ -256,11 +258,14 @@ pub(crate) fn run(command: &mut Command) -> String {
 }
 
 fn run_both(command: &mut Command) -> (String, String) {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let output = output_within(RUN_PATIENCE, command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
     (stdout.into_owned(), stderr.into_owned())
 }
+
+/// The longest time for a command. Installing a package takes seconds on an idle machine.
+const RUN_PATIENCE: Duration = Duration::from_secs(300);
 
 pub(crate) fn is_root() -> bool {
     fs::metadata("/proc/self").expect("/proc").uid() == 0

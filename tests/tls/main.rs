@@ -4,7 +4,7 @@
 mod plain;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use serde_json::json;
 use socket2::SockRef;
 use testkit::tls::{Certificate, trusting, trusting_in};
 use testkit::{
-    ACK, Builder, LONG_PATIENCE, PATIENCE, TestClient, TestServer, Workplace, login, number_of, numbered,
+    ACK, Builder, LONG_PATIENCE, Lines, PATIENCE, TestClient, TestServer, Workplace, login, number_of, numbered,
     numbered_with_text, offline_user, password, signal, user, wait_until, wait_within,
 };
 
@@ -83,7 +83,7 @@ fn a_client_of_either_version_is_served() {
 /// A client that uses OpenSSL. Dropping it ends it.
 struct Openssl {
     child: Child,
-    replies: BufReader<std::process::ChildStdout>,
+    replies: Lines,
 }
 
 impl Openssl {
@@ -98,16 +98,19 @@ impl Openssl {
             .stderr(Stdio::null())
             .spawn()
             .expect("openssl is installed");
-        let replies = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let replies = Lines::of(child.stdout.take().expect("stdout is a pipe"));
         Openssl { child, replies }
     }
 
     fn ask(&mut self, frame: &str) -> String {
         let stdin = self.child.stdin.as_mut().expect("stdin is a pipe");
         writeln!(stdin, "{frame}").expect("openssl reads");
-        let mut reply = String::new();
-        self.replies.read_line(&mut reply).expect("openssl writes");
-        reply.trim_end().to_owned()
+        self.next()
+    }
+
+    /// The next line from the server.
+    fn next(&self) -> String {
+        self.replies.next_within(PATIENCE).expect("openssl writes")
     }
 }
 
@@ -129,9 +132,7 @@ fn openssl_chats() {
         let login = json!({"msgType": 1, "USERID": b, "password": password("bob")});
         assert!(openssl.ask(&login.to_string()).contains(r#""errno":200"#), "{options:?}");
         alice.send(&numbered(a, b, 7));
-        let mut push = String::new();
-        openssl.replies.read_line(&mut push).expect("openssl writes");
-        assert_eq!(number_of(&serde_json::from_str(&push).expect("a frame")), 7);
+        assert_eq!(number_of(&serde_json::from_str(&openssl.next()).expect("a frame")), 7);
         drop(openssl);
         server.wait_state(b, "offline");
     }

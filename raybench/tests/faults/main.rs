@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use testkit::{LONG_PATIENCE, accept_within, rest_within};
 
 mod server;
 
@@ -56,6 +57,9 @@ impl Said {
     }
 }
 
+/// The longest time for a run. Where timeout(1) runs raybench, it ends earlier.
+const SAID_PATIENCE: Duration = Duration::from_secs(120);
+
 /// A raybench that is killed if it does not exit by itself.
 fn raybench() -> Command {
     let mut command = Command::new("timeout");
@@ -73,7 +77,7 @@ fn measure(workload: &str, more: &[&str]) -> Said {
 }
 
 fn said(child: Child) -> Said {
-    let output = child.wait_with_output().expect("it ends");
+    let output = rest_within(SAID_PATIENCE, child);
     let text = String::from_utf8(output.stderr).expect("text");
     let result = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {text}"));
     Said { result, code: output.status.code(), text }
@@ -317,11 +321,11 @@ fn ctrl_c_is_seen_while_a_server_is_silent() {
     let mut command = raybench();
     command.args(["pairs", "--pairs", "1", "--address", &address]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().expect("it starts");
-    let (mut silent, _) = listener.accept().expect("a connection");
+    let mut silent = accept_within(LONG_PATIENCE, &listener);
     silent.read_exact(&mut [0]).expect("it asks, and waits");
     // The signal goes to timeout(1), which passes it on.
     kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
-    let output = child.wait_with_output().expect("it ends");
+    let output = rest_within(SAID_PATIENCE, child);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(130) && error.contains("interrupted"), "{:?} {error}", output.status);
 }

@@ -14,7 +14,7 @@ use mysql::{Conn, Opts, OptsBuilder};
 
 use super::process::{Process, start_again, start_on_free_ports};
 use crate::leaks::connection_leak;
-use crate::{LONG_PATIENCE, PATIENCE, text_of, wait_within, watchdog};
+use crate::{LONG_PATIENCE, PATIENCE, output_within, text_of, wait_within, watchdog};
 
 /// One database with the server's tables. Clones share the database; dropping the last one deletes
 /// it.
@@ -311,7 +311,8 @@ impl MariaDb {
     /// Runs the stopped server with options that make it exit by itself. Returns its output.
     pub(super) fn run_to_end(&self, options: &[&str]) -> String {
         let options = [self.options.clone(), options.iter().map(|option| (*option).to_owned()).collect()].concat();
-        let ran = command(&self.folder, self.address().port(), &options).output().expect("run mariadbd");
+        let ran = output_within(LONG_PATIENCE, &mut command(&self.folder, self.address().port(), &options));
+        let ran = ran.expect("run mariadbd");
         String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout)
     }
 
@@ -422,8 +423,8 @@ pub(super) fn install(folder: &Path) {
     settings(&mut command, folder);
     command.arg(format!("--datadir={}", data(folder).display()));
     command.args(["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]);
-    let output =
-        command.output().unwrap_or_else(|error| panic!("cannot run mariadb-install-db ({error}): run ./test.sh"));
+    let output = output_within(LONG_PATIENCE, &mut command);
+    let output = output.unwrap_or_else(|error| panic!("cannot run mariadb-install-db ({error}): run ./test.sh"));
     assert!(output.status.success(), "mariadb-install-db failed:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
