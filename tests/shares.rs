@@ -322,3 +322,24 @@ fn a_stranger_is_refused_until_it_joins_and_a_full_group_takes_nobody() {
     assert_eq!((reply["errno"].as_i64(), reply["msgType"].as_i64()), (Some(403), Some(10)), "{reply}");
     assert!(refused(&server, "group_members_max") > 0.0);
 }
+
+#[test]
+fn a_user_with_too_many_groups_gets_no_other_one_and_others_do() {
+    let server = TestServer::builder().option("admin", "127.0.0.1:0").option("groups_max", "2").start();
+    let (mut greedy, g) = user(&server, "greedy");
+    let (mut quiet, q) = user(&server, "quiet");
+    let open = quiet.create_group(q, "open to all");
+    let own = greedy.create_group(g, "first");
+    greedy.create_group(g, "second");
+    let refusal = "you are in too many groups for another one";
+    let third = greedy.ask(&json!({"msgType": 12, "FROMID": g, "name": "third", "description": ""}));
+    assert_eq!(third, json!({"errmsg": refusal, "errno": 403, "msgType": 12}));
+    let joins = greedy.ask(&json!({"msgType": 10, "FROMID": g, "GROUPID": open}));
+    assert_eq!(joins, json!({"errmsg": refusal, "errno": 403, "groupId": open, "msgType": 10}));
+    // These change nothing, and have the same replies as ever.
+    greedy.join_group(g, own);
+    let unknown = greedy.ask(&json!({"msgType": 10, "FROMID": g, "GROUPID": 999_999}));
+    assert_eq!(unknown["errno"], 404, "{unknown}");
+    quiet.join_group(q, own);
+    assert_eq!(refused(&server, "groups_max"), 2.0);
+}

@@ -428,6 +428,12 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Count(2, 1_000_000, |config, n| config.group_members_max = n as usize),
     },
     Key {
+        name: "groups_max",
+        default: "2000",
+        help: "The most groups that a user is in; others add a user to half as many. Beyond that: 403",
+        kind: Kind::Count(2, 1_000_000, |config, n| config.groups_max = n as usize),
+    },
+    Key {
         name: "search_max",
         default: "1000",
         help: "The most groups in one reply to a search",

@@ -168,6 +168,8 @@ pub struct Config {
     pub search_results_max: usize,
     /// The most members of a group.
     pub group_members_max: usize,
+    /// The most groups that a user is in.
+    pub groups_max: usize,
     /// The cost of hashing one password.
     pub password_cost: PasswordCost,
     /// The interval at which connected users' accounts are compared with the database; zero: never.

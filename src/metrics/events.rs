@@ -43,6 +43,8 @@ pub enum Hit {
     MailboxMax,
     /// Members of a group.
     GroupMembersMax,
+    /// Groups of a user.
+    GroupsMax,
     /// Descriptors for clients, of which almost none are left.
     Descriptors,
     /// The time within which a connection must log in.
@@ -207,6 +209,7 @@ impl Hit {
         "lane_max",
         "mailbox_max",
         "group_members_max",
+        "groups_max",
         "descriptors",
         "login_timeout",
         "memory_max",

@@ -156,6 +156,14 @@ pub fn group_full(group: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"the group has as many members as it may","errno":403,"groupId":{},"msgType":10}}"#, group)
 }
 
+/// Refusal of 10 for a user who is in as many groups as a user may be.
+pub fn too_many_groups_to_join(group: EchoedId<'_>) -> String {
+    format!(r#"{{"errmsg":"you are in too many groups for another one","errno":403,"groupId":{},"msgType":10}}"#, group)
+}
+
+/// Refusal of 12 for a user who is in as many groups as a user may be.
+pub const TOO_MANY_GROUPS: &str = r#"{"errmsg":"you are in too many groups for another one","errno":403,"msgType":12}"#;
+
 /// Refusal of 10 for a user whom the creator has to let in.
 pub fn may_not_join(group: EchoedId<'_>) -> String {
     format!(r#"{{"errmsg":"only the creator of the group can add you","errno":403,"groupId":{},"msgType":10}}"#, group)

@@ -4,6 +4,7 @@
 mod community;
 mod conversations;
 mod directory;
+mod group_room;
 mod inquiry;
 mod jwt_logins;
 mod logins;
@@ -21,6 +22,7 @@ pub use self::conversations::{
     refusal_of,
 };
 pub use self::directory::{Directory, Limits};
+pub use self::group_room::GroupRoom;
 pub use self::inquiry::{Behind, DeviceFacts, Lag, MessageFacts, RecipientFacts, Sought, UserFacts};
 pub use self::jwt_logins::{JwtDenial, JwtLogins, OpenedAccount};
 pub use self::logins::LoginJobs;
@@ -43,6 +45,8 @@ pub struct Jobs {
     pub jwt: Arc<JwtLogins>,
     /// Friends and groups.
     pub directory: Directory,
+    /// Whether a user may come into another group.
+    pub group_room: GroupRoom,
     /// Accounts and groups of level 2.
     pub arrangements: Arc<Arrangements>,
     /// Stored messages.
@@ -88,14 +92,22 @@ impl Jobs {
             Job::RemoveFriend { user, friend } => directory.remove_friend(user, friend),
             Job::Contacts { user } => directory.contacts_of(user),
             Job::Members { group, sender } => directory.members(group, sender),
-            Job::JoinGroup { user, group, asked } => match arrangements.join(user, group, asked.into())? {
-                Some(answer) => Ok(reply::reply(answer)),
-                None => directory.join(user, group, asked.into()),
-            },
+            Job::JoinGroup { user, group, asked } => {
+                if !self.group_room.for_joining(user, group)? {
+                    return Ok(reply::reply(protocol::too_many_groups_to_join(asked.into())));
+                }
+                match arrangements.join(user, group, asked.into())? {
+                    Some(answer) => Ok(reply::reply(answer)),
+                    None => directory.join(user, group, asked.into()),
+                }
+            }
             // `Dispatch` runs these, because they need their connection.
             Job::Account { .. } => Ok(Outcome::Refused(protocol::NO_METHOD.into())),
             Job::GroupsOf { user } => directory.groups_of(user),
             Job::CreateGroup { owner, name, description } => {
+                if !self.group_room.for_new(owner)? {
+                    return Ok(Outcome::Reply(protocol::TOO_MANY_GROUPS.into()));
+                }
                 match arrangements.found_group(owner, &name, &description)? {
                     Some(group) => Ok(reply::reply(protocol::group_created(group, &name))),
                     None => directory.create_group(owner, &name, &description),

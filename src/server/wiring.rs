@@ -16,7 +16,7 @@ use super::fetching::Fetching;
 use super::hashing::Hashing;
 use super::jobs::{
     ArrangementParts, Arrangements, CommunityRules, ConversationParts, Conversations, DeviceRules, Directory,
-    GroupDoor, Jobs, JwtLogins, Limits, LoginJobs, Mail, Postbox,
+    GroupDoor, GroupRoom, Jobs, JwtLogins, Limits, LoginJobs, Mail, Postbox,
 };
 use super::plaintext::PlainPasswords;
 use super::retention::{self, RetirerParts};
@@ -280,7 +280,10 @@ fn jobs(
     let unproven_up_to = UserId(i32::try_from(config.jwt.unproven_up_to).unwrap_or(i32::MAX));
     let roles = (store.accounts.clone(), store.history.clone());
     let jwt = Arc::new(JwtLogins::new(jwt, roles, unproven_up_to));
+    let group_room =
+        GroupRoom { contacts: store.contacts.clone(), metrics: metrics.clone(), groups_max: config.groups_max };
     let arrangements = ArrangementParts {
+        group_room: group_room.clone(),
         jwt: jwt.clone(),
         community: store.community.clone(),
         accounts: store.accounts.clone(),
@@ -316,6 +319,7 @@ fn jobs(
     Arc::new(Jobs {
         logins,
         jwt,
+        group_room,
         arrangements: Arc::new(Arrangements::new(arrangements)),
         directory: Directory {
             accounts: store.accounts.clone(),

@@ -219,6 +219,11 @@ pub trait Contacts: Send + Sync + 'static {
     /// The groups that `user` is a member of, by ascending id.
     fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError>;
 
+    /// Whether `user` is a member of `count` groups or more.
+    fn is_in_groups(&self, user: UserId, count: usize) -> Result<bool, StoreError> {
+        Ok(self.groups_of(user)?.len() >= count)
+    }
+
     /// One group, `None` if unknown.
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError>;
 

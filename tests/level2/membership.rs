@@ -112,6 +112,28 @@ fn a_creator_removes_and_lets_in_again() {
 }
 
 #[test]
+fn others_add_a_user_to_half_of_the_groups_that_the_user_may_be_in() {
+    let server = TestServer::builder().option("groups_max", "4").start();
+    let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
+    let [mut ann, mut also_ann] = ["a1", "a2"].map(|device| Level2Client::enter(&server, "ann", a, device));
+    let mut bob = Level2Client::enter(&server, "bob", b, "b1");
+    let groups: Vec<i64> = (0..4).map(|n| create(&mut ann, &format!("g{n}"))).collect();
+    let add = |group: i64| json!({"msgType": 63, "GROUPID": group, "USERID": b, "add": true});
+    ann.ask_for(200, add(groups[0]));
+    ann.ask_for(200, add(groups[1]));
+    let refusal = ann.ask_for(403, add(groups[2]));
+    assert_eq!(refusal["errmsg"], "this user is in too many groups for another one");
+    ann.ask_for(200, add(groups[1]));
+    // The other half is the user's own.
+    assert_eq!(join(&mut bob, groups[2])["errno"], 200);
+    create(&mut bob, "own");
+    assert_eq!(join(&mut bob, groups[3])["errno"], 403);
+    bob.ask_for(200, json!({"msgType": 62, "GROUPID": groups[0]}));
+    assert_eq!(join(&mut bob, groups[3])["errno"], 200);
+    also_ann.ask_for(403, json!({"msgType": 12, "FROMID": a, "name": "a fifth", "description": ""}));
+}
+
+#[test]
 fn new_friends_get_a_message_in_their_conversation() {
     let server = TestServer::start();
     let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));

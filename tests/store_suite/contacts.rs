@@ -84,6 +84,7 @@ pub(crate) fn joining_twice_joins_once(store: &dyn AllRoles) {
     }
     assert_eq!(store.members(group).unwrap(), [owner, user]);
     assert_eq!(store.groups_of(user).unwrap().len(), 1);
+    assert_eq!([0, 1, 2].map(|count| store.is_in_groups(user, count).unwrap()), [true, true, false]);
 }
 
 pub(crate) fn a_full_group_takes_nobody_more(store: &dyn AllRoles) {

@@ -107,6 +107,17 @@ impl Contacts for SqliteStore {
         })
     }
 
+    fn is_in_groups(&self, user: UserId, count: usize) -> Result<bool, StoreError> {
+        let count = limit(count);
+        let statement = "SELECT count(*) FROM (SELECT 1 FROM GroupUser WHERE userid = :user LIMIT :count)";
+        self.live.read(move |db| {
+            let groups: i64 = db
+                .prepare_cached(statement)?
+                .query_row(named_params! {":user": user.0, ":count": count}, |row| row.get(0))?;
+            Ok(groups >= count)
+        })
+    }
+
     fn group(&self, group: GroupId) -> Result<Option<Group>, StoreError> {
         self.live.read(move |db| group_by_id(db, group))
     }

@@ -46,6 +46,12 @@ impl Arrangements {
             Ok(deed) => deed,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        if let Deed::Add { user, .. } = deed
+            && user != by
+            && !self.parts.group_room.for_being_added(user, group.group_or_none())?
+        {
+            return Ok(Err(TOO_MANY_GROUPS));
+        }
         Ok(self.act(community, group.group_or_none(), by, deed)?.map(drop).map_err(refusal_of))
     }
 
@@ -226,5 +232,6 @@ fn refusal_of(refusal: GroupRefusal) -> Refusal {
 }
 
 pub(super) const NO_SUCH_USER: Refusal = Refusal::forever(404, "there is no such user");
+const TOO_MANY_GROUPS: Refusal = Refusal::forever(403, "this user is in too many groups for another one");
 const BAD_GROUP: Refusal =
     Refusal::forever(400, "give name, of at most 50 characters, or description, of at most 200, or both");

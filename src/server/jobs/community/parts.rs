@@ -17,6 +17,7 @@ use crate::routing::level1_seen::Level1Seen;
 use crate::routing::recorder::HookedMessages;
 use crate::routing::router::Router;
 use crate::server::jobs::conversations::Conversations;
+use crate::server::jobs::group_room::GroupRoom;
 use crate::server::jobs::jwt_logins::JwtLogins;
 use crate::server::stamps::AccountStamps;
 use crate::session::password::Passwords;
@@ -31,6 +32,8 @@ pub struct ArrangementParts {
     pub community: CommunityRole,
     /// Passwords as they are stored.
     pub accounts: Role<dyn Accounts>,
+    /// Whether a user may be added to another group.
+    pub group_room: GroupRoom,
     /// The accounts that JSON web tokens open.
     pub jwt: Arc<JwtLogins>,
     /// Hashes passwords, and remembers verified ones.
