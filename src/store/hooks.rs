@@ -153,6 +153,7 @@ mod tests {
         for (owner, now, expected) in [
             // The other node waits for the end of the lease.
             (2, 129, (false, None)),
+            (0, 129, (false, None)),
             (2, 130, (true, Some(HookTurn { owner: 2, until: 160 }))),
             // The same node writes only when half of its lease is over.
             (1, 114, (true, None)),

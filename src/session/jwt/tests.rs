@@ -269,11 +269,16 @@ fn the_key_is_chosen_by_its_name() {
 #[test]
 fn a_jwks_may_have_keys_for_other_purposes() {
     let (rsa, ec) = (JwtIssuer::rs256().named("r"), JwtIssuer::es256().named("e"));
-    let mut encryption = rsa.jwk();
-    encryption["use"] = json!("enc");
-    encryption["alg"] = json!("RSA-OAEP");
+    // Each differs in one member.
+    let other = |member: &str, value: Value| {
+        let mut jwk = rsa.jwk();
+        jwk[member] = value;
+        jwk
+    };
+    let encrypts = other("use", json!("enc"));
+    let (other_alg, signs) = (other("alg", json!("RS512")), other("key_ops", json!(["sign"])));
     let odd = json!({"kty": "new", "kid": "n", "crv": "X448", "x": "AA"});
-    let file = json!({"keys": [encryption, odd, rsa.jwk(), ec.jwk()]}).to_string();
+    let file = json!({"keys": [encrypts, other_alg, signs, odd, rsa.jwk(), ec.jwk()]}).to_string();
     for (algorithm, issuer) in [(JwtAlgorithm::Rs256, &rsa), (JwtAlgorithm::Es256, &ec)] {
         let keys = JwtKeys::parse(file.as_bytes(), algorithm).expect("one of them");
         assert_eq!(keys.count(), 1);
@@ -290,6 +295,9 @@ fn an_unusable_file_is_refused_with_the_reason() {
     let mut weak = rsa.jwk();
     weak["n"] = json!("_".repeat(172));
     let weak = json!({"keys": [weak]}).to_string();
+    let mut unsigned = rsa.jwk();
+    (unsigned["e"], unsigned["kid"]) = (json!("AQ"), json!("e1"));
+    let unsigned = json!({"keys": [unsigned]}).to_string();
     let mut bad = ec.jwk();
     (bad["x"], bad["kid"]) = (json!("AA"), json!("k1"));
     let bad = json!({"keys": [bad]}).to_string();
@@ -307,6 +315,7 @@ fn an_unusable_file_is_refused_with_the_reason() {
         (es256, &rsa.pem(), JwtKeyError::NoKey(es256, vec!["an RSA key"]), "but an RSA key"),
         (rs256, private, JwtKeyError::PrivateKey, "openssl pkey -pubout"),
         (rs256, &weak, JwtKeyError::RsaBits(1032), "2048"),
+        (rs256, &unsigned, JwtKeyError::BadKey(Some("e1".into())), "e1"),
         (es256, &bad, JwtKeyError::BadKey(Some("k1".into())), "k1"),
         (es256, &many, JwtKeyError::TooMany(17), "16"),
         (hs256, "a short secret", JwtKeyError::ShortSecret(14), "14 bytes"),
