@@ -42,6 +42,9 @@ struct Place {
     awaits_run: bool,
 }
 
+/// The tag of a cursor at 0.
+const NO_TAG: &str = "00000000";
+
 /// The treatment of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
@@ -96,7 +99,9 @@ impl Places {
     pub(crate) fn on_run(&mut self, run: &Run) {
         let place = self.places.entry(run.conv).or_default();
         if run.reset {
-            (place.cursor, place.tag) = (0, None);
+            // The store keeps nothing, but it has a number to ask from: the acknowledgement of an
+            // own message may come before the run's messages, and must not take their place.
+            (place.cursor, place.tag) = (0, Some(NO_TAG.to_owned()));
         }
         place.next = run.from;
         place.awaits_run = false;
@@ -273,6 +278,24 @@ mod tests {
         assert_eq!(places.on_number(BOB, 3, "0c", false), Step::Take);
         places.on_closed(BOB);
         assert_eq!(places.next_of(BOB), None);
+    }
+
+    #[test]
+    fn a_number_beyond_the_run_of_another_history_does_not_hide_it() {
+        let mut places = Places::default();
+        places.begin([(BOB, cursor(50)), (TEAM, cursor(50))], 1000);
+        places.on_run(&run(BOB, 1, true));
+        assert_eq!(places.on_number(BOB, 106, "0c", false), Step::Hole);
+        let steps: Vec<Step> = (1..=105).map(|seq| places.on_number(BOB, seq, "0c", false)).collect();
+        assert_eq!(steps, [Step::Take; 105]);
+        assert_eq!(places.ask(1000), Some(json!({"u9": "105:0c"})));
+        // A run that does not begin at 1 is asked for again.
+        places.on_synced();
+        places.on_run(&run(TEAM, 7, true));
+        assert_eq!([8, 7].map(|seq| places.on_number(TEAM, seq, "0c", false)), [Step::Hole; 2]);
+        assert_eq!(places.ask(1000), Some(json!({"g3": "0:00000000"})));
+        places.on_run(&run(TEAM, 7, false));
+        assert_eq!([7, 8].map(|seq| places.on_number(TEAM, seq, "0c", false)), [Step::Take; 2]);
     }
 
     #[test]
