@@ -7,29 +7,22 @@
 //! cluster know the key. So a program that lets a client write this column cannot make the mark: a
 //! C++ server stores what a client sends as its password. No password matches the random
 //! characters, on this server or on a C++ server.
-//!
-//! Version 1.0.0 wrote marks without a proof. [`JwtMarks`] accepts them only for accounts that the
-//! operator names.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 
 use super::disabled::enabled;
-use super::ids::UserId;
 
 /// Makes marks, and checks them.
 pub struct JwtMarks {
     key: hmac::Key,
-    /// Accounts up to this one may have a mark without a proof.
-    unproven_up_to: UserId,
 }
 
 impl JwtMarks {
-    /// With the key of the cluster. A mark without a proof counts for accounts up to
-    /// `unproven_up_to`.
-    pub fn new(key: &[u8; 32], unproven_up_to: UserId) -> JwtMarks {
-        JwtMarks { key: hmac::Key::new(hmac::HMAC_SHA256, key), unproven_up_to }
+    /// With the key of the cluster.
+    pub fn new(key: &[u8; 32]) -> JwtMarks {
+        JwtMarks { key: hmac::Key::new(hmac::HMAC_SHA256, key) }
     }
 
     /// The stored password of a new account with this name.
@@ -37,12 +30,11 @@ impl JwtMarks {
         format!("{JWT_MARK}{}${}", self.proof(name), URL_SAFE_NO_PAD.encode(random))
     }
 
-    /// Whether a JSON web token has made the account with this id, name and stored password. The
+    /// Whether a JSON web token has made the account with this name and stored password. The
     /// account may be disabled.
-    pub fn prove(&self, id: UserId, name: &str, stored: &str) -> bool {
+    pub fn prove(&self, name: &str, stored: &str) -> bool {
         let enabled = enabled(stored);
-        let Some(marked) = enabled.strip_prefix(JWT_MARK) else { return false };
-        let Some((proof, _)) = proof_in(marked) else { return id <= self.unproven_up_to };
+        let Some((proof, _)) = enabled.strip_prefix(JWT_MARK).and_then(proof_in) else { return false };
         let Ok(proof) = URL_SAFE_NO_PAD.decode(proof) else { return false };
         let expected = hmac::sign(&self.key, name.as_bytes());
         let difference = expected.as_ref().iter().zip(&proof).fold(0, |all, (own, other)| all | (own ^ other));
@@ -64,6 +56,7 @@ pub fn has_mark(stored: &str) -> bool {
 pub fn with_password(stored: &str, hash: &str) -> String {
     match stored.strip_prefix(JWT_MARK).and_then(proof_in) {
         Some((proof, _)) => format!("{JWT_MARK}{proof}${hash}"),
+        // It proves nothing before, and does not after.
         None => format!("{JWT_MARK}{hash}"),
     }
 }
@@ -74,8 +67,7 @@ pub fn behind_mark(stored: &str) -> Option<&str> {
     Some(proof_in(marked).map_or(marked, |(_, rest)| rest))
 }
 
-/// The proof, and the part behind it. A hash begins with `$`, and the random characters of version
-/// 1.0.0 have none.
+/// The proof, and the part behind it; `None` if there is no proof.
 fn proof_in(marked: &str) -> Option<(&str, &str)> {
     marked.split_once('$').filter(|(proof, _)| !proof.is_empty())
 }
@@ -90,11 +82,10 @@ mod tests {
     use super::*;
     use crate::base::disabled::disabled;
 
-    const ANN: UserId = UserId(7);
     const HASH: &str = "$argon2id$x";
 
     fn marks() -> JwtMarks {
-        JwtMarks::new(&[1; 32], UserId(0))
+        JwtMarks::new(&[1; 32])
     }
 
     #[test]
@@ -102,12 +93,12 @@ mod tests {
         let stored = marks().without_password("ann", &[7; 16]);
         assert!(stored.len() <= 50, "the column of a C++ server has 50 characters: {stored}");
         for stored in [stored.clone(), disabled(&stored), with_password(&stored, HASH)] {
-            assert!(has_mark(&stored) && marks().prove(ANN, "ann", &stored), "{stored}");
+            assert!(has_mark(&stored) && marks().prove("ann", &stored), "{stored}");
         }
         assert!(!has_mark("secret") && !has_mark(&disabled("secret")));
         assert_eq!((behind_mark(&disabled(&stored)), behind_mark("secret")), (None, None));
         let twice = with_password(&with_password(&stored, "$argon2id$y"), HASH);
-        assert_eq!((behind_mark(&twice), marks().prove(ANN, "ann", &twice)), (Some(HASH), true));
+        assert_eq!((behind_mark(&twice), marks().prove("ann", &twice)), (Some(HASH), true));
         assert_ne!(marks().without_password("ann", &[8; 16]), stored);
     }
 
@@ -115,24 +106,23 @@ mod tests {
     fn nobody_without_the_key_makes_a_mark() {
         let stored = marks().without_password("ann", &[7; 16]);
         let of_bob = marks().without_password("bob", &[7; 16]);
-        let other_key = JwtMarks::new(&[2; 32], UserId(0)).without_password("ann", &[7; 16]);
+        let other_key = JwtMarks::new(&[2; 32]).without_password("ann", &[7; 16]);
         let shorter = stored.replacen(&stored[5..27], &stored[5..9], 1);
-        let forged = ["", "$jwt$", "$jwt$$", "$jwt$x", "$jwt$$argon2id$x", "$jwt$!$x", "$jwt$AAAAAAAAAAAAAAAAAAAAAA$x"];
+        let forged = [
+            "",
+            "$jwt$",
+            "$jwt$$",
+            "$jwt$x",
+            "$jwt$$argon2id$x",
+            "$jwt$AAAA",
+            "$jwt$!$x",
+            "$jwt$AAAAAAAAAAAAAAAAAAAAAA$x",
+        ];
         for forged in forged.into_iter().chain([&*of_bob, &*other_key, &*shorter, &stored[1..]]) {
-            assert!(!marks().prove(ANN, "ann", forged), "{forged}");
+            assert!(!marks().prove("ann", forged), "{forged}");
         }
+        assert_eq!(behind_mark("$jwt$$argon2id$x"), Some(HASH), "its user may still log in by password");
         // Computed by another implementation: an update of the server must not close the accounts.
-        assert!(marks().prove(ANN, "ann", "$jwt$1rT-T7WlVure3nDGZ0Dzhw$x"));
-    }
-
-    #[test]
-    fn a_mark_without_a_proof_counts_for_the_accounts_that_the_operator_names() {
-        let marks = JwtMarks::new(&[1; 32], ANN);
-        for old in [format!("$jwt${}", "x".repeat(43)), with_password("$jwt$x", HASH), disabled("$jwt$x")] {
-            assert!(marks.prove(ANN, "ann", &old) && !marks.prove(UserId(8), "ann", &old), "{old}");
-        }
-        assert!(!marks.prove(ANN, "ann", "$jwt$AAAAAAAAAAAAAAAAAAAAAA$x"), "a wrong proof is none");
-        assert!(!marks.prove(ANN, "ann", "secret"));
-        assert_eq!(behind_mark("$jwt$$argon2id$x"), Some(HASH));
+        assert!(marks().prove("ann", "$jwt$1rT-T7WlVure3nDGZ0Dzhw$x"));
     }
 }

@@ -18,14 +18,12 @@ pub struct JwtSettings {
     pub audience: Option<String>,
     /// Whether a token makes the account of a user who has none.
     pub registers: bool,
-    /// The last account whose mark may lack a proof, as version 1.0.0 wrote it; zero: none.
-    pub unproven_up_to: u32,
 }
 
 /// One line for each setting, also if the caller asks for many.
 impl fmt::Debug for JwtSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let JwtSettings { key_file, algorithm, claim, issuer, audience, registers, unproven_up_to } = self;
+        let JwtSettings { key_file, algorithm, claim, issuer, audience, registers } = self;
         f.debug_struct("JwtSettings")
             .field("key_file", &format_args!("{key_file:?}"))
             .field("algorithm", algorithm)
@@ -33,7 +31,6 @@ impl fmt::Debug for JwtSettings {
             .field("issuer", &format_args!("{issuer:?}"))
             .field("audience", &format_args!("{audience:?}"))
             .field("registers", registers)
-            .field("unproven_up_to", unproven_up_to)
             .finish()
     }
 }

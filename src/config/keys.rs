@@ -246,12 +246,6 @@ pub(super) static KEYS: &[Key] = &[
         kind: Kind::Switch(|config, on| config.jwt.registers = on),
     },
     Key {
-        name: "jwt_old_accounts",
-        default: "0",
-        help: "The highest id of an account that a JSON web token made with version 1.0.0",
-        kind: Kind::Count(0, 2_147_483_647, |config, id| config.jwt.unproven_up_to = id),
-    },
-    Key {
         name: "presence",
         default: "contacts",
         help: "Who may see at level 2 whether a user is online; contacts: friends and members of common groups",

@@ -30,7 +30,7 @@ use crate::config::{Auth, Config, FriendsBecome, GroupHistory, GroupJoin, Paced,
 use crate::history::pump::PumpLimits;
 use crate::hooks::poster::{HookSettings, Poster, PosterParts};
 use crate::metrics::Metrics;
-use crate::protocol::{self, UserId, level2};
+use crate::protocol::{self, level2};
 use crate::routing::assembly::Routes;
 use crate::routing::audience::Audience;
 use crate::routing::blocks::Blocks;
@@ -277,9 +277,8 @@ fn jobs(
     let Services { store, bus, clock, groups, audience, blocks, level1_seen, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
-    let unproven_up_to = UserId(i32::try_from(config.jwt.unproven_up_to).unwrap_or(i32::MAX));
     let roles = (store.accounts.clone(), store.history.clone());
-    let jwt = Arc::new(JwtLogins::new(jwt, roles, unproven_up_to));
+    let jwt = Arc::new(JwtLogins::new(jwt, roles));
     let group_room =
         GroupRoom { contacts: store.contacts.clone(), metrics: metrics.clone(), groups_max: config.groups_max };
     let arrangements = ArrangementParts {

@@ -102,7 +102,7 @@ fn store_password(server: &TestServer, user: i64, stored: &str) {
     server.run_sql(&format!("UPDATE User SET password = {stored} WHERE id = {user}"));
 }
 
-/// A mark as version 1.0.0 wrote it, which any program can make.
+/// A mark without a proof, which any program can make.
 const UNPROVEN: &str = "'$jwt$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA'";
 
 #[test]
@@ -126,18 +126,6 @@ fn a_mark_that_another_program_has_written_opens_nothing() {
         phone.ask_for(302, json!({"msgType": 69, "jwt": jwt}));
         expect_302(&server, bob);
     });
-}
-
-#[test]
-fn accounts_of_version_1_0_0_open_if_the_operator_says_so() {
-    let issuer = JwtIssuer::eddsa();
-    let options = trusting(TestServer::builder(), &issuer).option("jwt_register", "on");
-    let server = options.option("jwt_old_accounts", "1").start();
-    let ids = ["ann", "bob"].map(|name| offline_user(&server, name));
-    assert_eq!(ids, [1, 2]);
-    ids.iter().for_each(|id| store_password(&server, *id, UNPROVEN));
-    assert_eq!(enter(&server, LoginAs::jwt(&issuer.sign(&of(json!("ann"))), "d")).welcome.user, 1);
-    expect_302(&server, LoginAs::jwt(&issuer.sign(&of(json!("bob"))), "d"));
 }
 
 #[test]

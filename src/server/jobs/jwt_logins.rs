@@ -17,8 +17,6 @@ pub struct JwtLogins {
     verifier: Option<Arc<JwtVerifier>>,
     accounts: Role<dyn Accounts>,
     history: HistoryRole,
-    /// The last account whose mark may lack a proof.
-    unproven_up_to: UserId,
     /// The marks with the cluster's key, which is read only once.
     marks: OnceLock<JwtMarks>,
 }
@@ -49,9 +47,8 @@ impl JwtLogins {
     pub fn new(
         verifier: Option<Arc<JwtVerifier>>,
         (accounts, history): (Role<dyn Accounts>, HistoryRole),
-        unproven_up_to: UserId,
     ) -> JwtLogins {
-        JwtLogins { verifier, accounts, history, unproven_up_to, marks: OnceLock::new() }
+        JwtLogins { verifier, accounts, history, marks: OnceLock::new() }
     }
 
     /// Whether users may log in with JSON web tokens.
@@ -90,7 +87,7 @@ impl JwtLogins {
         for _ in 0..ATTEMPTS_MAX {
             match self.find(&user)? {
                 Found::Account(account, stored) => {
-                    let may_open = !verifier.registers() || self.marks()?.prove(account.id, &account.name, &stored);
+                    let may_open = !verifier.registers() || self.marks()?.prove(&account.name, &stored);
                     if !may_open || is_disabled(&stored) || who.is_another(account.id, &account.name) {
                         return denied(JwtRefusal::OtherAccount);
                     }
@@ -124,7 +121,7 @@ impl JwtLogins {
     pub fn prove(&self, user: UserId, jwt: &str) -> Result<Option<OpenedAccount>, StoreError> {
         let Some(Ok(verified)) = self.verifier.as_ref().map(|verifier| verifier.verify(jwt)) else { return Ok(None) };
         let Found::Account(account, stored) = self.find(&verified.user)? else { return Ok(None) };
-        let is_made_by_jwt = self.marks()?.prove(account.id, &account.name, &stored);
+        let is_made_by_jwt = self.marks()?.prove(&account.name, &stored);
         let opens = account.id == user && is_made_by_jwt && !is_disabled(&stored);
         Ok(opens.then_some(OpenedAccount { account, stored, expires: verified.expires, is_new: false }))
     }
@@ -166,7 +163,7 @@ impl JwtLogins {
         }
         let history = self.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no level 2".into()))?;
         let key = history.shared_key(SharedKey::JwtMarks, random()?)?;
-        Ok(self.marks.get_or_init(|| JwtMarks::new(&key, self.unproven_up_to)))
+        Ok(self.marks.get_or_init(|| JwtMarks::new(&key)))
     }
 }
 
