@@ -1,6 +1,8 @@
 //! A Redis Cluster of three primaries, each with a replica.
 
-use testkit::{Database, ShardedRedis, TestServer, Workplace, chat, numbered, user, wait_until};
+use testkit::{
+    Database, LONG_PATIENCE, ShardedRedis, TestServer, Workplace, chat, numbered, user, wait_until, wait_within,
+};
 
 use crate::talk::Talk;
 
@@ -15,7 +17,9 @@ fn the_loss_of_a_primary_of_a_redis_cluster_loses_no_message() {
     talk.suffer("the slot of the reader's channel moves", || redis.move_slot(&channel, (owner + 1) % 3));
     talk.suffer("the slot moves back", || redis.move_slot(&channel, owner));
     talk.suffer("the primary with the reader's channel is killed", || redis.servers[owner].kill());
-    wait_until("the nodes have changed over", || nodes.iter().all(|node| node.logs().contains(" works again after ")));
+    // A replica that misses its election begins another one only after several seconds.
+    let have_changed_over = || nodes.iter().all(|node| node.logs().contains(" works again after "));
+    wait_within(LONG_PATIENCE, "the nodes have changed over", have_changed_over);
     redis.servers[owner].restart();
     redis.wait_whole();
     let owner = redis.owner(&channel, 0);

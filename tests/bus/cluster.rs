@@ -1,5 +1,7 @@
 //! A Redis Cluster: channels on all primaries, slots that move, and primaries that fail.
 
+use std::net::TcpListener;
+
 use raybox::bus::Published;
 use raybox::config::{RedisPlace, RedisSettings, ServerAddress};
 use raybox::protocol::{GroupId, UserId};
@@ -34,6 +36,19 @@ fn users_of_all_primaries_are_reached() {
     two.leave(BOB);
     assert_eq!(one.publish(BOB, 102, &["{}"]), Published::ToNobody);
     assert_eq!(one.bus.elsewhere(&[ANN, BOB, UserId(30)]), Ok(vec![ANN, UserId(30)]));
+}
+
+#[test]
+fn a_node_starts_although_the_servers_that_are_named_first_do_not_answer() {
+    let redis = ShardedRedis::start_steady();
+    // They accept connections, and say nothing.
+    let frozen = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let silent = frozen.iter().map(|listener| listener.local_addr().expect("an address").port());
+    let named = silent.chain([redis.ports()[4]]).map(|port| ServerAddress::new("127.0.0.1", port)).collect();
+    let settings = RedisSettings { place: RedisPlace::Cluster(named), ..settings(&redis) };
+    let one = Peer::start_with(&settings);
+    one.welcome(ANN);
+    assert_eq!(raybox::bus::redis::survey(&settings).expect("it finds the cluster").nodes, 1);
 }
 
 #[test]
@@ -99,7 +114,7 @@ fn a_killed_primary_is_replaced_by_its_replica() {
     one.find(ANN, 1);
     let owner = redis.owner(&channel(ANN), 0);
     redis.servers[owner].kill();
-    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    wait_noticed([&one, &two]);
     assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToNobody);
     wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());
     one.find(ANN, 3);
@@ -121,7 +136,7 @@ fn a_frozen_primary_is_replaced_by_its_replica() {
     let published = one.publish(ANN, 2, &["{}"]);
     assert!([Published::InDoubt, Published::ToNobody].contains(&published), "it may come yet: {published:?}");
     assert_eq!(one.publish(ANN, 3, &["{}"]), Published::ToNobody, "and nothing more is tried");
-    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    wait_noticed([&one, &two]);
     wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());
     one.find(ANN, 4);
     redis.servers[owner].cont();
@@ -135,8 +150,7 @@ fn a_primary_that_changes_roles_while_it_runs_is_left() {
     let (one, two) = (start(&redis), start(&redis));
     two.welcome(ANN);
     let owner = redis.owner(&channel(ANN), 0);
-    let failover = redis::cmd("CLUSTER").arg("FAILOVER").to_owned();
-    failover.query::<()>(&mut redis.servers[owner + 3].connect()).expect("the replica takes over");
+    redis.take_over(owner + 3);
     redis.wait_whole();
     wait_until("the subscription is at the new primary", || {
         let count = redis::cmd("PUBSUB").arg("SHARDNUMSUB").arg(channel(ANN)).to_owned();
@@ -170,13 +184,24 @@ fn ten_thousand_users_are_subscribed_again_after_an_outage() {
     let notes =
         Notes { here: users.iter().copied().collect::<std::collections::HashSet<_>>().into(), ..Notes::default() };
     let two = Peer::start_as(&settings(&redis), notes);
+    wait_until("all are subscribed", || two.bus.is_ready());
     assert_eq!(one.bus.elsewhere(&users), Ok(users.clone()));
     let owner = redis.owner(&channel(ANN), 0);
     redis.servers[owner].kill();
-    wait_until("it is noticed", || !one.bus.is_ready() && !two.bus.is_ready());
+    wait_noticed([&one, &two]);
     wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());
     assert_eq!(one.bus.elsewhere(&users), Ok(users));
     one.find(ANN, 1);
+}
+
+/// Waits until each has noticed that a primary is lost. The first may be ready again when the last
+/// notices.
+fn wait_noticed(peers: [&Peer; 2]) {
+    let mut noticed = [false; 2];
+    wait_until("it is noticed", || {
+        noticed.iter_mut().zip(peers).for_each(|(noticed, peer)| *noticed |= !peer.bus.is_ready());
+        noticed == [true; 2]
+    });
 }
 
 fn start(redis: &ShardedRedis) -> Peer {

@@ -125,10 +125,12 @@ impl Peer {
     }
 
     pub(crate) fn start_with(settings: &RedisSettings) -> Peer {
-        Peer::start_as(settings, Notes::default())
+        let peer = Peer::start_as(settings, Notes::default());
+        assert!(peer.bus.is_ready(), "a start waits for the first probe");
+        peer
     }
 
-    /// Starts with these users.
+    /// Starts with these users. With many, it may be ready only later.
     pub(crate) fn start_as(settings: &RedisSettings, notes: Notes) -> Peer {
         let bus: Arc<dyn Bus> = match &settings.place {
             RedisPlace::Cluster(named) => Arc::new(ClusterBus::open(settings, named).expect("the cluster is there")),
@@ -136,7 +138,6 @@ impl Peer {
         };
         let notes = Arc::new(notes);
         bus.start(notes.clone()).expect("threads");
-        assert!(bus.is_ready(), "a start waits for the first probe");
         Peer { bus, notes }
     }
 

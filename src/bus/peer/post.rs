@@ -65,6 +65,7 @@ fn of_envelope(envelope: &Envelope, reached: Reached) -> Published {
     match reached {
         Reached::Nodes(nodes) => envelope.published_to(nodes),
         Reached::Unknown => Published::InDoubt,
+        Reached::Unsent => Published::ToNobody,
     }
 }
 
@@ -87,7 +88,7 @@ pub(super) fn tell_devices(transport: &dyn BusTransport, news: &[DeviceNews]) ->
         };
         let posts = || some.iter().map(post).collect::<Vec<_>>();
         match peer.gate().is_open().then(|| transport.post(&posts())) {
-            Some(Ok(reached)) => is_told &= !reached.contains(&Reached::Unknown),
+            Some(Ok(reached)) => is_told &= reached.iter().all(|reached| matches!(reached, Reached::Nodes(_))),
             Some(Err(_)) | None => return false,
         }
     }
@@ -267,6 +268,7 @@ mod tests {
         ] {
             assert_eq!(of_envelope(envelope, Reached::Nodes(nodes)), expected, "{envelope:?}");
             assert_eq!(of_envelope(envelope, Reached::Unknown), Published::InDoubt);
+            assert_eq!(of_envelope(envelope, Reached::Unsent), Published::ToNobody);
         }
     }
 
@@ -295,5 +297,32 @@ mod tests {
         transport.0.on_open();
         assert_eq!(offer(&transport, &envelopes), vec![Published::ToNobody; envelopes.len()]);
         assert_eq!(*transport.1.lock(), 1);
+    }
+
+    #[test]
+    fn news_count_as_told_only_if_all_were_sent() {
+        struct Answers(Arc<PeerShared>, Vec<Reached>);
+
+        impl BusTransport for Answers {
+            fn peer(&self) -> &Arc<PeerShared> {
+                &self.0
+            }
+            fn drive(&self, _: Arc<dyn Node>) -> io::Result<()> {
+                Ok(())
+            }
+            fn post(&self, posts: &[Publication<'_>]) -> Result<Vec<Reached>, NotSent> {
+                assert_eq!(posts.len(), self.1.len());
+                Ok(self.1.clone())
+            }
+        }
+
+        let news = [DeviceNews::UsesLevel2(UserId(1)), DeviceNews::LoggedOut(UserId(1))];
+        for (second, is_told) in
+            [(Reached::Nodes(1), true), (Reached::Nodes(0), true), (Reached::Unknown, false), (Reached::Unsent, false)]
+        {
+            let transport = Answers(Arc::new(PeerShared::new("me", || {})), vec![Reached::Nodes(1), second]);
+            transport.0.on_open();
+            assert_eq!(tell_devices(&transport, &news), is_told, "{second:?}");
+        }
     }
 }

@@ -114,6 +114,8 @@ pub(crate) enum Reached {
     Nodes(u32),
     /// The transport failed meanwhile: some nodes may have got it.
     Unknown,
+    /// None, because the transport failed before it was sent, though others were sent.
+    Unsent,
 }
 
 /// Nothing was sent.

@@ -39,7 +39,6 @@ pub(super) use self::core::listeners_on;
 use self::scout::ClusterScout;
 pub(super) use self::servers::ClusterServers;
 pub(super) use self::slots::{SlotTable, slot_of};
-use super::dial::CALL_TIMEOUT;
 use super::error::RedisError;
 use super::host::{RegistryHost as _, START_PATIENCE, TRUSTED_FOR};
 use super::names::Names;
@@ -85,8 +84,7 @@ impl ClusterBus {
             trusted_for: TRUSTED_FOR,
         };
         let peer = Arc::new(PeerShared::new(&node, wake));
-        let by = Instant::now() + CALL_TIMEOUT;
-        let core = ClusterCore::open(peer, Names::new(settings), servers, pools, by).map_err(|error| refuse(&error))?;
+        let core = ClusterCore::open(peer, Names::new(settings), servers, pools).map_err(|error| refuse(&error))?;
         Ok(ClusterBus { core, place: settings.place.to_string(), poll: Mutex::new(Some(poll)) })
     }
 }

@@ -70,14 +70,14 @@ impl Claims {
 }
 
 fn connect(settings: &RedisSettings) -> Result<CommandConnection, RedisError> {
-    let by = Instant::now() + dial::CALL_TIMEOUT;
+    let soon = || Instant::now() + dial::CALL_TIMEOUT;
     let connected = match &settings.place {
         RedisPlace::Server(_) | RedisPlace::Sentinels(_) => {
-            Dialer::new(settings).and_then(|dialer| dialer.commands(by))
+            Dialer::new(settings).and_then(|dialer| dialer.commands(soon()))
         }
         RedisPlace::Cluster(named) => ClusterServers::new(settings, named).and_then(|servers| {
-            let table = servers.table(by)?;
-            with_register(settings, &servers, &table, by)
+            let table = servers.first_table()?;
+            with_register(settings, &servers, &table, soon())
         }),
     };
     connected.map_err(|error| RedisError::of(settings, &error))
@@ -97,9 +97,9 @@ fn with_register(
 /// Asks all servers of a Redis Cluster: each knows only its own subscribers. A replica that does not
 /// answer is left out.
 fn look_at_all(settings: &RedisSettings, named: &[ServerAddress]) -> Result<Survey, DialError> {
-    let (names, by) = (Names::new(settings), Instant::now() + dial::CALL_TIMEOUT);
-    let servers = ClusterServers::new(settings, named)?;
-    let table = servers.table(by)?;
+    let (names, servers) = (Names::new(settings), ClusterServers::new(settings, named)?);
+    let table = servers.first_table()?;
+    let by = Instant::now() + dial::CALL_TIMEOUT;
     let mut with_register = with_register(settings, &servers, &table, by)?;
     let registered: Vec<String> = redis::cmd("SMEMBERS").arg(names.key(registry::NODES)).query(&mut with_register)?;
     let channels: Vec<String> = registered.iter().map(|node| names.node_channel(node)).collect();

@@ -1,6 +1,7 @@
 //! A Redis Cluster: three primaries, each with a replica.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use redis::{RedisResult, Value};
 
@@ -132,6 +133,21 @@ impl ShardedRedis {
         set(from, "MIGRATING", &target);
         set(to, "NODE", &target);
         set(from, "NODE", &target);
+    }
+
+    /// Makes a replica change roles with its primary, as `CLUSTER FAILOVER` does. Redis gives up
+    /// after 5 seconds, so on a busy machine it may need another order.
+    pub fn take_over(&self, replica: usize) {
+        let mut ordered: Option<Instant> = None;
+        wait_within(LONG_PATIENCE, "the replica takes over", || {
+            if ordered.is_none_or(|at| at.elapsed() > Duration::from_secs(8)) {
+                // It refuses if it has taken over meanwhile.
+                let _ = run(&self.servers[replica], &["FAILOVER"]);
+                ordered = Some(Instant::now());
+            }
+            let role = redis::cmd("ROLE").query::<Vec<Value>>(&mut self.servers[replica].connect());
+            role.expect("ask for the role").first() == Some(&Value::BulkString(b"master".to_vec()))
+        });
     }
 
     /// Makes a primary forget one of its own slots, or know it again. Meanwhile it sees no whole

@@ -63,7 +63,7 @@ impl Shards {
 }
 
 impl ClusterCore {
-    /// Finds the primaries. Blocks until `by` at most.
+    /// Finds the primaries. Blocks as long as [`ClusterServers::first_table`].
     ///
     /// # Errors
     /// As for [`ClusterServers::table`].
@@ -72,9 +72,8 @@ impl ClusterCore {
         names: Names,
         servers: ClusterServers,
         pools: RedisPoolSettings,
-        by: Instant,
     ) -> Result<Arc<ClusterCore>, DialError> {
-        let table = servers.table(by)?;
+        let table = servers.first_table()?;
         let nothing = Shards { table: RwLock::new(table.clone()), primaries: Vec::new() };
         let core = Arc::new_cyclic(|own: &Weak<ClusterCore>| ClusterCore {
             state: SessionState::new(peer.clone()),

@@ -100,8 +100,11 @@ impl ClusterLine {
         self.ways.iter_mut().try_for_each(|way| way.give_sign(now).map_err(|error| way.broken(error)))
     }
 
-    /// The time at which that is due next.
+    /// The time at which that is due next; `None` while this node stops receiving.
     pub(super) fn sign_due(&self) -> Option<Instant> {
+        if self.silent > 0 {
+            return None;
+        }
         self.ways.iter().map(|way| way.pings.due()).min()
     }
 

@@ -66,7 +66,7 @@ pub(super) fn post(core: &ClusterCore, posts: &[Publication<'_>]) -> Result<Vec<
     if reached.iter().all(Option::is_none) {
         return Err(NotSent);
     }
-    Ok(reached.into_iter().map(|reached| reached.unwrap_or(Reached::Nodes(0))).collect())
+    Ok(reached.into_iter().map(|reached| reached.unwrap_or(Reached::Unsent)).collect())
 }
 
 /// The answer to one post.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use redis::{ErrorKind, RedisError, RedisResult, Value};
 
 use super::slots::SlotTable;
-use crate::bus::redis::dial::{CommandConnection, DialError, Dialer};
+use crate::bus::redis::dial::{CALL_TIMEOUT, CommandConnection, DialError, Dialer};
 use crate::config::{RedisPlace, RedisSettings, ServerAddress};
 
 /// See the [module](self).
@@ -85,6 +85,16 @@ impl ClusterServers {
             }
         }
         Err(last)
+    }
+
+    /// The first table. No server is known to be dead yet, so it takes longer: each server that the
+    /// settings name may take as long as a whole call.
+    ///
+    /// # Errors
+    /// As for [`ClusterServers::table`].
+    pub(in crate::bus::redis) fn first_table(&self) -> Result<SlotTable, DialError> {
+        let named = u32::try_from(self.named.len()).unwrap_or(1);
+        self.table(Instant::now() + CALL_TIMEOUT * named)
     }
 
     fn table_of(&self, server: &ServerAddress, by: Instant) -> Result<SlotTable, DialError> {
