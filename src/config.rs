@@ -93,6 +93,9 @@ impl Config {
         cluster::read(&mut config, working_dir)?;
         check_tls(&config)?;
         hook_check::read(&mut config, working_dir)?;
+        if config.group_history == GroupHistory::All && config.group_join == GroupJoin::Open {
+            config.notes.push("group_history=all has no effect without group_join=closed".to_owned());
+        }
         Ok(Invocation::Run(Box::new(config)))
     }
 
@@ -378,6 +381,14 @@ mod tests {
         let text = loaded.expect_err("must be refused").to_string();
         assert!(!text.contains('\n'), "one line: {text}");
         text
+    }
+
+    #[test]
+    fn a_setting_without_effect_gets_a_note() {
+        let notes = |args| config(load(args, &[])).notes;
+        let note = "group_history=all has no effect without group_join=closed";
+        assert_eq!(notes("127.0.0.1 0 --group-history all"), [note]);
+        assert_eq!(notes("127.0.0.1 0 --group-history all --group-join closed"), [""; 0]);
     }
 
     #[test]
