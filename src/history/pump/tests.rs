@@ -212,6 +212,25 @@ fn the_run_of_a_46_goes_at_least_as_far_as_what_was_written_since_its_heads_were
     assert_eq!(on(&mut pump, PumpEvent::Heads(heads)), [frames::run(name, &run), "read 43 to Some(44)".to_owned()]);
 }
 
+/// The client drops them with the 44. They come again at once, and not with the next news.
+#[test]
+fn what_was_written_since_the_heads_were_read_follows_a_run_that_resets() {
+    let mut pump = live(43);
+    pump.on_sync(&mut Commands::new());
+    on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB), before: Some(Tag(1)) });
+    let held = HeldCursor { seq: 42, tag: Some(HeldTag::Tag(Tag(7))), stored: Some(Tag(1)) };
+    let convs = vec![(conv(), Extent { head: 43, floor: 0 }, None)];
+    let heads = Heads { rid: None, convs, cursors: vec![FoundCursor::Own(conv(), held)], resume: 100 };
+    let run = RunHead { from: 1, to: 43, gap: None, reset: true };
+    let name = ConversationName::User(BOB);
+    let shown = on(&mut pump, PumpEvent::Heads(heads));
+    assert_eq!(shown.last().map(String::as_str), Some("read 1 to Some(43)"));
+    assert!(shown.contains(&frames::run(name, &run)), "{shown:?}");
+    let shown = on(&mut pump, page(44, 1..44));
+    assert_eq!(shown[42..], ["message 43", "read 44 to None"]);
+    assert_eq!(on(&mut pump, page(44, 44..45)), ["message 44", r#"{"msgType":45,"synced":true}"#]);
+}
+
 #[test]
 fn behind_a_failure_all_fails_until_it_comes_again() {
     let away = Refusal { errno: 503, errmsg: "try again", retry_after: Some(2400) };

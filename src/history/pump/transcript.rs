@@ -204,8 +204,9 @@ impl Transcript {
         }
         self.write(frames::run(self.name(conv), head), out);
         let place = self.progress.places.entry(conv);
-        if place.sent() > head.to && !head.reset {
-            // Live messages above the run were written before it. They are written again after it.
+        if place.sent() > head.to && (!head.reset || place.has(PlaceMark::Run)) {
+            // Live messages above the run were written before it. They are written again after it,
+            // unless the store has lost them.
             place.put(PlaceMark::Dirty, true);
         }
         place.move_to(head.from - 1);

@@ -189,7 +189,8 @@ fn the_run_of_a_46_whose_cursor_is_lost_ends_where_the_history_does() {
     // The messages shown up to 43 are lost, and the cursor was 1.
     let mut pump = live(43);
     assert_eq!(sync(&mut pump, 1, 2, 1)[..2], ["lost".to_owned(), reset(1)]);
-    assert_eq!(on(&mut pump, known(0, 1, 1..2, 0)).len(), 2);
+    assert_eq!(on(&mut pump, known(0, 1, 1..2, 0)), ["message 1", "read 2 to None"], "is there more?");
+    assert_eq!(on(&mut pump, known(1, 1, 0..0, 2)).len(), 1, "the 45");
     // The heads of another one were read when nothing was there.
     assert_eq!(
         on(&mut pump, PumpEvent::Push { conv: conv(), row: Row { at: other(2), ..row(2, BOB) }, before: Some(Tag(2)) })
