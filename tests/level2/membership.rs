@@ -124,6 +124,12 @@ fn others_add_a_user_to_half_of_the_groups_that_the_user_may_be_in() {
     let refusal = ann.ask_for(403, add(groups[2]));
     assert_eq!(refusal["errmsg"], "this user is in too many groups for another one");
     ann.ask_for(200, add(groups[1]));
+    // Who may not add the user does not learn of which groups the user is a member.
+    let cat = offline_user(&server, "cat");
+    let mut cat = Level2Client::enter(&server, "cat", cat, "c1");
+    for group in [groups[1], groups[2]] {
+        assert_eq!(cat.ask_for(403, add(group))["errmsg"], "you are not a member of this group");
+    }
     // The other half is the user's own.
     assert_eq!(join(&mut bob, groups[2])["errno"], 200);
     create(&mut bob, "own");

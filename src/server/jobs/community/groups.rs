@@ -46,13 +46,16 @@ impl Arrangements {
             Ok(deed) => deed,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        let group = group.group_or_none();
         if let Deed::Add { user, .. } = deed
             && user != by
-            && !self.parts.group_room.for_being_added(user, group.group_or_none())?
+            && !self.parts.group_room.for_being_added(user, group)?
         {
-            return Ok(Err(TOO_MANY_GROUPS));
+            // Only the creator learns that; a change of nothing finds out who asks.
+            let nothing = Deed::Change { name: None, description: None };
+            return Ok(Err(self.act(community, group, by, nothing)?.map_or_else(refusal_of, |_| TOO_MANY_GROUPS)));
         }
-        Ok(self.act(community, group.group_or_none(), by, deed)?.map(drop).map_err(refusal_of))
+        Ok(self.act(community, group, by, deed)?.map(drop).map_err(refusal_of))
     }
 
     fn deed(&self, request: &Account<'_>) -> Result<(Id, Deed), Refusal> {
