@@ -16,6 +16,7 @@ fn the_loss_of_a_primary_of_a_redis_cluster_loses_no_message() {
     let owner = redis.owner(&channel, 0);
     talk.suffer("the slot of the reader's channel moves", || redis.move_slot(&channel, (owner + 1) % 3));
     talk.suffer("the slot moves back", || redis.move_slot(&channel, owner));
+    redis.expect_faults();
     talk.suffer("the primary with the reader's channel is killed", || redis.servers[owner].kill());
     // A replica that misses its election begins another one only after several seconds.
     let have_changed_over = || nodes.iter().all(|node| node.logs().contains(" works again after "));
@@ -32,7 +33,7 @@ fn the_loss_of_a_primary_of_a_redis_cluster_loses_no_message() {
 
 #[test]
 fn users_of_level_1_write_to_each_other_through_a_redis_cluster() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let database = Database::create();
     let nodes = nodes(&redis, &database);
     // Each pair of users has other slots.
@@ -60,6 +61,7 @@ fn a_redis_cluster_may_want_a_password_and_tls() {
     let database = Database::create();
     let nodes = nodes(&redis, &database);
     let talk = Talk::start(&nodes);
+    redis.expect_faults();
     talk.suffer("a primary with TLS and password is killed", || redis.servers[0].kill());
     redis.servers[0].restart();
     redis.wait_whole();

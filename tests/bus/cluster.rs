@@ -11,7 +11,7 @@ use crate::peer::{ANN, BOB, Heard, Notes, Peer};
 
 #[test]
 fn users_of_all_primaries_are_reached() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let (one, two) = (start(&redis), start(&redis));
     let users: Vec<UserId> = (1..=30).map(UserId).collect();
     let mut owners: Vec<usize> = users.iter().map(|user| redis.owner(&channel(*user), 0)).collect();
@@ -40,7 +40,7 @@ fn users_of_all_primaries_are_reached() {
 
 #[test]
 fn a_node_starts_although_the_servers_that_are_named_first_do_not_answer() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     // They accept connections, and say nothing.
     let frozen = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
     let silent = frozen.iter().map(|listener| listener.local_addr().expect("an address").port());
@@ -53,7 +53,7 @@ fn a_node_starts_although_the_servers_that_are_named_first_do_not_answer() {
 
 #[test]
 fn a_node_that_dies_leaves_its_users_to_the_others() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let (one, two) = (start(&redis), start(&redis));
     two.bus.claim(&[ANN, BOB]).expect("the register is there");
     two.bus.disclaim(&[BOB]).expect("the register is there");
@@ -64,7 +64,7 @@ fn a_node_that_dies_leaves_its_users_to_the_others() {
 
 #[test]
 fn a_slot_that_moves_takes_its_users_along() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let (one, two) = (start(&redis), start(&redis));
     two.welcome(ANN);
     two.welcome(BOB);
@@ -92,7 +92,7 @@ fn a_slot_that_moves_takes_its_users_along() {
 
 #[test]
 fn a_slot_of_a_nodes_own_channels_that_moves_makes_it_another_place() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let (one, two) = (start(&redis), start(&redis));
     two.welcome(ANN);
     let place = one.find(ANN, 1);
@@ -113,6 +113,7 @@ fn a_killed_primary_is_replaced_by_its_replica() {
     two.welcome(ANN);
     one.find(ANN, 1);
     let owner = redis.owner(&channel(ANN), 0);
+    redis.expect_faults();
     redis.servers[owner].kill();
     wait_noticed([&one, &two]);
     assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToNobody);
@@ -132,6 +133,7 @@ fn a_frozen_primary_is_replaced_by_its_replica() {
     two.welcome(ANN);
     one.find(ANN, 1);
     let owner = redis.owner(&channel(ANN), 0);
+    redis.expect_faults();
     redis.servers[owner].stop();
     let published = one.publish(ANN, 2, &["{}"]);
     assert!([Published::InDoubt, Published::ToNobody].contains(&published), "it may come yet: {published:?}");
@@ -146,7 +148,7 @@ fn a_frozen_primary_is_replaced_by_its_replica() {
 
 #[test]
 fn a_primary_that_changes_roles_while_it_runs_is_left() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let (one, two) = (start(&redis), start(&redis));
     two.welcome(ANN);
     let owner = redis.owner(&channel(ANN), 0);
@@ -163,7 +165,7 @@ fn a_primary_that_changes_roles_while_it_runs_is_left() {
 
 #[test]
 fn a_primary_that_sees_no_whole_cluster_is_not_used() {
-    let redis = ShardedRedis::start_steady();
+    let redis = ShardedRedis::start();
     let (one, two) = (start(&redis), start(&redis));
     two.welcome(ANN);
     // Commands for the register would be refused, so another primary shows that nodes look.
@@ -187,6 +189,7 @@ fn ten_thousand_users_are_subscribed_again_after_an_outage() {
     wait_until("all are subscribed", || two.bus.is_ready());
     assert_eq!(one.bus.elsewhere(&users), Ok(users.clone()));
     let owner = redis.owner(&channel(ANN), 0);
+    redis.expect_faults();
     redis.servers[owner].kill();
     wait_noticed([&one, &two]);
     wait_within(LONG_PATIENCE, "the replica is used", || one.bus.is_ready() && two.bus.is_ready());

@@ -21,25 +21,28 @@ pub struct ShardedRedis {
 }
 
 impl ShardedRedis {
-    /// Starts them, and waits until all of them see a whole cluster. A replica takes over when its
-    /// primary has not answered for two seconds.
+    /// Starts them, and waits until all of them see a whole cluster. No replica takes over by itself,
+    /// however busy the machine is, until [`ShardedRedis::expect_faults`].
     pub fn start() -> ShardedRedis {
-        ShardedRedis::start_with(None, "2000")
-    }
-
-    /// Like [`ShardedRedis::start`], but no replica takes over by itself, however busy the machine
-    /// is.
-    pub fn start_steady() -> ShardedRedis {
-        ShardedRedis::start_with(None, "120000")
+        ShardedRedis::start_with(None)
     }
 
     /// Like [`ShardedRedis::start`], with a password and TLS. Only the testkit does without TLS.
     pub fn start_secured() -> ShardedRedis {
-        ShardedRedis::start_with(Some(Certificate::of("127.0.0.1")), "2000")
+        ShardedRedis::start_with(Some(Certificate::of("127.0.0.1")))
     }
 
-    fn start_with(certificate: Option<Certificate>, node_timeout: &str) -> ShardedRedis {
-        let started = (0..2 * PRIMARIES).map(|_| start_server(certificate.as_ref(), node_timeout));
+    /// From now on a replica takes over when its primary has not answered for two seconds.
+    pub fn expect_faults(&self) {
+        for server in &self.servers {
+            let mut set = redis::cmd("CONFIG");
+            set.arg("SET").arg("cluster-node-timeout").arg("2000");
+            set.exec(&mut server.connect()).expect("set the time");
+        }
+    }
+
+    fn start_with(certificate: Option<Certificate>) -> ShardedRedis {
+        let started = (0..2 * PRIMARIES).map(|_| start_server(certificate.as_ref()));
         let (servers, ways): (Vec<Redis>, Vec<(u16, u16)>) = started.unzip();
         let ports = ways.iter().map(|(port, _)| *port).collect();
         let cluster = ShardedRedis { servers, ports, certificate };
@@ -175,12 +178,12 @@ impl ShardedRedis {
 }
 
 /// A server, the port that nodes use, and that of the other servers.
-fn start_server(certificate: Option<&Certificate>, node_timeout: &str) -> (Redis, (u16, u16)) {
+fn start_server(certificate: Option<&Certificate>) -> (Redis, (u16, u16)) {
     let (folder, bus): (PathBuf, u16) = (watchdog::new_folder(), free_port());
     let mut options: Vec<[String; 2]> = [
         ["cluster-enabled", "yes"],
         ["cluster-port", &bus.to_string()],
-        ["cluster-node-timeout", node_timeout],
+        ["cluster-node-timeout", "120000"],
         ["repl-diskless-sync-delay", "0"],
         ["repl-ping-replica-period", "1"],
     ]
