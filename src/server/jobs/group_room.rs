@@ -25,7 +25,7 @@ impl GroupRoom {
         self.has_room(user, self.groups_max)
     }
 
-    /// Whether `user` may join this group; also if there is none, or if the user is a member
+    /// Whether `user` may come into this group; also if there is none, or if the user is a member
     /// already, because these requests change nothing and have replies of their own.
     pub(super) fn for_joining(&self, user: UserId, group: GroupId) -> Result<bool, StoreError> {
         self.has_room_in(user, group, self.groups_max)

@@ -7,7 +7,7 @@ use crate::base::conversation::ConversationName;
 use crate::devices::tasks::Identity;
 use crate::protocol::level2::replies;
 use crate::protocol::{GroupId, UserId};
-use crate::store::StoreError;
+use crate::store::{Membership, StoreError};
 
 impl Conversations {
     /// Shows the other users of a conversation that the user is typing; nobody if the group is
@@ -35,7 +35,14 @@ impl Conversations {
             Some(members) => members,
             // The members of a large group are not read for this.
             None if groups.size(group).is_some_and(|size| size > TYPING_MEMBERS_MAX) => [].into(),
-            None => groups.load(group, now, self.parts.contacts.get()?)?,
+            None => {
+                let contacts = self.parts.contacts.get()?;
+                // Strangers must not make the server read whole groups.
+                match contacts.membership(user, group)? {
+                    Membership::Member => groups.load(group, now, contacts)?,
+                    Membership::Stranger | Membership::NoSuchGroup => [].into(),
+                }
+            }
         };
         let is_shown = members.len() <= TYPING_MEMBERS_MAX && members.binary_search(&user).is_ok();
         Ok(if is_shown { members } else { [].into() })
