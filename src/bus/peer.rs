@@ -90,18 +90,22 @@ pub(crate) struct Peer<W> {
     confirmed: FxHashMap<Box<str>, Vec<u64>>,
 }
 
-/// How long a peer relies on what it knows.
+/// How a peer uses its transport, and how long it relies on what it knows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PeerRules {
     /// How long a user who has logged in at another place counts as being there.
     pub(crate) elsewhere_for: Duration,
+    /// Whether confirmations name the place of a user, so that others address it. A transport must
+    /// keep the order of a user's topic and the place's topic for this: otherwise a message could
+    /// overtake an earlier one, or the announcement of a login at another place.
+    pub(crate) names_places: bool,
 }
 
 impl Default for PeerRules {
     fn default() -> PeerRules {
         // Longer than any node relies on a place that has confirmed before the user logged in
         // elsewhere.
-        PeerRules { elsewhere_for: PLACE_LEASE.saturating_mul(2) }
+        PeerRules { elsewhere_for: PLACE_LEASE.saturating_mul(2), names_places: true }
     }
 }
 
@@ -386,7 +390,8 @@ impl<W> Peer<W> {
     pub(crate) fn confirm(&mut self, now: Instant) {
         let Some(PeerSession { place, receipts, .. }) = &mut self.session else { return };
         for confirmation in receipts.take(now) {
-            let place = confirmation.of_residents.then_some(&**place);
+            let is_named = confirmation.of_residents && self.rules.names_places;
+            let place = is_named.then_some(&**place);
             for sequences in confirmation.sequences.chunks(RECEIPTS_AT_ONCE) {
                 let topic = Topic::Node(confirmation.sender.clone());
                 self.commands.push_back(PeerCommand::Say(topic, envelope::confirmations(place, sequences)));

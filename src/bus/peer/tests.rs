@@ -15,13 +15,21 @@ type TicketCommand = PeerCommand<&'static str>;
 
 impl Bench {
     fn new() -> Bench {
-        let peer = Peer::new("me", PeerRules::default());
+        Bench::with(PeerRules::default())
+    }
+
+    fn with(rules: PeerRules) -> Bench {
+        let peer = Peer::new("me", rules);
         Bench { peer, now: Instant::now(), here: Vec::new(), delivered: Vec::new() }
     }
 
     /// A peer that is subscribed for its users, and whose probe has come back.
     fn up(users: &[UserId]) -> Bench {
-        let mut bench = Bench { here: users.to_vec(), ..Bench::new() };
+        Bench::up_with(PeerRules::default(), users)
+    }
+
+    fn up_with(rules: PeerRules, users: &[UserId]) -> Bench {
+        let mut bench = Bench { here: users.to_vec(), ..Bench::with(rules) };
         bench.peer.open(users, bench.now);
         bench.listen_to_all();
         bench.peer.tick(bench.now).expect("it is in time");
@@ -139,6 +147,14 @@ fn a_subscription_that_is_lost_at_the_start_delays_the_first_probe() {
     bench.peer.on_listening(Topic::User(ALICE));
     bench.peer.tick(bench.now).expect("it is in time");
     assert_eq!(bench.says(), pairs(&[("u:1", "h me-1"), ("h", "me-1 2"), ("n:me", "p 1")]));
+}
+
+#[test]
+fn no_place_is_named_on_a_transport_that_does_not_keep_the_order_of_topics() {
+    let mut bench = Bench::up_with(PeerRules { names_places: false, ..PeerRules::default() }, &[ALICE]);
+    bench.said(Topic::User(ALICE), b"1 other 7\n{}");
+    bench.after(Duration::from_millis(1)).expect("it is in time");
+    assert_eq!(bench.says(), pairs(&[("n:other", "c - 7")]));
 }
 
 #[test]

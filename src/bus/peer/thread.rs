@@ -39,6 +39,11 @@ pub(in crate::bus) trait Connector: Send + 'static {
     /// A connection.
     type Line: PeerLine<Broken: fmt::Display>;
 
+    /// How the peer uses this transport.
+    fn rules() -> PeerRules {
+        PeerRules::default()
+    }
+
     /// The name of the server that it connects to, for the log.
     fn name(&self) -> String;
 
@@ -79,7 +84,7 @@ impl<C: Connector> PeerThread<C> {
     ///
     /// If the system cannot start the thread.
     pub(in crate::bus) fn start(connector: C, shared: &Arc<PeerShared>, node: Arc<dyn Node>) -> std::io::Result<()> {
-        let driver = PeerDriver::new(shared.clone(), PeerRules::default(), node, Turn::new());
+        let driver = PeerDriver::new(shared.clone(), C::rules(), node, Turn::new());
         let (clock, failing) = (Clock::default(), Outage::default());
         let thread = PeerThread { connector, shared: shared.clone(), driver, clock, failing };
         shared.spawn("bus", || thread.run())

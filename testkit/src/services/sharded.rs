@@ -171,6 +171,14 @@ impl ShardedRedis {
         self.servers.iter().filter_map(|server| count(server).ok()).sum()
     }
 
+    /// The subscribed channels that a pattern describes.
+    pub fn channels(&self, pattern: &str) -> Vec<String> {
+        let channels = |server: &Redis| -> RedisResult<Vec<String>> {
+            redis::cmd("PUBSUB").arg("SHARDCHANNELS").arg(pattern).query(&mut server.try_connect()?)
+        };
+        self.servers.iter().filter_map(|server| channels(server).ok()).flatten().collect()
+    }
+
     fn id(&self, server: usize) -> String {
         let id = run(&self.servers[server], &["MYID"]).expect("ask a server for its id");
         redis::from_redis_value(id).expect("a text")

@@ -9,7 +9,7 @@ use mio::{Events, Poll};
 
 use super::core::ClusterCore;
 use super::line::ClusterLine;
-use crate::bus::peer::Connector;
+use crate::bus::peer::{Connector, PeerRules};
 use crate::bus::redis::ended::SessionError;
 
 /// See the [module](self).
@@ -36,6 +36,11 @@ impl ClusterConnector {
 
 impl Connector for ClusterConnector {
     type Line = ClusterLine;
+
+    /// The channels of a user and of a place may be on different primaries, in no common order.
+    fn rules() -> PeerRules {
+        PeerRules { names_places: false, ..PeerRules::default() }
+    }
 
     fn name(&self) -> String {
         self.name.clone()
