@@ -124,7 +124,7 @@ fn others_add_a_user_to_half_of_the_groups_that_the_user_may_be_in() {
     let refusal = ann.ask_for(403, add(groups[2]));
     assert_eq!(refusal["errmsg"], "this user is in too many groups for another one");
     ann.ask_for(200, add(groups[1]));
-    // Who may not add the user does not learn of which groups the user is a member.
+    // A stranger who may not add the user does not learn of which groups the user is a member.
     let cat = offline_user(&server, "cat");
     let mut cat = Level2Client::enter(&server, "cat", cat, "c1");
     for group in [groups[1], groups[2]] {
