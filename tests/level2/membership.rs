@@ -140,19 +140,6 @@ fn others_add_a_user_to_half_of_the_groups_that_the_user_may_be_in() {
 }
 
 #[test]
-fn where_only_creators_add_members_they_add_a_user_to_all_groups_that_the_user_may_be_in() {
-    let server = TestServer::builder().option("groups_max", "2").option("group_join", "closed").start();
-    let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));
-    let mut ann = Level2Client::enter(&server, "ann", a, "a1");
-    let mut cat = Level2Client::enter(&server, "cat", offline_user(&server, "cat"), "c1");
-    let groups = [create(&mut ann, "one"), create(&mut ann, "two"), create(&mut cat, "three")];
-    let add = |group: i64| json!({"msgType": 63, "GROUPID": group, "USERID": b, "add": true});
-    ann.ask_for(200, add(groups[0]));
-    ann.ask_for(200, add(groups[1]));
-    cat.ask_for(403, add(groups[2]));
-}
-
-#[test]
 fn new_friends_get_a_message_in_their_conversation() {
     let server = TestServer::start();
     let [a, b] = ["ann", "bob"].map(|name| offline_user(&server, name));

@@ -32,7 +32,7 @@ impl GroupRoom {
     }
 
     /// Whether another user may add `user` to this group. Only half of the bound is for others, so
-    /// that nobody can keep a user from joining groups.
+    /// that nobody can keep a user from joining and creating groups.
     pub(super) fn for_being_added(&self, user: UserId, group: GroupId) -> Result<bool, StoreError> {
         self.has_room_in(user, group, self.groups_max / 2)
     }

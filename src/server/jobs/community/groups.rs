@@ -49,22 +49,13 @@ impl Arrangements {
         let group = group.group_or_none();
         if let Deed::Add { user, .. } = deed
             && user != by
-            && !self.has_room_for(user, group)?
+            && !self.parts.group_room.for_being_added(user, group)?
         {
             // Only the creator learns that; a change of nothing finds out who asks.
             let nothing = Deed::Change { name: None, description: None };
             return Ok(Err(self.act(community, group, by, nothing)?.map_or_else(refusal_of, |_| TOO_MANY_GROUPS)));
         }
         Ok(self.act(community, group, by, deed)?.map(drop).map_err(refusal_of))
-    }
-
-    /// Whether the creator may add this user to the group.
-    fn has_room_for(&self, user: UserId, group: GroupId) -> Result<bool, StoreError> {
-        match self.parts.rules.groups {
-            GroupDoor::Open => self.parts.group_room.for_being_added(user, group),
-            // There is no other way into a group, so nothing has to be left for the user.
-            GroupDoor::Closed => self.parts.group_room.for_joining(user, group),
-        }
     }
 
     fn deed(&self, request: &Account<'_>) -> Result<(Id, Deed), Refusal> {
