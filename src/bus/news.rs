@@ -30,6 +30,8 @@ pub enum DeviceNews {
     Left(UserId, ConversationId, Seq),
     /// This user now uses level 2.
     UsesLevel2(UserId),
+    /// The first user has blocked the second, or no longer blocks the second.
+    Blocked(UserId, UserId, bool),
     /// This user is logged out of everything, and remembered passwords are no longer valid.
     LoggedOut(UserId),
 }

@@ -169,6 +169,11 @@ impl Node for Router {
                 }
             }
             DeviceNews::UsesLevel2(user) => self.parts.audience.add(user),
+            DeviceNews::Blocked(user, other, true) => {
+                self.parts.blocks.add(user, other);
+                self.parts.watchers.part(user, other);
+            }
+            DeviceNews::Blocked(user, other, false) => self.parts.blocks.remove(user, other),
             DeviceNews::LoggedOut(user) => {
                 if let Some(log_out) = self.logged_out.get() {
                     log_out(user);

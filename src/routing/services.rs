@@ -105,6 +105,8 @@ impl Services {
             groups: self.groups.clone(),
             states: self.store.states.clone(),
             audience: self.audience.clone(),
+            blocks: self.blocks.clone(),
+            watchers: self.watchers.clone(),
             metrics: self.metrics.clone(),
             tracer: self.tracer.clone(),
         }
@@ -169,6 +171,10 @@ pub struct RouterParts {
     pub states: Role<dyn States>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
+    /// The blocked users, as other nodes report them.
+    pub blocks: Arc<Blocks>,
+    /// The connections that watch which users come and go.
+    pub watchers: Arc<Watchers>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Traces the ways of messages.

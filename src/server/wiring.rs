@@ -274,7 +274,7 @@ fn jobs(
     (upgrader, jwt): (Option<Workers>, Option<Arc<JwtVerifier>>),
     (conversations, passwords): (&Arc<Conversations>, Arc<Passwords>),
 ) -> Arc<Jobs> {
-    let Services { store, bus, clock, groups, audience, blocks, level1_seen, quotas, metrics, outages, .. } = services;
+    let Services { store, bus, clock, groups, audience, level1_seen, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
     let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
     let roles = (store.accounts.clone(), store.history.clone());
@@ -290,7 +290,6 @@ fn jobs(
         stamps: logins.stamps.clone(),
         conversations: conversations.clone(),
         groups: groups.clone(),
-        blocks: blocks.clone(),
         audience: audience.clone(),
         level1_seen: level1_seen.clone(),
         bus: bus.clone(),

@@ -9,7 +9,7 @@ use crate::crash::Writer;
 use crate::moves::log_in_twice_at_once;
 use testkit::level2::{Level2Client, LoginAs, Store, assert_agree};
 use testkit::{Cluster, LONG_PATIENCE, MariaDb, Redis, SetOnDrop, TestClient, TestServer};
-use testkit::{login, offline_user, wait_until, wait_within};
+use testkit::{chat, login, offline_user, wait_until, wait_within};
 
 /// The two nodes, and two users with a device on each.
 fn pair(cluster: &Cluster) -> (Level2Client, Level2Client) {
@@ -348,4 +348,32 @@ fn events_of_groups_and_friends_and_blocks_cross_two_nodes() {
     ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": false}));
     let seq = bob.say(&to_ann, "yes");
     ann.until_at(&to_bob, seq);
+}
+
+#[test]
+fn a_block_holds_on_other_nodes_at_once() {
+    let cluster = Cluster::start(2);
+    let (mut ann, mut bob) = pair(&cluster);
+    let (a, b) = (ann.store.me, bob.store.me);
+    let to_bob = with(&bob);
+    ann.say(&to_bob, "hello");
+    bob.until_at(&with(&ann), 1);
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": a, "name": "team", "description": ""}));
+    let conv = format!("g{}", group["GROUPID"]);
+    bob.ask_for(200, json!({"msgType": 10, "FROMID": b, "GROUPID": group["GROUPID"]}));
+    // The sweep would find one of these changes in time by chance, but not all of them.
+    for block in [true, false, true, false, true] {
+        ann.ask_for(200, json!({"msgType": 66, "USERID": b, "block": block}));
+        // News of groups take the same way, so they come behind the news of the block.
+        let seq = ann.say(&conv, "to all");
+        bob.until_at(&conv, seq);
+        let mut other = Level2Client::enter(&cluster.nodes[1], "bob", b, "b2");
+        let overview = other.take_kind(43);
+        let lines = overview["convs"].as_array().expect("a list");
+        let line = lines.iter().find(|line| line["kind"] == "user").expect("the conversation with ann");
+        assert_eq!(line.get("peerRead").is_none(), block, "{line}");
+    }
+    let mut old = login(&cluster.nodes[1], "bob", b);
+    old.send(&chat(b, a, "hello"));
+    old.expect_refusal(403);
 }

@@ -13,6 +13,7 @@
 //! l          m <node>\n<conv> <from> <place> <frame>[\n…]    messages of groups
 //! l          u <node> <user>                                 the user uses level 2
 //! l          o <node> <user>                                 the user is logged out of everything
+//! l          b <node> <user> <other> <1 or 0>                the user has blocked the other (1), or no longer does (0)
 //! ```
 //! A node passes over what it cannot read, such as a place in another form: then its sweep finds
 //! the messages.
@@ -41,6 +42,9 @@ pub(super) fn write(node: &str, news: &DeviceNews) -> (Topic<&'static str>, Vec<
         DeviceNews::Left(to, conv, last) => (Topic::User(*to), format!("l {node} {} {last}", conv.column())),
         DeviceNews::UsesLevel2(user) => (Topic::Level2, format!("u {node} {user}")),
         DeviceNews::LoggedOut(user) => (Topic::Level2, format!("o {node} {user}")),
+        DeviceNews::Blocked(user, other, is_blocked) => {
+            (Topic::Level2, format!("b {node} {user} {other} {}", u8::from(*is_blocked)))
+        }
     };
     (topic, payload.into_bytes())
 }
@@ -103,6 +107,16 @@ pub(super) fn read(own: &str, to: Option<UserId>, payload: &str) -> Option<Devic
         }
         ("u", None) => Some(DeviceNews::UsesLevel2(UserId(words.next()?.parse().ok()?))),
         ("o", None) => Some(DeviceNews::LoggedOut(UserId(words.next()?.parse().ok()?))),
+        ("b", None) => {
+            let mut user = || words.next()?.parse().ok().map(UserId);
+            let (user, other) = (user()?, user()?);
+            let is_blocked = match words.next()? {
+                "1" => true,
+                "0" => false,
+                _ => return None,
+            };
+            Some(DeviceNews::Blocked(user, other, is_blocked))
+        }
         _ => None,
     }
 }
@@ -160,6 +174,8 @@ mod tests {
             DeviceNews::Left(UserId(3), ConversationId::from_column(9), 6),
             DeviceNews::UsesLevel2(UserId(3)),
             DeviceNews::LoggedOut(UserId(3)),
+            DeviceNews::Blocked(UserId(3), UserId(7), true),
+            DeviceNews::Blocked(UserId(3), UserId(7), false),
         ];
         for news in all {
             let (topic, payload) = write("a1", &news);

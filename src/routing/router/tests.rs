@@ -194,13 +194,16 @@ impl Scene {
     /// With this number of bytes of room in the lanes.
     fn with_room(lane_bytes_max: usize) -> Scene {
         let (bus, berths, now) = (Arc::new(Told::default()), Berths::new(lane_bytes_max), Instant::now());
-        let states = StateWriter::new(Role::none(), bus.clone(), Arc::new(Watchers::new(false)));
+        let watchers = Arc::new(Watchers::new(false));
+        let states = StateWriter::new(Role::none(), bus.clone(), watchers.clone());
         let parts = RouterParts {
             bus: bus.clone(),
             berths: berths.clone(),
             groups: Arc::new(GroupCache::new(None)),
             states: Role::none(),
             audience: Arc::new(Audience::new(RecordingScope::OfLevel2)),
+            blocks: Arc::default(),
+            watchers,
             metrics: Arc::new(Metrics::new(1)),
             tracer: Arc::default(),
         };

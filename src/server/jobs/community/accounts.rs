@@ -193,13 +193,8 @@ impl Arrangements {
         }
         let outcome = if block { community.block(user, other)? } else { community.unblock(user, other)? };
         Ok(match outcome {
-            BlockOutcome::Done if block => {
-                self.parts.blocks.add(user, other);
-                self.parts.conversations.part(user, other);
-                Ok(())
-            }
             BlockOutcome::Done => {
-                self.parts.blocks.remove(user, other);
+                self.parts.conversations.note_block(user, other, block);
                 Ok(())
             }
             BlockOutcome::NoSuchUser => Err(super::groups::NO_SUCH_USER),

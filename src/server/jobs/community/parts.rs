@@ -11,7 +11,6 @@ use crate::protocol::UserId;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::{Account, Rid, replies};
 use crate::routing::audience::Audience;
-use crate::routing::blocks::Blocks;
 use crate::routing::groups::GroupCache;
 use crate::routing::level1_seen::Level1Seen;
 use crate::routing::recorder::HookedMessages;
@@ -44,8 +43,6 @@ pub struct ArrangementParts {
     pub conversations: Arc<Conversations>,
     /// The members that this node has cached.
     pub groups: Arc<GroupCache>,
-    /// The pairs of a user and one whom the user has blocked.
-    pub blocks: Arc<Blocks>,
     /// The users of level 2.
     pub audience: Arc<Audience>,
     /// The users who still use level 1.

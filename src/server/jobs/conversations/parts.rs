@@ -131,25 +131,25 @@ impl Conversations {
 
     /// Reads the blocked users. Returns whether the database has answered. Blocks.
     pub fn read_blocks(&self) -> bool {
-        let read = || -> Result<(), StoreError> {
-            let Some(community) = self.parts.community.get()? else { return Ok(()) };
+        let read = || -> Result<_, StoreError> {
             let (mut all, mut last) = (FxHashSet::default(), (UserId(0), UserId(0)));
+            let Some(community) = self.parts.community.get()? else { return Ok(all) };
             loop {
                 let pairs = community.blocks_after(last, BLOCKS_PAGE)?;
                 last = pairs.last().copied().unwrap_or(last);
                 let is_last = pairs.len() < BLOCKS_PAGE;
                 all.extend(pairs);
                 if is_last {
-                    for (user, other) in self.parts.blocks.replace(all) {
-                        self.parts.watchers.part(user, other);
-                    }
-                    return Ok(());
+                    return Ok(all);
                 }
             }
         };
-        let read = read();
-        self.parts.outages.note("reading who is blocked", read.as_ref().err());
-        read.is_ok()
+        let new = self.parts.blocks.reread(read);
+        self.parts.outages.note("reading who is blocked", new.as_ref().err());
+        for (user, other) in new.iter().flatten() {
+            self.parts.watchers.part(*user, *other);
+        }
+        new.is_ok()
     }
 
     /// Whether a client may log in at level 2.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::parts::Conversations;
+use crate::bus::DeviceNews;
 use crate::config::PresenceShown;
 use crate::delivery::ClientLink;
 use crate::devices::tasks::{Identity, MemberNews};
@@ -57,9 +58,16 @@ impl Conversations {
         Ok(vec![MemberNews::Watching])
     }
 
-    /// Hides two users from each other, because one has blocked the other.
-    pub fn part(&self, one: UserId, other: UserId) {
-        self.parts.watchers.part(one, other);
+    /// Notes on every node that `user` has blocked `other`, or no longer does. Two users of whom
+    /// one has blocked the other do not see each other.
+    pub fn note_block(&self, user: UserId, other: UserId, is_blocked: bool) {
+        if is_blocked {
+            self.parts.blocks.add(user, other);
+            self.parts.watchers.part(user, other);
+        } else {
+            self.parts.blocks.remove(user, other);
+        }
+        self.tell_nodes(&[DeviceNews::Blocked(user, other, is_blocked)]);
     }
 
     /// Queries the watched users of other nodes. Blocks.
