@@ -312,6 +312,8 @@ Commands, which explain themselves with --help:
       asks a running server whether it is ready
   server admin COMMAND
       administers a running server: users, groups, connections, log, settings
+  server trace, server explain
+      show where a message is, and what is known about a user
   server migrate [--dry-run]
       brings the tables of the database in mysql.cnf up to date
   server copy --from raybox.db --to mysql.cnf

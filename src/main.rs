@@ -282,7 +282,7 @@ fn announce(config: &Config, address: SocketAddr, admin: Option<SocketAddr>, sto
     let admin = admin.map_or_else(String::new, |admin| {
         info!("admin http://{admin}/metrics, /healthz, /readyz, and a page at /");
         if !admin.ip().to_canonical().is_loopback() {
-            warn!("key admin: whoever reaches {admin} can read the numbers of this server; keep others out by a firewall, or use admin={}", admin.port());
+            warn!("key admin: every client that reaches {admin} can read the numbers of this server; keep others out by a firewall, or use admin={}", admin.port());
         }
         format!(", admin {admin}")
     });

@@ -8,10 +8,10 @@
 //! ```text
 //!            a request needs the store                      its outcome
 //!   Ready ───────────────────────────▶ Waiting(for what) ───────────────▶ Ready, having replied
-//!     │                                     │ outcome, and others must be told first
+//!     │                                     │ outcome that others must receive first
 //!     │                                     ├──▶ Settling ── all settled ─▶ Ready, having replied
-//!     │                                     │ kept messages
-//!     │                                     └──▶ Sending ── it is there ──▶ Waiting(deletion) ─▶ Ready
+//!     │                                     │ stored messages
+//!     │                                     └──▶ Sending ── acknowledged ─▶ Waiting(deletion) ─▶ Ready
 //!     └─ the end of the input, or the server stops ─▶ Ended
 //! ```
 //! Chat does not leave `Ready`: it is forwarded, and only counted until it is settled. A request

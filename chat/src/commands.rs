@@ -38,11 +38,11 @@ pub(crate) const HELP: &[&str] = &[
     "",
     "/open NAME    write to somebody, or to a group",
     "/add NAME     make friends, or ask for it",
-    "/accept       make friends with who has asked",
+    "/accept       make friends with the user who asked",
     "/friends      friends and groups",
     "/edit TEXT    change your last message",
     "/recall       take it back",
-    "/discard      forget what was refused",
+    "/discard      drop a refused message",
     "/block /unblock [NAME]",
     "/create NAME  a new group",
     "/join NAME    a group, by name or as g3",
@@ -80,7 +80,7 @@ pub(crate) fn parse(typed: &str) -> Result<Command, String> {
         "discard" => Command::Discard,
         "help" | "?" => Command::Help,
         "quit" | "q" | "exit" => Command::Quit,
-        _ => return Err(format!("there is no /{word}: /help shows what there is; // sends a text with a slash")),
+        _ => return Err(format!("there is no /{word}: /help lists the commands; // sends a text with a slash")),
     })
 }
 

@@ -209,7 +209,7 @@ pub(crate) fn describe(content: &Content) -> String {
         Content::GroupEvent { event, name, .. } => match event.as_str() {
             "renamed" => format!("(the group is called {name} now)"),
             "dissolved" => "(the group is dissolved)".to_owned(),
-            "creator" => format!("({name} looks after the group now)"),
+            "creator" => format!("({name} is the creator of the group now)"),
             _ => format!("({name}: {event})"),
         },
         _ => "(something that this version cannot show)".to_owned(),

@@ -53,8 +53,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Offline => f.write_str("not connected: try again when the client is online"),
-            Error::Interrupted => f.write_str("the connection ended before the answer: look whether it was done"),
-            Error::NoAnswer => f.write_str("no answer in time: look whether it was done"),
+            Error::Interrupted => f.write_str("the connection ended before the answer: check whether it was done"),
+            Error::NoAnswer => f.write_str("no answer in time: check whether it was done"),
             Error::Busy => f.write_str("too many requests at once: wait for an answer"),
             Error::Refused { errno, message, retry_after } => {
                 write!(f, "{} ({errno})", if message.is_empty() { "the server refuses it" } else { message })?;

@@ -210,7 +210,7 @@ impl<A> Door<A> {
 /// received (RFC 2525, 2.17). Does not wait for the client to stop sending.
 fn turn_away(socket: &Socket, text: &[u8], scratch: &mut [u8]) {
     if let Err(error) = socket.write(text).and_then(|_| socket.shutdown(Shutdown::Write)) {
-        log::debug!("cannot tell a client that it may not come in: {error}");
+        log::debug!("cannot send the refusal to a client: {error}");
     }
     socket.take_out(scratch);
 }

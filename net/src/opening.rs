@@ -170,7 +170,7 @@ const HEADER_MISSING: &str = "a trusted proxy (proxy_from) must begin with a PRO
                               proxy_protocol on), or take its address out of proxy_from";
 const HEADER_LATE: &str = "a trusted proxy (proxy_from) must begin with a PROXY header, and no whole one came within \
                            frame_timeout; have it send one (nginx: proxy_protocol on)";
-const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not believed of this address; if it is a proxy \
+const HEADER_UNTRUSTED: &str = "it begins with a PROXY header, which is not accepted from this address; if it is a proxy \
                                 of yours, add it to proxy_from";
 
 #[cfg(test)]

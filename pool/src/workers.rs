@@ -59,7 +59,7 @@ impl Workers {
             // On Linux this affects the calling thread alone, though POSIX says otherwise (nice(2),
             // C library/kernel differences).
             if let Err(error) = rustix::process::nice(BACKGROUND) {
-                log::warn!("a thread cannot be told to give way to others: {error}");
+                log::warn!("the priority of a thread cannot be lowered: {error}");
             }
         })
     }

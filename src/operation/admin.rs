@@ -204,7 +204,7 @@ fn administer(
         Ok(Ok((query, body))) => (call.query, call.body) = (query, body),
         Ok(Err(refusal)) => return Ok(refused(&call, refusal)),
         Err(error) => {
-            refused(&call, ApiAnswer::refused(408, "the body did not come"));
+            refused(&call, ApiAnswer::refused(408, "the body did not arrive in time"));
             return Err(error);
         }
     }

@@ -67,7 +67,7 @@ impl Supervisor {
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
         };
         let refuse = |error: io::Error| {
-            format!("{SOCKET}={name:?}: {error}; the service manager is told nothing, use a path or @NAME")
+            format!("{SOCKET}={name:?}: {error}; the service manager is not notified, use a path or @NAME")
         };
         let address = address.map_err(refuse)?;
         let socket = UnixDatagram::unbound().map_err(refuse)?;
@@ -152,7 +152,10 @@ impl Socket {
 
     fn send(&self, lines: &str) {
         if let Err(error) = self.socket.send_to_addr(lines.as_bytes(), &self.address) {
-            log::warn!("the service manager was not told {:?}: {error}", lines.lines().next().unwrap_or_default());
+            log::warn!(
+                "the service manager was not notified of {:?}: {error}",
+                lines.lines().next().unwrap_or_default()
+            );
         }
     }
 }
@@ -163,7 +166,7 @@ fn watchdog_of(variable: impl Fn(&str) -> Option<OsString>) -> Result<Option<Dur
     let number = |name: &str| -> Result<Option<u64>, String> {
         let Some(value) = variable(name) else { return Ok(None) };
         let number = value.to_str().and_then(|value| value.parse().ok()).filter(|number| *number > 0);
-        number.map(Some).ok_or_else(|| format!("{name}={value:?} is not a number; the service manager is told nothing"))
+        number.map(Some).ok_or_else(|| format!("{name}={value:?} is not a number; the service manager is not notified"))
     };
     let (period, pid) = (number(WATCHDOG)?, number(WATCHDOG_PID)?);
     let is_for_us = pid.is_none_or(|pid| pid == u64::from(process::id()));
@@ -276,7 +279,7 @@ mod tests {
         let manager = Manager::new("variables", true);
         for (name, value) in [(WATCHDOG, "soon"), (WATCHDOG, "0"), (WATCHDOG_PID, "me")] {
             let text = manager.supervisor(&[(name, value)]).unwrap_err();
-            assert_eq!(text, format!("{name}={value:?} is not a number; the service manager is told nothing"));
+            assert_eq!(text, format!("{name}={value:?} is not a number; the service manager is not notified"));
         }
     }
 

@@ -1,16 +1,16 @@
 //! The roles of a store. Each caller takes only the one that it uses, and a test double implements
 //! only that one.
 //!
-//! | role | what is asked of it |
+//! | role | content |
 //! |---|---|
-//! | [`Accounts`] | who there is, and their passwords |
+//! | [`Accounts`] | the users and their passwords |
 //! | [`Contacts`] | friends and groups |
-//! | [`Messages`] | what waits for users who are offline |
+//! | [`Messages`] | messages that wait for offline users |
 //! | [`States`] | the column `User.state`, for neighbours and tools |
-//! | [`History`] | conversations of level 2; the tables may have none |
+//! | [`History`] | conversations of level 2; the tables may lack them |
 //! | [`HookQueue`] | messages for the hook; the tables may lack the queue |
-//! | [`Community`] | own accounts, blocked users and changes of groups; the tables may have none |
-//! | [`Database`] | whether it works, for the operator |
+//! | [`Community`] | own accounts, blocked users and changes of groups; the tables may lack them |
+//! | [`Database`] | whether the database works, for the operator |
 //!
 //! A [`Role`] is the way to one of them, which may not be open yet.
 

@@ -36,7 +36,8 @@ fn settings_that_cannot_work_are_refused_and_dangerous_ones_are_named() {
     assert!(ended.stdout.contains("note: hook_url has no effect with history=off"), "{ended:?}");
     let ended = check(&[url, "--hook-key=hook.key"]);
     assert!(!ended.stdout.contains("note: hook_url"), "{ended:?}");
-    let posted = "ok      hook: what no device has received after 10 s is posted to push.example.org; its certificate";
+    let posted =
+        "ok      hook: messages that no device has received after 10 s are posted to push.example.org; its certificate";
     assert!(ended.stdout.contains(posted), "{ended:?}");
     assert!(check(&[]).stdout.contains("ok      hook: off"));
     let arguments = ["check", "127.0.0.1", "0", url, "--hook-key=hook.key"];

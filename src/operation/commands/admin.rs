@@ -146,14 +146,14 @@ const DIRECT_USAGE: &str = "server trace --user N WHICH, or server explain USER"
 const USAGE: &str = "server admin [--address ADDRESS | --offline] [--json] [--yes] COMMAND";
 const AFTER_HELP: &str = "\
 ADDRESS is the one in the server's key admin; without it, the one in server.cnf
-in this folder or in RAYBOX_ADMIN, else 127.0.0.1:9600. The key is RAYBOX_ADMIN_KEY,
-or admin_key in server.cnf; the server needs the same. It is no option, because
-everybody on the machine can read those.
+in this folder or in RAYBOX_ADMIN, else 127.0.0.1:9600. The key is the variable
+RAYBOX_ADMIN_KEY, or admin_key in server.cnf; the server needs the same one. The
+key is not an option, because everybody on the machine can read options.
 
-With --offline there is no server and no key: users and groups in the database of
-the settings in this folder are shown or changed, as the service's user. A server
-that uses raybox.db must be stopped; on MySQL, servers may run while something is
-shown, and --force goes on although it is changed.
+--offline needs neither a server nor a key: the command works on the database
+that the settings in this folder name. Run it as the service's user. A server
+that uses raybox.db must be stopped. On MySQL, servers may run while something
+is shown; --force allows a change nevertheless.
 
 Exit code: 0 done, 1 not done or no answer, 2 refused and nothing asked.";
 

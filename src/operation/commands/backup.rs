@@ -53,7 +53,7 @@ pub fn restore(
     }
     if !data_dir.join("raybox.ids").exists() {
         say(
-            "raybox.ids is not here: copy it from the old folder, or ids that were given after the backup are given again.",
+            "raybox.ids is not here: copy it from the old folder, or ids that were assigned after the backup are assigned again.",
         );
     }
     Ok(())
@@ -108,8 +108,8 @@ name is a whole backup. Meanwhile the server goes on. Its log grows until the
 copy is complete, so the disk of the data needs room for what is written in
 that time.
 
-Exit code: 0 done, 1 not finished, for example on a full disk, 2 refused. There
-is no FILE then.";
+Exit code: 0 done; 1 not finished, for example on a full disk; 2 refused. After
+1 and 2 there is no FILE.";
 const RESTORE_USAGE: &str = "server restore [--data DIR] FILE";
 const RESTORE_HELP: &str = "\
 The server must be stopped. The backup is verified before anything is changed.
@@ -120,5 +120,5 @@ level 2 notice that and drop what the server does not have; what they have not
 sent yet is sent. As long as raybox.ids is in the folder, ids of accounts and
 groups are not given again.
 
-Exit code: 0 done; 1 not finished, and 2 refused: the old database is in its
-place then.";
+Exit code: 0 done; 1 not finished; 2 refused. After 1 and 2 the old database is
+in its place.";

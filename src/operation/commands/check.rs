@@ -125,12 +125,12 @@ fn jwt(settings: &JwtSettings) -> Result<String, String> {
 fn hook(config: &Config) -> Result<String, String> {
     let Some(address) = &config.hook_url.0 else { return Ok("off: messages are posted to no web server".to_owned()) };
     let delay = config.hook_delay.as_secs();
-    let posted = format!("what no device has received after {delay} s is posted to {}", address.authority());
+    let posted = format!("messages that no device has received after {delay} s are posted to {}", address.authority());
     if !address.is_secure {
         return Ok(posted);
     }
     let authorities = trust::authorities().map_err(|problem| format!("authorities of certificates: {problem}"))?;
-    Ok(format!("{posted}; its certificate may be of {authorities} authorities"))
+    Ok(format!("{posted}; its certificate may be signed by one of {authorities} authorities"))
 }
 
 /// Whether a server could listen there now.
@@ -148,7 +148,7 @@ fn data(config: &Config) -> Result<String, String> {
         return Ok(format!("{} is made at the start, with an empty database", dir.display()));
     }
     if !dir.is_dir() {
-        return Err(format!("{} is no folder; name one with --data", dir.display()));
+        return Err(format!("{} is not a folder; name one with --data", dir.display()));
     }
     access(dir, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|error| format!("{} cannot be written to: {error}", dir.display()))?;
@@ -166,7 +166,7 @@ fn folder(dir: &Path) -> Result<String, String> {
     let there = dir.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
     let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
     if !there.is_dir() {
-        return Err(format!("{} is no folder; lines would go to stderr", there.display()));
+        return Err(format!("{} is not a folder; lines would go to stderr", there.display()));
     }
     access(there, Access::WRITE_OK | Access::EXEC_OK)
         .map(|()| dir.display().to_string())

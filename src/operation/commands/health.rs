@@ -83,7 +83,7 @@ Asks a running server whether it is ready for clients.
 Usage: server health [ADDRESS]
 
 ADDRESS is the one in the server's key admin: a port of this machine, or
-IP:PORT. Without it, RAYBOX_ADMIN is asked for it, else it is 127.0.0.1:9600.
+IP:PORT. Without ADDRESS, the variable RAYBOX_ADMIN, else 127.0.0.1:9600.
 
 Exit code: 0 ready, 1 not ready or no answer, 2 wrong arguments. The answer, or
 what is wrong, is on one line for each condition.

@@ -114,7 +114,7 @@ fn only_in_memory(reading: &NodeReading, _: &Trend) -> Vec<String> {
 
 /// The database is unavailable, so the messages went to the disk first.
 fn refuses_messages(seen: &Seen) -> Vec<String> {
-    if seen.reading.holds("store") { Vec::new() } else { seen.says("refuses messages for users who are away") }
+    if seen.reading.holds("store") { Vec::new() } else { seen.says("refuses messages for offline users") }
 }
 
 fn lane_hangs(reading: &NodeReading, _: &Trend) -> Vec<String> {
@@ -203,7 +203,7 @@ const FIVE_MINUTES: Duration = minutes(5);
 /// The rules, in the order in which they are shown.
 pub(super) static RULES: [Rule; 25] = [
     Rule::new("ServerDown", PAGE, minutes(1), Judge::OfCluster).action(
-        "Its process has ended or hangs, or its machine is away. Its clients connect to the other servers. Look at its log. After an upgrade that changes tables, the first start may take minutes.",
+        "Its process has ended or hangs, or its machine is down. Its clients connect to the other servers. Look at its log. After an upgrade that changes tables, the first start may take minutes.",
     ),
     Rule::page("NotReady", minutes(1), not_ready).action(
         "Ask its /readyz for the reason. loops: an event loop stands still, restart the server. store: the database takes no writes. spool: its disk takes none. bus: Redis does not deliver. recorder: a commit hangs.",
@@ -216,7 +216,7 @@ pub(super) static RULES: [Rule; 25] = [
         AT_ONCE,
         Judge::Events(Events::of(&[(Series::Failed, "")], minutes(5), 0.0, refuses_messages)),
     )
-    .action("The database is away, and the spool has no more room (spool_max, or its disk is full). Mend the database, or make room."),
+    .action("The database is unavailable, and the spool has no more room (spool_max, or its disk is full). Mend the database, or make room."),
     Rule::page("LaneHangs", Duration::from_secs(30), lane_hangs).action(
         "The database (lane, recorder) or Redis (lane-out) hangs. What waits behind it is bounded by lane_max; then senders get 503.",
     ),
@@ -230,7 +230,7 @@ pub(super) static RULES: [Rule; 25] = [
         "MessagesRefused",
         minutes(5),
         Events::of(&[(Series::Failed, "")], minutes(5), 0.0, |seen| {
-            seen.says("keeps refusing messages for users who are away")
+            seen.says("keeps refusing messages for offline users")
         }),
     )
     .action("A sender has filled its share of lane_max, or the database refuses what it is given: see the log."),
@@ -241,7 +241,7 @@ pub(super) static RULES: [Rule; 25] = [
             seen.says("keeps answering 503 to sends of level 2")
         }),
     )
-    .action("The database is away or does not keep up, or a sender has filled its share of lane_max. The clients send again."),
+    .action("The database is unavailable or does not keep up, or a sender has filled its share of lane_max. The clients send again."),
     Rule::state("SpoolNotEmpty", minutes(10), &[(Series::SpoolWaits, "")], on_disk)
         .action("The log says why they are not drained. They are tried again at the next start."),
     Rule::events(
@@ -293,7 +293,7 @@ pub(super) static RULES: [Rule; 25] = [
         "SweepsFail",
         minutes(5),
         Events::of(&[(Series::SweepsFailed, "")], minutes(2), 3.0, |seen| {
-            seen.says("cannot look for messages that it was not told of")
+            seen.says("cannot look for messages of which it was not notified")
         }),
     )
     .action("The database refuses its reads: the log names the error. Until it is mended, devices miss what Redis has lost until they log in again."),

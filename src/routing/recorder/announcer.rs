@@ -52,7 +52,7 @@ impl Announcer {
         if !left_out.is_empty() {
             traced::announced(&self.tracer, &left_out, Hop::Unpublished);
             let count = left_out.iter().flat_map(messages_of).count();
-            log::debug!("other nodes are not told of {count} messages, because the bus is slow");
+            log::debug!("other nodes are not notified of {count} messages, because the bus is slow");
             news.retain(|news| match news {
                 DeviceNews::Messages(_, messages) | DeviceNews::GroupMessages(messages) => !messages.is_empty(),
                 _ => true,

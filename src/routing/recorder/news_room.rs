@@ -1,7 +1,7 @@
 //! [`NewsRoom`]: the room for committed messages that wait for one of the threads for other nodes.
 //!
 //! The senders share it. So a sender who commits more than such a thread can handle does not make
-//! others' messages wait for the sweep, which comes every half minute.
+//! others' messages wait for the sweep, which comes every ten seconds.
 
 use parking_lot::Mutex;
 

@@ -6,11 +6,11 @@
 //! A thread named `announcement` goes through the users. At most [`UNDER_WAY_MAX`] of its messages
 //! wait to be committed or for a mailbox, in the share that the account has of the lanes: so it
 //! takes little memory, and chats of other accounts do not wait for more than one batch. While the
-//! database is away, it waits. It ends with the server.
+//! database is unavailable, the thread waits. An announcement ends with the server.
 //!
 //! # Repeats
-//! The first message is the sender's own copy, which only devices of level 2 show. It makes the id
-//! belong to this text: the same id with another one is refused, on any node. It also holds the
+//! The first message is the sender's own copy, which only devices of level 2 show. The copy binds
+//! the id to this text: the same id with another text is refused, on any node. It also holds the
 //! time of the first order, so that a repeat sends the same bytes, and the lanes know which users
 //! have them. A node that has died may have committed messages that it did not forward, so they are
 //! forwarded again to users at level 1, unless this node knows that it did, or the mailbox has
@@ -322,7 +322,7 @@ impl Work {
         })
     }
 
-    /// Asks the database. One that is away is waited for.
+    /// Asks the database, and waits while the database is unavailable.
     fn ask<T>(&self, what: &'static str, ask: impl Fn(&Jobs) -> Result<T, StoreError>) -> Result<T, Ended> {
         loop {
             let jobs = self.senders.jobs.upgrade().ok_or(Ended(STOPS))?;

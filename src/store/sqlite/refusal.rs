@@ -191,7 +191,7 @@ impl fmt::Display for SqliteOpenError {
             SqliteOpenError::Rescued { rescued, .. } => write!(
                 f,
                 "{} holds what the last server had stored when {file} was moved, replaced or deleted under it; move it to \
-                 {file} and delete {file}-wal and {file}-shm, or, if it is not wanted, move it away",
+                 {file} and delete {file}-wal and {file}-shm, or, if you do not need it, move it away",
                 rescued.display()
             ),
             SqliteOpenError::OrphanedLog { .. } => write!(

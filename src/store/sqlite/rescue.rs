@@ -21,7 +21,7 @@ pub(super) fn save(connection: &Connection, database: &Path) {
     let (place, unfinished) = (place(database), beside(database, ".rescued.tmp"));
     match copy(connection, &unfinished, &place) {
         Ok(()) => log::error!(
-            "all that was stored is in {0}: move {0} to {1}, or away if it is not wanted, and start the server again",
+            "all that was stored is in {0}: rename it to {1}, or move it away if you do not need it, and start the server again",
             place.display(),
             database.display()
         ),

@@ -144,7 +144,7 @@ function anHour(picture) {
   ];
   const down = {
     alert: 'ServerDown', severity: 'page', what: `chat3 (10.0.0.3:9600) does not answer: ${nodes[2].trouble}`,
-    action: 'Its process has ended or hangs, or its machine is away. Its clients connect to the other servers. Look at its log. '
+    action: 'Its process has ended or hangs, or its machine is down. Its clients connect to the other servers. Look at its log. '
       + 'After an upgrade that changes tables, the first start may take minutes.',
   };
   return { findings: [down, ...findings], nodes, trend: { ...trend, series } };

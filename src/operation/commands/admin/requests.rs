@@ -18,16 +18,16 @@ pub(super) fn commands() -> Vec<Command> {
     vec![
         Command::new("status").about("Shows this node: connections, readiness, whether it is drained"),
         Command::new("drain").about("Has /readyz say that new clients should go to other nodes"),
-        Command::new("undrain").about("Takes that back"),
+        Command::new("undrain").about("Ends the drain"),
         Command::new("log-level")
             .about("Shows what is logged, or changes it until the next reload or start")
             .arg(Arg::new("level").value_name("LEVEL").help("Such as debug, or info,net=debug")),
         Command::new("reload")
-            .about("Reads log_level, admin_key, admin_hosts and the certificates again, as SIGHUP does"),
+            .about("Reads log_level, admin_key, admin_hosts, the hook's settings, certificates and JWT keys again, as SIGHUP does"),
         Command::new("connections").about("Lists the connections of this node on which users are logged in").args([
             number("user", "Only those of this user"),
             option("from", "IP", "Only those from this address"),
-            number("limit", "At most so many, 1 to 1000; 100 without"),
+            number("limit", "At most this many, 1 to 1000; 100 if not given"),
         ]),
         Command::new("close")
             .about("Closes connections of this node; their clients may come back")
@@ -45,16 +45,19 @@ pub(super) fn commands() -> Vec<Command> {
 fn announcements() -> Command {
     let command = |name: &'static str, about: &'static str| Command::new(name).about(about);
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
-    Command::new("announcements").about("Texts to everybody, on every node").subcommand_required(true).subcommands([
-        command("send", "Sends TEXT to all users who are logged in, as a chat message of USER").args([
-            id("user", "USER", "The id of the sender, an account for this purpose"),
-            text("text", "TEXT", "At most 1000 characters"),
-            flag("away", "Also to users who are not logged in; they find it later"),
-            option("id", "ID", "Its name; the same again leaves out whoever has it already"),
-        ]),
-        command("show", "Shows how far this node is with the last one"),
-        command("stop", "Stops it; what was sent stays"),
-    ])
+    Command::new("announcements")
+        .about("Sends a text to everybody, on every node")
+        .subcommand_required(true)
+        .subcommands([
+            command("send", "Sends TEXT to all users who are logged in, as a chat message of USER").args([
+                id("user", "USER", "The id of the sender, an account for this purpose"),
+                text("text", "TEXT", "At most 1000 characters"),
+                flag("away", "Also to users who are not logged in; they find it later"),
+                option("id", "ID", "Its id; a repeat with the same id leaves out users who have the text"),
+            ]),
+            command("show", "Shows the progress of this node's last announcement"),
+            command("stop", "Stops it; what was sent stays"),
+        ])
 }
 
 fn trace() -> Command {
@@ -63,12 +66,12 @@ fn trace() -> Command {
         .after_help(TRACE_HELP)
         .args([
             number("user", "The sender; with --conv, from whose side the conversation is named"),
-            option("cid", "CID", "The sender's id of it, at level 2"),
+            option("cid", "CID", "The id that the sender has given the message, at level 2"),
             option("conv", "NAME", "The conversation as the user calls it, such as u9 or g3"),
-            number("seq", "Its number there"),
+            number("seq", "The number of the message in the conversation"),
             number("to", "The recipient, at level 1"),
             option("at", "TIME", "When it was sent, as 2026-11-30T20:30:12Z or in ms since 1970"),
-            option("set", "MESSAGES", "Changes what is traced on this node until it starts again: off, all or 1/N"),
+            option("set", "MESSAGES", "Changes which messages this node traces until it starts again: off, all or 1/N"),
         ])
 }
 
@@ -102,7 +105,8 @@ fn groups() -> Command {
     Command::new("groups").about("Groups, on every node").subcommand_required(true).subcommands([
         command("list", "Lists groups by ascending id").args(page()),
         command("show", "Shows a group with its members").arg(group()),
-        command("remove", "Removes a member, who may not join again").args([group(), user("The member")]),
+        command("remove", "Removes a member, who cannot join again unless the creator allows it")
+            .args([group(), user("The member")]),
         command("transfer", "Makes another member the creator").args([group(), user("The new creator")]),
         command("dissolve", "Dissolves a group for ever").arg(group()),
     ])
@@ -282,11 +286,15 @@ fn id(name: &'static str, value: &'static str, help: &'static str) -> Arg {
 }
 
 fn page() -> [Arg; 2] {
-    [number("after", "Only those with a higher id"), number("limit", "At most so many, 1 to 1000; 100 without")]
+    [number("after", "Only those with a higher id"), number("limit", "At most this many, 1 to 1000; 100 if not given")]
 }
 
 fn password() -> Arg {
-    option("password", "PASSWORD", "Which one; others on this machine can see it. Without, the server makes one")
+    option(
+        "password",
+        "PASSWORD",
+        "The password, which others on this machine can see; without it the server makes one",
+    )
 }
 
 /// The path with these parameters.
@@ -326,7 +334,7 @@ pub(super) fn common() -> [Arg; 6] {
     [
         option("address", "ADDRESS", "The admin port: a port of this machine, or IP:PORT").global(true),
         flag("json", "Prints the answer as JSON, for scripts"),
-        flag("yes", "Does not ask before it destroys something"),
+        flag("yes", "Asks for no confirmation before it destroys something"),
         flag("offline", "Users and groups of a stopped server: works on its database, without a key"),
         option("data", "DIR", "With --offline: folder of raybox.db; without it that of the settings").global(true),
         flag("force", "With --offline: goes on though servers may use the database (MySQL)"),
