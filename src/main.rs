@@ -385,8 +385,8 @@ fn print(text: &str) {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long to wait for a last check of the store.
 const CHECKS_GRACE: Duration = Duration::from_secs(1);
-/// The time, beyond the limit of the shutdown, that the service manager is told; after it the
-/// process exits by itself.
+/// The time beyond the limit of the shutdown that is announced to the service manager. The process
+/// exits by itself before that.
 const EXIT_GRACE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

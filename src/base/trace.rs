@@ -51,7 +51,7 @@ pub struct Tracer {
 struct Slice {
     /// Oldest first.
     steps: VecDeque<Step>,
-    /// When the last step that had to go was noted; 0: none had to.
+    /// The time of the newest step that was dropped for lack of room; 0 if none was.
     gone_at: i64,
 }
 
@@ -117,8 +117,8 @@ impl Tracer {
         slice.steps.push_back(Step { at: now(), ..step });
     }
 
-    /// From which time on, in ms since 1970, every step with this [key](Step::key) is here; `None`:
-    /// they are not traced.
+    /// The time, in ms since 1970, since which every step with this [key](Step::key) is remembered;
+    /// `None` if they are not traced.
     fn complete_since(&self, key: i64) -> Option<i64> {
         let (key, one_in) = (mixed(key), self.one_in.load(Relaxed));
         let slices = self.slices.get().filter(|_| one_in != 0 && key.is_multiple_of(one_in.into()))?;

@@ -34,7 +34,7 @@ pub struct Acknowledgement {
     answer: Option<(Arc<ClientLink>, Posted)>,
     /// The answers to retries of the message.
     others: Mutex<Vec<(Arc<ClientLink>, Posted)>>,
-    /// The word to an operator.
+    /// The notice to an operator.
     operator: Mutex<Option<Tell>>,
     /// A recipient at level 1 does not get it.
     has_failed: AtomicBool,

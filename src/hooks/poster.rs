@@ -315,7 +315,7 @@ impl Work {
 
     fn failed(&mut self, error: &PostError, settings: &HookSettings) -> Duration {
         self.parts.metrics.hook_request(HookRequest::Failed);
-        // Nobody needs more than some digits of the random number.
+        // A few digits of the random number are enough.
         let dice = getrandom::u32().map_or(0.5, |dice| f64::from(dice) / f64::from(u32::MAX));
         let pause = self.pace.failed(dice);
         let host = settings.address.authority();

@@ -23,10 +23,10 @@ pub(super) fn senders(rows: &[HookRow]) -> usize {
     rows.iter().map(|row| row.sender).collect::<std::collections::BTreeSet<_>>().len()
 }
 
-/// How many rows of each of these senders are dropped, so that `excess` rows go: those who have
-/// most keep the same number. `largest` has the senders with the most rows, most first. None drops
-/// below the number of the last one, because senders that are not listed may have as many; the
-/// second value is how many rows are still too many then.
+/// The number of rows to drop of each of these senders, `excess` rows in all, so that the senders
+/// with the most rows keep equally many. `largest` are the senders with the most rows, most first.
+/// No sender drops below the number of the last one, because senders that are not listed may have
+/// as many. The second value is the number of rows that are still too many then.
 pub(super) fn dropped(largest: &[(UserId, u64)], excess: u64) -> (Vec<(UserId, u64)>, u64) {
     let Some((_, lowest)) = largest.last().copied() else { return (Vec::new(), excess) };
     let gone = |level: u64| largest.iter().map(|(_, rows)| rows.saturating_sub(level)).sum::<u64>();

@@ -156,7 +156,8 @@ fn talk(client: &AdminClient, known: &AnswerSources, patience: Duration) -> io::
         HttpInput::TooMuch => HttpAnswer::text(431, "too long\n").response(true),
     };
     talk.write_all(response.as_bytes())?;
-    // Before the end, so that whoever has seen that finds room for the next request.
+    // Before the connection ends, so that a client that has seen the end finds room for its next
+    // request.
     client.release();
     talk.stream.shutdown(Shutdown::Write)?;
     // Closing with unread bytes would make the kernel discard bytes that the client has not

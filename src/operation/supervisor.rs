@@ -40,7 +40,7 @@ pub struct Supervisor(Option<Arc<Socket>>);
 struct Socket {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// The interval in which it expects to be told that the loops turn.
+    /// The interval in which it expects a report that the loops turn.
     watchdog: Option<Duration>,
     /// The last line for `STATUS` while the node works well.
     status: Mutex<String>,

@@ -346,7 +346,7 @@ mod tests {
         *store.members.lock() = before.clone();
         let groups = GroupCache::new(None);
         assert_eq!(*groups.load(group, now, &store).unwrap(), before);
-        // One user leaves and another joins, and then the store is away for a moment.
+        // One user leaves and another joins, and then the store is unavailable for a moment.
         *store.members.lock() = after.clone();
         groups.changed(group);
         assert_eq!(groups.members(group, now), None);

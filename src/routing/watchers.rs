@@ -48,7 +48,7 @@ struct Watched {
     links: FxHashMap<usize, (UserId, Arc<ClientLink>)>,
 }
 
-/// What becomes of a change.
+/// When a change is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ShownWhen {
     /// The state was shown before.

@@ -29,8 +29,8 @@ pub struct FoundSteps {
     pub steps: Vec<Step>,
     /// Whether there are more of them.
     pub more: bool,
-    /// From which time on every step of its conversation is remembered, ms since 1970. `None`: some
-    /// are not, and a step that is missing says nothing.
+    /// The time, ms since 1970, since which every step of its conversation is remembered. `None`:
+    /// some are not, so a missing step proves nothing.
     pub complete_since: Option<i64>,
 }
 

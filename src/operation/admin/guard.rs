@@ -75,7 +75,7 @@ impl AccessGuard {
     /// guesses keys at the same address, such as 127.0.0.1, locks nobody out.
     ///
     /// # Errors
-    /// The answer instead. An address that sends wrong keys is told to wait, which bounds its lines
+    /// The answer instead. An address that sends wrong keys has to wait, which bounds its lines
     /// in the log. This does not slow down guessing, because the right key is accepted meanwhile:
     /// the protection is the length of the key.
     pub(super) fn check(&self, request: &HttpRequest, from: IpAddr, now: Instant) -> Result<(), ApiAnswer> {

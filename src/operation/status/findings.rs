@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// So many samples in which a series has this number.
+    /// A past with this number of samples, in each of which the series has this value.
     fn past(series: Series, number: f32, samples: u32) -> Trend {
         let (mut trend, mut sample): (Trend, TrendPoint) = (Trend::new(), [0.0; _]);
         sample[series as usize] = number;

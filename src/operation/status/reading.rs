@@ -103,7 +103,7 @@ fn pools(metrics: &Metrics) -> Vec<Pool> {
 
 /// A day in seconds.
 pub(super) const DAY: f64 = 86_400.0;
-/// A certificate that ends within so many days is reported.
+/// A certificate is reported from this number of days before its end.
 pub(super) const WARNING_DAYS: f64 = 7.0;
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ impl RecorderLane {
         let is_repeat = may_repeat && matches!(outcome, CommitOutcome::Again(_));
         match if is_repeat { self.forwarded.find(entry) } else { ForwardedSend::Unknown } {
             ForwardedSend::UnderWay(first) => {
-                // The operator repeats it until the first one is kept.
+                // The operator repeats it until the first one is stored.
                 operator.into_iter().for_each(|(owed, _)| owed.settle(SendAnswer::Refused(AWAY)));
                 return told.into_iter().for_each(|(link, told)| first.follow(link, told));
             }
@@ -243,7 +243,7 @@ fn acknowledged(
     }
     let Some(((owed, answer), is_lost)) = operator else { return Acknowledgement::silent(at.0, berth) };
     let tell = move |is_kept: bool| {
-        // Before the operator hears of it, who may repeat the message at once.
+        // Before the operator is notified, because the operator may repeat the message at once.
         is_lost.store(!is_kept, Ordering::Release);
         owed.settle(if is_kept { answer } else { SendAnswer::Refused(NOT_KEPT) });
     };

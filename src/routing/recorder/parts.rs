@@ -81,8 +81,8 @@ impl RecorderParts {
         }
     }
 
-    /// Whether a recorded message is kept for a user whom no connection of level 1 here can take
-    /// it. A user of both levels finds it at either; in a cluster another node may have the
+    /// Whether a recorded message is stored for a user without a connection of level 1 here that can
+    /// take it. A user of both levels finds it at either; in a cluster another node may have such a
     /// connection.
     pub(super) fn keeps(&self, user: UserId) -> Keeps {
         let is_here = || self.router.is_alone() && !self.router.attendance().devices(user, |_| true).is_empty();

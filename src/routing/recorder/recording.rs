@@ -89,8 +89,8 @@ impl Drop for SendOwed {
     }
 }
 
-/// The word that an operator's message is owed, once everything is kept that level 1 promises its
-/// recipient. Dropped, it has failed.
+/// The notice owed to an operator about a message. It is given when everything that level 1
+/// promises the recipient is stored. If it is dropped, the message has failed.
 pub struct OperatorOwed(Option<TellOperator>);
 
 type TellOperator = Box<dyn FnOnce(SendAnswer) + Send>;

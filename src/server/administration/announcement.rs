@@ -459,7 +459,7 @@ const UNDER_WAY_MAX: usize = 64;
 /// The number of users that are read at once.
 const PAGE: usize = 500;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How long an end waits for what is under way.
+/// How long an announcement that ends waits for messages that are under way.
 const SETTLE_MAX: Duration = Duration::from_secs(5);
-/// How often a thread that waits looks whether the server stops.
+/// The interval at which a waiting thread checks whether the server stops.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -44,8 +44,7 @@ fn own(parts: &AdministrationParts, user: UserId) -> Result<Value, ApiAnswer> {
     }))
 }
 
-/// Whether there may be more messages than the spool has given: it gives so many at once, or so
-/// much text.
+/// Whether there may be more messages than the spool has returned: it limits their number and text.
 fn is_piece_of_more(piece: &[Spooled]) -> bool {
     let bytes: usize = piece.iter().map(|spooled| spooled.message.text.len() + MESSAGE_BYTES).sum();
     piece.len() >= PIECE_MAX || bytes > PIECE_BYTES_MAX / 2

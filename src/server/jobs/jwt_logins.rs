@@ -57,7 +57,7 @@ impl JwtLogins {
     }
 
     /// The id under which failures with this token are counted: that of the user whom it claims to
-    /// be for, or one that stands for the claimed name. So nobody's wrong tokens make others wait.
+    /// be for, or one that stands for the claimed name. So wrong tokens make no other user wait.
     pub fn counted_as(&self, jwt: &str) -> Id {
         match self.verifier.as_ref().and_then(|verifier| verifier.claimed(jwt)) {
             Some(JwtUser::Id(id)) => id,

@@ -48,7 +48,7 @@ pub enum SenderCheck {
 pub struct CommitRules {
     /// The age in ms up to which a message may be edited or recalled.
     pub edit_window: i64,
-    /// The most conversations of two that a user has. Nobody opens more. Users who are no friends
+    /// The most conversations of two that a user has. Nobody opens more. Users who are not friends
     /// of the recipient open only half as many with the recipient, so that strangers cannot use up
     /// the other half. Several transactions at once may exceed this by a few.
     pub conversations_max: usize,

@@ -79,7 +79,7 @@ pub(super) fn refuge(answers: &[Answer], used: usize) -> Option<usize> {
     answers.iter().position(|answer| matches!(answer, Answer::Fit(duty) if !duty.is_behind && are_one(own, duty)))
 }
 
-/// Whether what one gets the other has too.
+/// Whether both belong to one Galera cluster, so that each has the writes of the other.
 fn are_one(one: &Duty, other: &Duty) -> bool {
     one.cluster.is_some() && one.cluster == other.cluster
 }

@@ -33,7 +33,7 @@ impl Patrol {
             }
         } else if self.rivals.begin() {
             log::error!(
-                "{} takes writes although {} is in use, and what one gets the other does not have; make the one that is \
+                "{} takes writes although {} is in use, and neither gets the writes of the other; make the one that is \
                  not the primary read-only (SET GLOBAL read_only = 1)",
                 rivals.join(" and "),
                 servers.in_use().unwrap_or_default()

@@ -127,7 +127,7 @@ impl MysqlServers {
     }
 
     /// The number of times that one of several servers could not be used any more, so that another
-    /// one was taken. What such a server still answers may be lost.
+    /// one was taken. Later answers of such a server may be about lost data.
     pub(super) fn losses(&self) -> u64 {
         if self.are_several() { self.shared.used.lock().losses } else { 0 }
     }
@@ -223,7 +223,8 @@ impl ServersCore {
         let found = choice::choose(&self.names, &answers, last);
         if let Ok(server) = found {
             self.take(server, last.map_or("", |last| answers[last].cause()));
-            // Behind the move: whoever reads this number first gets no connection from before.
+            // Counted after the move: a caller that has read the new number gets no connection from
+            // before the move.
             self.used.lock().losses += u64::from(last.is_some_and(|last| last != server));
         }
         drop(seeking);

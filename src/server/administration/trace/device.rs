@@ -6,9 +6,9 @@ use super::words::counted;
 use crate::base::trace::Hop;
 use crate::server::jobs::DeviceFacts;
 
-/// The sentence for a device of this user, of the message with this number that was committed at
-/// this time, if that is known; true: the device has it. The database proves that. Of what nodes
-/// have done, a step that is missing proves something only where all steps are remembered.
+/// The sentence about a device of this user and the message with this number, and whether the device
+/// has the message, which the database proves. The message was committed at this time, if that is
+/// known. A missing step of a node proves something only if the node remembers all steps.
 pub(super) fn said(
     view: &View<'_>,
     user: i32,

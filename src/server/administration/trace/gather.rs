@@ -74,7 +74,8 @@ pub(in crate::server::administration) fn within<T: Send + 'static>(
     let (found, answer) = bounded(1);
     let by = Instant::now() + STORE_READS;
     let work = move || {
-        // Variables are dropped in reverse order: the turn is back before anybody hears of the end.
+        // Variables are dropped in reverse order: the turn is released before the caller gets the
+        // answer.
         let found = found;
         let turn = turn;
         let answer = ask(by);

@@ -34,8 +34,8 @@ pub(super) struct NodeAnswer {
     pub(super) steps: Vec<Step>,
     /// Whether there are more of them.
     pub(super) more: bool,
-    /// From which time on it remembers every step of the conversation, ms since 1970. `None`: a
-    /// step that is missing says nothing.
+    /// The time, ms since 1970, since which it remembers every step of the conversation. `None`: a
+    /// missing step proves nothing.
     pub(super) complete_since: Option<i64>,
     pub(super) places: Vec<ConnectedDevice>,
 }

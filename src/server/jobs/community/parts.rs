@@ -164,8 +164,8 @@ impl Arrangements {
         self.parts.community.get()?.ok_or_else(|| StoreError::Failed("the tables have no level 2".into()))
     }
 
-    /// Whether events join the queue of the hook. An event of a group does so whoever the members
-    /// are, because they are read when it is due.
+    /// Whether events join the queue of the hook. An event of a group joins without a look at the
+    /// members, because they are read when it is due.
     pub(super) fn hooked(&self) -> Hooked {
         if self.parts.hooked.are_any() { Hooked::Yes } else { Hooked::No }
     }
