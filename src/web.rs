@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_port_of_the_reference_server_is_no_port_of_web_pages() {
+    fn the_port_of_the_reference_server_is_not_a_port_of_web_pages() {
         assert_eq!([6000, 6666, 8080, 8003, 443].map(is_refused_by_browsers), [true, true, false, false, false]);
     }
 }

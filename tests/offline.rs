@@ -299,7 +299,7 @@ fn a_message_to_nobody_is_not_stored() {
 }
 
 #[test]
-fn group_messages_wait_for_members_who_are_away() {
+fn group_messages_wait_for_members_who_are_offline() {
     let server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let (mut bob, b) = user(&server, "bob");

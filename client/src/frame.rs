@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_not_the_form_is_no_frame() {
+    fn input_without_the_form_is_not_a_frame() {
         for wrong in [
             "",
             "[]",

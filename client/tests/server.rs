@@ -274,7 +274,7 @@ fn a_server_that_is_killed_and_comes_back_loses_nothing_and_doubles_nothing() {
 }
 
 #[test]
-fn what_is_written_offline_is_sent_later() {
+fn a_message_written_offline_is_sent_later() {
     let (mut server, folder) = (TestServer::builder().fixed_port().start(), Folder::new());
     let (bob, bob_id) = user(&server, "bob");
     let ann_id = register(&server.address().to_string(), "ann", "pw-ann").expect("registered");

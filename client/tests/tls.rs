@@ -86,7 +86,7 @@ fn long_messages_come_once_and_in_order_though_the_server_is_killed() {
 }
 
 #[test]
-fn a_server_that_is_not_trusted_gets_no_password_and_the_reason_is_told() {
+fn a_server_that_is_not_trusted_gets_no_password_and_the_reason_is_shown() {
     let [certificate, other] = [(); 2].map(|()| Certificate::of("localhost"));
     let (ca, wrong) = (Ca::of(&certificate), Ca::of(&other));
     let server = with(&certificate).start();

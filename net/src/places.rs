@@ -112,7 +112,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_socket_that_is_closed_makes_room_and_wakes_whoever_waits_for_it() {
+    fn a_socket_that_is_closed_makes_room_and_wakes_those_that_wait_for_it() {
         let mut poll = Poll::new().expect("a descriptor");
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).expect("a descriptor"));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_no_header() {
+    fn anything_else_is_not_a_header() {
         for text in [
             "{\"msgType\":1}",
             "GET / HTTP/1.1\r\n",

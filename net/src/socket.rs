@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_stream_is_no_byte() {
+    fn the_end_of_the_stream_is_not_a_byte() {
         let (socket, _client) = pair();
         fill(&socket);
         socket.shutdown(Shutdown::Write).expect("connected");

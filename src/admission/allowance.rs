@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_who_has_given_all_back() {
+    fn an_account_that_has_given_all_back_leaves_nothing_behind() {
         let (mut allowance, start) = (Allowance::new(Limit(Some(4))), Instant::now());
         for last in 0..10 {
             (0..3).for_each(|_| allowance.take(source(last), start));

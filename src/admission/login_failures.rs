@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_kept_of_who_is_in() {
+    fn a_user_who_is_logged_in_leaves_nothing_behind() {
         let mut tester = Tester::new(3, 1000);
         for from in 0..10 {
             assert_eq!(tester.attempt(ANN, from, true), None);

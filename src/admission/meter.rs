@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_frame_are_counted_and_are_no_frames() {
+    fn bytes_without_a_frame_are_counted_but_not_as_frames() {
         let (mut meter, rates) = (Meter::default(), rates(Some((1, 2)), Some((1000, 1000))));
         let refusal = |last| Err(RateRefusal { excess: Excess::Bytes, last });
         assert_eq!(send(&mut meter, &rates, 0, 3, 9), (2, 1, false));

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn both_limits_hold_and_who_leaves_makes_room() {
+    fn both_limits_hold_and_one_that_leaves_makes_room() {
         let mut seats: Seats<()> = Seats::new(Limit(Some(3)), Limit(Some(2)), usize::MAX);
         let take = |seats: &mut Seats<()>, last| seats.take(Some(source(last)), Usual);
         assert_eq!(take(&mut seats, 1), Ok(None));

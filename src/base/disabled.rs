@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_disabled_twice_is_enabled_at_once() {
+    fn an_account_disabled_twice_is_enabled_at_once() {
         let stored = "$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA";
         let twice = disabled(&disabled(stored));
         assert!(is_disabled(&twice) && !is_disabled(stored));

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_answer_has_said_is_not_said_again() {
+    fn a_mark_in_an_answer_is_not_shown_again() {
         let conv = ConversationId::between(UserId(7), UserId(9));
         let mut marks = ShownMarks::default();
         marks.open();

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn another_spelling_is_no_token() {
+    fn another_spelling_is_not_a_token() {
         let text = key().sign(&TOKEN);
         let others = [
             format!("{text}="),

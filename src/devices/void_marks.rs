@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_heard_after_the_question_has_it_asked_again() {
+    fn news_after_the_question_have_it_asked_again() {
         let convs = convs(ASKED_MAX + 1);
         let mut marks = VoidMarks::default();
         convs.iter().for_each(|conv| marks.add(*conv));

@@ -277,7 +277,7 @@ mod tests {
     use crate::protocol::UserId;
 
     #[test]
-    fn a_send_that_will_fail_is_no_message() {
+    fn a_send_that_will_fail_is_not_a_message() {
         let (conv, mut sends) = (ConversationId::between(UserId(7), UserId(9)), Sends::default());
         let row = Committed { seq: 5, tag: Tag(1), time: 1 };
         let first = sends.open(conv, "a").expect("nothing has failed");

@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_request_with_the_key_comes_to_is_noted() {
+    fn every_result_of_a_request_with_the_key_is_noted() {
         const KEY: &str = "0123456789abcdef0123456789abcdef";
         let (health, metrics) = (Arc::new(Health::new(Arc::new([]), None)), Arc::new(Metrics::new(1)));
         let guard = AccessGuard::new(&AdminKey(Some(Secret::new(KEY))), &Hosts::default(), metrics.clone());

@@ -370,7 +370,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_spool_that_keeps_nothing_is_told_where_there_is_one() {
+    fn a_spool_that_keeps_nothing_is_reported_where_there_is_one() {
         let health = Arc::new(health());
         let works = Arc::new(AtomicBool::new(false));
         let of_spool = works.clone();
@@ -512,7 +512,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_lane_that_does_not_come_to_its_end_is_told() {
+    fn a_lane_that_does_not_come_to_its_end_is_reported() {
         let (patience, short) = (Duration::from_secs(5), Duration::from_secs(4));
         assert_eq!(trouble_of(&[], patience), None);
         assert_eq!(trouble_of(&[short, Duration::ZERO], patience), None);

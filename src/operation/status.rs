@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_and_what_was() {
+    fn it_shows_the_present_and_the_past() {
         let board = board();
         let mut before = board.read().totals;
         for _ in 0..3 {

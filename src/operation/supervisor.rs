@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_service_manager_nothing_is_told() {
+    fn without_a_service_manager_nothing_is_reported() {
         for value in [None, Some("")] {
             let supervisor = Supervisor::of(|name| value.filter(|_| name == SOCKET).map(OsString::from)).unwrap();
             supervisor.ready("listening");

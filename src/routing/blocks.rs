@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_replaces_what_was_known() {
+    fn blocks_that_are_read_replace_the_known_ones() {
         let (blocks, [ann, bob, cat]) = (Blocks::default(), [1, 2, 3].map(UserId));
         blocks.add(ann, bob);
         let read = || Ok::<_, ()>(FxHashSet::from_iter([(cat, ann)]));

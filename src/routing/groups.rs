@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn outdated_members_serve_while_the_store_is_away_and_no_longer() {
+    fn outdated_members_serve_while_the_store_is_unavailable_and_no_longer() {
         let (store, now, group) = (OneGroup::default(), Instant::now(), GroupId(1));
         let [before, after] = [vec![UserId(1), UserId(2)], vec![UserId(1), UserId(3)]];
         *store.members.lock() = before.clone();

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn other_frames_are_no_steps() {
+    fn other_frames_are_not_steps() {
         for frame in ["", "{}", r#"{"convs":[],"more":false,"msgType":43}"#, r#"{"errno":200,"msgType":14}"#] {
             assert_eq!(step_of(&device(), frame), None, "{frame}");
         }

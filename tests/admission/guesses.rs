@@ -153,7 +153,7 @@ fn a_registration_does_not_count_while_the_database_is_unreachable() {
 }
 
 #[test]
-fn guesses_count_while_the_database_is_away() {
+fn guesses_count_while_the_database_is_unavailable() {
     let mut mariadb = MariaDb::start();
     let server = counting().mysql(&mariadb.create_database()).option("login_failures", "2").start();
     let mut client = TestClient::connect(&server);

@@ -120,7 +120,7 @@ fn a_node_stops_in_time_while_redis_stands_still() {
 }
 
 #[test]
-fn connections_that_redis_closes_because_they_are_idle_are_no_outage() {
+fn idle_connections_that_redis_closes_are_not_an_outage() {
     const THREADS: i32 = 4;
     let redis = Redis::start_with(&["--timeout", "1"]);
     let settings = RedisSettings { size: THREADS.unsigned_abs(), ..settings(&redis) };

@@ -30,7 +30,7 @@ fn an_admin_port_that_is_in_use_is_named_and_nothing_is_started() {
 }
 
 #[test]
-fn health_is_told_by_the_exit_code() {
+fn the_exit_code_tells_the_health() {
     let sandbox = Sandbox::new();
     // The port is bound, so that nobody else gets it, but nothing listens on it.
     let holder = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

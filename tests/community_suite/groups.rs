@@ -32,7 +32,7 @@ pub(crate) fn a_group_begins_with_its_creation(opened: &impl Opened) {
     assert_eq!(store.run(of(group), 1, 9, false, BYTES).unwrap()[0].text.as_deref(), Some(&*recorded.entries[0].text));
 }
 
-pub(crate) fn who_joins_and_leaves_is_an_entry_of_the_group(opened: &impl Opened) {
+pub(crate) fn joining_and_leaving_are_entries_of_the_group(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
     let (group, _) = new_group(&*store, ann);
@@ -100,7 +100,7 @@ pub(crate) fn the_last_one_dissolves_the_group(opened: &impl Opened) {
     assert!(next > group, "no id is given twice");
 }
 
-pub(crate) fn who_was_removed_is_out_until_the_creator_relents(opened: &impl Opened) {
+pub(crate) fn a_removed_member_is_out_until_the_creator_relents(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob, cat) = (new_user(&*store), new_user(&*store), new_user(&*store));
     let (group, _) = new_group(&*store, ann);

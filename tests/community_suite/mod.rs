@@ -22,15 +22,15 @@ use raybox::store::hooks::Hooked;
 use serde_json::{Value, json};
 
 pub(crate) use self::groups::{
-    a_creator_renames_describes_and_dissolves, a_group_begins_with_its_creation, an_event_marks_nothing_as_read,
-    members_who_leave_at_the_same_time_leave_one_creator, the_last_one_dissolves_the_group,
-    the_longest_standing_member_follows_the_creator, who_joins_and_leaves_is_an_entry_of_the_group,
-    who_was_removed_is_out_until_the_creator_relents,
+    a_creator_renames_describes_and_dissolves, a_group_begins_with_its_creation,
+    a_removed_member_is_out_until_the_creator_relents, an_event_marks_nothing_as_read,
+    joining_and_leaving_are_entries_of_the_group, members_who_leave_at_the_same_time_leave_one_creator,
+    the_last_one_dissolves_the_group, the_longest_standing_member_follows_the_creator,
 };
 pub(crate) use self::people::{
-    a_deleted_account_leaves_everything_but_its_messages, a_list_of_blocked_users_is_bounded,
-    a_new_password_ends_all_other_devices, an_account_has_a_name_and_receipts, friends_are_made_once_and_asked_once,
-    who_is_blocked_cannot_send_or_ask,
+    a_blocked_user_cannot_send_or_ask, a_deleted_account_leaves_everything_but_its_messages,
+    a_list_of_blocked_users_is_bounded, a_new_password_ends_all_other_devices, an_account_has_a_name_and_receipts,
+    friends_are_made_once_and_asked_once,
 };
 
 /// A store that lives as long as one test.
@@ -48,14 +48,14 @@ macro_rules! community_suite {
     ($open:path) => {
         $crate::community_suite::behaviours!($open:
             a_group_begins_with_its_creation,
-            who_joins_and_leaves_is_an_entry_of_the_group,
+            joining_and_leaving_are_entries_of_the_group,
             the_longest_standing_member_follows_the_creator,
             the_last_one_dissolves_the_group,
-            who_was_removed_is_out_until_the_creator_relents,
+            a_removed_member_is_out_until_the_creator_relents,
             a_creator_renames_describes_and_dissolves,
             an_event_marks_nothing_as_read,
             friends_are_made_once_and_asked_once,
-            who_is_blocked_cannot_send_or_ask,
+            a_blocked_user_cannot_send_or_ask,
             a_list_of_blocked_users_is_bounded,
             an_account_has_a_name_and_receipts,
             a_new_password_ends_all_other_devices,

@@ -92,7 +92,7 @@ pub(crate) fn friends_are_made_once_and_asked_once(opened: &impl Opened) {
     assert_eq!(store.run(ConversationId::between(bob, dan), 1, 9, false, BYTES).unwrap(), []);
 }
 
-pub(crate) fn who_is_blocked_cannot_send_or_ask(opened: &impl Opened) {
+pub(crate) fn a_blocked_user_cannot_send_or_ask(opened: &impl Opened) {
     let store = opened.store();
     let [ann, bob, cat] = [(); 3].map(|()| new_user(&*store));
     assert_eq!(store.block(ann, UserId(i32::MAX)).unwrap(), BlockOutcome::NoSuchUser);

@@ -170,7 +170,7 @@ pub(crate) fn an_edit_shows_in_its_place_and_a_recall_empties_all(opened: &impl 
     assert!(before.iter().zip(&after).all(|(before, after)| (before.tag, before.time) == (after.tag, after.time)));
 }
 
-pub(crate) fn what_may_not_be_changed_is_refused(opened: &impl Opened) {
+pub(crate) fn a_forbidden_change_is_refused(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
     let conv = ConversationId::between(ann, bob);
@@ -189,7 +189,7 @@ pub(crate) fn what_may_not_be_changed_is_refused(opened: &impl Opened) {
     assert_eq!((head.head, head.read), (4, 4), "what is refused takes no number");
 }
 
-pub(crate) fn who_joins_sees_a_group_from_there(opened: &impl Opened) {
+pub(crate) fn a_new_member_sees_a_group_from_there(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob, cat) = (new_user(&*store), new_user(&*store), new_user(&*store));
     let group = store.create_group(ann, "g", "").unwrap();

@@ -8,7 +8,7 @@ use raybox::store::{AppendOutcome, KeptMessage, MessageId, Messages as _, NewMes
 
 use super::{BYTES, DAY, Opened, head, login, new_user, text};
 
-pub(crate) fn what_is_unread_is_exact(opened: &impl Opened) {
+pub(crate) fn the_unread_count_is_exact(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
     let conv = ConversationId::between(ann, bob);
@@ -85,7 +85,7 @@ fn found_by_pages_of_two(store: &dyn History, conv: ConversationId) -> Option<i6
     }
 }
 
-pub(crate) fn what_waits_is_read_and_marked_until_it_is_reported(opened: &impl Opened) {
+pub(crate) fn waiting_messages_are_read_and_marked_until_they_are_reported(opened: &impl Opened) {
     let store = opened.store();
     let (ann, bob) = (new_user(&*store), new_user(&*store));
     let conv = ConversationId::between(ann, bob);

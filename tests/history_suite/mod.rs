@@ -21,13 +21,14 @@ use raybox::store::history::{
 
 pub(crate) use self::devices::{a_login_is_written_only_if_what_was_proved_still_holds, devices_come_and_go};
 pub(crate) use self::entries::{
+    a_forbidden_change_is_refused, a_new_member_sees_a_group_from_there,
     a_repeat_is_the_same_answer_and_another_content_a_conflict, an_edit_shows_in_its_place_and_a_recall_empties_all,
     heads_are_the_users_own, numbers_are_dense_and_tags_stay, pages_keep_to_their_bounds,
     rights_are_looked_at_after_repeats, strangers_use_up_half_of_the_room_for_conversations,
-    what_may_not_be_changed_is_refused, who_joins_sees_a_group_from_there,
 };
 pub(crate) use self::marks::{
-    marks_rise_and_reports_are_cumulative, what_is_unread_is_exact, what_waits_is_read_and_marked_until_it_is_reported,
+    marks_rise_and_reports_are_cumulative, the_unread_count_is_exact,
+    waiting_messages_are_read_and_marked_until_they_are_reported,
 };
 pub(crate) use self::races::{no_reader_ever_sees_a_hole, one_id_at_two_stores_is_stored_once};
 pub(crate) use self::retention::{
@@ -54,10 +55,10 @@ macro_rules! history_suite {
             rights_are_looked_at_after_repeats,
             strangers_use_up_half_of_the_room_for_conversations,
             an_edit_shows_in_its_place_and_a_recall_empties_all,
-            what_may_not_be_changed_is_refused,
-            what_is_unread_is_exact,
+            a_forbidden_change_is_refused,
+            the_unread_count_is_exact,
             marks_rise_and_reports_are_cumulative,
-            who_joins_sees_a_group_from_there,
+            a_new_member_sees_a_group_from_there,
             pages_keep_to_their_bounds,
             retention_raises_the_floor_and_still_knows_repeats,
             retention_lets_conversations_take_turns,
@@ -65,7 +66,7 @@ macro_rules! history_suite {
             devices_come_and_go,
             a_login_is_written_only_if_what_was_proved_still_holds,
             heads_are_the_users_own,
-            what_waits_is_read_and_marked_until_it_is_reported,
+            waiting_messages_are_read_and_marked_until_they_are_reported,
             no_reader_ever_sees_a_hole,
             one_id_at_two_stores_is_stored_once,
             random_batches_are_as_the_model_says,

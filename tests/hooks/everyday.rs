@@ -138,7 +138,7 @@ fn the_members_of_a_big_group_get_each_message_once_and_in_order() {
 }
 
 #[test]
-fn what_is_recalled_in_time_is_not_posted_and_an_edit_is_posted_as_it_is_now() {
+fn a_message_recalled_in_time_is_not_posted_and_an_edit_is_posted_as_it_is_now() {
     on_both(|start| {
         let receiver = Receiver::start(Mood::Answers(200));
         let server = start(hooked(&receiver, "1h"));

@@ -57,7 +57,7 @@ fn a_full_queue_drops_the_oldest_of_those_who_have_written_most() {
 }
 
 #[test]
-fn what_waits_for_three_days_is_dropped() {
+fn a_message_that_waits_for_three_days_is_dropped() {
     on_both(|start| {
         let receiver = Receiver::start(Mood::Answers(500));
         let server = start(hooked(&receiver, "0"));

@@ -32,7 +32,7 @@ fn messages_wait_while_the_web_server_fails_and_the_log_says_it_once() {
 }
 
 #[test]
-fn what_waits_survives_a_killed_server() {
+fn waiting_messages_survive_a_killed_server() {
     on_both(|start| {
         let receiver = Receiver::start(Mood::Answers(503));
         let mut server = start(hooked(&receiver, "0"));

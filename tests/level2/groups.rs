@@ -32,7 +32,7 @@ fn event(client: &Level2Client, conv: &str, seq: u64) -> Value {
 }
 
 #[test]
-fn a_new_group_is_there_for_who_made_it() {
+fn a_new_group_is_there_for_its_creator() {
     let server = TestServer::start();
     let (mut people, conv) = group(&server);
     let ann = &mut people[0];

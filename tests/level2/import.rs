@@ -139,7 +139,7 @@ fn a_device_is_shown_messages_that_another_member_imports() {
 }
 
 #[test]
-fn a_recorded_message_waits_for_who_uses_level_1_and_is_never_imported() {
+fn a_recorded_message_waits_for_a_user_of_level_1_and_is_never_imported() {
     on_both(|server| {
         let (a, b) = (offline_user(server, "ann"), offline_user(server, "bob"));
         let mut ann = Level2Client::enter(server, "ann", a, "phone");

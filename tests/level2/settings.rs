@@ -96,7 +96,7 @@ fn users_of_level_1_talk_although_the_history_has_no_room_for_their_conversation
 }
 
 #[test]
-fn a_message_to_an_unknown_user_is_no_error_while_everything_is_recorded() {
+fn a_message_to_an_unknown_user_is_not_an_error_while_everything_is_recorded() {
     let server = TestServer::builder().option("history", "all").start();
     let (mut ann, a) = user(&server, "ann");
     ann.send(&chat(a, 999, "nobody"));

@@ -120,7 +120,7 @@ fn a_server_that_stays_drained_is_noticed() {
 }
 
 #[test]
-fn a_restart_and_a_short_outage_of_the_database_are_no_alarm() {
+fn a_restart_and_a_short_outage_of_the_database_raise_no_alarm() {
     let (mut server, mut mariadb, _) = on_mysql(|builder| builder);
     let (mut ann, a) = user(&server, "ann");
     ann.set_patience(LONG_PATIENCE);

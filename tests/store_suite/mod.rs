@@ -35,8 +35,8 @@ pub(crate) use self::races::{
 pub(crate) use self::users::{
     a_credential_is_replaced_only_where_it_is_still_the_old_one, a_new_user_is_found, a_refused_name_changes_nothing,
     names_are_unique_without_regard_to_case_and_accents, online_users_are_listed_in_pages,
-    states_of_unknown_users_are_passed_over, strange_names_come_back_byte_for_byte,
-    the_online_are_told_from_the_others, unknown_ids_have_nothing,
+    states_of_unknown_users_are_passed_over, strange_names_come_back_byte_for_byte, unknown_ids_have_nothing,
+    users_online_are_distinguished_from_the_others,
 };
 
 /// A store that lives as long as one test.
@@ -72,7 +72,7 @@ macro_rules! narrow_store_suite {
             a_credential_is_replaced_only_where_it_is_still_the_old_one,
             states_of_unknown_users_are_passed_over,
             online_users_are_listed_in_pages,
-            the_online_are_told_from_the_others,
+            users_online_are_distinguished_from_the_others,
             friends_are_friends_both_ways,
             adding_a_friend_twice_adds_once,
             friends_come_by_ascending_id,

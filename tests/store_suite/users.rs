@@ -113,7 +113,7 @@ pub(crate) fn states_of_unknown_users_are_passed_over(store: &dyn AllRoles) {
     assert_eq!(store.user(UserId(UNKNOWN)).unwrap(), None);
 }
 
-pub(crate) fn the_online_are_told_from_the_others(store: &dyn AllRoles) {
+pub(crate) fn users_online_are_distinguished_from_the_others(store: &dyn AllRoles) {
     let users = [new_user(store), new_user(store), new_user(store)];
     assert_eq!(store.online(&users).unwrap(), []);
     store.set_states(&[(users[0], UserState::Online), (users[2], UserState::Online)]).unwrap();

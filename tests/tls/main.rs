@@ -225,7 +225,7 @@ fn certificates_are_renewed_while_people_chat_and_nothing_is_lost() {
 }
 
 #[test]
-fn a_file_that_is_no_certificate_changes_nothing_and_each_reload_says_why() {
+fn a_file_that_is_not_a_certificate_changes_nothing_and_each_reload_says_why() {
     let certificate = Certificate::of("localhost");
     let server = with(&certificate).option("admin", "127.0.0.1:0").heeding_hup().start();
     // The file is replaced at once, because a half-written one would be another fault.

@@ -91,7 +91,7 @@ fn a_message_that_arrives_is_followed_to_the_device() {
 }
 
 #[test]
-fn fault_1_the_recipient_is_away() {
+fn fault_1_the_recipient_is_offline() {
     let stage = Stage::new();
     let mut pair = pair(&stage);
     pair.talk();
@@ -151,7 +151,7 @@ fn fault_4_the_bus_stands_still() {
 }
 
 #[test]
-fn fault_5_the_database_is_away() {
+fn fault_5_the_database_is_unavailable() {
     let mut mariadb = MariaDb::start();
     let stage = Stage::on(mariadb.create_database(), Redis::start());
     let mut pair = pair(&stage);

@@ -119,7 +119,7 @@ fn the_server_has_counted_what_a_run_brings() {
 }
 
 #[test]
-fn what_is_missing_is_a_gap_until_a_page_fills_it() {
+fn missing_messages_are_a_gap_until_a_page_fills_it() {
     let mut store = store();
     store.apply(&[Change::Line { line: line(TEAM, 40, 10), adopt: true }]).expect("adopted");
     assert_eq!((cursor(&store, TEAM), gaps(&store, TEAM)), (Some(40), vec![(11, 39)]));

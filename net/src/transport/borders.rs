@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_held_is_what_is_behind_the_last_border_however_it_is_cut() {
+    fn the_held_bytes_are_those_behind_the_last_border_however_they_are_cut() {
         let record = |len: usize| [&[23, 3, 3, (len >> 8) as u8, len as u8], vec![7; len].as_slice()].concat();
         let stream: Vec<u8> = [3, 0, 300, 1, 16_640].into_iter().flat_map(record).collect();
         let ends: Vec<usize> = [0, 3, 0, 300, 1, 16_640]

@@ -208,7 +208,7 @@ fn both_directions_arrive_however_the_socket_cuts_them() {
 }
 
 #[test]
-fn an_end_is_told_in_both_directions_and_half_of_it_leaves_the_other_half() {
+fn an_end_is_reported_in_both_directions_and_half_of_it_leaves_the_other_half() {
     for version in BOTH {
         let (tls, config) = tls(&[version]);
         let mut ends = Ends::new(&tls, &config, usize::MAX);
@@ -242,7 +242,7 @@ fn an_end_is_told_in_both_directions_and_half_of_it_leaves_the_other_half() {
 }
 
 #[test]
-fn what_is_no_tls_is_refused_and_the_payload_before_it_counts() {
+fn input_that_is_not_tls_is_refused_and_the_payload_before_it_counts() {
     let (tls, config) = tls(&BOTH);
     let mut ends = Ends::new(&tls, &config, usize::MAX);
     ends.exchange();

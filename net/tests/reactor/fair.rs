@@ -83,7 +83,7 @@ fn everybody_is_served_in_the_end() {
 
 /// Blanks need no answer, but reading them takes time.
 #[test]
-fn bytes_that_are_no_items_end_a_turn_too() {
+fn bytes_that_are_not_items_end_a_turn_too() {
     const GREEDY: usize = 200;
     const BLANKS: usize = 60_000;
     let shown = Arc::new(Mutex::new(0));

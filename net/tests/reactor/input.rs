@@ -256,7 +256,7 @@ fn frames_before_a_hang_up_are_shown_and_then_the_end() {
 }
 
 #[test]
-fn a_hang_up_is_told_once() {
+fn a_hang_up_is_reported_once() {
     let server = TestServer::start(1, settings(), ignore);
     let peer = server.connect();
     peer.hold();
@@ -335,7 +335,7 @@ fn a_flood_does_not_starve_another_client() {
 /// The end of a broken connection may be found by the poll, by a write or by a read: the calls are
 /// the same.
 #[test]
-fn a_reset_is_told_once_and_before_the_end_whoever_finds_it() {
+fn a_reset_is_reported_once_and_before_the_end_however_it_is_found() {
     let victim = Arc::new(Mutex::new(None::<TcpStream>));
     let react = {
         let victim = victim.clone();

@@ -124,7 +124,7 @@ fn the_beginning_may_be_cut_anywhere() {
 }
 
 #[test]
-fn what_only_begins_like_tls_is_closed_and_others_go_on() {
+fn a_connection_that_only_begins_like_tls_is_closed_and_others_go_on() {
     let (tls, config) = tls();
     let server = TestServer::start_tls((tls.clone(), false), settings(), echo);
     let (mut quiet, _peer) = enter(&server, &config);

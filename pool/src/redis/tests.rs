@@ -118,7 +118,7 @@ fn commands_that_fail_in_the_middle_are_in_doubt_and_not_repeated() {
 }
 
 #[test]
-fn nobody_knocks_again_at_once_and_who_has_a_connection_shares_it() {
+fn nobody_knocks_again_at_once_and_a_connection_is_shared() {
     let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let (gone, dialed) = pool(2, nobody);
     let begun = Instant::now();

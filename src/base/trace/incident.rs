@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_makes_errors_without_end_leaves_those_of_others() {
+    fn endless_errors_of_one_user_leave_those_of_others() {
         let incidents = Incidents::default();
         let (quiet, greedy) = (UserId(1), UserId(2));
         incidents.add(quiet, 1, Incident::Closed("idle"));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happens_again_is_the_latest() {
+    fn a_repeated_incident_is_the_latest() {
         let incidents = Incidents::default();
         let (first, second) = (UserId(1), UserId(1 + SETS as i32));
         incidents.add(first, 1, Incident::SlowConsumer);

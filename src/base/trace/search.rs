@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_steps_those_nearest_to_the_time_are_told() {
+    fn of_many_steps_those_nearest_to_the_time_are_shown() {
         let wanted = Wanted { to: Some(BOB), since: 0, until: 200, ..Wanted::default() };
         let middle = wanted.since.midpoint(wanted.until);
         let mut best = Best::new(3, |step: &Step| (false, (step.at - middle).abs()));

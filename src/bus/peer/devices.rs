@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_node_writes_is_passed_over() {
+    fn news_that_no_node_writes_are_passed_over() {
         for payload in [
             "",
             "m",

@@ -75,7 +75,7 @@ impl Dialer {
     /// # Errors
     /// As for [`Dialer::connect`].
     pub(super) fn commands(&self, by: Instant) -> Result<CommandConnection, DialError> {
-        let (mut connection, role) = self.whoever_answers(by)?;
+        let (mut connection, role) = self.first_to_answer(by)?;
         connection.begin(by);
         if role == ServerRole::Primary { Ok(connection) } else { Err(DialError::Replica) }
     }
@@ -86,7 +86,7 @@ impl Dialer {
     /// # Errors
     ///
     /// As for [`Dialer::connect`], if there is no answer at all.
-    pub(super) fn whoever_answers(&self, by: Instant) -> Result<(CommandConnection, ServerRole), DialError> {
+    pub(super) fn first_to_answer(&self, by: Instant) -> Result<(CommandConnection, ServerRole), DialError> {
         let (mut replica, mut last) = (None, None);
         let addresses = self.resolver.addresses(by).map_err(DialError::Io)?;
         let known = *self.known.lock();

@@ -29,7 +29,7 @@ use super::ended::Loss;
 /// # Errors
 /// Any [`DialError`] but [`DialError::Certificates`].
 pub(super) fn dial(core: &RedisCore, by: Instant) -> Result<CommandConnection, DialError> {
-    let (mut connection, role) = core.dialer.whoever_answers(by)?;
+    let (mut connection, role) = core.dialer.first_to_answer(by)?;
     connection.begin(by);
     let session = core.state.session();
     let is_here = session == 0 || is_heard_on(core, &mut connection)?;

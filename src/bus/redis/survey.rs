@@ -119,7 +119,7 @@ fn look_at_all(settings: &RedisSettings, named: &[ServerAddress]) -> Result<Surv
         listeners.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
     }
     for replica in table.replicas() {
-        if let Ok((mut connection, _)) = servers.dialer(replica)?.whoever_answers(by) {
+        if let Ok((mut connection, _)) = servers.dialer(replica)?.first_to_answer(by) {
             let _ = add(&mut connection);
         }
     }

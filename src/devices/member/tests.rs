@@ -133,7 +133,7 @@ fn requests_without_an_answer_are_bounded() {
 }
 
 #[test]
-fn what_nobody_has_asked_for_is_dropped_while_the_client_does_not_take_its_output() {
+fn unrequested_frames_are_dropped_while_the_client_does_not_take_its_output() {
     let mut scene = Scene::live();
     scene.hear(MemberNews::Show("x".repeat(1 << 20).into()));
     assert_eq!(scene.written().len(), 1);
@@ -253,7 +253,7 @@ fn a_change_is_done_alone_and_requests_behind_it_wait() {
 const BOB: i64 = 7 << 32 | 9;
 
 #[test]
-fn what_was_read_with_the_heads_is_shown_without_another_read() {
+fn pages_read_with_the_heads_are_shown_without_another_read() {
     let conv = ConversationId::from_column(BOB);
     let extent = Extent { head: 5, floor: 0 };
     let at = |seq: i64| Committed { seq, tag: Tag(seq as u32), time: seq };

@@ -168,7 +168,7 @@ fn a_page_that_was_denied_before_the_user_came_back_is_asked_for_again() {
 /// Found by a seed of the simulation: nobody read what was pushed while a page was on its way whose
 /// first message waited for its answer.
 #[test]
-fn what_is_pushed_during_a_page_that_waits_for_an_answer_is_read_behind_it() {
+fn a_message_pushed_during_a_page_that_waits_for_an_answer_is_read_behind_it() {
     let mut pump = live(43);
     let first = send(&mut pump, "a").0.expect("it is to be committed").id;
     assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 44 }), ["read 44 to None"]);
@@ -186,7 +186,7 @@ fn what_is_pushed_during_a_page_that_waits_for_an_answer_is_read_behind_it() {
 
 /// Found by a seed of the simulation: the same of what is pushed while no page is on its way.
 #[test]
-fn what_is_pushed_behind_a_message_that_waits_for_its_answer_is_read_behind_it() {
+fn a_message_pushed_behind_one_that_waits_for_its_answer_is_read_behind_it() {
     let mut pump = live(43);
     let first = send(&mut pump, "a").0.expect("it is to be committed").id;
     for (seq, from) in [(44, ME), (45, BOB)] {
@@ -214,7 +214,7 @@ fn the_run_of_a_46_goes_at_least_as_far_as_what_was_written_since_its_heads_were
 
 /// The client drops them with the 44. They come again at once, and not with the next news.
 #[test]
-fn what_was_written_since_the_heads_were_read_follows_a_run_that_resets() {
+fn messages_written_since_the_heads_were_read_follow_a_run_that_resets() {
     let mut pump = live(43);
     pump.on_sync(&mut Commands::new());
     on(&mut pump, PumpEvent::Push { conv: conv(), row: row(44, BOB), before: Some(Tag(1)) });
@@ -276,7 +276,7 @@ fn requests_wait_for_room() {
 }
 
 #[test]
-fn a_floor_that_rises_beyond_the_place_is_told() {
+fn a_floor_that_rises_beyond_the_place_is_reported() {
     let mut pump = live(43);
     on(&mut pump, PumpEvent::Output(1001));
     on(&mut pump, PumpEvent::Push { conv: conv(), row: row(50, BOB), before: Some(Tag(1)) });
@@ -289,7 +289,7 @@ fn a_floor_that_rises_beyond_the_place_is_told() {
 }
 
 #[test]
-fn a_history_that_has_lost_its_end_is_told() {
+fn a_history_that_has_lost_its_end_is_reported() {
     let mut pump = live(43);
     assert_eq!(on(&mut pump, PumpEvent::Hint { conv: conv(), head: 45 }), ["read 44 to None"]);
     let shown = on(&mut pump, page(40, 44..44));
@@ -349,7 +349,7 @@ fn synchronisations_whose_frames_wait_for_room_count_too() {
 }
 
 #[test]
-fn what_is_said_of_a_conversation_during_a_page_is_looked_at_behind_it() {
+fn news_of_a_conversation_during_a_page_are_looked_at_behind_it() {
     let mut pump = live(43);
     let hint = |head| PumpEvent::Hint { conv: conv(), head };
     assert_eq!(on(&mut pump, hint(44)), ["read 44 to None"]);

@@ -168,7 +168,7 @@ fn an_answer_that_never_ends_is_given_up() {
 }
 
 #[test]
-fn what_is_not_http_is_refused() {
+fn an_answer_that_is_not_http_is_refused() {
     let wrong: [Answer; 4] = [
         |stream| answer(stream, "SSH-2.0-OpenSSH_9.2\r\n"),
         // A head of a megabyte.

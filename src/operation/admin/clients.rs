@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_the_key_is_kept_and_the_number_of_these_is_bounded() {
+    fn a_client_with_the_key_is_kept_and_the_number_of_these_is_bounded() {
         let port = Port::open();
         let kept = port.admit();
         let late = port.admit();
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_answered_gives_the_place_back_and_the_number_of_all_stays_bounded() {
+    fn an_answered_client_gives_its_place_back_and_the_number_of_all_stays_bounded() {
         let port = Port::open();
         let answered: Vec<_> = (0..KEPT_MAX).map(|_| port.admit_from(1)).collect();
         assert!(answered.iter().all(|(_, client)| client.keep() == Kept::Yes));

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_guesses_waits_and_whoever_has_the_key_does_not() {
+    fn an_address_that_guesses_waits_and_one_that_has_the_key_does_not() {
         let (guard, now) = (guard(), Instant::now());
         let (right, wrong) = (request("localhost", &format!("Bearer {KEY}")), request("localhost", "Bearer wrong"));
         for _ in 0..=FREE_FAILURES {

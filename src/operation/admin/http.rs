@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_decides_may_come_once_only() {
+    fn a_decisive_header_may_come_only_once() {
         let of = |headers: &str| parse(format!("POST /v1/x HTTP/1.1\r\n{headers}\r\n\r\n").as_bytes()).unwrap().0;
         for twice in [
             "Host: a\r\nhost: b",

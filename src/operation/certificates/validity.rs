@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_certificate_has_no_end() {
+    fn bytes_that_are_not_a_certificate_have_no_end() {
         let whole = made(2033, 5, 18);
         for end in 0..whole.len() {
             let _ = end_of(&whole[..end]);

@@ -412,7 +412,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_folder_that_cannot_be_made_is_told_once_and_tried_again() {
+    fn a_folder_that_cannot_be_made_is_reported_once_and_tried_again() {
         let folder = Folder::new("unmade");
         let dir = folder.0.join("logs");
         fs::write(&dir, "a file, not a folder").unwrap();

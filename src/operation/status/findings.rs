@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_usual_among_many_is_no_finding() {
+    fn a_usual_share_among_many_is_not_a_finding() {
         let with = |mut all: Vec<(Series, f32)>| {
             let (mut trend, mut sample): (Trend, TrendPoint) = (Trend::new(), [0.0; _]);
             all.drain(..).for_each(|(series, number)| sample[series as usize] = number);
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_away_comes_first_and_versions_are_compared() {
+    fn an_unreachable_node_comes_first_and_versions_are_compared() {
         let mut rows = vec![row("a", "1", None), row("b", "1", None), row("c", "2", Some("it is away"))];
         let ticket = finding(rule("LogLinesLost"), "a has dropped lines of its log".to_owned());
         let page = finding(rule("NotReady"), "b: store is not ready".to_owned());

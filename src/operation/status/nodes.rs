@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_of_a_node_is_told() {
+    fn an_answer_that_no_node_gives_is_reported() {
         let patience = PATIENCE * 30;
         let good = r#"{"node":{"instance":"a","name":"north","users":7,"later":[1]}}"#;
         let read = ask(closing(&format!("HTTP/1.1 200 OK\r\n\r\n{good}")), patience).expect("an answer");

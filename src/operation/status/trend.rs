@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stays_is_so_at_each_moment() {
+    fn a_lasting_condition_holds_at_each_moment() {
         let minute = |n: u64| seconds(60 * n);
         let refusals = |at: &[usize]| past((0..=60).map(|n| f32::from(u8::from(at.contains(&n)))));
         let stays = |trend: Trend| trend.stays_above(Series::Users, 0.0, minute(5), minute(5));

@@ -230,7 +230,7 @@ fn the_longest_page_is_below_the_bound() {
 
 proptest! {
     #[test]
-    fn what_is_composed_says_what_was_given(
+    fn a_composed_frame_says_what_was_given(
         name in any::<String>(),
         cid in "[!-~]{1,64}",
         seq in 1..1_i64 << 53,

@@ -430,7 +430,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_recorded_and_what_is_not_have_envelopes_of_their_own() {
+fn recorded_and_unrecorded_messages_have_envelopes_of_their_own() {
     let mut offers = Offers::new(1000);
     let conv = Some(ConversationId::between(UserId(1), UserId(2)));
     for recorded in [None, conv, conv, None] {

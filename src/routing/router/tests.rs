@@ -443,7 +443,7 @@ fn another_node_hears_how_much_of_its_envelope_was_delivered() {
 }
 
 #[test]
-fn what_another_node_has_recorded_comes_back_as_recorded() {
+fn a_message_recorded_by_another_node_comes_back_as_recorded() {
     let mut scene = Scene::new();
     let receipt = || Receipt { node: "x".into(), sequence: 5 };
     let client = scene.log_in(USER);

@@ -249,7 +249,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_shown_is_counted() {
+    fn conversations_that_are_not_shown_are_counted() {
         let conv = |at: usize| ConversationId::from_column(at as i64 + 1);
         let head = |at: usize| Head {
             conv: conv(at),

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_not_counted_is_more() {
+    fn uncounted_messages_are_reported_as_more() {
         assert!(!Waiting::new(2, 500, 500).more);
         assert!(Waiting::new(2, 500, 501).more);
         assert!(!Waiting::new(0, 0, 0).more);

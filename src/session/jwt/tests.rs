@@ -87,7 +87,7 @@ fn only_the_algorithm_of_the_settings_is_accepted() {
 }
 
 #[test]
-fn the_public_key_is_no_secret() {
+fn the_public_key_is_not_a_secret() {
     let issuer = JwtIssuer::rs256();
     for file in [issuer.pem(), jwks(&[&issuer])] {
         let rs256 = verifier(&settings(JwtAlgorithm::Rs256), &file);
@@ -195,7 +195,7 @@ fn an_integer_is_an_id_and_a_text_is_a_name() {
 }
 
 #[test]
-fn what_is_no_token_is_refused() {
+fn a_text_that_is_not_a_token_is_refused() {
     let issuer = JwtIssuer::hs256(SECRET);
     let verifier = verifier(&settings(JwtAlgorithm::Hs256), &jwks(&[&issuer]));
     let right = issuer.sign(&ann());

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_must_be_asked_is_asked_once() {
+    fn a_user_who_must_agree_is_asked_once() {
         let request = |policy| {
             let (a, b, nonce) = (UserId(1), UserId(2), [0; 16]);
             FriendRequest { a, b, policy, trace: Trace::Recorded, hooked: Hooked::No, conversations_max: 9, nonce }

@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_removed_joins_again_only_if_the_creator_wants_it() {
+    fn a_removed_member_joins_again_only_if_the_creator_wants_it() {
         let removed = decide(Deed::Remove(OTHER), &facts()).unwrap();
         assert_eq!((events(&removed), removed.writes), (vec!["removed"], vec![GroupWrite::Ban(OTHER)]));
         assert_eq!(decide(Deed::Remove(CREATOR), &facts()), Err(GroupRefusal::Yourself));
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_stays_is_no_event() {
+    fn a_name_that_stays_is_not_an_event() {
         let change = |name: &str| Deed::Change { name: Some(name.into()), description: Some("d".into()) };
         let same = decide(change("group"), &facts()).unwrap();
         assert_eq!((events(&same), same.writes), (vec![], vec![GroupWrite::Description("d".into())]));

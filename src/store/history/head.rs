@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unread_begins_behind_the_furthest_of_mark_floor_and_joining() {
+    fn unread_messages_begin_behind_the_furthest_of_mark_floor_and_joining() {
         let mut recalled = RecalledBlock::new(5, 0);
         recalled.add(8);
         recalled.add(4);

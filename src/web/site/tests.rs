@@ -80,7 +80,7 @@ fn only_the_own_pages_open_sockets() {
 }
 
 #[test]
-fn what_is_spoken_is_chosen_if_it_is_offered() {
+fn the_subprotocol_is_chosen_if_it_is_offered() {
     let site = site(&[]);
     for (offered, is_chosen) in [("", false), ("raybox.2", true), ("a, raybox.2", true), ("raybox.3", false)] {
         let header = format!("Sec-WebSocket-Protocol: {offered}\r\nSec-WebSocket-Extensions: permessage-deflate\r\n");

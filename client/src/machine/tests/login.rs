@@ -41,7 +41,7 @@ fn a_login_with_a_password_needs_it_once() {
 }
 
 #[test]
-fn what_a_server_answers_to_a_login_decides_whether_it_comes_back() {
+fn the_answer_to_a_login_decides_whether_the_client_comes_back() {
     let ends = [
         (r#"{"errmsg":"wrong","errno":302,"msgType":40}"#, End::WrongPassword),
         (r#"{"errmsg":"old tables","errno":501,"msgType":40}"#, End::NoLevel2),

@@ -118,7 +118,7 @@ fn marks_typing_and_presence() {
 }
 
 #[test]
-fn whatever_bytes_come_nothing_breaks() {
+fn no_bytes_break_the_machine() {
     let frames = [WELCOME, SYNCED, &push(BOB, 1), &ack("a", 2)].join("\n");
     let mut seed = 1_u64;
     for _ in 0..2_000 {

@@ -151,7 +151,7 @@ fn control_frames_may_stand_between_the_pieces() {
 }
 
 #[test]
-fn what_breaks_the_protocol_ends_with_its_code() {
+fn a_violation_ends_with_its_code() {
     let cases: [(&str, Vec<u8>, u16); 22] = [
         ("not masked", vec![LAST | TEXT, 2, b'{', b'}'], 1002),
         ("reserved bit 1", frame(LAST | 0x40 | TEXT, b"{}"), 1002),
@@ -260,7 +260,7 @@ fn a_message_that_was_given_up_is_the_end() {
 }
 
 #[test]
-fn what_is_sent_has_the_shortest_head() {
+fn a_sent_frame_has_the_shortest_head() {
     for (len, head) in [(0, 2), (125, 2), (126, 4), (65535, 4), (65536, 10)] {
         let (text, mut out) = (vec![b'x'; len], vec![b'#']);
         let wrapping = WebSocketWriter::default().wrap(&text, &mut out);

@@ -242,7 +242,7 @@ fn check(steps: &[Step], versions: &[&'static SupportedProtocolVersion]) {
 }
 
 #[test]
-fn what_is_sent_during_the_handshake_leaves_at_its_end_without_an_event() {
+fn a_frame_sent_during_the_handshake_leaves_at_its_end_without_an_event() {
     for versions in BOTH {
         let hello = [Step::Arrives(usize::MAX), Step::Turns];
         check(&[&hello[..], &[Step::OtherSends(10)]].concat(), &[versions]);
@@ -251,7 +251,7 @@ fn what_is_sent_during_the_handshake_leaves_at_its_end_without_an_event() {
 }
 
 #[test]
-fn what_another_thread_could_not_write_leaves_when_there_is_room() {
+fn output_that_another_thread_could_not_write_leaves_when_there_is_room() {
     let enter =
         [Step::Arrives(usize::MAX), Step::Turns, Step::Takes(usize::MAX), Step::Arrives(usize::MAX), Step::Turns];
     for versions in BOTH {

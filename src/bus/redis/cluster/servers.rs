@@ -98,7 +98,7 @@ impl ClusterServers {
     }
 
     fn table_of(&self, server: &ServerAddress, by: Instant) -> Result<SlotTable, DialError> {
-        let (mut connection, _) = self.dialer(server)?.whoever_answers(by)?;
+        let (mut connection, _) = self.dialer(server)?.first_to_answer(by)?;
         connection.begin(by);
         Ok(read_table(&mut connection, server)?)
     }

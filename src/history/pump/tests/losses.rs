@@ -112,7 +112,7 @@ fn a_late_push_of_a_message_that_is_lost_is_not_shown_behind_the_reset() {
 }
 
 #[test]
-fn what_was_said_of_a_membership_is_lost_with_the_history() {
+fn news_of_a_membership_are_lost_with_the_history() {
     let left = |pump: &mut Pump| on(pump, PumpEvent::Left { conv: team(), seen: Some((1, 6)) });
     let member = || {
         let mut pump = live(0);

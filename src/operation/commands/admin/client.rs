@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_done_because_of_others_is_asked_again_and_nothing_else() {
+    fn only_a_request_refused_because_of_others_is_sent_again() {
         let error = |why: &str| json!({"error": why}).to_string();
         let (busy, done) = ((503, error(TOO_MANY)), (200, json!({"drained": true}).to_string()));
         let (answer, given) = asked(vec![busy.clone(), busy.clone(), done.clone()]);

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_out_is_counted() {
+    fn omitted_rows_are_counted() {
         let device = json!({
             "behind": [{"conversation": "u3", "cursor": 1, "head": 2}],
             "behind_conversations": 26, "behind_messages": 1501, "device": "phone",

@@ -261,7 +261,7 @@ fn every_malformed_member_has_a_reply_of_its_type() {
 }
 
 #[test]
-fn what_is_no_request_of_level_2_is_level_1s() {
+fn a_frame_that_is_not_of_level_2_is_level_1s() {
     for msg_type in [40, 41, 42, 43, 44, 45, 50, 55, 56, 57, 59, 70, 100, -46, 65_582] {
         let text = format!(r#"{{"msgType":{msg_type},"FROMID":7,"TOID":9}}"#);
         assert_eq!(parse(&text), Level2Request::Level1(Ok(protocol::Request::Fixed(protocol::NO_METHOD))), "{text}");

@@ -111,7 +111,7 @@ fn a_database_that_refuses_everything_is_not_asked_about_each_message() {
 }
 
 #[test]
-fn a_refusal_of_a_database_that_is_away_is_not_about_the_message() {
+fn a_refusal_of_an_unavailable_database_is_not_about_the_message() {
     let (folder, store) = (Folder::new(), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
@@ -131,7 +131,7 @@ fn a_message_that_the_database_alone_refuses_is_spooled_only_if_nobody_would_sen
 }
 
 #[test]
-fn a_message_that_is_refused_alone_is_set_aside_after_so_many_tries() {
+fn a_message_that_is_refused_alone_is_set_aside_after_a_bounded_number_of_tries() {
     let (folder, store) = (Folder::new(), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;

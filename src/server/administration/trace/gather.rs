@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_questions_wait() {
+    fn the_number_of_waiting_questions_is_bounded() {
         let under_way = AtomicUsize::new(0);
         let turns: Vec<_> = (0..UNDER_WAY_MAX).map_while(|_| Turn::take(&under_way)).collect();
         assert_eq!(turns.len(), UNDER_WAY_MAX);

@@ -110,7 +110,7 @@ fn a_check_writes_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_damaged_page_is_told_for_good() {
+fn a_damaged_page_is_reported_for_good() {
     // New messages go to the last leaf; only a fetch reads the first.
     for end in ["max", "min"] {
         let dir = Dir::new();

@@ -31,7 +31,7 @@ fn a_database_of_another_program_is_refused_and_not_changed() {
 }
 
 #[test]
-fn a_file_that_is_no_database_is_refused_and_not_changed() {
+fn a_file_that_is_not_a_database_is_refused_and_not_changed() {
     for garbage in [b"hello".to_vec(), vec![0x5a; 100_000], b"SQLite format 3\0 and then nothing of it".to_vec()] {
         let dir = Dir::new();
         fs::write(dir.database(), &garbage).unwrap();
