@@ -232,7 +232,7 @@ fn a_refusal_names_the_id_it_was_asked_for() {
 #[test]
 fn too_many_simultaneous_logins_are_refused_with_a_time_to_retry() {
     let builder = TestServer::builder().option("hashers", "1").option("logins_max", "1");
-    // A password check takes so long that all the requests arrive during the first one.
+    // A password check takes long enough for all requests to arrive during the first one.
     let server = builder.option("argon2", "m=65536,t=2,p=1").start();
     let mut client = TestClient::connect(&server);
     client.set_patience(LONG_PATIENCE);

@@ -349,7 +349,7 @@ fn acknowledged_messages_survive_a_kill() {
     let mut server = TestServer::start();
     let (mut alice, a) = user(&server, "alice");
     let b = offline_user(&server, "bob");
-    // So many messages that the kill comes in the middle of the sending.
+    // There are enough messages for the kill to come in the middle of the sending.
     let enough = 1_000;
     let mut sent = 0;
     let mut acknowledged = 0;

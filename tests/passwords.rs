@@ -84,8 +84,8 @@ fn a_password_that_is_wrong_in_both_forms_counts_once() {
         begun = Instant::now();
         assert_eq!(try_login(&server, id, "wrong"), WRONG_PASSWORD, "failure {nth}");
     }
-    // One guess more than are free has to wait for a second. On a slow machine the second may have
-    // passed.
+    // The first guess beyond the free ones has to wait for a second. On a slow machine the second
+    // may have passed.
     loop {
         let next = Instant::now();
         let reply = try_login(&server, id, "wrong");

@@ -77,7 +77,7 @@ fn nginx_takes_servers_in_turn_and_leaves_out_a_dead_one() {
     drop(servers);
     for _ in 0..4 {
         let _client = TestClient::connect_to(nginx.addresses()[0]);
-        // The one that is left gets all.
+        // The remaining server gets all connections.
         accept_within(PATIENCE, &first);
     }
     let _client = TestClient::connect_to(nginx.addresses()[1]);

@@ -20,7 +20,7 @@ pub(crate) struct Options {
     /// Trust the certificates in this PEM file, instead of those of the system
     #[arg(long, env = "RAYBOX_CA", value_name = "FILE", global = true)]
     ca: Option<PathBuf>,
-    /// Where messages and the login are kept [default: raybox/chat.db in the folder of your data]
+    /// The file for messages and the login [default: raybox/chat.db in the folder of your data]
     #[arg(long, value_name = "FILE", global = true)]
     data: Option<PathBuf>,
     /// A file whose first line is the password
@@ -55,7 +55,7 @@ pub(crate) enum Command {
     Send {
         /// A user or a group, by name or as u9 or g3
         to: String,
-        /// The text; without it, what comes on standard input
+        /// The text; by default it is read from standard input
         text: Option<String>,
         /// Seconds to wait
         #[arg(long, default_value_t = 60)]
@@ -63,15 +63,15 @@ pub(crate) enum Command {
     },
     /// Print new messages of others, and wait for more
     ///
-    /// Goes on where the last one stopped; the first time, with what is not read. If it is killed,
-    /// the last lines may come again; `conv` and `seq` tell.
+    /// Continues where the last `tail` stopped; the first time, with the unread messages. After a
+    /// kill, the last lines may come again; `conv` and `seq` identify them.
     Tail {
-        /// Only of this user or group
+        /// Only messages of this user or group
         name: Option<String>,
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
-        /// Stop when everything that has come is printed
+        /// Stop when all messages that have come are printed
         #[arg(long)]
         once: bool,
     },

@@ -182,9 +182,10 @@ impl Client {
 
     /// Replaces the text of an own message.
     ///
-    /// As of [`Client::send`]. The server may refuse the edit, for example after a day: then
-    /// [`Ticket::wait`] fails.
-    /// says so.
+    /// The server may refuse the edit, for example after a day: then [`Ticket::wait`] fails.
+    ///
+    /// # Errors
+    /// As for [`Client::send`].
     pub fn edit(&self, conv: Conv, seq: u64, text: &str) -> Result<Ticket> {
         self.send_with(conv, json!({"edit": seq, "msg": text}))
     }
@@ -192,7 +193,7 @@ impl Client {
     /// Recalls an own message.
     ///
     /// # Errors
-    /// As of [`Client::edit`].
+    /// As for [`Client::edit`].
     pub fn recall(&self, conv: Conv, seq: u64) -> Result<Ticket> {
         self.send_with(conv, json!({"recall": seq}))
     }
@@ -200,7 +201,7 @@ impl Client {
     /// Sends a message with these members besides `msgType`, the recipient, `cid` and `sendTime`.
     ///
     /// # Errors
-    /// As of [`Client::send`].
+    /// As for [`Client::send`].
     pub fn send_with(&self, conv: Conv, members: Value) -> Result<Ticket> {
         let kind = if conv.is_group() { 9 } else { 4 };
         self.enqueue(conv, kind, members)
@@ -209,7 +210,7 @@ impl Client {
     /// Sends a friend request to a user, as a message of the conversation.
     ///
     /// # Errors
-    /// As of [`Client::send`].
+    /// As for [`Client::send`].
     pub fn request_friend(&self, user: i64) -> Result<Ticket> {
         let name = self.user()?.map_or(Value::Null, |(_, name)| Value::from(name));
         self.enqueue(Conv::User(user), 5, json!({"name": name}))
@@ -301,7 +302,7 @@ impl Client {
     /// Like [`Client::history`], but reads messages that the store lacks from the server first.
     ///
     /// # Errors
-    /// As of [`Client::ask`], if messages must be read from the server.
+    /// As for [`Client::ask`], if messages must be read from the server.
     pub fn older(&self, conv: Conv, before: Option<u64>, limit: usize) -> Result<History> {
         loop {
             let history = self.history(conv, before, limit)?;

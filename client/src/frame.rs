@@ -239,6 +239,7 @@ struct Reason {
 impl Frame {
     /// Reads a frame.
     ///
+    /// # Errors
     /// If the frame does not have the form of its type. The text names the fault, and quotes
     /// nothing of the frame's content.
     pub(crate) fn read(text: &[u8]) -> Result<Frame, String> {

@@ -86,7 +86,7 @@ impl Options {
     /// [`register`] with the server and the certificates of these options.
     ///
     /// # Errors
-    /// As of [`register`], and [`Error::Tls`] if these options do not permit TLS.
+    /// As for [`register`], and [`Error::Tls`] if these options do not permit TLS.
     pub fn register(&self, name: &str, password: &str) -> Result<i64> {
         let mut connection = dial_any(&Servers::of(&self.server, self.ca.as_deref())?)?;
         connection.set_patience(Duration::from_secs(20))?;
@@ -116,7 +116,7 @@ impl Client {
     /// The user's friends and groups.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn friends(&self) -> Result<Found> {
         let reply = self.ask(json!({"msgType": 8}))?;
         self.remember(found(&reply["friends"]))
@@ -125,7 +125,7 @@ impl Client {
     /// Searches users by id or by their whole name, and groups by id or by a part of their name.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn search(&self, keyword: &str) -> Result<Found> {
         let reply = self.ask(json!({"msgType": 15, "keyword": keyword, "byName": true}))?;
         self.remember(found(&reply["results"]))
@@ -135,7 +135,7 @@ impl Client {
     /// store, a friend, or a user or a group that the server knows. `None` if there is none.
     ///
     /// # Errors
-    /// As of [`Client::ask`], if the store does not know the name.
+    /// As for [`Client::ask`], if the store does not know the name.
     pub fn find(&self, name: &str) -> Result<Option<Conv>> {
         if let Ok(conv) = name.parse() {
             return Ok(Some(conv));
@@ -163,7 +163,7 @@ impl Client {
     /// Makes friends with a user, or sends a friend request where the server wants both to agree.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn add_friend(&self, user: i64) -> Result<Friendship> {
         let me = self.store().me();
         let reply = self.ask(json!({"msgType": 6, "U1": me, "U2": user}))?;
@@ -176,7 +176,7 @@ impl Client {
     /// Removes a user from the user's own list of friends.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn remove_friend(&self, user: i64) -> Result<()> {
         self.ask(json!({"msgType": 7, "TOID": user})).map(drop)
     }
@@ -184,7 +184,7 @@ impl Client {
     /// Makes a group, and returns its conversation.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn create_group(&self, name: &str, description: &str) -> Result<Conv> {
         let reply = self.ask(json!({"msgType": 12, "name": name, "description": description}))?;
         reply["GROUPID"].as_i64().map(Conv::Group).ok_or(Error::Misunderstood)
@@ -193,7 +193,7 @@ impl Client {
     /// Becomes a member of a group.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn join_group(&self, group: i64) -> Result<()> {
         self.ask(json!({"msgType": 10, "GROUPID": group})).map(drop)
     }
@@ -201,7 +201,7 @@ impl Client {
     /// The members of a group.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn members(&self, group: i64) -> Result<Vec<Member>> {
         let reply = self.ask(json!({"msgType": 61, "GROUPID": group}))?;
         let members = reply["members"].as_array().ok_or(Error::Misunderstood)?;
@@ -218,7 +218,7 @@ impl Client {
     /// Leaves a group.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn leave_group(&self, group: i64) -> Result<()> {
         self.ask(json!({"msgType": 62, "GROUPID": group})).map(drop)
     }
@@ -226,7 +226,7 @@ impl Client {
     /// Removes a member from a group; for its creator.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn remove_member(&self, group: i64, user: i64) -> Result<()> {
         self.ask(json!({"msgType": 63, "GROUPID": group, "USERID": user})).map(drop)
     }
@@ -234,7 +234,7 @@ impl Client {
     /// Adds a user to a group; for its creator.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn add_member(&self, group: i64, user: i64) -> Result<()> {
         self.ask(json!({"msgType": 63, "GROUPID": group, "USERID": user, "add": true})).map(drop)
     }
@@ -242,7 +242,7 @@ impl Client {
     /// Gives a group another name; for its creator.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn rename_group(&self, group: i64, name: &str) -> Result<()> {
         self.ask(json!({"msgType": 64, "GROUPID": group, "name": name})).map(drop)
     }
@@ -250,7 +250,7 @@ impl Client {
     /// Dissolves a group; for its creator.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn dissolve_group(&self, group: i64) -> Result<()> {
         self.ask(json!({"msgType": 65, "GROUPID": group})).map(drop)
     }
@@ -258,7 +258,7 @@ impl Client {
     /// Blocks a user, or allows the user again.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn block(&self, user: i64, block: bool) -> Result<()> {
         self.ask(json!({"msgType": 66, "USERID": user, "block": block})).map(drop)
     }
@@ -266,7 +266,7 @@ impl Client {
     /// The users whom the user has blocked.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn blocked(&self) -> Result<Vec<Named>> {
         Ok(found(&self.ask(json!({"msgType": 66}))?["blocked"]).users)
     }
@@ -274,7 +274,7 @@ impl Client {
     /// Changes the user's own name.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn rename(&self, name: &str) -> Result<()> {
         self.ask(json!({"msgType": 67, "name": name})).map(drop)
     }
@@ -283,7 +283,7 @@ impl Client {
     /// how far they have.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn set_receipts(&self, shown: bool) -> Result<()> {
         self.ask(json!({"msgType": 67, "receipts": shown})).map(drop)
     }
@@ -291,7 +291,7 @@ impl Client {
     /// The devices of the account.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn devices(&self) -> Result<Vec<Device>> {
         self.devices_after(json!({"msgType": 68}))
     }
@@ -299,7 +299,7 @@ impl Client {
     /// Logs a device out, and returns the others.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn revoke_device(&self, device: &str) -> Result<Vec<Device>> {
         self.devices_after(json!({"msgType": 68, "revoke": device}))
     }
@@ -318,7 +318,7 @@ impl Client {
     /// fresh JSON web token if one has made the account.
     ///
     /// # Errors
-    /// As of [`Client::ask`]; 302 if the proof is wrong.
+    /// As for [`Client::ask`]; 302 if the proof is wrong.
     pub fn change_password<'a>(&self, proof: impl Into<Proof<'a>>, new: &str) -> Result<()> {
         let (member, proof) = proof.into().member();
         self.ask(json!({"msgType": 60, member: proof, "new": new})).map(drop)
@@ -328,7 +328,7 @@ impl Client {
     /// made the account.
     ///
     /// # Errors
-    /// As of [`Client::ask`]; 302 if the proof is wrong.
+    /// As for [`Client::ask`]; 302 if the proof is wrong.
     pub fn delete_account<'a>(&self, proof: impl Into<Proof<'a>>) -> Result<()> {
         let (member, proof) = proof.into().member();
         self.ask(json!({"msgType": 69, member: proof})).map(drop)
@@ -337,7 +337,7 @@ impl Client {
     /// Logs this device out. The client ends; the data stay in the file.
     ///
     /// # Errors
-    /// As of [`Client::ask`].
+    /// As for [`Client::ask`].
     pub fn log_out(&self) -> Result<()> {
         let me = self.store().me();
         self.ask(json!({"msgType": 3, "USERID": me}))?;

@@ -162,7 +162,7 @@ fn a_fresh_jwt_is_fetched_when_the_token_has_expired() {
     let (folder, fetched) = (Folder::new(), Arc::new(AtomicU64::new(0)));
     let count = fetched.clone();
     let fetch = move || match count.fetch_add(1, Ordering::Relaxed) {
-        0 => Err("the provider is away".to_owned()),
+        0 => Err("the provider does not answer".to_owned()),
         // It has expired, but within the leeway. So the token of the server has expired as well.
         _ => Ok(issuer.sign(&json!({"sub": "ann", "exp": in_seconds(-5)}))),
     };

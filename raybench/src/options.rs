@@ -138,18 +138,19 @@ pub(crate) enum Workload {
         #[command(flatten)]
         talk: TalkOptions,
     },
-    /// Users of level 2 who write to users with several devices, which all get it
+    /// Users of level 2 who write to users with several devices, which all receive the messages
     Devices {
         /// Number of pairs
         #[arg(long, default_value = "10", value_parser = count())]
         pairs: u32,
-        /// Number of devices of each user who is written to
+        /// Number of devices of each recipient
         #[arg(long, default_value = "8", value_parser = clap::value_parser!(u8).range(1..=16))]
         devices: u8,
         #[command(flatten)]
         talk: TalkOptions,
     },
-    /// Users of level 2 who come back by token, with cursors, and are given what they have missed
+    /// Users of level 2 who come back by token, with cursors, and receive the messages that they
+    /// missed
     Resume {
         /// Number of users, each other's neighbours in a circle
         #[arg(long, default_value = "1000", value_parser = count())]
@@ -157,10 +158,10 @@ pub(crate) enum Workload {
         /// Number of conversations of each user, half of them with those before it
         #[arg(long, default_value = "50", value_parser = clap::value_parser!(u16).range(2..=1000))]
         conversations: u16,
-        /// Number of conversations of each user in which it has missed something
+        /// Number of conversations of each user in which the user missed messages
         #[arg(long, default_value = "3", value_parser = clap::value_parser!(u16).range(1..=500))]
         grown: u16,
-        /// Number of messages missed in each of them
+        /// Number of missed messages in each of these
         #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=100))]
         missed: u16,
         /// Number of connections that log in at the same time
@@ -168,7 +169,7 @@ pub(crate) enum Workload {
         connections: u16,
     },
     /// Users of level 2 who write while the server is killed (kill -9) and started again: nothing
-    /// may be lost. They are clients of the client library, which repeats what was not acknowledged
+    /// may be lost. They are clients of the client library, which repeats unacknowledged messages
     Survive {
         /// The command that starts the server at --address, as a shell understands it. It must keep
         /// its data: do not give the server a new folder each time
@@ -186,7 +187,7 @@ pub(crate) enum Workload {
         /// Bytes of each text
         #[arg(long, default_value = "100", value_parser = size)]
         size: usize,
-        /// At the end, give up what is missing after this many seconds
+        /// At the end, give up missing messages after this many seconds
         #[arg(long, default_value = "60", value_parser = seconds)]
         patience: Duration,
     },

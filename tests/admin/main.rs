@@ -223,7 +223,7 @@ fn the_numbers_are_true() {
     let group = alice.create_group(a, "group");
     bob.join_group(b, group);
     login(&server, "carol", away).join_group(away, group);
-    wait_until("carol is away", || numbers(admin)["raybox_users_online"] == 2.0);
+    wait_until("carol is offline", || numbers(admin)["raybox_users_online"] == 2.0);
     alice.send(&json!({"msgType": 9, "FROMID": a, "GROUPID": group, "msg": "all"}));
     alice.barrier();
     bob.send_text("keep this socket alive\n");

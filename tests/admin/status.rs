@@ -58,7 +58,7 @@ fn the_status_page_loads_nothing_else_and_only_serves_its_own_host_name() {
         }
     }
     for path in ["/healthz", "/readyz", "/metrics"] {
-        assert_ne!(page(admin, "GET", path, "evil.example").status, 421, "{path} answers whoever asks");
+        assert_ne!(page(admin, "GET", path, "evil.example").status, 421, "{path} answers a request for another host");
     }
 }
 
@@ -116,13 +116,13 @@ fn each_node_is_shown_once_and_an_unreachable_one_is_the_first_finding() {
         let nodes = whole["nodes"].as_array().expect("nodes");
         nodes.len() == 2 && nodes[1]["node"]["ready"] == true && whole["findings"] == json!([])
     });
-    wait_until("the one that is away is told", || {
+    wait_until("the unreachable node is reported", || {
         let finding = &status_of(of_away, "/status.json")["findings"][0];
         finding["alert"] == "ServerDown"
             && finding["what"].as_str().is_some_and(|what| what.contains(&silent.to_string()))
     });
     south.kill9();
-    wait_until("the one that was killed is told", || {
+    wait_until("the killed node is reported", || {
         let whole = status_of(of_north, "/status.json");
         whole["findings"][0]["alert"] == "ServerDown" && !whole["nodes"][1]["trouble"].is_null()
     });

@@ -169,7 +169,7 @@ fn a_repeat_after_the_node_has_died_reaches_everybody_once() {
     for attempt in 1.. {
         assert!(attempt < 100, "each kill has hit when every committed message was in its mailbox");
         let (committed, before) = stored_of(&server, from);
-        // There are always some left who do not have it.
+        // There are always some users left who do not have the announcement.
         if many < committed + 1000 {
             crowd(&server, 1000);
             many += 1000;
@@ -191,7 +191,7 @@ fn a_repeat_after_the_node_has_died_reaches_everybody_once() {
     assert_eq!((&ended["failed"], &ended["gone"]), (&json!(0), &json!(0)), "{ended}");
     let counted = ended["sent"].as_u64().zip(ended["already"].as_u64()).map(|(sent, already)| sent + already);
     assert_eq!(counted, Some(many as u64 + 1), "{ended}");
-    // Bob's conversation holds it. For every other user, the mailbox holds it as well.
+    // The conversation of every user holds it. For all but Bob, the mailbox holds it as well.
     assert_eq!(stored_of(&server, from).0, many + 1);
     let mailboxes = "SELECT count(DISTINCT userid) FROM OfflineMessage WHERE userid NOT IN";
     assert_eq!(server.count(&format!("{mailboxes} ({from}, {b})")), many, "somebody has nothing");
@@ -219,7 +219,7 @@ fn messages_that_no_mailbox_takes_count_as_failed() {
     }
     assert_eq!(6 - failed, server.stored_for(away) as u64);
     assert!(failed > 0, "the mailbox has taken everything");
-    // A repeat reaches who has made room since.
+    // A repeat reaches a user who has made room since.
     let order = json!({"from": from, "text": text, "away": true, "id": "again"});
     assert_eq!(announce(desk, &order)["failed"], 1);
     let mut back = login(&server, "away", away);

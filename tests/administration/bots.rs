@@ -80,7 +80,7 @@ fn the_example_bot_answers_each_message_once() {
     ann.say(&conv, "hello");
     ann.until_at(&conv, 3);
     drop(running);
-    // While it is away, others write as well.
+    // Both users write while the bot is offline.
     ann.say(&conv, "are you there?");
     ann.say(&conv, "hey");
     let mut cat = Level2Client::enter(&server, "cat", c, "c1");
@@ -89,7 +89,7 @@ fn the_example_bot_answers_each_message_once() {
     ann.until_at(&conv, 7);
     cat.until_at(&conv, 2);
     let (ann_store, cat_store) = (ann.leave(), cat.leave());
-    // The server is restarted under it.
+    // The server restarts while the bot runs.
     server.kill9();
     server.restart();
     running.wait_online(2);

@@ -8,7 +8,7 @@ use crate::{behind_proxy, counting, from, refused};
 #[test]
 fn a_full_queue_of_logins_says_when_to_come_again() {
     let builder = counting().option("hashers", "1").option("logins_max", "1");
-    // A password costs so much that all the requests arrive while the first one is being hashed.
+    // A password takes long enough for all requests to arrive while the first one is being hashed.
     let server = builder.option("argon2", "m=65536,t=2,p=1").option("login_failures", "off").start();
     let mut clients: Vec<TestClient> = (0..12).map(|_| TestClient::connect(&server)).collect();
     for (n, client) in clients.iter_mut().enumerate() {

@@ -105,10 +105,10 @@ pub(crate) fn strangers_use_up_half_of_the_room_for_conversations(opened: &impl 
     };
     store.add_friends(victim, friend).unwrap();
     assert_eq!(commit(&[send(known, victim)]), [true]);
-    // One more stranger has room, in one batch and after it.
+    // There is room for one more stranger, whether the others come in the same batch or later.
     assert_eq!(commit(&crowd.map(|stranger| send(stranger, victim))), [true, false, false]);
     assert_eq!(commit(&[send(crowd[1], victim)]), [false]);
-    // The others are served: in what is open, as friends, and in what the victim opens.
+    // The others are served: in open conversations, as friends, and in those that the victim opens.
     assert_eq!(commit(&[send(known, victim), send(crowd[0], victim), send(friend, victim)]), [true; 3]);
     assert_eq!(commit(&[send(victim, other), send(victim, other), send(other, victim)]), [true; 3]);
     // Now there is no room for anybody.

@@ -55,7 +55,7 @@ fn a_server_that_is_killed_while_it_posts_is_replaced_by_another() {
     cluster.nodes[poster].kill9();
     receiver.becomes(Mood::Answers(200));
     let other = &cluster.nodes[1 - poster];
-    // Until the lease of the killed one ends.
+    // The other node waits until the lease of the killed one ends.
     wait_within(3 * PATIENCE, "the other one posts", || waiting(other) == 0);
     let texts: Vec<String> = receiver.texts().into_iter().map(|(_, text)| text).collect();
     assert_eq!(texts, ["first", "second", "second"], "at least once");

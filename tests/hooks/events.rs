@@ -40,14 +40,14 @@ fn a_friend_request_is_posted_unless_a_device_has_reported_it() {
         let (mut dan, dan_id) = user(&server, "dan");
         let old = offline_user(&server, "old");
         let (a, b, c) = (ann.store.me, bob.store.me, carl.store.me);
-        // The text of a request, and the request itself: both of either level.
+        // The text of a friend request, and the request itself, from a user of each level.
         let cid = ann.send_with(&with(&carl), json!({"msgType": 5, "msg": "be my friend"}));
         assert_eq!(ann.number(&cid), 1);
         befriend(&mut ann, c);
         dan.send(&json!({"msgType": 5, "FROMID": dan_id, "TOID": c, "msg": "mine too"}));
         dan.ask(&json!({"msgType": 6, "U1": dan_id, "U2": c}));
         assert_eq!(waiting(&server), 4);
-        // Not posted: it is reported; it is for a user of level 1; it is not new.
+        // Three requests are not posted: a reported one, one for a user of level 1, a repeated one.
         befriend(&mut bob, a);
         report(&server, &mut ann, &with(&bob), 1);
         befriend(&mut bob, old);
@@ -102,14 +102,14 @@ fn an_event_of_a_group_is_posted_for_each_member_who_lacks_it() {
         ann.ask_for(200, json!({"msgType": 63, "GROUPID": group, "USERID": c, "add": true}));
         ann.ask_for(200, json!({"msgType": 63, "GROUPID": group, "USERID": d, "add": true}));
         ann.ask_for(200, json!({"msgType": 64, "GROUPID": group, "name": "crew"}));
-        // Dora has all so far: created, joined three times, renamed.
+        // Dora's device has all events so far: created, joined three times, renamed.
         report(&server, &mut dora, &conv, 5);
         carl.ask_for(200, json!({"msgType": 62, "GROUPID": group}));
         ann.ask_for(200, json!({"msgType": 63, "GROUPID": group, "USERID": d}));
         assert_eq!(waiting(&server), 6, "each event is a row");
         make_due(&server, &receiver);
         wait_until("nothing waits", || waiting(&server) == 0);
-        // Members as they are now: who has left has no use for it.
+        // An event is posted for the present members only, not for one who has left.
         let expected = [("joined", vec![a]), ("joined", vec![b]), ("joined", vec![b]), ("renamed", vec![b])];
         let expected = expected.into_iter().chain([("left", vec![a, b]), ("removed", vec![b])]);
         assert_eq!(told(&receiver, 57), expected.map(|(event, users)| (json!(event), users)).collect::<Vec<_>>());
@@ -117,7 +117,7 @@ fn an_event_of_a_group_is_posted_for_each_member_who_lacks_it() {
         let m = json!({"USERID": c, "by": c, "event": "left", "msgType": 57, "name": carl.welcome.name});
         assert_eq!((&message["conv"], &message["from"], &message["m"]), (&json!(conv), &json!(c), &m));
 
-        // One who is added learns of it, and who deletes the account leaves.
+        // An added user learns of it, and a user who deletes the account leaves.
         ann.ask_for(200, json!({"msgType": 63, "GROUPID": group, "USERID": c, "add": true}));
         wait_until("it is posted", || told(&receiver, 57).last() == Some(&(json!("joined"), vec![b, c])));
         bob.ask_for(200, json!({"msgType": 69, "password": testkit::password("bob")}));

@@ -51,7 +51,7 @@ fn only_users_of_level_2_other_than_the_sender_are_recipients() {
         let (mut dan, dan_id) = user(&server, "dan");
         ann.say(&format!("u{old}"), "to level 1");
         ann.say(&format!("u{}", ann.store.me), "to myself");
-        // What level 1 sends to level 2 is posted.
+        // A message from level 1 to level 2 is posted.
         dan.send(&chat(dan_id, bob.store.me, "from level 1"));
         dan.barrier();
         wait_until("it is posted", || !receiver.texts().is_empty());
@@ -103,7 +103,7 @@ fn the_members_of_a_big_group_get_each_message_once_and_in_order() {
         let mut server = start(hooked(&receiver, "1h"));
         let mut ann = enter(&server, "ann");
         let group = group_of(&mut ann);
-        // 1,500 users of level 2, in tables that differ in one column.
+        // 1,500 users of level 2. The table differs by one column between the databases.
         let is_mysql = server.logs().contains("store MySQL") || server.logs().contains("store MariaDB");
         let (key, value) = if is_mysql { ("", "") } else { (", name_key", ", 'm{n}'") };
         let row =

@@ -45,7 +45,7 @@ fn waiting_messages_survive_a_killed_server() {
         server.kill9();
         receiver.becomes(Mood::Answers(200));
         server.restart();
-        // On MySQL, perhaps only when the lease of the killed server has ended.
+        // On MySQL the lease of the killed server may have to end first.
         wait_within(3 * PATIENCE, "nothing waits", || waiting(&server) == 0);
         let taken = receiver.taken();
         let posted: Vec<&str> = taken.iter().filter_map(|message| message["m"]["msg"].as_str()).collect();
@@ -63,7 +63,7 @@ fn a_web_server_that_hangs_delays_nobody_but_the_hook() {
         ann.say(&with(&bob), "first");
         let (to_ann, mut last) = (with(&ann), 1);
         for _ in 0..18 {
-            // A request hangs before the message is sent, and the same one still does when it has come.
+            // The same request hangs before the message is sent and after it has arrived.
             wait_until("a message comes while the request hangs", || {
                 let hanging = receiver.hanging();
                 last = ann.say(&with(&bob), "more");

@@ -140,7 +140,7 @@ impl Shared {
             Mood::Hangs => {
                 *self.hanging.lock().expect("the request") = Some(number);
                 let _ = stream.read(&mut [0]);
-                // Another one may hang by now.
+                // Another request may hang by now.
                 self.hanging.lock().expect("the request").take_if(|hanging| *hanging == number);
             }
         }

@@ -27,12 +27,12 @@ pub fn on_both(test: impl Fn(&dyn Fn(Builder) -> TestServer)) {
     test(&|builder| builder.mysql(&Database::create()).start());
 }
 
-/// Has all messages posted that wait, and those that come.
+/// Makes the server post all waiting messages, and each later one at once.
 pub fn make_due(server: &TestServer, receiver: &Receiver) {
     change(server, &settings(receiver, "0"));
 }
 
-/// Writes the settings, and has the server read them.
+/// Writes the settings, and makes the server read them.
 pub fn change(server: &TestServer, settings: &str) {
     fs::write(server.folder().join("server.cnf"), settings).expect("write the settings");
     signal(server.pid(), "HUP");
@@ -49,7 +49,7 @@ pub fn with(other: &Level2Client) -> String {
     format!("u{}", other.store.me)
 }
 
-/// Has a device report that it has stored this number, and waits until that is in the database.
+/// Makes a device report that it has stored this number, and waits until that is in the database.
 pub fn report(server: &TestServer, client: &mut Level2Client, conv: &str, seq: u64) {
     client.until_at(conv, seq);
     client.send_text(&json!({"msgType": 47, "recv": {conv: seq}}).to_string());
@@ -57,7 +57,7 @@ pub fn report(server: &TestServer, client: &mut Level2Client, conv: &str, seq: u
     wait_until("the report is stored", || server.count(&query) > 0);
 }
 
-/// The messages that wait.
+/// The number of waiting messages.
 pub fn waiting(server: &TestServer) -> usize {
     server.count("SELECT count(*) FROM HookQueue")
 }

@@ -332,7 +332,7 @@ fn events_of_groups_and_friends_and_blocks_cross_two_nodes() {
     let event = |client: &Level2Client, seq: u64| client.store.logs[&conv].messages[&seq].m.value();
     assert_eq!((&event(&bob, 6)["event"], &event(&bob, 6)["name"]), (&json!("renamed"), &json!("crew")));
     assert_eq!((&event(&bob, 7)["event"], &event(&bob, 7)["USERID"]), (&json!("removed"), &json!(carol)));
-    wait_until("whoever was removed cannot write on the other node", || {
+    wait_until("a removed member cannot write on the other node", || {
         old.send(&json!({"msgType": 9, "FROMID": carol, "GROUPID": group, "msg": "no"}));
         old.ask(&json!({"msgType": 15, "keyword": "0"}))["errno"] == 403 && old.recv()["msgType"] == 15
     });

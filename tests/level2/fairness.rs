@@ -187,8 +187,8 @@ fn a_message_does_not_wait_for_hundreds_to_a_group_of_thousands() {
     });
 }
 
-/// Strangers who write to one user, and a user who writes to everybody, reach the bound. Those who
-/// write to each other already are served all the while.
+/// Strangers who write to one user, and a user who writes to everybody, reach the bound. Meanwhile
+/// users with a common conversation are served.
 #[test]
 fn a_sender_that_fills_conversations_takes_no_room_from_others() {
     let server = TestServer::builder().option("conversations_max", "4").start();
@@ -207,7 +207,7 @@ fn a_sender_that_fills_conversations_takes_no_room_from_others() {
             Some(200) => opened += 1,
             _ => assert_eq!((&answer["errno"], &answer["retryAfter"]), (&json!(403), &Value::Null), "{answer}"),
         }
-        // A request to be friends opens none either.
+        // A friend request opens no conversation either.
         let asked = stranger.ask(json!({"msgType": 6, "U1": id, "U2": quiet.store.me}));
         assert_eq!(asked["errno"] == 200, n == 0, "only what is open goes on: {asked}");
         let so_far = n as u64 + 2;
@@ -215,7 +215,7 @@ fn a_sender_that_fills_conversations_takes_no_room_from_others() {
         friend.until_at(&to_quiet, so_far);
     }
     assert_eq!(opened, 1, "half of four, of which the friend has one");
-    // The other half is the quiet one's own.
+    // The other half is for the quiet user's own conversations.
     for to in [strangers[4], strangers[5]] {
         assert_eq!(quiet.say(&format!("u{to}"), "I write first"), 1);
     }

@@ -311,11 +311,12 @@ fn a_cid_in_a_frame_of_level_1_does_not_prove_that_it_is_recorded() {
         let cid = ann.send(&to_bob, "hello");
         ann.settle();
         let frame = ann.store.logs[&to_bob].messages[&1].m.0.clone();
-        // The frame as an older node's connection gave it back, and with other blanks, as another
-        // client would have sent it.
+        // The frame as an older node's connection gave it back, and the frame with other blanks, as
+        // another client would have sent it.
         put(server, b, &frame);
         put(server, b, &frame.replace(",\"msg\"", " , \"msg\""));
-        // Another message with the same `cid`: its recipient has to get it, whoever wrote it.
+        // Another message with the same `cid`. Its recipient must receive it, no matter which user wrote
+        // it.
         put(server, b, &json!({"FROMID": a, "TOID": b, "cid": cid, "msg": "another", "msgType": 4}).to_string());
         let mut bob = Level2Client::enter(server, "bob", b, "phone");
         assert_eq!(texts(&page(&mut bob, &with_ann)), ["hello", "another"]);

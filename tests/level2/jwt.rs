@@ -293,7 +293,7 @@ fn keys_are_rotated_under_a_running_server() {
         let login = LoginAs::jwt(&issuer.sign(&of(json!("ann"))), "d");
         Level2Client::try_login(TestClient::connect(&server), Store::new(0), login).is_ok()
     };
-    // As programs do that replace files: a file is never half written.
+    // The file is replaced as a whole, so that the server never reads half of it.
     let put = |text: &str| {
         let file = server.folder().join("jwks.new");
         fs::write(&file, text).expect("write the keys");
@@ -335,7 +335,7 @@ fn a_client_with_wrong_tokens_makes_no_other_wait() {
         enter(&server, quiet);
     }
     assert!(waits >= 10, "only {waits} of 20 had to wait");
-    // A right one does not come through either, so the answer says nothing.
+    // A right token is refused as well, so the answer reveals nothing about a token.
     assert_eq!(refused(&server, LoginAs::jwt(&issuer.sign(&of(json!("greedy"))), "d"))["errno"], 429);
 }
 

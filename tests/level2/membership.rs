@@ -130,7 +130,7 @@ fn others_add_a_user_to_half_of_the_groups_that_the_user_may_be_in() {
     for group in [groups[1], groups[2]] {
         assert_eq!(cat.ask_for(403, add(group))["errmsg"], "you are not a member of this group");
     }
-    // The other half is the user's own.
+    // The other half is for the user's own conversations.
     assert_eq!(join(&mut bob, groups[2])["errno"], 200);
     create(&mut bob, "own");
     assert_eq!(join(&mut bob, groups[3])["errno"], 403);

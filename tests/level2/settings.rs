@@ -83,7 +83,7 @@ fn users_of_level_1_talk_although_the_history_has_no_room_for_their_conversation
     let server = TestServer::builder().option("history", "all").option("conversations_max", "2").start();
     let (mut bob, b) = user(&server, "bob");
     let away = offline_user(&server, "away");
-    // The second one finds the strangers' half full.
+    // The second stranger finds the strangers' half of the room full.
     for (nth, name) in ["ann", "carol"].into_iter().enumerate() {
         let (mut client, id) = user(&server, name);
         client.send(&chat(id, b, "hello"));

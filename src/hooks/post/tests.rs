@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::*;
 use crate::config::Config;
 
-/// What a listener does with a connection whose request it has read.
+/// The behaviour of a listener after it has read a request.
 type Answer = fn(&mut dyn Conversation);
 
 trait Conversation: Read + Write {}

@@ -21,7 +21,7 @@ pub struct Store {
     pub outbox: Vec<Outgoing>,
     /// The numbers that this device has reported with 47, by conversation.
     pub reported: BTreeMap<String, u64>,
-    /// What the servers of this test may do beyond the contract.
+    /// The deviations from the contract that servers of this test may show.
     pub allowed: Allowed,
     /// The messages that the database once had and has lost since.
     pub losses: Losses,
