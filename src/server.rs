@@ -251,8 +251,8 @@ impl Server {
     }
 
     /// Accepts and serves until stopped. Then closes the connections one after the other, finishes
-    /// everything received, writes and stores everything, marks the users offline, and returns, at
-    /// the latest about the drain timeout after the last connection was told to close.
+    /// everything received, writes and stores everything, marks the users offline, and returns. It
+    /// returns at most about the drain timeout after the last connection was told to close.
     pub fn run(mut self) -> Stopped {
         let proxies = self.proxies;
         self.acceptor.run(|stream, peer| self.loops.assign(stream, peer, preface(proxies.as_ref(), peer)));

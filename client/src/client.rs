@@ -93,9 +93,11 @@ impl Client {
     /// Opens a client, which begins to connect.
     ///
     /// # Errors
-    /// [`Error::Tls`] if these options do not permit TLS, [`Error::NoAccount`] if neither the file
-    /// has a login nor a password or a source of JSON web tokens is given, [`Error::InUse`] if another process has the file, and
-    /// faults of the file.
+    /// - [`Error::Tls`]: these options do not permit TLS.
+    /// - [`Error::NoAccount`]: the file has no login, and the options have neither a password nor a
+    ///   source of JSON web tokens.
+    /// - [`Error::InUse`]: another process uses the file.
+    /// - Faults of the file.
     pub fn open(options: Options) -> Result<Client> {
         let servers = Servers::of(&options.server, options.ca.as_deref())?;
         let store = match &options.file {

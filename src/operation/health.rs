@@ -1,8 +1,8 @@
 //! [`Health`]: whether this node is alive, and whether clients should be sent to it.
 //!
-//! Alive means that its event loops turn. Ready means that it is alive, its store accepts writes,
-//! and so does its spool if it has one, the lanes that record messages make progress, its bus
-//! answers, and it is not shutting down. A query returns recent results and never waits for a
+//! Alive means that its event loops turn. Ready means that it is alive and not shutting down, that
+//! its store and its spool, if it has one, accept writes, that the lanes that record messages make
+//! progress, and that its bus answers. A query returns recent results and never waits for a
 //! database; threads do the checks.
 //!
 //! | thread | task | may block |

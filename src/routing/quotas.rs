@@ -23,9 +23,9 @@
 //! uncounted mailboxes share a fixed number of sums ([`SUMS`]), by a secret hash. Mailboxes that
 //! share a sum are counted earlier than each alone would be. A query subtracts the size of the
 //! mailbox from the sum, but at least a sixteenth of the sum, because messages that were fetched
-//! since are still in it. So there is at most one query for each 256th of a quota that is stored,
-//! and a client that wants to shrink another user's sum by as much must write to [`SUMS`] mailboxes
-//! on average. A counted mailbox is forgotten after [`COUNTED_MAX`] others have been counted; then
+//! since are still in it. So there is at most one query for each 256th of a quota that is stored. A
+//! client that wants to shrink another user's sum by as much must write to [`SUMS`] mailboxes on
+//! average. A counted mailbox is forgotten after [`COUNTED_MAX`] others have been counted; then
 //! it is counted anew.
 
 use std::collections::hash_map::RandomState;

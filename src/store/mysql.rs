@@ -2,12 +2,11 @@
 //! servers.
 //!
 //! Calls use connections of a pool (`pool::ConnectionPool`) and prepared statements. `calls.rs`
-//! says what happens when a statement fails, `dial.rs` how connections are opened, `servers.rs` which
-//! of several servers they lead to, `health.rs` how
-//! calls fail at once while the database is gone, and `schema.rs` which tables it works on. Each
-//! role has a file. Messages are stored alike in every table (`base.rs`); reading and deleting them
-//! differs for tables with ids (`messages.rs`) and without, as the reference server made them
-//! (`keyless.rs`).
+//! decides what happens when a statement fails. `dial.rs` opens connections, and `servers.rs`
+//! chooses one of several servers for them. `health.rs` makes calls fail at once while the database
+//! is unreachable. `schema.rs` finds out which tables the database has. Each role has a file.
+//! Messages are stored alike in every table (`base.rs`); reading and deleting them differs for
+//! tables with ids (`messages.rs`) and without, as the reference server made them (`keyless.rs`).
 //!
 //! A call whose answer was lost is made again where that does no harm. For messages that means at
 //! least once: an append in doubt is repeated, for twice is better than never.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-/// The pauses between attempts to connect. They grow, so that a transport that is unavailable for
-/// long is not flooded, and half of each is random, so that the nodes of a cluster do not all come
-/// back at the same moment.
+/// The pauses between attempts to connect. They grow, so that nodes do not flood a transport that is
+/// unavailable for long. Half of each pause is random, so that the nodes of a cluster do not all
+/// come back at the same moment.
 #[derive(Debug)]
 pub(crate) struct Pauses {
     next: Duration,

@@ -174,7 +174,7 @@ fn guesses(seen: &Seen) -> Vec<String> {
 }
 
 fn guessed_keys(seen: &Seen) -> Vec<String> {
-    seen.says(&format!("was asked with {} wrong keys of the administration within an hour", seen.count))
+    seen.says(&format!("got {} requests with a wrong admin key within an hour", seen.count))
 }
 
 impl Seen<'_> {
@@ -203,13 +203,13 @@ const FIVE_MINUTES: Duration = minutes(5);
 /// The rules, in the order in which they are shown.
 pub(super) static RULES: [Rule; 25] = [
     Rule::new("ServerDown", PAGE, minutes(1), Judge::OfCluster).action(
-        "Its process has ended or hangs, or its machine is down. Its clients connect to the other servers. Look at its log. After an upgrade that changes tables, the first start may take minutes.",
+        "The process has ended or hangs, or its machine is down. Clients connect to the other servers. Look at the server's log. After an upgrade that changes tables, the first start may take minutes.",
     ),
     Rule::page("NotReady", minutes(1), not_ready).action(
-        "Ask its /readyz for the reason. loops: an event loop stands still, restart the server. store: the database takes no writes. spool: its disk takes none. bus: Redis does not deliver. recorder: a commit hangs.",
+        "Ask /readyz of the server for the reason. loops: an event loop stands still, so restart the server. store: the database accepts no writes. spool: the disk of the spool accepts no writes. bus: Redis does not deliver. recorder: a commit hangs.",
     ),
     Rule::page("MessagesOnlyInMemory", minutes(1), only_in_memory)
-        .action("Mend the database or make room on the disk before the server stops: they would be lost with it."),
+        .action("Mend the database or make room on the disk before the server stops. Otherwise these messages are lost."),
     Rule::new(
         "MessagesFail",
         PAGE,
@@ -218,14 +218,14 @@ pub(super) static RULES: [Rule; 25] = [
     )
     .action("The database is unavailable, and the spool has no more room (spool_max, or its disk is full). Mend the database, or make room."),
     Rule::page("LaneHangs", Duration::from_secs(30), lane_hangs).action(
-        "The database (lane, recorder) or Redis (lane-out) hangs. What waits behind it is bounded by lane_max; then senders get 503.",
+        "The database (lane, recorder) or Redis (lane-out) hangs. lane_max bounds the messages that wait behind this batch. Beyond that, senders get 503.",
     ),
     Rule::page("DescriptorsShort", AT_ONCE, few_descriptors)
         .action("Raise LimitNOFILE (systemd), ulimits (compose) or ulimit -n, or add a server."),
     Rule::page("CertificateEnded", minutes(5), ended_certificates)
-        .action("Clients refuse to connect then. Renew it, and send the server SIGHUP."),
+        .action("Clients refuse to connect once it has ended. Renew the certificate, and send the server SIGHUP."),
     Rule::state("Drained", minutes(60), &[(Series::Drained, "")], |seen| seen.says("has been drained for an hour"))
-        .action("Load balancers send it no clients. `server admin undrain` ends that."),
+        .action("Load balancers send the server no clients. `server admin undrain` ends that."),
     Rule::events(
         "MessagesRefused",
         minutes(5),
@@ -233,7 +233,7 @@ pub(super) static RULES: [Rule; 25] = [
             seen.says("keeps refusing messages for offline users")
         }),
     )
-    .action("A sender has filled its share of lane_max, or the database refuses what it is given: see the log."),
+    .action("A sender has filled its share of lane_max, or the database refuses messages: see the log."),
     Rule::events(
         "SendsRefused",
         minutes(5),
@@ -243,7 +243,7 @@ pub(super) static RULES: [Rule; 25] = [
     )
     .action("The database is unavailable or does not keep up, or a sender has filled its share of lane_max. The clients send again."),
     Rule::state("SpoolNotEmpty", minutes(10), &[(Series::SpoolWaits, "")], on_disk)
-        .action("The log says why they are not drained. They are tried again at the next start."),
+        .action("The log says why these messages are not drained. The next start tries them again."),
     Rule::events(
         "MessagesSetAside",
         AT_ONCE,
@@ -251,17 +251,17 @@ pub(super) static RULES: [Rule; 25] = [
             seen.says("has set messages aside that the database refuses")
         }),
     )
-    .action("They stay in spool.db and are tried again at the next start. The log names the error."),
+    .action("These messages stay in spool.db, and the next start tries them again. The log names the error."),
     Rule::events(
         "BusLosesMessages",
         AT_ONCE,
         Events::of(&[(Series::Unconfirmed, "")], minutes(10), 10.0, bus_loses),
     )
-    .action("They are stored, and delivered at the next login. A server hangs, or Redis loses messages."),
+    .action("These messages are stored, and delivered at the next login. Another server hangs, or Redis loses messages."),
     Rule::state("PoolExhausted", minutes(2), &[(Series::NoMysql, "mysql"), (Series::NoRedis, "redis")], exhausted)
         .action("The database is slow, or the pool is too small: maxSize in mysql.cnf, size in redis.cnf."),
     Rule::events("Overload", minutes(5), Events::of(&OVERLOAD, FIVE_MINUTES, 300.0, overload)).action(
-        "logins_max: raise hashers, if there are cores. requests_max, lane_max: the database does not keep up, or a single client asks for more than its share. memory_max: raise it, or add a server.",
+        "logins_max: raise hashers, if there are cores. requests_max, lane_max: the database does not keep up, or a single client needs more than its share. memory_max: raise it, or add a server.",
     ),
     Rule::new("LoopSaturated", TICKET, minutes(5), Judge::BusyLoop { within: minutes(5), more_than: 0.9 })
         .action("Raise loops, if there are cores, or add a server."),
@@ -280,9 +280,9 @@ pub(super) static RULES: [Rule; 25] = [
     )
     .action("The audit trail in the log names the addresses."),
     Rule::events("AdminKeyGuessed", AT_ONCE, Events::of(&[(Series::AdminKeys, "")], minutes(60), 20.0, guessed_keys))
-        .action("The audit trail in the log names the addresses. If nobody has mistyped the key, keep others from reaching the admin port."),
+        .action("The audit trail in the log names the addresses. If nobody has mistyped the key, block these addresses from the admin port."),
     Rule::state("CertificateEnds", minutes(5), &[(Series::CertificateEnds, "")], ending_certificates)
-        .action("The renewal does not work, or has written other files than tls_cert names."),
+        .action("The renewal does not work, or it writes other files than those that tls_cert and tls_key name."),
     Rule::events(
         "LogLinesLost",
         AT_ONCE,
@@ -296,7 +296,7 @@ pub(super) static RULES: [Rule; 25] = [
             seen.says("cannot look for messages of which it was not notified")
         }),
     )
-    .action("The database refuses its reads: the log names the error. Until it is mended, devices miss what Redis has lost until they log in again."),
+    .action("The database refuses the server's reads; the log names the error. Until that is mended, a device gets messages that Redis has lost only at its next login."),
     Rule::events(
         "HookFails",
         minutes(5),
@@ -304,10 +304,10 @@ pub(super) static RULES: [Rule; 25] = [
             seen.says("cannot post messages to its hook")
         }),
     )
-    .action("The log names the reason. Messages wait for 3 days, as many as hook_waiting, and are posted when the web server answers 2xx."),
-    Rule::new("VersionsDiffer", TICKET, minutes(60), Judge::OfCluster).action("An upgrade has not been finished."),
+    .action("The log names the reason. At most hook_waiting messages wait, for 3 days at most. They are posted when the web server answers 2xx."),
+    Rule::new("VersionsDiffer", TICKET, minutes(60), Judge::OfCluster).action("An upgrade is not finished."),
     Rule::new("NoStatusPage", TICKET, AT_ONCE, Judge::OfCluster).action(
-        "It is a server of an older version, whose upgrade is not finished, or admin_nodes names the port of something else.",
+        "The server has an older version and its upgrade is not finished, or admin_nodes names the port of another program.",
     ),
 ];
 

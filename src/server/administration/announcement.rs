@@ -12,9 +12,9 @@
 //! The first message is the sender's own copy, which only devices of level 2 show. The copy binds
 //! the id to this text: the same id with another text is refused, on any node. It also holds the
 //! time of the first order, so that a repeat sends the same bytes, and the lanes know which users
-//! have them. A node that has died may have committed messages that it did not forward, so they are
-//! forwarded again to users at level 1, unless this node knows that it did, or the mailbox has
-//! them.
+//! have them. A node that has died may have committed messages that it did not forward. So a repeat
+//! forwards them again to users at level 1, unless this node knows that they were forwarded, or the
+//! mailbox has them.
 
 use std::collections::VecDeque;
 use std::io;

@@ -2,9 +2,9 @@
 //! `groups.rs` changes groups, `friends.rs` makes friends, `accounts.rs` changes accounts.
 //!
 //! A change locks its conversations first, by ascending ids as everywhere, and is decided under
-//! these locks. If the connection is lost at the commit, the next attempt finds the first entry
-//! that the previous one has recorded, or the account as that one left it, and gives the same
-//! answer.
+//! these locks. If the connection is lost at the commit, the next attempt gives the same answer:
+//! it finds the first entry that the previous attempt has recorded, or the account as that attempt
+//! left it.
 
 mod accounts;
 mod friends;

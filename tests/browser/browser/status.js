@@ -35,7 +35,7 @@ export function status() {
       await second.kill();
       await shows(page, 'One thing is wrong.');
       const finding = page.locator('.finding.is-page');
-      assert.match(await finding.textContent() ?? '', /^Nowsouth \(127\.0\.0\.1:\d+\) does not answer: .*Its process has ended or hangs.*\.$/);
+      assert.match(await finding.textContent() ?? '', /^Nowsouth \(127\.0\.0\.1:\d+\) does not answer: .*The process has ended or hangs.*\.$/);
       assert.equal(await page.locator('.state.is-bad').textContent(), 'no answer');
       await fits(page);
       assert.deepEqual(await seriousFaults(page), [], 'with a finding, in dark colours');
@@ -144,7 +144,7 @@ function anHour(picture) {
   ];
   const down = {
     alert: 'ServerDown', severity: 'page', what: `chat3 (10.0.0.3:9600) does not answer: ${nodes[2].trouble}`,
-    action: 'Its process has ended or hangs, or its machine is down. Its clients connect to the other servers. Look at its log. '
+    action: 'The process has ended or hangs, or its machine is down. Clients connect to the other servers. Look at the server\'s log. '
       + 'After an upgrade that changes tables, the first start may take minutes.',
   };
   return { findings: [down, ...findings], nodes, trend: { ...trend, series } };
