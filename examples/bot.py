@@ -95,7 +95,7 @@ class Bot:
         return None
 
     def conversations(self, frame):
-        """A 43: all conversations. Somebody may have begun one while the bot was away."""
+        """A 43: all conversations. Somebody may have begun one while the bot was offline."""
         for conv in frame["convs"]:
             if conv["conv"] not in self.have and conv["head"] > 0:
                 if self.is_new:

@@ -195,7 +195,11 @@ mod tests {
         assert_eq!(workers.watch().waiting(), 1);
         // The running job does not end, and `close` does not wait for it.
         workers.close(Instant::now());
-        assert_eq!(is_done.recv(), Err(mpsc::RecvError), "the job that waited is gone, and whoever waits for it hears");
+        assert_eq!(
+            is_done.recv(),
+            Err(mpsc::RecvError),
+            "the job that waited is gone, and its waiting caller hears of that"
+        );
         drop(release);
     }
 

@@ -30,9 +30,9 @@ pub(super) struct VoidMarks {
 /// Whether the client was told the marks of the new history before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NextAnswer {
-    /// It was not: the answer is shown whatever it is.
+    /// The client was not told: any answer is shown.
     First,
-    /// It was: the answer is shown if it is higher.
+    /// The client was told: the answer is shown if it is higher.
     Another,
 }
 

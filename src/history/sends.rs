@@ -88,7 +88,8 @@ struct OpenSend {
 
 #[derive(Debug)]
 enum SendState {
-    /// It has no answer. If `doomed`, it will fail with this refusal whatever the answer is.
+    /// The send has no answer. If `doomed`, it fails with this refusal, and the answer makes no
+    /// difference.
     Pending { doomed: Option<Refusal> },
     /// Its 41 takes the place of this message, which is after one with this tag.
     Placed(Committed, Option<Tag>),

@@ -292,7 +292,7 @@ mod tests {
         fs::write(&certificate, &second.0).expect("the folder is there");
         assert_eq!(look(), Err(false));
         assert_eq!(look(), Err(true), "and it is not logged again");
-        let why = opened.renew_now(now).expect_err("whoever asks is told each time").to_string();
+        let why = opened.renew_now(now).expect_err("each request gets the error").to_string();
         assert!(why.contains("key.pem") && !why.contains('\n'), "{why}");
         assert_eq!(opened.left(now), left, "the old one is in use");
         fs::write(&key, &second.1).expect("the folder is there");

@@ -82,7 +82,11 @@ mod tests {
         assert!(tasks.add(PeerTask::Unsubscribe(UserId(2))));
         assert_eq!(tasks.connect().len(), 1, "an old task is not left");
         assert_eq!(tasks.subscribe(UserId(1), Some("second")), Ok(true));
-        assert_eq!(tasks.subscribe(UserId(1), Some("third")), Ok(false), "whoever does the first does both");
+        assert_eq!(
+            tasks.subscribe(UserId(1), Some("third")),
+            Ok(false),
+            "the caller that does the first subscription does both"
+        );
         assert_eq!(tasks.disconnect().len(), 2);
         assert!(tasks.is_empty() && tasks.subscribe(UserId(1), Some("fourth")).is_err());
     }

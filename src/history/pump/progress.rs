@@ -298,8 +298,8 @@ impl PumpProgress {
     }
 
     /// Requests a page of the conversation that has been behind longest. `waits`: whether this
-    /// message waits for an answer. That answer raises its conversation again, whatever its end is
-    /// by then.
+    /// message waits for an answer. That answer raises its conversation again, to the end that it
+    /// has by then.
     pub(super) fn read_behind(&mut self, mut waits: impl FnMut(ConversationId, Seq) -> bool) -> Option<Command> {
         while let Some(conv) = self.behind.pop_front() {
             let Some(place) = self.places.get_mut(conv).filter(|place| place.has(PlaceMark::Behind)) else { continue };

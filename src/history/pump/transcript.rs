@@ -152,7 +152,7 @@ impl Transcript {
         }
     }
 
-    /// Acknowledges all committed sends, at whatever number.
+    /// Acknowledges all committed sends, at any number.
     fn acknowledge_all(&mut self, conv: ConversationId, out: &mut Commands) {
         self.write_ready(conv, out);
         while let Some((at, _)) = self.sends.next_placed(conv) {

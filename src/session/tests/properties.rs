@@ -110,8 +110,8 @@ impl World {
 }
 
 proptest! {
-    /// In whatever order and with whatever results effects are carried out: no reply leaves early,
-    /// at most one job runs, the session never gets stuck, and no user stays attached.
+    /// For every order and every result of effects: no reply leaves early, at most one job runs,
+    /// the session never gets stuck, and no user stays attached.
     #[test]
     fn whatever_happens_the_promises_hold(acts in acts(), has_neighbours in any::<bool>()) {
         let known: &dyn SessionFacts = if has_neighbours { &Beside } else { &Facts };

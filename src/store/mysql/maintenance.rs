@@ -82,7 +82,7 @@ impl Maintenance {
     /// Connects, and waits until no other maintenance runs. Calls `waits` first if it has to wait.
     ///
     /// # Errors
-    /// [`MysqlOpenError`], whatever the operator has to put right.
+    /// A [`MysqlOpenError`] that names the problem that the operator must fix.
     pub fn begin(settings: &MysqlSettings, waits: impl FnOnce()) -> Result<Maintenance, MysqlOpenError> {
         let (mut connection, at, name) = open::connect_for_maintenance(settings, LOCK_WAIT)?;
         let failed = |error| at.explain(&error);

@@ -59,7 +59,7 @@ fn marks_of_a_history_that_is_lost_are_forgotten() {
     scene.member.on_time(scene.now, 0, &mut scene.effects);
     assert!(asked(&scene.effects));
     scene.written();
-    // The lowest marks are said as well, whatever is heard meanwhile.
+    // The lowest marks are shown as well, although other marks arrive meanwhile.
     scene.hear(marks(13, 6));
     scene.hear(now(0, 0));
     assert!(!asked(&scene.effects) && has_reminder(&scene.effects), "news cause no query without a pause");
