@@ -95,20 +95,6 @@ impl Stream {
         &self.socket
     }
 
-    /// Returns the bare socket.
-    ///
-    /// # Errors
-    ///
-    /// If TLS or WebSocket lies between the socket and the frames.
-    pub(crate) fn into_socket(self) -> io::Result<TcpStream> {
-        match self.layer {
-            Layer::None => Ok(self.socket),
-            Layer::Tls(_) | Layer::WebSocket(_) => {
-                Err(io::Error::other("this workload is for plain TCP: give addresses without tls:// and ws://"))
-            }
-        }
-    }
-
     pub(crate) fn register(&self, poll: &Poll, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
         poll.registry().register(&mut SourceFd(&self.socket.as_raw_fd()), token, interest)

@@ -18,9 +18,10 @@ use self::frames::Template;
 pub(crate) use self::resume::{Returning, fill, resume};
 pub(crate) use self::survive::{Surviving, survive};
 use crate::accounts::Account;
+use crate::carrier::Stream;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
-use crate::talk::Pace;
+use crate::player::Pace;
 use crate::tally::{Outcome, Rates, What};
 use crate::target::Measured;
 use crate::wire::To;
@@ -144,7 +145,7 @@ fn crews(count: usize) -> Vec<Crew> {
 
 impl Crew {
     /// Adds a connection and returns its index.
-    fn sit(&mut self, stream: std::net::TcpStream, member: usize) -> usize {
+    fn sit(&mut self, stream: Stream, member: usize) -> usize {
         self.seats.push(Place { stream, member });
         self.seats.len() - 1
     }

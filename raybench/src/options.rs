@@ -31,8 +31,8 @@ pub(crate) struct Options {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Common {
     /// Addresses of the nodes, HOST:PORT, separated by commas; the connections are spread over
-    /// them. tls://HOST:PORT speaks TLS, ws://HOST:PORT is a WebSocket (pairs, cross, group at
-    /// level 1, idle, login, offline, ramp)
+    /// them. tls://HOST:PORT speaks TLS, ws://HOST:PORT is a WebSocket (not for
+    /// survive)
     #[arg(long, global = true, value_delimiter = ',', value_parser = str::parse::<Address>, default_value = "127.0.0.1:6000")]
     pub(crate) address: Vec<Address>,
     /// PIDs of the server's processes, if they run on this machine: their processor time and memory

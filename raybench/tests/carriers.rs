@@ -31,7 +31,7 @@ fn delivered(result: &Value, nth: usize) -> u64 {
 }
 
 #[test]
-fn every_workload_of_level_1_is_complete_over_every_carrier() {
+fn every_workload_is_complete_over_every_carrier() {
     let server = server();
     let short = "--seconds 0.3 --warm-up 0";
     for carrier in ["", "tls://", "ws://"] {
@@ -43,12 +43,18 @@ fn every_workload_of_level_1_is_complete_over_every_carrier() {
             "login --connections 4 --users 4",
             "login --connections 4 --users 4 --reconnect",
             "idle --connections 20 --users 4",
+            "acked --senders 3 --conversations 6 --window 8",
+            "acked --senders 3 --rate 100 --size 20000",
+            "devices --pairs 2 --devices 3",
+            "group --level 2 --groups 1 --members 5",
         ] {
             let result = run(&format!("{target} {short} {workload}"));
             assert!(delivered(&result, 0) > 0, "{carrier} {workload}");
         }
         let result = run(&format!("{target} ramp --connections 50 --over 0.2 --users 4"));
         assert_eq!(delivered(&result, 0), 100, "{carrier}: two answers for each");
+        let result = run(&format!("{target} resume --users 7 --conversations 4 --grown 2 --missed 3"));
+        assert!(delivered(&result, 0) > 0, "{carrier}");
     }
 }
 
@@ -67,7 +73,7 @@ fn the_limits_of_a_carrier_are_reported() {
     let server = server();
     for (line, told) in [
         (format!("--address ws://{} pairs --bare", server.address()), "leave --bare out"),
-        (format!("--address tls://{} acked", server.address()), "this workload is for plain TCP"),
+        (format!("--address tls://{} survive --start true", server.address()), "this workload is for plain TCP"),
         (format!("--address http://{} pairs", server.address()), "write HOST:PORT, tls:// or ws://"),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raybench"));

@@ -2,19 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::TcpStream;
 
 use serde_json::Value;
 
 use crate::accounts::{self, Account};
-use crate::carrier::Address;
+use crate::carrier::{Address, Stream};
 use crate::wire::{self, Client, Framing};
 use crate::workload::Context;
 
 /// A connection that is logged in, and the last numbers of its user's conversations.
 #[derive(Debug)]
 pub(crate) struct Seated {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     heads: HashMap<String, u64>,
 }
 
@@ -51,7 +50,7 @@ fn enter(address: Address, login: &str) -> io::Result<Seated> {
         let frame = client.receive()?;
         match frame["msgType"].as_u64() {
             Some(43) => heads.extend(frame["convs"].as_array().into_iter().flatten().filter_map(head)),
-            Some(45) => return Ok(Seated { stream: client.into_stream()?.into_socket()?, heads }),
+            Some(45) => return Ok(Seated { stream: client.into_stream()?, heads }),
             _ => return Err(io::Error::other(format!("this may not come after a login: {frame}"))),
         }
     }
