@@ -1,8 +1,8 @@
-//! Tables, logs and accounts that are set up wrongly.
+//! Tables, logs, sessions and accounts that are set up wrongly.
 
 use raybox::config::Secret;
 use raybox::protocol::UserId;
-use raybox::store::{Contacts as _, States as _, UserState};
+use raybox::store::{Contacts as _, Database as _, States as _, UserState};
 use serde_json::json;
 use testkit::{
     Database, MariaDb, TestClient, TestServer, WRONG_PASSWORD, Workplace, chat, offline_user, password, user,
@@ -10,7 +10,7 @@ use testkit::{
 };
 
 use crate::mysql_store::open_with;
-use crate::store::{new_user, open};
+use crate::store::{append, new_user, open, ordinary, texts};
 
 #[test]
 fn a_database_that_logs_statements_works_and_the_operator_hears_of_it() {
@@ -129,6 +129,41 @@ fn accounts_of_mariadb_log_in_or_the_error_names_the_problem() {
         let line = workplace.refused(&["127.0.0.1", "0"]);
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     }
+}
+
+#[test]
+fn settings_that_protect_a_database_from_people_change_nothing() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let ordinary = ordinary(&database);
+    database.run(
+        "SET GLOBAL init_connect = 'SET completion_type = 2, sql_select_limit = 1, sql_safe_updates = 1,
+         sql_big_selects = 0, max_join_size = 1'",
+    );
+    let store = open_with(&database, ordinary);
+    let users = ["ann", "bob", "cy"].map(|name| new_user(&store, name));
+    let group = store.create_group(users[0], "group", "").unwrap();
+    users.iter().for_each(|user| store.join_group(*user, group, 9).map(drop).unwrap());
+    assert_eq!(store.members(group).unwrap(), users);
+    users[1..].iter().for_each(|friend| store.add_friends(users[0], *friend).map(drop).unwrap());
+    assert_eq!(store.friends(users[0]).unwrap().len(), 2);
+    store.set_states(&users.map(|user| (user, UserState::Online))).unwrap();
+    ["one", "two", "three"].iter().for_each(|text| append(&store, users[0], text).unwrap());
+    assert_eq!(texts(&store, users[0]), ["one", "two", "three"]);
+    store.check().unwrap();
+    let aborted = database.status("Aborted_clients");
+    assert_eq!(aborted, 0, "a commit closes no connection");
+}
+
+#[test]
+fn statements_of_init_connect_that_fail_are_named() {
+    let mariadb = MariaDb::start_with(&["--init-connect=SET no_such_variable = 1"]);
+    let database = mariadb.create_database();
+    let workplace = Workplace::empty();
+    let _ = ordinary(&database);
+    workplace.write("mysql.cnf", &cnf_of(&database, "ordinary", "pw"));
+    let line = workplace.refused(&["127.0.0.1", "0"]);
+    assert!(line.contains("user ordinary cannot log in: ") && line.contains("init_connect in the database"), "{line}");
 }
 
 /// The `mysql.cnf` of a server that uses another account.

@@ -137,14 +137,20 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
     }
 }
 
-/// The first statements of every connection.
+/// The first statement of every connection. It sets what the server, or its `init_connect`, may have
+/// set otherwise.
 ///
-/// Strict mode, so that a text that does not fit is an error and not cut off, whatever the server's
-/// own mode. The lock timeout is shorter than the answer timeout, so that a held lock is not
-/// mistaken for a database that is gone.
+/// - Strict mode, so that a text that does not fit is an error and not cut off.
+/// - `completion_type`, so that a commit neither begins another transaction nor closes the
+///   connection.
+/// - The limits that protect a database from people (`mysql --safe-updates` sets them, too): with
+///   `sql_select_limit` the members of a group, for example, would be cut off without an error.
+/// - The timeout for locks is shorter than that for answers, so that a held lock is not mistaken for
+///   a database that is gone.
 fn session(lock_seconds: u64) -> Vec<String> {
     vec![format!(
         "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
+         completion_type = 'NO_CHAIN', sql_select_limit = {ROWS_MAX}, sql_safe_updates = 0, sql_big_selects = 1,
          innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
     )]
 }
@@ -189,6 +195,7 @@ impl DatabaseAddress {
             Some(1524) => Fault::Account(cause, OTHER_LOGIN),
             Some(1129) => Fault::Account(cause, UNBLOCK),
             Some(1130) => Fault::Account(cause, OTHER_HOST),
+            Some(1184) if cause.contains("init_connect") => Fault::Account(cause, INIT_CONNECT),
             Some(3159) => Fault::Tls(cause),
             // The database is not available yet, or no longer, for anybody.
             Some(1047 | 1290 | 1836 | 3032) => Fault::Busy(cause),
@@ -388,6 +395,9 @@ const STATEMENTS_MAX: usize = 64;
 
 const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 
+/// No limit, see `sql_select_limit` in the manual.
+const ROWS_MAX: u64 = u64::MAX;
+
 /// The time of silence after which the system checks whether the other end is alive
 /// (`TCP_KEEPIDLE`, tcp(7)).
 const KEEPALIVE_MILLIS: u32 = 60_000;
@@ -398,5 +408,7 @@ const UNLOCK_OR_WAIT: &str = "wait, or unlock it by ALTER USER ... ACCOUNT UNLOC
 const OTHER_LOGIN: &str = "give it a password by ALTER USER ... IDENTIFIED BY, or correct the key username";
 const UNBLOCK: &str = "run FLUSH HOSTS (in MySQL: TRUNCATE TABLE performance_schema.host_cache) in the database, and look for \
                        what connects to it from this machine and gives up";
+const INIT_CONNECT: &str = "correct the statements of init_connect in the database (SHOW GLOBAL VARIABLES LIKE 'init_connect'), \
+                            or grant what they need";
 const OTHER_HOST: &str =
     "let it log in from this machine (CREATE USER ...@'this machine'), or correct the key username";
