@@ -261,6 +261,12 @@ impl RedisFailure {
         }
     }
 
+    /// Whether Redis takes no writes at present, but executes everything else: its memory or disk is
+    /// full, or it has too few replicas.
+    pub fn is_of_writes(&self) -> bool {
+        matches!(self.code(), Some("MISCONF" | "OOM" | "NOREPLICAS"))
+    }
+
     /// The first word of a refusal by Redis, such as `READONLY`.
     pub fn code(&self) -> Option<&str> {
         match self {

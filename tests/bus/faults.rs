@@ -1,5 +1,6 @@
 //! A Redis that is killed, freezes, moves, or refuses.
 
+use std::fs;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -8,7 +9,7 @@ use raybox::bus::redis::RedisBus;
 use raybox::bus::{BusHealth as _, Envelope, Exchange as _, Published};
 use raybox::config::{RedisPlace, RedisSettings, Secret, ServerAddress};
 use raybox::protocol::UserId;
-use testkit::{LONG_PATIENCE, PATIENCE, Redis, Switch, wait_until, wait_within};
+use testkit::{LONG_PATIENCE, PATIENCE, Redis, Switch, Workplace, wait_until, wait_within};
 
 use crate::peer::{ANN, BOB, Heard, Notes, Peer, delivery, listeners, settings, settings_at};
 
@@ -199,6 +200,51 @@ fn a_primary_that_becomes_a_replica_is_left_though_its_connections_stay() {
     wait_until("the user is wanted there", || one.bus.elsewhere(&[ANN]) == Ok(vec![ANN]));
     assert_eq!(one.publish(ANN, 2, &["{}"]), Published::ToOne);
     one.notes.wait_for(&Heard::Confirmed(2));
+}
+
+#[test]
+fn a_redis_that_takes_no_writes_still_carries_messages() {
+    let workplace = Workplace::empty();
+    let folder = workplace.path();
+    let redis = Redis::start_with(&["--dir", folder.to_str().expect("a path in UTF-8")]);
+    let set = |key: &str, value: &str| {
+        redis::cmd("CONFIG").arg("SET").arg(key).arg(value).query::<()>(&mut redis.connect()).expect(key);
+    };
+    let refusal = || redis::cmd("SET").arg("key").arg("x").query::<()>(&mut redis.connect()).err();
+    let refused = || {
+        let calls = redis.info("commandstats")["cmdstat_sadd"].clone();
+        let number = calls.split("rejected_calls=").nth(1).expect("a counter").split(',').next().map(str::parse::<u64>);
+        number.expect("a number").expect("a number")
+    };
+    let (one, two) = (Peer::start(&redis), Peer::start(&redis));
+    two.welcome(ANN);
+    let mut sequence = 0;
+    let joined = [&one, &two].map(|peer| peer.notes.count(&Heard::Rejoined));
+    for (code, key, value, usual) in [
+        ("OOM", "maxmemory", "1", "0"),
+        ("NOREPLICAS", "min-replicas-to-write", "1", "0"),
+        ("MISCONF", "save", "3600 1", ""),
+    ] {
+        if code == "MISCONF" {
+            // It cannot save its data any more.
+            fs::remove_dir_all(folder).expect("remove the folder of Redis");
+            redis::cmd("BGSAVE").query::<()>(&mut redis.connect()).expect("it tries");
+            wait_until("it has failed", || redis.info("persistence")["rdb_last_bgsave_status"].trim_end() == "err");
+        }
+        set(key, value);
+        assert_eq!(refusal().expect("no writes").code(), Some(code));
+        // Each node tries once a second to register.
+        let before = refused();
+        while refused() < before + 10 {
+            sequence += 1;
+            assert_eq!(one.publish(ANN, sequence, &["{}"]), Published::ToOne, "{code}");
+            one.notes.wait_for(&Heard::Confirmed(sequence));
+            assert!(one.bus.is_ready() && two.bus.is_ready(), "{code}");
+        }
+        set(key, usual);
+        wait_until("it takes writes", || refusal().is_none());
+    }
+    assert_eq!([&one, &two].map(|peer| peer.notes.count(&Heard::Rejoined)), joined, "no connection was given up");
 }
 
 #[test]

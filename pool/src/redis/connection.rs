@@ -129,10 +129,14 @@ impl<S: RedisStream> RedisConnection<S> {
         peeked == Err(rustix::io::Errno::AGAIN)
     }
 
-    /// Whether the other end answers.
+    /// Whether the other end answers. A Redis that cannot save its data refuses a `PING`, but executes
+    /// what is no write.
     pub(super) fn answers(&mut self, by: Instant) -> bool {
         self.begin(by);
-        redis::cmd("PING").query::<Value>(self).is_ok()
+        match redis::cmd("PING").query::<Value>(self) {
+            Ok(_) => true,
+            Err(error) => error.code() == Some("MISCONF"),
+        }
     }
 
     fn send(&mut self, packed: &[u8]) -> io::Result<()> {

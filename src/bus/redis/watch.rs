@@ -81,10 +81,17 @@ impl<H: RegistryHost> NodeWatch<H> {
 
     fn look(&mut self) -> Result<(), RedisFailure> {
         let shared = self.shared.clone();
-        let is_new = registry::register(&*shared)?;
-        if std::mem::replace(&mut self.is_registered, true) && is_new {
-            log::warn!("this node was not registered any more; it registers again");
-            self.node.on_rejoined();
+        let registered = registry::register(&*shared);
+        match &registered {
+            Ok(is_new) => {
+                if std::mem::replace(&mut self.is_registered, true) && *is_new {
+                    log::warn!("this node was not registered any more; it registers again");
+                    self.node.on_rejoined();
+                }
+            }
+            // The rest mostly reads.
+            Err(failure) if failure.is_of_writes() => {}
+            Err(_) => return registered.map(drop),
         }
         (self.rounds.look)(&*self.node)?;
         let mut others = registry::nodes(&*shared)?;
@@ -99,7 +106,7 @@ impl<H: RegistryHost> NodeWatch<H> {
                 self.bury(&node)?;
             }
         }
-        Ok(())
+        registered.map(drop)
     }
 
     /// Sets the users of a dead node to offline.
@@ -128,6 +135,16 @@ impl<H: RegistryHost> NodeWatch<H> {
                 self.shared.state().on_command();
                 if let Some(lasted) = self.failing.end() {
                     log::warn!("commands to Redis work again after {lasted}");
+                }
+            }
+            // Messages need no writes, so they still arrive.
+            Some(failure) if failure.is_of_writes() => {
+                self.shared.state().on_command();
+                if self.failing.begin() {
+                    log::error!(
+                        "Redis takes no writes: {failure}; messages arrive, but if a node dies now, the database shows its \
+                         users as online until Redis takes writes again"
+                    );
                 }
             }
             // If the thread with the connections has noticed the outage, it logs it.

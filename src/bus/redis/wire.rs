@@ -33,6 +33,17 @@ pub(super) enum RedisReply<'b> {
     Error(&'b [u8]),
 }
 
+impl RedisReply<'_> {
+    /// Takes one refusal for an answer like any other: while a Redis cannot save its data to the disk,
+    /// it refuses writes and `PING`, but still delivers messages.
+    pub(super) fn accept_misconf(self) -> Self {
+        match self {
+            RedisReply::Error(text) if text.starts_with(b"MISCONF ") => RedisReply::Done,
+            other => other,
+        }
+    }
+}
+
 /// Bytes that a Redis never sends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Malformed;
@@ -165,6 +176,7 @@ impl<S: Read + Write> RedisWire<S> {
     /// [`Malformed`]; the connection can no longer be used.
     pub(super) fn next(&mut self) -> Result<Option<RedisReply<'_>>, Malformed> {
         let Some((reply, length)) = parse(&self.input[self.looked_at..self.read])? else { return Ok(None) };
+        let reply = reply.accept_misconf();
         self.looked_at += length;
         if matches!(reply, RedisReply::Done | RedisReply::Error(_)) {
             self.unanswered -= 1;
