@@ -25,7 +25,7 @@ pub use forward::Forward;
 pub use kinds::{FrameKind, ReplyKind, SendOutcome, WrittenKind};
 use parse::{Level1Members, MemberValue};
 pub use reply::*;
-pub use waiting::StoredFrame;
+pub use waiting::{StoredFrame, is_object};
 
 pub use crate::base::ids::{GroupId, UserId};
 

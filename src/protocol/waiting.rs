@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Id;
 use crate::base::conversation::ConversationId;
@@ -42,6 +43,11 @@ impl StoredFrame {
     pub fn conv(&self, owner: UserId) -> ConversationId {
         self.group.map_or_else(|| ConversationId::between(self.from, owner), ConversationId::of_group)
     }
+}
+
+/// Whether a text is one JSON object, as every frame is.
+pub fn is_object(text: &str) -> bool {
+    text.trim_ascii_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
 #[cfg(test)]

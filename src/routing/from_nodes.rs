@@ -13,7 +13,7 @@ use crate::delivery::{ClientLink, LaneItem, Posted};
 use crate::devices::tasks::MemberNews;
 use crate::history::pump::PumpEvent;
 use crate::protocol::level2::replies::Reason;
-use crate::protocol::{GroupId, UserId};
+use crate::protocol::{self, GroupId, UserId};
 use crate::store::UserState;
 
 impl Node for Router {
@@ -76,6 +76,11 @@ impl Node for Router {
     }
 
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
+        // Any program may publish on this channel, and a client may not survive what is no frame.
+        if !protocol::is_object(frame) {
+            log::debug!("what another program has published for user {to} is no frame; it is dropped");
+            return;
+        }
         // For clients that read lines, a line is a frame.
         let frame = if frame.contains(['\n', '\r']) { frame.replace(['\n', '\r'], " ") } else { frame.to_owned() };
         let returned = Returned { id: FrameId::UNNAMED, frame: frame.into_bytes().into() };

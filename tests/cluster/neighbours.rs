@@ -61,6 +61,24 @@ macro_rules! on_both_schemas {
 
 on_both_schemas!(chat_both_ways, groups_both_ways, new_friends_both_ways, offline_messages_both_ways, users_who_move);
 
+#[test]
+fn what_other_programs_publish_for_a_user_is_dropped_unless_it_is_a_frame() {
+    let mixed = Mixed::start(Database::create());
+    let (mut alice, a) = mixed.ours(0, "alice");
+    let (_bob, b) = mixed.theirs("bob");
+    let mut connection = mixed.cluster.redis.connect();
+    let frame = chat(b, a, "a message");
+    let sent = frame.to_string();
+    let junk: [&[u8]; 8] = [b"", b"test", b"[]", b"null", b"{", b"{}{}", b"{\"a\":\"\n\"}", b"{\"a\":\"\xff\"}"];
+    for text in junk.into_iter().chain([sent.as_bytes()]) {
+        let published = redis::cmd("PUBLISH").arg(format!("RayBox-user-{a}")).arg(text).query::<u32>(&mut connection);
+        assert_eq!(published.expect("publish"), 2, "the neighbour and the node of alice");
+    }
+    alice.expect(&frame);
+    alice.barrier();
+    assert_eq!(mixed.node().stored_for(a), 0);
+}
+
 fn chat_both_ways(mixed: &Mixed) {
     let (mut alice, a) = mixed.ours(0, "alice");
     let (mut bob, b) = mixed.theirs("bob");
