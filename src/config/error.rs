@@ -1,5 +1,6 @@
 //! Errors in the settings, as they are shown to the operator.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -148,10 +149,10 @@ impl fmt::Display for ConfigError {
                 write!(f, "{place} {} is unknown, --help lists them all", name.escape_debug())
             }
             ConfigError::BadValue { place, name, value, allowed } => {
-                write!(f, "{place} {name}: {value:?} is not allowed, use {allowed}")
+                write!(f, "{place} {name}: {:?} is not allowed, use {allowed}", shortened(value))
             }
             ConfigError::BadLine { place, text } => {
-                write!(f, "{place} expected, but found {text:?}; write key=value, or # before a comment")
+                write!(f, "{place} expected, but found {:?}; write key=value, or # before a comment", shortened(text))
             }
             ConfigError::NotUtf8 { place, name } => {
                 write!(f, "{place} {} is not UTF-8; save the file as UTF-8", name.escape_debug())
@@ -206,6 +207,17 @@ impl Error for ConfigError {
         }
     }
 }
+
+/// The beginning of a text that may be long: the file may be another one, such as a program.
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+/// The most characters that are shown of a value or a line.
+const SHOWN_MAX: usize = 200;
 
 /// The usage of the program, on one line.
 pub(super) const USAGE: &str = "server IP PORT [OPTIONS], or server COMMAND";

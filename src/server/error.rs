@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::operation::certificates::CertificateError;
 use crate::operation::jwt_key_file::JwtFileError;
@@ -35,6 +35,12 @@ impl fmt::Display for StartError {
                     _ if is_without_ipv6(*address, error) => {
                         f.write_str("this machine has IPv6 switched off: listen on 0.0.0.0, or switch it on")
                     }
+                    _ if is_out_of_descriptors(error) => f.write_str(
+                        "raise the limit of descriptors (ulimit -n, LimitNOFILE in systemd, --ulimit nofile of a container)",
+                    ),
+                    _ if is_link_local(*address) => {
+                        f.write_str("an address of one link cannot be given here: listen on ::, which is for all addresses")
+                    }
                     _ => f.write_str("choose an address of this machine, such as 0.0.0.0"),
                 }
             }
@@ -55,6 +61,16 @@ impl Error for StartError {
             StartError::JwtKeys(error) => Some(error),
         }
     }
+}
+
+/// Whether this process, or the machine, has no descriptor left.
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Whether the address (fe80::) is one only together with an interface.
+fn is_link_local(address: SocketAddr) -> bool {
+    matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 /// Whether the kernel has no IPv6 support, or no IPv6 address.

@@ -75,6 +75,7 @@ fn a_mistake_on_the_command_line_is_named() {
         ("127.0.0.1", ["missing PORT", "usage: server IP PORT"]),
         ("127.0.0.1 0 0", ["\"0\" is one too many", "usage: server IP PORT"]),
         ("localhost 0", ["argument IP: \"localhost\"", "IPv4"]),
+        ("fe80::1 0", ["cannot listen on [fe80::1]:0", "listen on ::"]),
         ("127.0.0.1 65536", ["argument PORT: \"65536\"", "0 to 65535"]),
         ("127.0.0.1 0 --lops 2", ["option --lops", "did you mean --loops?"]),
         ("127.0.0.1 0 --loops", ["--loops", "value is required"]),
@@ -113,6 +114,11 @@ fn a_mistake_in_the_file_is_named() {
         sandbox.write("server.cnf", text);
         let line = sandbox.refused("127.0.0.1 0", &[]);
         assert!(culprits.iter().all(|culprit| line.contains(culprit)), "{line}");
+    }
+    for text in ["x".repeat(100_000), format!("loops={}", "x".repeat(100_000))] {
+        sandbox.write("server.cnf", &text);
+        let line = sandbox.refused("127.0.0.1 0", &[]);
+        assert!(line.len() < 400 && line.contains("server.cnf, line 1: key "), "{} bytes", line.len());
     }
     sandbox.write("mine.cnf", "auth=lax");
     let line = sandbox.refused("127.0.0.1 0 --config mine.cnf", &[]);
@@ -244,6 +250,16 @@ fn an_address_space_that_is_too_small_is_named_and_nothing_is_started() {
     assert_eq!((code, stdout.len(), stderr.len()), (Some(2), 0, 1), "{stdout:?} {stderr:?}");
     assert!(stderr[0].contains("the address space is limited to 64 MiB (ulimit -v)"), "{}", stderr[0]);
     assert!(!sandbox.work().join("raybox.db").exists());
+}
+
+#[test]
+fn a_limit_of_descriptors_that_is_too_low_is_named() {
+    let sandbox = Sandbox::new();
+    let mut command = sandbox.command("prlimit");
+    command.arg("--nofile=20:20").arg(env!("CARGO_BIN_EXE_server")).args("127.0.0.1 0 --log-dir .".split_whitespace());
+    let End { code, stdout, stderr, .. } = Process::start(command).end();
+    assert_eq!((code, stdout.len(), stderr.len()), (Some(2), 0, 1), "{stdout:?} {stderr:?}");
+    assert!(stderr[0].contains("raise the limit of descriptors (ulimit -n"), "{}", stderr[0]);
 }
 
 #[test]

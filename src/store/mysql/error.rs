@@ -159,6 +159,8 @@ pub(super) fn text(error: &Error) -> String {
         Error::DriverError(DriverError::CouldNotConnect(Some((_, why, _)))) => why.clone(),
         Error::DriverError(error) => error.to_string(),
         Error::TlsError(error) => format!("TLS: {error}"),
+        // The packets of a MySQL are not like that.
+        Error::CodecError(error) => format!("another program may answer there: {error}"),
         // The texts of these would show the value.
         Error::FromValueError(_) | Error::FromRowError(_) => "a column holds what it should not".to_owned(),
         other => other.to_string(),
