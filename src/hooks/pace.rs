@@ -33,11 +33,23 @@ impl Pace {
     /// The next request has half as many messages: the web server may refuse one of them, or all
     /// may be too much for it. In the end each message is alone, and only the refused one waits.
     pub(super) fn failed(&mut self, dice: f64) -> Duration {
-        let longest = PAUSE_FIRST.saturating_mul(1 << self.failures.min(16)).min(PAUSE_MAX);
+        let pause = pause_after(self.failures, dice);
         self.failures = self.failures.saturating_add(1);
-        self.messages_max = (self.messages_max / 2).max(1);
-        longest.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
+        self.refused();
+        pause
     }
+
+    /// The web server works, but refuses a message of the request. The next request has half as
+    /// many, without a pause, until the message is alone.
+    pub(super) fn refused(&mut self) {
+        self.messages_max = (self.messages_max / 2).max(1);
+    }
+}
+
+/// The pause after a failure with this number of failures before; `dice` is from 0 to 1.
+pub(super) fn pause_after(failures: u32, dice: f64) -> Duration {
+    let longest = PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
+    longest.mul_f64(0.5 + dice.clamp(0.0, 1.0) / 2.0)
 }
 
 /// The most messages of a request.

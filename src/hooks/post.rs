@@ -38,6 +38,14 @@ pub(super) enum PostError {
     Broken(io::Error),
 }
 
+impl PostError {
+    /// Whether the web server works, but refuses what a message says. Other errors concern every
+    /// message.
+    pub(super) fn concerns_message(&self) -> bool {
+        matches!(self, PostError::Status(400 | 406 | 409 | 413 | 415 | 422 | 451))
+    }
+}
+
 /// The web server, and what a request to it needs.
 pub(super) struct Receiver<'a> {
     pub(super) address: &'a HookAddress,

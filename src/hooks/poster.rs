@@ -19,6 +19,7 @@ use super::assembled::{Assembled, Settlement, assemble};
 use super::batch::HookBatch;
 use super::pace::{MESSAGES_MAX, Pace};
 use super::post::{PostError, Receiver, TIME_MAX, post};
+use super::resting::RestingSenders;
 use super::turns;
 use crate::base::conversation::ConversationId;
 use crate::config::{Config, HookAddress, HookNetworks, Secret};
@@ -122,12 +123,14 @@ impl Poster {
             owner,
             control: control.clone(),
             pace: Pace::new(),
+            resting: RestingSenders::default(),
             outage: Outage::default(),
             last: UserId(0),
             tidied: None,
             resume: None,
             told_of_drops: None,
             untold_drops: 0,
+            told_of_refusals: None,
             is_poster: false,
             owed: Settlement::default(),
         };
@@ -168,6 +171,7 @@ struct Work {
     owner: u64,
     control: Arc<HookControl>,
     pace: Pace,
+    resting: RestingSenders,
     outage: Outage,
     /// The sender whose turn was the last one.
     last: UserId,
@@ -176,6 +180,8 @@ struct Work {
     /// When the log last had a line about dropped messages, and how many were dropped since.
     told_of_drops: Option<Instant>,
     untold_drops: u64,
+    /// When the log last had a line about refused messages.
+    told_of_refusals: Option<Instant>,
     /// The next attempt after a failure; `None` if none has failed. The queue is tidied meanwhile.
     resume: Option<Instant>,
     /// Whether this node posts.
@@ -240,13 +246,14 @@ impl Work {
         if batch.messages() == 0 {
             return Ok(Duration::ZERO);
         }
-        self.post(queue, batch, settlement, settings)
+        self.post(queue, &rows, batch, settlement, settings)
     }
 
-    /// Posts a batch. Returns the pause until the next round.
+    /// Posts a batch of these rows. Returns the pause until the next round.
     fn post(
         &mut self,
         queue: &dyn HookQueue,
+        rows: &[HookRow],
         batch: HookBatch,
         settlement: Settlement,
         settings: &HookSettings,
@@ -261,9 +268,18 @@ impl Work {
         let messages = batch.messages();
         match post(&receiver, seconds(), &batch.into_body()) {
             Ok(()) => {
+                let Settlement { done, reached } = &settlement;
+                let is_taken = |row: &&HookRow| done.contains(&row.id) || reached.iter().any(|(id, _)| *id == row.id);
+                self.resting.taken(rows.iter().filter(is_taken));
                 self.owed = settlement;
                 self.worked(messages, settings);
                 self.settle(queue)?;
+                Ok(Duration::ZERO)
+            }
+            Err(error) if error.concerns_message() => {
+                let only = settlement.done.first().or(settlement.reached.first().map(|(id, _)| id));
+                let only = only.and_then(|id| rows.iter().find(|row| row.id == *id)).filter(|_| messages == 1);
+                self.refused(&error, only.map(|row| row.sender), settings);
                 Ok(Duration::ZERO)
             }
             Err(error) => {
@@ -286,21 +302,39 @@ impl Work {
         Ok(())
     }
 
-    /// The rows that are due, in turn. While there are more than one request takes, only some
-    /// senders have theirs among the oldest, so the senders are asked one after the other.
-    fn due(&self, queue: &dyn HookQueue, before: i64) -> Result<Vec<HookRow>, StoreError> {
-        let is_due = |row: &HookRow| row.time <= before;
+    /// The rows that are due, in turn, of no sender whose messages were just refused.
+    fn due(&mut self, queue: &dyn HookQueue, before: i64) -> Result<Vec<HookRow>, StoreError> {
+        let (is_due, now) = (|row: &HookRow| row.time <= before, Instant::now());
         let mut rows = queue.oldest(MESSAGES_MAX + 1)?;
         if rows.len() > MESSAGES_MAX && rows.iter().all(is_due) {
-            let mut senders = queue.senders_after(self.last, SENDERS_MAX)?;
-            if senders.len() < SENDERS_MAX {
-                let first = queue.senders_after(UserId(i32::MIN), SENDERS_MAX - senders.len())?;
-                senders.extend(first.into_iter().filter(|sender| *sender <= self.last));
-            }
-            rows = queue.oldest_of(&senders, MESSAGES_MAX.div_ceil(senders.len().max(1)))?;
+            let senders = self.next_senders(queue, now)?;
+            rows = match senders.len() {
+                0 => Vec::new(),
+                count => queue.oldest_of(&senders, MESSAGES_MAX.div_ceil(count))?,
+            };
         }
-        rows.retain(is_due);
-        Ok(turns::in_turn(rows, self.last))
+        rows.retain(|row| is_due(row) && !self.resting.is_resting(row.sender, now));
+        Ok(self.resting.choose(turns::in_turn(rows, self.last)))
+    }
+
+    /// The next senders in turn. While more messages are due than one request takes, only some
+    /// senders have theirs among the oldest, so the senders are asked one after the other.
+    fn next_senders(&self, queue: &dyn HookQueue, now: Instant) -> Result<Vec<UserId>, StoreError> {
+        let (mut found, mut after, mut has_wrapped) = (Vec::new(), self.last, false);
+        while found.len() < SENDERS_MAX {
+            let some = queue.senders_after(after, SENDERS_MAX)?;
+            let is_left = |sender: &UserId| !has_wrapped || *sender <= self.last;
+            found.extend(
+                some.iter().copied().filter(|sender| is_left(sender) && !self.resting.is_resting(*sender, now)),
+            );
+            match some.last() {
+                Some(last) if some.len() == SENDERS_MAX && is_left(last) => after = *last,
+                _ if has_wrapped => break,
+                _ => (after, has_wrapped) = (UserId(i32::MIN), true),
+            }
+        }
+        found.truncate(SENDERS_MAX);
+        Ok(found)
     }
 
     fn worked(&mut self, messages: usize, settings: &HookSettings) {
@@ -315,9 +349,7 @@ impl Work {
 
     fn failed(&mut self, error: &PostError, settings: &HookSettings) -> Duration {
         self.parts.metrics.hook_request(HookRequest::Failed);
-        // A few digits of the random number are enough.
-        let dice = getrandom::u32().map_or(0.5, |dice| f64::from(dice) / f64::from(u32::MAX));
-        let pause = self.pace.failed(dice);
+        let pause = self.pace.failed(dice());
         let host = settings.address.authority();
         if self.outage.begin() {
             log::warn!("hook {host}: {error}; its messages wait, and are posted again after growing pauses");
@@ -325,6 +357,20 @@ impl Work {
             log::debug!("hook {host}: {error}; the next attempt comes in {pause:?}");
         }
         pause
+    }
+
+    /// Notes that the web server refuses a message: the only one of the request, if its `sender` is
+    /// given. Other senders do not wait for it.
+    fn refused(&mut self, error: &PostError, sender: Option<UserId>, settings: &HookSettings) {
+        self.parts.metrics.hook_request(HookRequest::Failed);
+        self.pace.refused();
+        let Some(sender) = sender else { return };
+        self.resting.refused(sender, Instant::now(), dice());
+        if self.told_of_refusals.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            self.told_of_refusals = Some(Instant::now());
+            let host = settings.address.authority();
+            log::warn!("hook {host}: {error}, for a message of user {sender}; later ones of this sender wait for it");
+        }
     }
 
     /// Lets another node post.
@@ -397,6 +443,11 @@ fn shed(queue: &dyn HookQueue, excess: u64) -> Result<u64, StoreError> {
     Ok(dropped)
 }
 
+/// A random number from 0 to 1, of some digits.
+fn dice() -> f64 {
+    getrandom::u32().map_or(0.5, |dice| f64::from(dice) / f64::from(u32::MAX))
+}
+
 fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -409,7 +460,7 @@ fn millis(time: Duration) -> i64 {
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The interval between looks at the size of the queue.
 const TIDY_EVERY: Duration = Duration::from_secs(5);
-/// The interval between lines in the log about dropped messages.
+/// The interval between lines in the log about dropped messages, and about refused ones.
 const TELL_EVERY: Duration = Duration::from_secs(600);
 /// How long a message waits at most.
 const KEPT_FOR: Duration = Duration::from_hours(72);

@@ -70,3 +70,55 @@ fn a_message_that_waits_for_three_days_is_dropped() {
         assert_eq!(server.count("SELECT seq FROM HookQueue"), 2);
     });
 }
+
+/// Whether a request had this message of a sender, and no other.
+fn was_alone(receiver: &Receiver, sender: i64) -> bool {
+    let is_alone = |messages: &[serde_json::Value]| messages.len() == 1 && messages[0]["from"] == sender;
+    receiver.requests().iter().any(|request| is_alone(&request.messages()))
+}
+
+#[test]
+fn senders_whose_messages_are_refused_delay_no_others() {
+    on_both(|start| {
+        let receiver = Receiver::start(Mood::Refuses(422));
+        let server = start(hooked(&receiver, "0"));
+        let [mut quiet, bob] = ["quiet", "bob"].map(|name| enter(&server, name));
+        let mut greedy: Vec<_> = (0..12).map(|nth| enter(&server, &format!("greedy{nth}"))).collect();
+        for sender in &mut greedy {
+            sender.say(&with(&bob), "bad");
+            sender.say(&with(&bob), "good");
+        }
+        let refused: Vec<i64> = greedy.iter().map(|sender| sender.store.me).collect();
+        wait_until("each was refused alone", || refused.iter().all(|sender| was_alone(&receiver, *sender)));
+        for nth in 1..=3 {
+            quiet.say(&with(&bob), "quiet");
+            wait_until("it is posted", || receiver.taken().len() == nth);
+        }
+        assert!(receiver.taken().iter().all(|message| message["from"] == quiet.store.me), "the others wait in order");
+        let logs = server.logs_with("later ones of this sender wait");
+        assert_eq!(logs.matches("later ones of this sender wait").count(), 1, "{logs}");
+        assert!(!logs.contains("its messages wait"), "the web server works: {logs}");
+        // They are tried again.
+        receiver.becomes(Mood::Answers(200));
+        wait_until("nothing waits", || waiting(&server) == 0);
+        for sender in refused {
+            let taken = receiver.taken().into_iter().filter(|message| message["from"] == sender);
+            let texts: Vec<_> = taken.map(|message| message["m"]["msg"].clone()).collect();
+            assert_eq!(texts, ["bad", "good"]);
+        }
+    });
+}
+
+#[test]
+fn a_refusal_of_everything_slows_all() {
+    let receiver = Receiver::start(Mood::Answers(401));
+    let server = hooked(&receiver, "0").start();
+    let [mut ann, mut bob] = ["ann", "bob"].map(|name| enter(&server, name));
+    ann.say(&with(&bob), "one");
+    bob.say(&with(&ann), "two");
+    wait_until("it is tried again", || failed_requests(&server) >= 2.0);
+    let logs = server.logs_with("its messages wait");
+    assert!(!logs.contains("later ones of this sender wait"), "{logs}");
+    receiver.becomes(Mood::Answers(200));
+    wait_until("nothing waits", || waiting(&server) == 0);
+}

@@ -26,6 +26,8 @@ pub struct Request {
 pub enum Mood {
     /// This status.
     Answers(u16),
+    /// This status if the request has a message with the text "bad", else 200.
+    Refuses(u16),
     /// Nothing, while the connection is open.
     Hangs,
 }
@@ -128,12 +130,15 @@ impl Shared {
         let Some((headers, body)) = read(&mut stream) else { return };
         let (answer, number) = {
             let mut requests = self.requests.lock().expect("requests");
-            let answer = *self.mood.lock().expect("the mood");
+            let answer = match *self.mood.lock().expect("the mood") {
+                Mood::Refuses(status) => Mood::Answers(if body.contains(r#""msg":"bad""#) { status } else { 200 }),
+                mood => mood,
+            };
             requests.push(Request { headers, body, answer });
             (answer, requests.len())
         };
         match answer {
-            Mood::Answers(status) => {
+            Mood::Answers(status) | Mood::Refuses(status) => {
                 let _ = write!(stream, "HTTP/1.1 {status} Whatever\r\nContent-Length: 0\r\n\r\n");
                 let _ = stream.flush();
             }
