@@ -219,6 +219,9 @@ pub trait History: HistoryReads + Send + Sync + 'static {
     /// A key that the servers of a cluster share: `new`, unless one was stored before.
     fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError>;
 
+    /// This key, if one is stored.
+    fn stored_key(&self, key: SharedKey) -> Result<Option<[u8; 32]>, StoreError>;
+
     /// Whether the caller should delete old messages now: it is due, and no other node does it. The
     /// caller must call this again before its lease ends.
     fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError>;
@@ -243,6 +246,9 @@ pub enum SharedKey {
     Tokens,
     /// Proves the marks of accounts that a JSON web token has made.
     JwtMarks,
+    /// A key that has proved such marks before: the database has lost it, and servers that did not
+    /// know it have made another one.
+    EarlierJwtMarks,
 }
 
 impl SharedKey {
@@ -251,6 +257,7 @@ impl SharedKey {
         match self {
             SharedKey::Tokens => 1,
             SharedKey::JwtMarks => 4,
+            SharedKey::EarlierJwtMarks => 5,
         }
     }
 }

@@ -480,6 +480,10 @@ impl MemoryHistory {
     pub(crate) fn shared_key(&mut self, key: SharedKey, new: [u8; 32]) -> [u8; 32] {
         *self.keys.entry(key.row()).or_insert(new)
     }
+
+    pub(crate) fn stored_key(&self, key: SharedKey) -> Option<[u8; 32]> {
+        self.keys.get(&key.row()).copied()
+    }
 }
 
 /// The answer of methods that this store does not implement.

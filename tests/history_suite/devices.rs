@@ -37,9 +37,12 @@ pub(crate) fn devices_come_and_go(opened: &impl Opened) {
     let back = log_in(&login(ann, "third", 15));
     assert!(back.device.id > third.device.id, "no id is given twice");
     let (tokens, marks) = (SharedKey::Tokens, SharedKey::JwtMarks);
+    assert_eq!(store.stored_key(marks).unwrap(), None);
     let keys = (store.shared_key(tokens, [1; 32]).unwrap(), store.shared_key(marks, [3; 32]).unwrap());
     let second = opened.second();
     assert_eq!((second.shared_key(tokens, [2; 32]).unwrap(), second.shared_key(marks, [2; 32]).unwrap()), keys);
+    assert_eq!(second.stored_key(marks).unwrap(), Some(keys.1));
+    assert_eq!(store.stored_key(SharedKey::EarlierJwtMarks).unwrap(), None);
     assert_ne!(keys.0, keys.1);
     store.use_level2(bob).unwrap();
     store.use_level2(bob).unwrap();

@@ -140,6 +140,36 @@ fn a_server_opens_the_accounts_that_another_one_of_its_cluster_has_made() {
     }
 }
 
+/// Has the database lose the key of the marks, as after a failover to a replica that lags.
+fn lose_key(cluster: &Cluster) {
+    cluster.database.run("DELETE FROM Meta WHERE id = 4");
+}
+
+#[test]
+fn accounts_of_before_and_after_a_loss_of_the_key_are_open_on_all_servers() {
+    let issuer = JwtIssuer::eddsa();
+    let cluster = Cluster::start_with(3, |builder| trusting(builder, &issuer).option("jwt_register", "on"));
+    let login = |name: &str| LoginAs::jwt(&issuer.sign(&of(json!(name))), "d");
+    let [first, second, third] = [0, 1, 2].map(|node| &cluster.nodes[node]);
+    let ann = enter(first, login("ann")).welcome.user;
+    // The server that knows the key writes it back.
+    lose_key(&cluster);
+    assert_eq!(enter(first, login("ann")).welcome.user, ann);
+    assert_eq!(cluster.database.count("SELECT count(*) FROM Meta WHERE id = 4"), 1);
+    // A server that does not know it is faster, and makes another one.
+    lose_key(&cluster);
+    let bob = enter(second, login("bob")).welcome.user;
+    assert_eq!(enter(first, login("bob")).welcome.user, bob);
+    for server in [first, second, third] {
+        assert_eq!(enter(server, login("ann")).welcome.user, ann);
+        assert_eq!(enter(server, login("bob")).welcome.user, bob);
+    }
+    // A mark with a proof of neither key opens nothing.
+    let carol = offline_user(third, "carol");
+    cluster.database.run(&format!("UPDATE User SET password = {UNPROVEN} WHERE id = {carol}"));
+    expect_302(third, login("carol"));
+}
+
 #[test]
 fn the_token_of_the_server_ends_with_the_jwt() {
     let issuer = JwtIssuer::es256();

@@ -1,6 +1,8 @@
 //! [`JwtLogins`]: the accounts that JSON web tokens open, and new ones for their users.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::admission::Registration;
 use crate::base::disabled::is_disabled;
@@ -9,7 +11,7 @@ use crate::devices::entry::{NamedUser, id_of_name};
 use crate::protocol::{Id, UserId};
 use crate::session::NAME_MAX;
 use crate::session::jwt::{JwtRefusal, JwtUser, JwtVerifier, VerifiedJwt};
-use crate::store::history::{HistoryRole, SharedKey};
+use crate::store::history::{History, HistoryRole, SharedKey};
 use crate::store::{Accounts, Role, StoreError, User};
 
 /// Opens accounts with JSON web tokens.
@@ -17,8 +19,8 @@ pub struct JwtLogins {
     verifier: Option<Arc<JwtVerifier>>,
     accounts: Role<dyn Accounts>,
     history: HistoryRole,
-    /// The marks with the cluster's key, which is read only once.
-    marks: OnceLock<JwtMarks>,
+    /// The marks with each key that the cluster has had, the present one first.
+    keys: Mutex<Vec<([u8; 32], Arc<JwtMarks>)>>,
 }
 
 /// An account that a token opens.
@@ -48,7 +50,7 @@ impl JwtLogins {
         verifier: Option<Arc<JwtVerifier>>,
         (accounts, history): (Role<dyn Accounts>, HistoryRole),
     ) -> JwtLogins {
-        JwtLogins { verifier, accounts, history, marks: OnceLock::new() }
+        JwtLogins { verifier, accounts, history, keys: Mutex::default() }
     }
 
     /// Whether users may log in with JSON web tokens.
@@ -87,7 +89,7 @@ impl JwtLogins {
         for _ in 0..ATTEMPTS_MAX {
             match self.find(&user)? {
                 Found::Account(account, stored) => {
-                    let may_open = !verifier.registers() || self.marks()?.prove(&account.name, &stored);
+                    let may_open = !verifier.registers() || self.is_made_by_jwt(&account.name, &stored)?;
                     if !may_open || is_disabled(&stored) || who.is_another(account.id, &account.name) {
                         return denied(JwtRefusal::OtherAccount);
                     }
@@ -121,7 +123,7 @@ impl JwtLogins {
     pub fn prove(&self, user: UserId, jwt: &str) -> Result<Option<OpenedAccount>, StoreError> {
         let Some(Ok(verified)) = self.verifier.as_ref().map(|verifier| verifier.verify(jwt)) else { return Ok(None) };
         let Found::Account(account, stored) = self.find(&verified.user)? else { return Ok(None) };
-        let is_made_by_jwt = self.marks()?.prove(&account.name, &stored);
+        let is_made_by_jwt = self.is_made_by_jwt(&account.name, &stored)?;
         let opens = account.id == user && is_made_by_jwt && !is_disabled(&stored);
         Ok(opens.then_some(OpenedAccount { account, stored, expires: verified.expires, is_new: false }))
     }
@@ -157,13 +159,45 @@ impl JwtLogins {
         self.accounts.get()?.register(name, &stored)
     }
 
-    fn marks(&self) -> Result<&JwtMarks, StoreError> {
-        if let Some(marks) = self.marks.get() {
-            return Ok(marks);
+    /// Whether a JSON web token has made the account with this name and stored password.
+    fn is_made_by_jwt(&self, name: &str, stored: &str) -> Result<bool, StoreError> {
+        let proves = |keys: &[([u8; 32], Arc<JwtMarks>)]| keys.iter().any(|(_, marks)| marks.prove(name, stored));
+        self.marks()?;
+        if proves(&self.keys.lock()) {
+            return Ok(true);
         }
-        let history = self.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no level 2".into()))?;
-        let key = history.shared_key(SharedKey::JwtMarks, random()?)?;
-        Ok(self.marks.get_or_init(|| JwtMarks::new(&key)))
+        // The database may have lost the key of this mark, and another server has written it back.
+        let Some(earlier) = self.history()?.stored_key(SharedKey::EarlierJwtMarks)? else { return Ok(false) };
+        let mut keys = self.keys.lock();
+        if keys.iter().all(|(key, _)| *key != earlier) {
+            keys.truncate(KEYS_MAX - 1);
+            keys.push((earlier, Arc::new(JwtMarks::new(&earlier))));
+        }
+        Ok(proves(&keys))
+    }
+
+    /// The marks with the cluster's present key. The first server that finds that the database has
+    /// lost the key writes it back. If another server has made a new one before, both are valid.
+    fn marks(&self) -> Result<Arc<JwtMarks>, StoreError> {
+        let known = self.keys.lock().first().map(|(key, _)| *key);
+        let history = self.history()?;
+        let stored = history.shared_key(SharedKey::JwtMarks, known.map_or_else(random, Ok)?)?;
+        if let Some(known) = known.filter(|known| *known != stored) {
+            history.shared_key(SharedKey::EarlierJwtMarks, known)?;
+        }
+        let mut keys = self.keys.lock();
+        match keys.iter().position(|(key, _)| *key == stored) {
+            Some(at) => keys[..=at].rotate_right(1),
+            None => {
+                keys.truncate(KEYS_MAX - 1);
+                keys.insert(0, (stored, Arc::new(JwtMarks::new(&stored))));
+            }
+        }
+        Ok(keys[0].1.clone())
+    }
+
+    fn history(&self) -> Result<&dyn History, StoreError> {
+        self.history.get()?.ok_or_else(|| StoreError::Failed("the tables have no level 2".into()))
     }
 }
 
@@ -185,3 +219,6 @@ fn random<const N: usize>() -> Result<[u8; N], StoreError> {
 
 /// The most searches for an account that is made or deleted meanwhile.
 const ATTEMPTS_MAX: usize = 3;
+/// The most keys of marks that are remembered. There is more than one only after the database has
+/// lost the key.
+const KEYS_MAX: usize = 4;

@@ -305,15 +305,23 @@ impl History for MysqlStore {
     }
 
     fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
-        let row = key.row();
-        let stored: Option<Vec<u8>> = self.base.calls.call(|db, _| {
+        // Usually it is there, and this answer needs no lock.
+        if let Some(stored) = self.stored_key(key)? {
+            return Ok(stored);
+        }
+        self.base.calls.call(|db, _| {
             let insert = "INSERT INTO Meta (id, value) VALUES (?, ?) ON DUPLICATE KEY UPDATE id = id";
-            db.exec_drop(insert, (row, &new[..]))?;
-            db.exec_first("SELECT value FROM Meta WHERE id = ?", (row,))
+            db.exec_drop(insert, (key.row(), &new[..]))
         })?;
-        let stored = stored.and_then(|stored| <[u8; 32]>::try_from(stored).ok());
-        stored
-            .ok_or_else(|| StoreError::Failed(format!("the key in the table Meta (row {row}) has not 32 bytes").into()))
+        self.stored_key(key)?.ok_or_else(|| StoreError::Failed("the table Meta has lost a key again".into()))
+    }
+
+    fn stored_key(&self, key: SharedKey) -> Result<Option<[u8; 32]>, StoreError> {
+        let row = key.row();
+        let select = "SELECT value FROM Meta WHERE id = ?";
+        let stored: Option<Vec<u8>> = self.base.calls.call(|db, _| db.exec_first(select, (row,)))?;
+        let malformed = || StoreError::Failed(format!("the key in the table Meta (row {row}) has not 32 bytes").into());
+        stored.map(|stored| <[u8; 32]>::try_from(stored).map_err(|_| malformed())).transpose()
     }
 
     fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError> {

@@ -243,11 +243,20 @@ impl History for SqliteStore {
     }
 
     fn shared_key(&self, key: SharedKey, new: [u8; 32]) -> Result<[u8; 32], StoreError> {
+        // Usually it is there, and this answer needs no turn of the writer.
+        if let Some(stored) = self.stored_key(key)? {
+            return Ok(stored);
+        }
         self.live.change(move |db| {
             let insert = "INSERT INTO Meta (id, value) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
             db.execute(insert, params![key.row(), &new[..]])?;
             db.query_row("SELECT value FROM Meta WHERE id = ?1", [key.row()], |row| row.get(0))
         })
+    }
+
+    fn stored_key(&self, key: SharedKey) -> Result<Option<[u8; 32]>, StoreError> {
+        let select = "SELECT value FROM Meta WHERE id = ?1";
+        self.live.read(|db| db.query_row(select, [key.row()], |row| row.get(0)).optional())
     }
 
     fn claim_retention(&self, claim: &RetentionClaim) -> Result<bool, StoreError> {

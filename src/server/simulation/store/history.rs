@@ -227,6 +227,10 @@ impl History for NodeStore {
         self.of_history(|tables, _| tables.history.shared_key(key, new))
     }
 
+    fn stored_key(&self, key: SharedKey) -> Result<Option<[u8; 32]>, StoreError> {
+        self.of_history(|tables, _| tables.history.stored_key(key))
+    }
+
     fn retire(&self, _: &HistoryRetention, _: ConversationId) -> Result<RetentionStep, StoreError> {
         not_here()
     }
