@@ -10,6 +10,7 @@ mod postbox;
 mod presence;
 mod pump_pages;
 mod reads;
+mod shared_read;
 mod sweep;
 mod typing;
 

@@ -127,8 +127,9 @@ impl Contacts for MysqlStore {
 
     fn is_in_groups(&self, user: UserId, count: usize) -> Result<bool, StoreError> {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        let statement =
-            "SELECT COUNT(*) AS found FROM (SELECT 1 FROM GroupUser WHERE userid = :user LIMIT :count) AS some";
+        // A C++ server may leave the members of a group that is gone.
+        let statement = "SELECT COUNT(*) AS found FROM (
+            SELECT 1 FROM GroupUser JOIN AllGroup ON AllGroup.id = groupid WHERE userid = :user LIMIT :count) AS some";
         self.base.calls.call(|db, _| {
             let row: Option<Row> = db.exec_first(statement, params! {"user" => user.0, count})?;
             let found = row.map(|mut row| column::<i64>(&mut row, "found")).transpose()?;

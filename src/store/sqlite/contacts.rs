@@ -109,7 +109,8 @@ impl Contacts for SqliteStore {
 
     fn is_in_groups(&self, user: UserId, count: usize) -> Result<bool, StoreError> {
         let count = limit(count);
-        let statement = "SELECT count(*) FROM (SELECT 1 FROM GroupUser WHERE userid = :user LIMIT :count)";
+        let statement = "SELECT count(*) FROM (
+            SELECT 1 FROM GroupUser JOIN AllGroup ON AllGroup.id = groupid WHERE userid = :user LIMIT :count)";
         self.live.read(move |db| {
             let groups: i64 = db
                 .prepare_cached(statement)?

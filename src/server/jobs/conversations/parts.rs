@@ -3,9 +3,11 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::postbox::Postbox;
+use super::shared_read::SharedRead;
 use crate::base::clock::Clock;
 use crate::base::trace::Tracer;
 use crate::bus::{DeviceNews, Exchange};
@@ -36,6 +38,7 @@ pub struct Conversations {
     /// The key that signs tokens, once read.
     pub(super) key: OnceLock<TokenKey>,
     pub(super) typing: RecentTyping,
+    blocks_read: Mutex<SharedRead>,
     router: OnceLock<Weak<Router>>,
 }
 
@@ -97,7 +100,14 @@ pub struct DeviceRules {
 impl Conversations {
     /// Has no way to connections before [`Conversations::attach`] is called.
     pub fn new(parts: ConversationParts, rules: DeviceRules) -> Conversations {
-        Conversations { parts, rules, key: OnceLock::new(), typing: RecentTyping::default(), router: OnceLock::new() }
+        Conversations {
+            parts,
+            rules,
+            key: OnceLock::new(),
+            typing: RecentTyping::default(),
+            blocks_read: Mutex::default(),
+            router: OnceLock::new(),
+        }
     }
 
     /// Notifies connections of this node from now on.
@@ -129,8 +139,13 @@ impl Conversations {
         self.parts.watchers.forget(link, watched);
     }
 
-    /// Reads the blocked users. Returns whether the database has answered. Blocks.
+    /// Reads the blocked users, unless that is not due. Returns whether the database has answered.
+    /// Blocks.
     pub fn read_blocks(&self) -> bool {
+        let begun = self.parts.clock.now();
+        if !self.blocks_read.lock().is_due(begun) {
+            return true;
+        }
         let read = || -> Result<_, StoreError> {
             let (mut all, mut last) = (FxHashSet::default(), (UserId(0), UserId(0)));
             let Some(community) = self.parts.community.get()? else { return Ok(all) };
@@ -145,6 +160,9 @@ impl Conversations {
             }
         };
         let new = self.parts.blocks.reread(read);
+        if new.is_ok() {
+            self.blocks_read.lock().ended(begun, self.parts.clock.now());
+        }
         self.parts.outages.note("reading who is blocked", new.as_ref().err());
         for (user, other) in new.iter().flatten() {
             self.parts.watchers.part(*user, *other);
