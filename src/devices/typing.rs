@@ -1,5 +1,7 @@
-//! [`Typing`] and [`RecentTyping`]: limit how often a 51 is passed on, of a connection and of a user.
+//! [`Typing`], [`RecentTyping`] and [`ShownTyping`]: limit how often a 51 is passed on, of a connection,
+//! of a user on one node, and of a user on all nodes.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -53,9 +55,41 @@ impl RecentTyping {
     }
 }
 
+/// The 51s that users were shown on this node. Two devices of one user may type on two nodes, and
+/// then each node sends a 51.
+#[derive(Debug)]
+pub struct ShownTyping {
+    shown: Mutex<Recent<(UserId, u64), Instant>>,
+    hasher: RandomState,
+}
+
+impl Default for ShownTyping {
+    fn default() -> ShownTyping {
+        ShownTyping { shown: Mutex::new(Recent::new(SHOWN_MAX)), hasher: RandomState::new() }
+    }
+}
+
+impl ShownTyping {
+    /// Whether this 51 is shown to `to` now. The 51s of one sender in one conversation are equal.
+    pub fn is_due(&self, to: UserId, frame: &str, now: Instant) -> bool {
+        let (key, mut shown) = ((to, self.hasher.hash_one(frame)), self.shown.lock());
+        if shown.get(&key).is_some_and(|last| now.saturating_duration_since(*last) < SHOWN_EVERY) {
+            return false;
+        }
+        shown.insert(key, now);
+        true
+    }
+}
+
 /// The shortest time between two 51s of one connection, or user, in a conversation that are passed
 /// on.
 pub(super) const TYPING_EVERY: Duration = Duration::from_secs(3);
+/// The same, of all devices of a user. Two 51s that a node has sent properly may arrive a little
+/// closer together.
+const SHOWN_EVERY: Duration = Duration::from_millis(2800);
+/// The 51s that are remembered, at least: some 40 bytes each. If too many others were shown since,
+/// one is shown too early.
+const SHOWN_MAX: usize = 20_000;
 /// The most conversations in which one connection types within that time.
 const TYPED_MAX: usize = 16;
 /// The users and conversations that are remembered, at least: some 50 bytes each.
@@ -73,6 +107,14 @@ mod tests {
         assert!((1..=TYPED_MAX).all(|user| types(user, now)));
         assert!(!types(TYPED_MAX + 1, now));
         assert!(types(TYPED_MAX + 1, now + TYPING_EVERY));
+    }
+
+    #[test]
+    fn a_user_is_shown_each_51_once_in_a_while() {
+        let (shown, now, [ann, bob]) = (ShownTyping::default(), Instant::now(), [UserId(1), UserId(2)]);
+        assert!(shown.is_due(ann, "x", now) && shown.is_due(bob, "x", now) && shown.is_due(ann, "y", now));
+        assert!(!shown.is_due(ann, "x", now + SHOWN_EVERY - Duration::from_millis(1)));
+        assert!(shown.is_due(ann, "x", now + TYPING_EVERY));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The messages and answers of other nodes, as the bus brings them to the [`Router`].
 
+use std::time::Instant;
+
 use net::Turn;
 
 use super::label::{Returned, or_back};
@@ -148,7 +150,9 @@ impl Node for Router {
                 }
             }
             DeviceNews::Show(user, frame) => {
-                for link in self.attendance.devices(user, |_| true) {
+                let links = self.attendance.devices(user, |_| true);
+                let is_shown = !links.is_empty() && self.shows_typing(user, &frame, Instant::now());
+                for link in links.into_iter().filter(|_| is_shown) {
                     post(&link, MemberNews::Show(frame.clone()));
                 }
             }

@@ -12,6 +12,7 @@ use crate::base::ids::FrameId;
 use crate::base::trace::{Hop, Incident, hash};
 use crate::bus::news::CommittedFrame;
 use crate::delivery::{Acknowledgement, Comeback, Delivery, DeliveryOrigin, LaneItem, Owed, Posted, Provenance, Work};
+use crate::devices::typing::ShownTyping;
 use crate::metrics::{Hit, Metrics};
 use crate::protocol::UserId;
 use crate::routing::attendance::Attendance;
@@ -27,6 +28,8 @@ use crate::routing::ways::{DELIVERY_BYTES, Ways};
 pub struct Router {
     pub(super) parts: RouterParts,
     pub(super) attendance: Attendance,
+    /// The 51s that were shown here.
+    pub(super) shown_typing: ShownTyping,
     /// Takes messages that other nodes have committed in groups.
     pub(super) group_messages: OnceLock<GroupMessages>,
     /// Called when messages of other nodes may have been missed.
@@ -46,10 +49,16 @@ impl Router {
         Router {
             parts,
             attendance,
+            shown_typing: ShownTyping::default(),
             group_messages: OnceLock::new(),
             missed: OnceLock::new(),
             logged_out: OnceLock::new(),
         }
+    }
+
+    /// Whether this 51 is shown to `to` now.
+    pub fn shows_typing(&self, to: UserId, frame: &str, now: Instant) -> bool {
+        self.shown_typing.is_due(to, frame, now)
     }
 
     /// The users who are on this node.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -95,6 +96,24 @@ fn marks_and_typing_cross_nodes() {
     tablet.take("the mark", |frame| frame["msgType"] == 49 && frame["read"] == 2);
     bob.send_frame(&json!({"msgType": 51, "conv": to_ann, "event": "typing"}));
     ann.take_kind(51);
+}
+
+#[test]
+fn typing_on_devices_of_several_nodes_is_shown_once() {
+    let cluster = Cluster::start(2);
+    let (ann, mut bob) = pair(&cluster);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    let begin = Instant::now();
+    for n in 0..8 {
+        let mut device = Level2Client::enter(&cluster.nodes[n % 2], "ann", ann.store.me, &format!("d{n}"));
+        device.send_frame(&json!({"msgType": 51, "conv": to_bob, "event": "typing"}));
+        device.ask_for_pong();
+        let number = device.say(&to_bob, "done");
+        bob.until_at(&to_ann, number);
+    }
+    let shown = bob.inbox().filter(|frame| frame["msgType"] == 51).count() as u64;
+    let most = 1 + begin.elapsed().as_millis() as u64 / 2800;
+    assert!((1..=most).contains(&shown), "one in three seconds: {shown}");
 }
 
 #[test]

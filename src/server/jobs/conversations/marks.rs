@@ -151,9 +151,12 @@ impl Conversations {
         self.tell_nodes(&news.collect::<Vec<_>>());
     }
 
-    /// Sends frames to the devices of these users.
+    /// Sends 51s to the devices of these users, except those that they were just shown.
     pub(super) fn show(&self, frames: &[(UserId, Arc<str>)]) {
-        self.post(frames.iter().map(|(user, frame)| (*user, move || MemberNews::Show(frame.clone()))), None);
+        let (router, now) = (self.router(), self.parts.clock.now());
+        let is_shown = |user, frame: &str| router.as_ref().is_some_and(|router| router.shows_typing(user, frame, now));
+        let here = frames.iter().filter(|(user, frame)| is_shown(*user, frame));
+        self.post(here.map(|(user, frame)| (*user, move || MemberNews::Show(frame.clone()))), None);
         let news = frames.iter().map(|(user, frame)| DeviceNews::Show(*user, frame.clone()));
         self.tell_nodes(&news.collect::<Vec<_>>());
     }
