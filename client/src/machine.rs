@@ -443,6 +443,16 @@ impl Machine {
         }
     }
 
+    /// Asks for the own mark and the number of unread messages in a conversation of another
+    /// history, which ends at `head`. No 43 will tell them. A 49 with 0 raises no mark.
+    fn learn_mark(&mut self, conv: Conv, head: u64) {
+        let mark = self.marks.entry(conv).or_default();
+        if *mark > head {
+            *mark = 0;
+        }
+        self.send_marks();
+    }
+
     /// Shows that the user is typing.
     pub(crate) fn typing(&mut self, conv: Conv, now: Instant) {
         let is_due = self.typed.get(&conv).is_none_or(|last| now >= *last + TYPING_EVERY);

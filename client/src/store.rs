@@ -163,8 +163,9 @@ impl Store {
             }
             Change::Peer(peer) => {
                 self.touch(peer.conv)?;
-                let update = "UPDATE convs SET peer_read = max(peer_read, ?2), peer_recv = max(peer_recv, ?3)
-                    WHERE conv = ?1";
+                // Of one connection, each 50 is above the last one. They fall only with a lost
+                // history.
+                let update = "UPDATE convs SET peer_read = ?2, peer_recv = max(?2, ?3) WHERE conv = ?1";
                 self.connection.execute(update, params![peer.conv.to_string(), int(peer.read), int(peer.recv)])?;
                 Ok(())
             }
@@ -214,9 +215,8 @@ impl Store {
             peer_recv = min(peer_recv, ?2), wanted = CASE WHEN wanted <= ?2 THEN wanted END WHERE conv = ?1";
         self.connection.execute(update, params![name, int(head)])?;
         if !is_counted {
-            // The messages that follow are counted from the beginning, and a 49 and a 50 set the
-            // marks.
-            let update = "UPDATE convs SET head = 0, unread = 0, peer_read = 0, peer_recv = 0 WHERE conv = ?1";
+            // The messages that follow are counted from the beginning, until the answer to a 49.
+            let update = "UPDATE convs SET head = 0, unread = 0 WHERE conv = ?1";
             self.connection.execute(update, [&name])?;
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::tasks::MemberTask;
 use crate::history::answers::Ticket;
+use crate::protocol::level2::Rid;
 
 /// The requests of a connection that threads do. A request that changes something is done alone.
 /// Requests that only read are done concurrently, after the changes before them. Each has a ticket,
@@ -22,6 +23,8 @@ pub(super) enum QueuedRequest {
     Task(MemberTask),
     /// All 47s that were read up to this one.
     Reports(Ticket),
+    /// The session processes the next frame that waits for it.
+    Session(Ticket, Option<Rid>),
 }
 
 /// The effect of a request.
@@ -61,12 +64,6 @@ impl<T> InTurn<T> {
     pub(super) fn done(&mut self, ticket: Ticket) {
         self.under_way.retain(|other| *other != ticket);
     }
-
-    /// Whether a change is still under way or waiting.
-    pub(super) fn is_changing(&self) -> bool {
-        let waits = self.waiting.iter().any(|(_, does, _)| *does == Does::Change);
-        waits || !self.under_way.is_empty() && self.does == Does::Change
-    }
 }
 
 #[cfg(test)]
@@ -96,11 +93,8 @@ mod tests {
         assert_eq!(turns.next(), None, "that was done before");
         turns.done(c);
         assert_eq!([turns.next(), turns.next()], [Some("d"), None]);
-        assert!(turns.is_changing());
         turns.done(d);
-        assert!(!turns.is_changing());
         assert_eq!([turns.next(), turns.next()], [Some("e"), None]);
-        assert!(!turns.is_changing(), "it only reads");
         turns.done(e);
         assert!(turns.under_way.is_empty() && turns.waiting.is_empty());
     }

@@ -2,7 +2,7 @@
 //!
 //! Frames of the client, news from threads and the time go in; effects come out. Its [`Pump`]
 //! decides which messages of conversations the client is shown. Requests of level 1 are answered by
-//! the session, and only put into order here.
+//! the session, one after the other, and only put into order here.
 //!
 //! # Order
 //! 41s have their own order in each conversation, which the pump keeps. All other requests take
@@ -19,12 +19,14 @@ use std::time::{Duration, Instant};
 
 use super::effects::{MemberEffect, MemberEffects};
 use super::entry::{AdmittedDevice, PendingLogin};
+use super::for_session::ForSession;
 use super::heart::{Beat, Heart};
 use super::in_turn::{Does, InTurn, QueuedRequest};
 use super::marks::ShownMarks;
 use super::outlet::Outlet;
 use super::reply_order::ReplyOrder;
 use super::reports::Reports;
+use super::stage::{Opening, Stage};
 use super::tasks::{Ahead, FoundMark, Identity, MemberNews, MemberTask, NamedConversation, Overview};
 use super::typing::Typing;
 use super::watch::StateWatch;
@@ -33,20 +35,8 @@ use crate::history::answers::Ticket;
 use crate::history::pump::{Commands, Pump, PumpEvent, PumpLimits};
 use crate::protocol::level2::frames::{MarkNews, Refusal};
 use crate::protocol::level2::replies::{self, Reason};
-use crate::protocol::level2::{Frame, Have, HaveItem, Level2Request, Rid};
-use crate::protocol::{self, UserId};
-
-/// The outcome of a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Heard {
-    /// It was processed.
-    Taken,
-    /// The session must process it; [`Member::on_reply`] follows for each reply.
-    ForSession,
-    /// The session must process it, but after a change that is not done yet: the frame must be
-    /// shown again.
-    Later,
-}
+use crate::protocol::level2::{Frame, HaveItem, Level2Request, Rid};
+use crate::protocol::{self, Id, UserId};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -58,6 +48,7 @@ pub struct Member {
     takes_requests: bool,
     replies: ReplyOrder,
     tasks: InTurn<QueuedRequest>,
+    for_session: ForSession,
     /// The conversations that no 43 has shown yet, unless a thread is using them.
     overview: Option<Overview>,
     reports: Reports,
@@ -73,6 +64,8 @@ pub struct Member {
     typing: Typing,
     /// The read to retry at the next reminder.
     retry: Option<Retry>,
+    /// The time at which a logout ends the connection, even if sends are still without a 41.
+    logout_by: Option<Instant>,
     /// The data that was read with the heads, while the pump handles the heads.
     ahead: Option<Box<Ahead>>,
 }
@@ -82,22 +75,6 @@ pub struct Member {
 enum Retry {
     Pump,
     Overview,
-}
-
-#[derive(Debug)]
-enum Stage {
-    /// The other nodes are being told to send messages here.
-    Placing(Box<Opening>),
-    Open,
-    Ended,
-}
-
-/// The data for the first frames, which follow once other nodes send here.
-#[derive(Debug)]
-struct Opening {
-    welcome: String,
-    have: Have<'static>,
-    resume: u32,
 }
 
 impl Member {
@@ -113,6 +90,7 @@ impl Member {
             takes_requests: false,
             replies: ReplyOrder::default(),
             tasks: InTurn::default(),
+            for_session: ForSession::default(),
             overview: None,
             reports: Reports::default(),
             marks: ShownMarks::default(),
@@ -124,6 +102,7 @@ impl Member {
             watch: StateWatch::default(),
             typing: Typing::default(),
             retry: None,
+            logout_by: None,
             ahead: None,
         }
     }
@@ -153,11 +132,16 @@ impl Member {
 
     /// Whether the next frame may be processed now.
     pub fn takes_requests(&self) -> bool {
-        self.takes_requests && !self.watch.is_under_way() && !self.outlet.is_full() && self.replies.has_room()
+        self.takes_requests
+            && !self.stage.is_logged_out()
+            && !self.watch.is_under_way()
+            && !self.outlet.is_full()
+            && self.replies.has_room()
+            && self.for_session.has_room()
     }
 
-    /// Handles a frame of the client.
-    pub fn on_frame(&mut self, frame: Frame<'_>, now: Instant, effects: &mut MemberEffects) -> Heard {
+    /// Handles a frame of the client, which has these bytes.
+    pub fn on_frame(&mut self, frame: Frame<'_>, bytes: &[u8], now: Instant, effects: &mut MemberEffects) {
         self.heart.hear(now);
         let Frame { rid, request, .. } = frame;
         match request {
@@ -171,13 +155,10 @@ impl Member {
                 if user.user() == Some(self.identity.user) =>
             {
                 let ticket = self.replies.open();
+                self.logout_by = Some(now + LOGS_OUT_WITHIN);
                 self.do_in_turn(ticket, Does::Change, MemberTask::LogOut(ticket, rid), effects);
             }
-            Level2Request::Level1(Ok(_)) if self.tasks.is_changing() => return Heard::Later,
-            Level2Request::Level1(Ok(_)) => {
-                self.replies.open_for_session(rid);
-                return Heard::ForSession;
-            }
+            Level2Request::Level1(Ok(_)) => self.have_session_process(bytes.into(), rid, effects),
             Level2Request::Level1(Err(protocol::BadRequest)) => {
                 self.reply(protocol::BAD_REQUEST, rid.as_ref(), effects)
             }
@@ -219,7 +200,6 @@ impl Member {
             }
         }
         self.carry_out(effects);
-        Heard::Taken
     }
 
     /// Notes that bytes were received.
@@ -248,8 +228,9 @@ impl Member {
         if matches!(self.stage, Stage::Ended) {
             return;
         }
-        self.replies.settle_of_session(reply);
-        self.write_replies(effects);
+        if let Some(ticket) = self.replies.settle_of_session(reply) {
+            self.done(ticket, effects);
+        }
     }
 
     /// Handles an event that concerns only the pump.
@@ -257,6 +238,9 @@ impl Member {
         if !matches!(self.stage, Stage::Ended) {
             self.pump.on(event, &mut self.commands);
             self.carry_out(effects);
+            // The event may have ended a run for which marks have waited.
+            self.show_marks(effects);
+            self.end_if_logged_out(effects);
         }
     }
 
@@ -317,10 +301,15 @@ impl Member {
                 self.watch.undo(before);
                 self.settle(ticket, text, effects);
             }
+            MemberNews::End(Reason::Logout) => {
+                self.stage = Stage::LoggedOut;
+                effects.push(MemberEffect::Remind(LOGS_OUT_WITHIN));
+            }
             MemberNews::End(reason) => return self.end(reason, effects),
         }
         self.carry_out(effects);
         self.show_marks(effects);
+        self.end_if_logged_out(effects);
     }
 
     /// Takes the requested marks; `None` if they could not be read.
@@ -341,7 +330,7 @@ impl Member {
     /// Handles a change of a watched user's state.
     fn on_presence(&mut self, user: UserId, online: bool, effects: &mut MemberEffects) {
         if self.watch.shows(user, online) && !self.outlet.is_full() {
-            self.outlet.write(replies::presence(user, online).into(), effects);
+            self.outlet.write(replies::presence(Id(user.0.into()), online).into(), effects);
         }
     }
 
@@ -356,12 +345,16 @@ impl Member {
         self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
         self.show_marks(effects);
+        self.end_if_logged_out(effects);
     }
 
     /// Handles a reminder. `waiting`: the bytes that have not arrived at the client.
     pub fn on_time(&mut self, now: Instant, waiting: usize, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
+        }
+        if self.stage.is_logged_out() && self.logout_by.is_none_or(|by| by <= now) {
+            return self.end(Reason::Logout, effects);
         }
         match self.heart.beat(now, waiting > 0) {
             None => {}
@@ -390,6 +383,13 @@ impl Member {
             self.stage = Stage::Ended;
             self.takes_requests = false;
             effects.push(MemberEffect::End(reason));
+        }
+    }
+
+    /// Ends the connection after a logout, when every send has its 41.
+    fn end_if_logged_out(&mut self, effects: &mut MemberEffects) {
+        if self.stage.is_logged_out() && self.pump.open_sends() == 0 {
+            self.end(Reason::Logout, effects);
         }
     }
 
@@ -433,7 +433,7 @@ impl Member {
             return;
         }
         let user = self.identity.user;
-        for (conv, news) in self.marks.release(|ticket| self.replies.has_left(ticket)) {
+        for (conv, news) in self.marks.release(|ticket| self.replies.has_left(ticket), |conv| self.pump.has_run(conv)) {
             self.outlet.write(news.frame(conv.name_for(user), user).into(), effects);
         }
         self.ask_for_marks(effects);
@@ -487,6 +487,8 @@ mod turns;
 const NO_REPLY: String = String::new();
 /// The pause after a failed read of the store.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a logout waits for the 41s of the sends before it.
+const LOGS_OUT_WITHIN: Duration = Duration::from_secs(5);
 
 const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open another connection for another login");
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");

@@ -11,8 +11,8 @@ use crate::protocol::level2::{Rid, replies};
 #[derive(Debug, Default)]
 pub(super) struct ReplyOrder {
     answers: Answers<String>,
-    /// The requests that the session answers next.
-    of_session: VecDeque<(Ticket, Option<Rid>)>,
+    /// The request that the session answers next.
+    of_session: Option<(Ticket, Option<Rid>)>,
     /// The number of 48s being processed.
     pages: usize,
     /// The remaining frames of a reply with several.
@@ -29,11 +29,6 @@ impl ReplyOrder {
         self.answers.open()
     }
 
-    pub(super) fn open_for_session(&mut self, rid: Option<Rid>) {
-        let ticket = self.answers.open();
-        self.of_session.push_back((ticket, rid));
-    }
-
     pub(super) fn settle(&mut self, ticket: Ticket, text: String) {
         self.answers.settle(ticket, text);
     }
@@ -43,10 +38,16 @@ impl ReplyOrder {
         self.answers.settle(ticket, text);
     }
 
-    pub(super) fn settle_of_session(&mut self, reply: &str) {
-        if let Some((ticket, rid)) = self.of_session.pop_front() {
-            self.answers.settle(ticket, replies::with_rid(reply, rid.as_ref()));
-        }
+    /// Notes that the session answers this request next.
+    pub(super) fn asks_session(&mut self, ticket: Ticket, rid: Option<Rid>) {
+        self.of_session = Some((ticket, rid));
+    }
+
+    /// Takes the session's answer. Returns the ticket of its request.
+    pub(super) fn settle_of_session(&mut self, reply: &str) -> Option<Ticket> {
+        let (ticket, rid) = self.of_session.take()?;
+        self.answers.settle(ticket, replies::with_rid(reply, rid.as_ref()));
+        Some(ticket)
     }
 
     /// Takes the next frame of a reply, if it is there. The caller repeats this until there is

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::history::answers::Ticket;
-use crate::protocol::UserId;
+use crate::protocol::{Id, UserId};
 
 /// The watch of a connection. While a 52 is under way, requests are not read.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) struct StateWatch {
 struct WatchUnderWay {
     /// The ticket of its reply.
     ticket: Ticket,
+    /// Ids that no user ever has. They look offline.
+    nobody: Vec<Id>,
     /// Whether all states have come.
     is_known: bool,
 }
@@ -32,15 +34,19 @@ impl Default for StateWatch {
 }
 
 impl StateWatch {
-    /// Watches these users from now on. Returns those watched before.
-    pub(super) fn begin(&mut self, ticket: Ticket, users: Arc<[UserId]>) -> Arc<[UserId]> {
-        self.under_way = Some(WatchUnderWay { ticket, is_known: false });
+    /// Watches these users from now on, and shows once that `nobody` is online. Returns those
+    /// watched before.
+    pub(super) fn begin(&mut self, ticket: Ticket, users: Arc<[UserId]>, nobody: Vec<Id>) -> Arc<[UserId]> {
+        self.under_way = Some(WatchUnderWay { ticket, nobody, is_known: false });
         std::mem::replace(&mut self.users, users)
     }
 
     /// Undoes a 52 that has failed: the users before are still watched.
     pub(super) fn undo(&mut self, before: Arc<[UserId]>) {
         self.users = before;
+        if let Some(under_way) = &mut self.under_way {
+            under_way.nobody.clear();
+        }
         self.known();
     }
 
@@ -60,10 +66,14 @@ impl StateWatch {
     }
 
     /// Takes the states whose reply has left.
-    pub(super) fn release(&mut self, has_left: impl Fn(Ticket) -> bool) -> BTreeMap<UserId, bool> {
+    pub(super) fn release(&mut self, has_left: impl Fn(Ticket) -> bool) -> Vec<(Id, bool)> {
         match self.under_way.take_if(|under_way| under_way.is_known && has_left(under_way.ticket)) {
-            Some(_) => std::mem::take(&mut self.held),
-            None => BTreeMap::new(),
+            Some(WatchUnderWay { nobody, .. }) => {
+                let held = std::mem::take(&mut self.held).into_iter();
+                let known = held.map(|(user, online)| (Id(user.0.into()), online));
+                known.chain(nobody.into_iter().map(|id| (id, false))).collect()
+            }
+            None => Vec::new(),
         }
     }
 
@@ -84,12 +94,12 @@ mod tests {
     #[test]
     fn states_wait_until_all_are_known_and_the_reply_has_left() {
         let (mut watch, ticket) = (StateWatch::default(), Answers::<()>::default().open());
-        watch.begin(ticket, [UserId(9)].into());
+        watch.begin(ticket, [UserId(9)].into(), vec![Id(1 << 40)]);
         assert!(!watch.shows(UserId(9), false) && !watch.shows(UserId(9), true));
-        assert_eq!(watch.release(|_| true), BTreeMap::new(), "another state may be on its way");
+        assert_eq!(watch.release(|_| true), [], "another state may be on its way");
         watch.known();
-        assert_eq!(watch.release(|_| false), BTreeMap::new());
-        assert_eq!(watch.release(|_| true), BTreeMap::from([(UserId(9), true)]), "the last one");
+        assert_eq!(watch.release(|_| false), []);
+        assert_eq!(watch.release(|_| true), [(Id(9), true), (Id(1 << 40), false)], "the last one");
         assert!(watch.shows(UserId(9), false) && !watch.is_under_way());
     }
 }

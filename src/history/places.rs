@@ -115,6 +115,13 @@ impl ShownPlace {
         }
     }
 
+    /// Whether the store may have lost messages that were written, if its history ends with `head`
+    /// and this message. A history that goes on after them can only be told by a page.
+    pub(super) fn may_be_lost(&self, head: Seq, last: Option<Committed>) -> bool {
+        let is_another = || last.is_some_and(|last| self.contradicts(last, None));
+        !self.has(PlaceMark::Fresh) && (self.sent() != head || is_another())
+    }
+
     pub(super) fn has(&self, mark: PlaceMark) -> bool {
         self.packed & mark as u64 != 0
     }

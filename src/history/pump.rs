@@ -139,6 +139,11 @@ impl Pump {
         place.filter(|place| !place.has(PlaceMark::Fresh)).map_or(0, |place| place.sent())
     }
 
+    /// Whether messages of a run of this conversation are still to be written.
+    pub fn has_run(&self, conv: ConversationId) -> bool {
+        self.script.progress.syncs.has_run(conv)
+    }
+
     /// The number of sends without a 41.
     pub fn open_sends(&self) -> usize {
         self.script.sends.count()

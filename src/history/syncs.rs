@@ -32,7 +32,7 @@ pub(super) struct Run {
     /// A message that the client has. The first page is of the same history only if the message is
     /// still there.
     pub(super) held: Option<(Seq, Tag)>,
-    /// Whether a 46 has found that messages which this connection has shown are lost.
+    /// Whether a 46 has found that messages which this connection has shown may be lost.
     pub(super) tells_loss: bool,
     has_begun: bool,
 }
@@ -43,9 +43,10 @@ impl Run {
         Run { conv, head, held, tells_loss: false, has_begun: false }
     }
 
-    /// The same run for a 46: if it begins anew, it tells the client that shown messages are lost.
-    pub(super) fn of_46(self) -> Run {
-        Run { tells_loss: self.head.reset, ..self }
+    /// The same run for a 46 that begins anew, because messages that this connection has shown may
+    /// be lost.
+    pub(super) fn after_loss(self) -> Run {
+        Run { tells_loss: true, ..self }
     }
 }
 

@@ -429,6 +429,7 @@ impl Handler for Shell {
             Posted::MakeRoom => return self.turn_away(turn, link, client, protocol::MAKE_ROOM),
         };
         self.feed(turn, link, client, input);
+        self.feed_from_member(turn, link, client);
     }
 
     fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {

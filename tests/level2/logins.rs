@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use mysql::prelude::Queryable as _;
 use serde_json::{Value, json};
 
 use crate::people::{pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
-use testkit::{ACK, NOBODY, TestClient, TestServer, chat, offline_user, password, user, wait_until};
+use testkit::{ACK, Database, NOBODY, TestClient, TestServer, chat, offline_user, password, user, wait_until};
 
 /// Logs in. The login must be refused; returns the 40.
 fn refused(server: &TestServer, login: LoginAs) -> Value {
@@ -184,6 +185,22 @@ fn a_token_of_another_server_is_none() {
     let token = Level2Client::enter(&one, "ann", a, "phone").welcome.token.clone();
     Level2Client::enter(&other, "ann", a, "phone");
     expect_refused(&other, LoginAs::token(&token, "phone"), 302);
+}
+
+#[test]
+fn a_logout_waits_for_the_sends_before_it() {
+    let database = Database::create();
+    let server = TestServer::builder().mysql(&database).start();
+    let (mut ann, bob) = pair(&server);
+    let mut locker = database.connect();
+    locker.query_drop("LOCK TABLES Message WRITE").expect("lock the table");
+    let cid = ann.send(&with(&bob), "before");
+    let me = ann.store.me;
+    let reply = ann.ask(json!({"msgType": 3, "USERID": me}));
+    assert_eq!(reply["errno"], 200, "it does not wait for the message: {reply}");
+    locker.query_drop("UNLOCK TABLES").expect("unlock it");
+    assert_eq!(ann.answer(&cid)["errno"], 200);
+    ann.expect_farewell("logout");
 }
 
 #[test]

@@ -22,11 +22,13 @@ fn a_watching_user_is_notified_when_friends_come_and_go() {
         shown["online"] == true
     };
     let _there = login(&server, "stranger", stranger);
-    ann.ask_for(200, json!({"msgType": 52, "watch": [b, carol, stranger, NOBODY]}));
+    let beyond = 1_i64 << 40;
+    ann.ask_for(200, json!({"msgType": 52, "watch": [b, beyond, carol, stranger, NOBODY, beyond]}));
     assert!(online(&mut ann, b));
     assert!(!online(&mut ann, carol));
     assert!(!online(&mut ann, stranger), "others look offline");
     assert!(!online(&mut ann, NOBODY));
+    assert!(!online(&mut ann, beyond), "no user has such an id");
     // A connection of level 1 counts as online.
     let at_level_1 = login(&server, "carol", carol);
     assert!(online(&mut ann, carol));

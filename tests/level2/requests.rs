@@ -1,10 +1,11 @@
 //! Requests of level 1 on connections of level 2, framing, and the content of an overview.
 
+use mysql::prelude::Queryable as _;
 use serde_json::{Value, json};
 
 use crate::people::{on_both, pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
-use testkit::{BAD_REQUEST, TestClient, TestServer, login, offline_user, password, user};
+use testkit::{BAD_REQUEST, Database, TestClient, TestServer, login, offline_user, password, user};
 
 #[test]
 fn requests_of_level_1_work_as_ever_with_their_rid() {
@@ -253,4 +254,23 @@ fn reports_count_for_the_next_login_of_the_device() {
             }
         }
     });
+}
+
+#[test]
+fn a_send_waits_for_no_request_of_level_1_before_it() {
+    let database = Database::create();
+    let server = TestServer::builder().mysql(&database).start();
+    let (mut ann, bob) = pair(&server);
+    // The first message of a stranger needs that table as well.
+    ann.say(&with(&bob), "first");
+    let mut locker = database.connect();
+    locker.query_drop("LOCK TABLES Friend WRITE").expect("lock the table");
+    let me = ann.store.me;
+    for rid in ["one", "two"] {
+        ann.send_frame(&json!({"msgType": 8, "FROMID": me, "rid": rid}));
+    }
+    ann.say(&with(&bob), "neither waits for the other");
+    assert!(ann.inbox().all(|frame| frame["msgType"] != 8));
+    locker.query_drop("UNLOCK TABLES").expect("unlock it");
+    assert_eq!(["one", "two"].map(|_| ann.take_kind(8)["rid"].clone()), ["one", "two"]);
 }

@@ -203,9 +203,9 @@ export class Conversations {
     const [read, peerRead, peerRecv] = [conv.read, conv.peerRead, conv.peerRecv].map((mark) => Math.min(mark, head));
     Object.assign(conv, { seq: 0, tag: NO_TAG, held: [], last: null, read, peerRead, peerRecv });
     if (this.#isLive || !this.#counted.has(conv.conv)) {
-      // No 43 has counted the messages that follow. A 49 and a 50 tell the marks.
+      // No 43 has counted the messages that follow. The answer to a 49 does.
       this.#counted.delete(conv.conv);
-      Object.assign(conv, { unread: 0, peerRead: 0, peerRecv: 0 });
+      conv.unread = 0;
     }
     delete conv.markDue;
     delete conv.asked;
@@ -434,8 +434,9 @@ export class Conversations {
   onPartnerRead(frame) {
     const conv = this.all.get(frame.conv);
     if (!conv || partnerOf(conv.conv) !== frame.user) return;
-    conv.peerRead = Math.max(conv.peerRead, frame.read);
-    conv.peerRecv = Math.max(conv.peerRecv, frame.recv, frame.read);
+    // Of one connection, each 50 is above the last one. They fall only with a lost history.
+    conv.peerRead = frame.read;
+    conv.peerRecv = Math.max(frame.recv, frame.read);
     this.changed(conv);
   }
 }

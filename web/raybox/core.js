@@ -138,6 +138,7 @@ export class Core {
       altered: (msg) => emit({ kind: 'altered', msg }),
       reset: (conv) => {
         this.outbox.requeue(conv);
+        this.marks.learn(this.conversations.get(conv));
         emit({ kind: 'reset', conv });
       },
       ask: (have) => this.#ask(have),

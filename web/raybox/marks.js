@@ -28,6 +28,8 @@ export class Marks {
   #lastReport = -Infinity;
   /** Conversations whose read mark is in flight. @type {Set<string>} */
   #asking = new Set();
+  /** Conversations whose own mark is to be asked for. @type {Set<string>} */
+  #unknown = new Set();
   /** @type {Map<string, number>} */
   #typed = new Map();
 
@@ -50,6 +52,7 @@ export class Marks {
     this.#timer = undefined;
     this.#stored.clear();
     this.#asking.clear();
+    this.#unknown.clear();
   }
 
   /** Notes that everything up to `seq` is stored. @param {string} conv @param {number} seq */
@@ -73,11 +76,23 @@ export class Marks {
     this.#schedule();
   }
 
+  /**
+   * Asks for the own mark and the number of unread messages, of which no 43 will tell. A 49 with 0
+   * raises no mark. @param {Conversation} conv
+   */
+  learn(conv) {
+    if (!this.#isLive) return;
+    this.#unknown.add(conv.conv);
+    this.read(conv);
+  }
+
   /** Sends the read mark of a conversation if it is due. @param {Conversation} conv */
   read(conv) {
-    if (!this.#isLive || conv.markDue === undefined || this.#asking.has(conv.conv)) return;
+    const isDue = conv.markDue !== undefined || this.#unknown.has(conv.conv);
+    if (!this.#isLive || !isDue || this.#asking.has(conv.conv)) return;
     this.#asking.add(conv.conv);
-    this.#events.ask({ msgType: Type.read, conv: conv.conv, read: conv.markDue }).then(
+    this.#unknown.delete(conv.conv);
+    this.#events.ask({ msgType: Type.read, conv: conv.conv, read: conv.markDue ?? 0 }).then(
       (reply) => {
         this.#asking.delete(conv.conv);
         this.#events.confirmed(reply);
@@ -87,7 +102,7 @@ export class Marks {
         this.#asking.delete(conv.conv);
         if (!(error instanceof RayBoxError) || error.errno === 0) return;
         if (error.retryAfter === undefined) delete conv.markDue;
-        else setTimeout(() => this.read(conv), error.retryAfter * 1000);
+        else setTimeout(() => this.learn(conv), error.retryAfter * 1000);
       },
     );
   }

@@ -201,6 +201,9 @@ impl Machine {
         self.places.on_run(run);
         if run.reset {
             let is_counted = self.stage == Stage::Synchronising;
+            if !is_counted {
+                self.learn_mark(run.conv, run.to);
+            }
             self.done.changes.push(Change::Reset { conv: run.conv, head: run.to, is_counted });
             self.done.events.push(Event::Changed(run.conv));
         }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::base::conversation::{ConversationId, ConversationName, Tag};
+use crate::base::conversation::{ConversationId, ConversationName, HeldTag, Tag};
 use crate::devices::reply_order::{ANSWERS_MAX, PAGES_MAX};
 use crate::devices::tasks::{Ahead, Identity, Noted};
 use crate::devices::typing::TYPING_EVERY;
@@ -48,9 +48,9 @@ impl Scene {
         scene
     }
 
-    fn say(&mut self, frame: &str) -> Heard {
-        let frame = Frame::parse(frame.as_bytes()).unwrap();
-        self.member.on_frame(frame, self.now, &mut self.effects)
+    fn say(&mut self, frame: &str) {
+        let parsed = Frame::parse(frame.as_bytes()).unwrap();
+        self.member.on_frame(parsed, frame.as_bytes(), self.now, &mut self.effects);
     }
 
     fn hear(&mut self, news: MemberNews) {
@@ -73,15 +73,15 @@ impl Scene {
 }
 
 #[test]
-fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait() {
+fn replies_leave_in_the_order_of_their_requests_and_sends_wait_for_none_of_them() {
     let mut scene = Scene::live();
-    scene.say(r#"{"msgType":48,"conv":"u9","rid":1}"#);
-    assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7,"rid":2}"#), Heard::ForSession);
-    scene.say(r#"{"msgType":53,"rid":3}"#);
-    let tasks = scene.tasks();
-    let [MemberTask::Page(ticket, ..)] = &tasks[..] else { panic!("{tasks:?}") };
-    scene.member.on_reply(r#"{"errno":200,"friends":[],"msgType":8}"#, &mut scene.effects);
-    assert_eq!(scene.written(), [""; 0], "the page comes first");
+    scene.say(r#"{"msgType":8,"FROMID":7,"rid":1}"#);
+    let first = scene.member.next_for_session().expect("a frame of level 1");
+    assert!(first.ends_with(br#""rid":1}"#));
+    scene.say(r#"{"msgType":8,"FROMID":7,"rid":2}"#);
+    scene.say(r#"{"msgType":48,"conv":"u9","rid":3}"#);
+    scene.say(r#"{"msgType":53,"rid":4}"#);
+    assert!(scene.tasks().is_empty() && scene.member.next_for_session().is_none(), "the session is at work");
     scene.say(r#"{"msgType":4,"TOID":9,"cid":"a","msg":"x"}"#);
     let Some(MemberEffect::Send(sent)) = scene.effects.pop() else { panic!("a send") };
     let at = Committed { seq: 1, tag: Tag(5), time: 6 };
@@ -89,9 +89,65 @@ fn replies_leave_in_the_order_of_their_requests_and_acknowledgements_do_not_wait
     scene.hear(MemberNews::Pump(vec![answer]));
     let acknowledged = r#"{"cid":"a","conv":"u9","errno":200,"msgType":41,"seq":1,"tag":"00000005","time":6}"#;
     assert_eq!(scene.written(), [acknowledged]);
-    scene.hear(MemberNews::PageAnswer(*ticket, "page".to_owned()));
-    let contacts = r#"{"errno":200,"friends":[],"msgType":8,"rid":2}"#;
-    assert_eq!(scene.written(), ["page", contacts, r#"{"msgType":54,"rid":3}"#]);
+    let contacts = r#"{"errno":200,"friends":[],"msgType":8}"#;
+    scene.member.on_reply(contacts, &mut scene.effects);
+    assert_eq!(scene.written(), [r#"{"errno":200,"friends":[],"msgType":8,"rid":1}"#]);
+    let second = scene.member.next_for_session().expect("the second one");
+    scene.member.session_is_busy(second);
+    assert!(scene.member.next_for_session().is_some(), "it is shown again");
+    scene.member.on_reply(contacts, &mut scene.effects);
+    let tasks = scene.effects.iter().filter_map(|effect| match effect {
+        MemberEffect::Do(MemberTask::Page(ticket, ..)) => Some(*ticket),
+        _ => None,
+    });
+    let pages: Vec<_> = tasks.collect();
+    assert_eq!(scene.written(), [r#"{"errno":200,"friends":[],"msgType":8,"rid":2}"#]);
+    scene.member.on_reply(contacts, &mut scene.effects);
+    assert_eq!(scene.written(), [""; 0], "nobody has asked the session");
+    scene.hear(MemberNews::PageAnswer(pages[0], "page".to_owned()));
+    assert_eq!(scene.written(), ["page", r#"{"msgType":54,"rid":4}"#]);
+}
+
+#[test]
+fn frames_of_level_1_that_wait_are_bounded() {
+    let mut scene = Scene::live();
+    let long = format!(r#"{{"msgType":8,"FROMID":7,"x":"{}"}}"#, "x".repeat(20_000));
+    let mut taken = 0;
+    while scene.member.takes_requests() {
+        scene.say(&long);
+        taken += 1;
+    }
+    assert_eq!(taken, 5, "one at work and 64 KiB");
+    scene.member.on_reply("{}", &mut scene.effects);
+    assert!(scene.member.takes_requests());
+}
+
+#[test]
+fn a_logout_ends_the_connection_when_the_sends_before_it_are_answered_or_after_a_while() {
+    for is_answered in [true, false] {
+        let mut scene = Scene::live();
+        scene.say(r#"{"msgType":4,"TOID":9,"cid":"a","msg":"x"}"#);
+        let Some(MemberEffect::Send(sent)) = scene.effects.pop() else { panic!("a send") };
+        scene.say(r#"{"msgType":3,"USERID":7}"#);
+        let tasks = scene.tasks();
+        let [MemberTask::LogOut(ticket, _)] = &tasks[..] else { panic!("{tasks:?}") };
+        scene.hear(MemberNews::Answer(*ticket, "bye".to_owned()));
+        scene.hear(MemberNews::End(Reason::Logout));
+        assert!(!scene.member.takes_requests() && !scene.member.has_ended());
+        assert_eq!(scene.written(), ["bye"]);
+        if is_answered {
+            let (conv, id) = (sent.conv, sent.submission.id);
+            let at = Committed { seq: 1, tag: Tag(5), time: 6 };
+            scene.hear(MemberNews::Pump(vec![PumpEvent::Answered { conv, id, answer: SendAnswer::New(at, None) }]));
+            assert!(matches!(&scene.effects[..], [.., MemberEffect::End(Reason::Logout)]), "{:?}", scene.effects);
+            assert!(scene.written()[0].contains(r#""cid":"a""#));
+        } else {
+            scene.member.on_time(scene.now, 0, &mut scene.effects);
+            assert!(!scene.member.has_ended());
+            scene.member.on_time(scene.now + LOGS_OUT_WITHIN, 0, &mut scene.effects);
+        }
+        assert!(scene.member.has_ended());
+    }
 }
 
 #[test]
@@ -185,10 +241,10 @@ fn the_states_of_watched_users_come_behind_the_reply_each_once() {
     scene.hear(MemberNews::Presence(UserId(9), true));
     assert_eq!(scene.written(), [""; 0], "the reply waits for the one before it");
     scene.hear(MemberNews::PageAnswer(*page, "page".to_owned()));
-    let states = [9, 12].map(|user| replies::presence(UserId(user), true));
+    let states = [9, 12].map(|user| replies::presence(Id(user), true));
     assert_eq!(scene.written(), ["page", "watching", &states[0], &states[1]]);
     scene.hear(MemberNews::Presence(UserId(12), false));
-    assert_eq!(scene.written(), [replies::presence(UserId(12), false)], "and then changes");
+    assert_eq!(scene.written(), [replies::presence(Id(12), false)], "and then changes");
 }
 
 #[test]
@@ -230,9 +286,9 @@ fn a_change_is_done_alone_and_requests_behind_it_wait() {
         r#"{"msgType":67,"name":"x"}"#,
         r#"{"msgType":48,"conv":"u9"}"#,
     ] {
-        assert_eq!(scene.say(frame), Heard::Taken);
+        scene.say(frame);
     }
-    assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7}"#), Heard::Later, "the session has it behind the changes");
+    scene.say(r#"{"msgType":8,"FROMID":7}"#);
     let tasks = scene.tasks();
     let [MemberTask::Page(first, ..), MemberTask::Page(second, ..)] = &tasks[..] else { panic!("{tasks:?}") };
     scene.hear(MemberNews::PageAnswer(*second, "2".to_owned()));
@@ -246,8 +302,10 @@ fn a_change_is_done_alone_and_requests_behind_it_wait() {
     scene.hear(MemberNews::MarkAnswer(marked, "3".to_owned(), None));
     let changed = next(&mut scene);
     scene.hear(MemberNews::Answer(changed, "4".to_owned()));
-    next(&mut scene);
-    assert_eq!(scene.say(r#"{"msgType":8,"FROMID":7}"#), Heard::ForSession);
+    let page = next(&mut scene);
+    assert_eq!(scene.member.next_for_session(), None, "the session has its turn behind them");
+    scene.hear(MemberNews::PageAnswer(page, "5".to_owned()));
+    assert!(scene.member.next_for_session().is_some());
 }
 
 const BOB: i64 = 7 << 32 | 9;

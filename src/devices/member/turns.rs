@@ -15,11 +15,12 @@ use crate::protocol::{Id, UserId};
 impl Member {
     pub(super) fn on_watch(&mut self, users: Vec<Id>, rid: Option<Rid>, effects: &mut MemberEffects) {
         let mut seen = FxHashSet::default();
-        // A user who has never existed is offline.
-        let named = |Id(id)| i32::try_from(id).ok().map(UserId);
-        let users: Arc<[UserId]> = users.into_iter().filter_map(named).filter(|user| seen.insert(*user)).collect();
+        let each = users.into_iter().filter(|Id(id)| seen.insert(*id));
+        // An id beyond those of users looks offline, as that of a user who has never existed.
+        let (users, nobody): (Vec<Id>, Vec<Id>) = each.partition(|Id(id)| i32::try_from(*id).is_ok());
+        let users: Arc<[UserId]> = users.iter().filter_map(|Id(id)| i32::try_from(*id).ok().map(UserId)).collect();
         let ticket = self.replies.open();
-        let before = self.watch.begin(ticket, users.clone());
+        let before = self.watch.begin(ticket, users.clone(), nobody);
         self.do_in_turn(ticket, Does::Read, MemberTask::Watch(ticket, rid, before, users), effects);
     }
 
@@ -37,6 +38,10 @@ impl Member {
         {
             match next {
                 QueuedRequest::Task(task) => effects.push(MemberEffect::Do(task)),
+                QueuedRequest::Session(ticket, rid) => {
+                    self.replies.asks_session(ticket, rid);
+                    self.for_session.release();
+                }
                 QueuedRequest::Reports(ticket) => match self.reports.next() {
                     Some(stored) => effects.push(MemberEffect::Do(MemberTask::Report(ticket, stored))),
                     // These were noted with an earlier one.
@@ -60,5 +65,24 @@ impl Member {
     pub(super) fn note_in_turn(&mut self, ticket: Ticket, effects: &mut MemberEffects) {
         self.tasks.add(ticket, Does::Change, QueuedRequest::Reports(ticket));
         self.do_next(effects);
+    }
+
+    /// Has the session process a frame when its turn comes.
+    pub(super) fn have_session_process(&mut self, frame: Box<[u8]>, rid: Option<Rid>, effects: &mut MemberEffects) {
+        let ticket = self.replies.open();
+        self.for_session.add(frame);
+        self.tasks.add(ticket, Does::Change, QueuedRequest::Session(ticket, rid));
+        self.do_next(effects);
+    }
+
+    /// The frame that the session must process now. [`Member::on_reply`] follows. If the session is
+    /// not ready, [`Member::session_is_busy`] follows.
+    pub fn next_for_session(&mut self) -> Option<Box<[u8]>> {
+        if self.has_ended() { None } else { self.for_session.next() }
+    }
+
+    /// Takes back a frame that the session wants to be shown again.
+    pub fn session_is_busy(&mut self, frame: Box<[u8]>) {
+        self.for_session.take_back(frame);
     }
 }

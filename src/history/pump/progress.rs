@@ -70,13 +70,14 @@ impl PumpProgress {
             self.stage = PumpStage::Overview { asked: false };
             self.place_early(&heads.convs.iter().map(|(conv, extent, last)| (*conv, (extent.head, *last))).collect());
         }
-        let extents: HashMap<_, _> = heads.convs.iter().map(|(conv, extent, _)| (*conv, *extent)).collect();
+        let extents: HashMap<_, _> = heads.convs.iter().map(|(conv, extent, last)| (*conv, (*extent, *last))).collect();
         let (mut refused, mut runs) = (VecDeque::new(), VecDeque::new());
         for found in heads.cursors {
             match found {
                 FoundCursor::Refused(name, refusal) => refused.push_back((name, refusal)),
                 FoundCursor::Own(conv, mut held) => {
-                    let mut extent = extents.get(&conv).copied().unwrap_or(Extent { head: 0, floor: 0 });
+                    let (mut extent, last) =
+                        extents.get(&conv).copied().unwrap_or((Extent { head: 0, floor: 0 }, None));
                     let is_reset = cursor::plan(held, extent, heads.resume).is_some_and(|head| head.reset);
                     if !is_login && !is_reset {
                         // The run includes messages that were written since the heads were read.
@@ -88,10 +89,12 @@ impl PumpProgress {
                         held = HeldCursor { seq: self.sent(conv), tag: None, stored: None };
                         head = cursor::plan(held, extent, heads.resume).unwrap_or(head);
                     }
-                    self.places.entry(conv).put(PlaceMark::Run, true);
+                    let place = self.places.entry(conv);
+                    let tells_loss = !is_login && head.reset && place.may_be_lost(extent.head, last);
+                    place.put(PlaceMark::Run, true);
                     let known = held.stored.filter(|_| !head.reset).map(|tag| (held.seq, tag));
                     let run = Run::new(conv, head, known);
-                    runs.push_back(if is_login { run } else { run.of_46() });
+                    runs.push_back(if tells_loss { run.after_loss() } else { run });
                 }
             }
         }

@@ -8,7 +8,7 @@ use super::frames::Refusal;
 use super::object::Object;
 use super::{LEVEL, PAGE_MAX, Rid};
 use crate::base::conversation::ConversationName;
-use crate::protocol::{UserId, forward};
+use crate::protocol::{Id, UserId, forward};
 
 /// The reply to a login that succeeds (40).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,7 +93,7 @@ pub fn typing(conv: ConversationName, from: UserId) -> String {
 }
 
 /// 52: whether a watched user is online.
-pub fn presence(user: UserId, online: bool) -> String {
+pub fn presence(Id(user): Id, online: bool) -> String {
     Object::new().value("msgType", 52).value("online", online).value("user", user).end()
 }
 

@@ -7,7 +7,7 @@ use super::frames::{self, Committed, ConversationSummary, Marks, Message, Refusa
 use super::replies::{self, Reason, Welcome};
 use super::*;
 use crate::base::conversation::{ConversationName, Tag};
-use crate::protocol::{self, GroupId, UserId};
+use crate::protocol::{self, GroupId, Id, UserId};
 
 const BOB: ConversationName = ConversationName::User(UserId(9));
 const TEAM: ConversationName = ConversationName::Group(GroupId(3));
@@ -100,7 +100,7 @@ fn the_frames_are_those_of_the_contract() {
             replies::typing(BOB, UserId(9)),
             r#"{"conv":"u9","event":"typing","from":9,"msgType":51}"#.to_owned(),
         ),
-        (replies::presence(UserId(9), true), r#"{"msgType":52,"online":true,"user":9}"#.to_owned()),
+        (replies::presence(Id(9), true), r#"{"msgType":52,"online":true,"user":9}"#.to_owned()),
         (
             replies::farewell(Reason::Drain, 1700),
             r#"{"errmsg":"the server is being restarted, connect again","errno":503,"msgType":55,"reason":"drain","retryAfter":1.7}"#.to_owned(),

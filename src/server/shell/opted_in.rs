@@ -14,7 +14,7 @@ use crate::base::conversation::ConversationId;
 use crate::delivery::{Acknowledgement, ClientLink, Owed, Posted, Provenance};
 use crate::devices::effects::MemberEffects;
 use crate::devices::entry::EntryNews;
-use crate::devices::member::{Heard, Member};
+use crate::devices::member::Member;
 use crate::protocol::level2::frames::Refusal;
 use crate::protocol::level2::replies::{self, Reason};
 use crate::protocol::level2::{self, Rid};
@@ -190,6 +190,7 @@ impl Shell {
             (level2, outcome) => {
                 client.level2 = level2;
                 self.feed(turn, link, client, Input::Outcome(outcome));
+                self.feed_from_member(turn, link, client);
             }
         }
     }
@@ -207,6 +208,7 @@ impl Shell {
             let mut effects = MemberEffects::new();
             act(member, &mut effects);
             desk.carry_out(turn, member, effects);
+            self.feed_from_member(turn, link, client);
         }
     }
 
@@ -289,7 +291,7 @@ impl Shell {
     ) -> Flow {
         let now = turn.now();
         let Some(Level2::In(member)) = &client.level2 else { return Flow::Later };
-        if !member.takes_requests() || !client.session.is_ready() {
+        if !member.takes_requests() {
             return Flow::Later;
         }
         if frame.len() > level2::FRAME_MAX {
@@ -300,15 +302,20 @@ impl Shell {
             self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
             return Flow::Taken;
         };
-        let (kind, mut heard) = (parsed.kind, Heard::Taken);
-        self.with_member(turn, link, client, |member, effects| heard = member.on_frame(parsed, now, effects));
-        if heard == Heard::Later {
-            return Flow::Later;
-        }
-        self.tally.frame(kind);
-        match heard {
-            Heard::ForSession => self.feed(turn, link, client, Input::Frame(frame)),
-            Heard::Taken | Heard::Later => Flow::Taken,
+        self.tally.frame(parsed.kind);
+        self.with_member(turn, link, client, |member, effects| member.on_frame(parsed, frame, now, effects));
+        Flow::Taken
+    }
+
+    /// Has the session process the frames whose turn has come.
+    pub(super) fn feed_from_member(&self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+        while let Some(Level2::In(member)) = &mut client.level2
+            && let Some(frame) = member.next_for_session()
+        {
+            let flow = self.feed(turn, link, client, Input::Frame(&frame));
+            if let (Flow::Later, Some(Level2::In(member))) = (flow, &mut client.level2) {
+                return member.session_is_busy(frame);
+            }
         }
     }
 

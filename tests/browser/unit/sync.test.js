@@ -250,7 +250,12 @@ test('what a 43 has counted is not counted again, and after a loss nothing is re
   // The database falls back without a new login: 2 is another message now.
   two.say({ msgType: 44, conv: 'u2', complete: true, reset: true, from: 1, to: 2 }, push('u2', 1), push('u2', 2));
   await until('what is there', () => conv()?.seq === 2);
-  assert.deepEqual([conv()?.read, conv()?.unread, conv()?.peerRead], [1, 1, 0]);
+  assert.deepEqual([conv()?.read, conv()?.unread, conv()?.peerRead], [1, 1, 2], 'no mark is above the head');
+  const asked = await two.next(49);
+  assert.deepEqual([asked.conv, asked.read], ['u2', 0], 'a client is told its mark only if it asks');
+  two.say({ msgType: 49, errno: 200, conv: 'u2', head: 2, read: 0, unread: 2, user: 1, rid: asked.rid });
+  await until('the answer', () => conv()?.unread === 2);
+  assert.equal(conv()?.read, 0);
   // The server tells the marks, which may be lower, and counts messages that come later.
   two.say({ msgType: 44, conv: 'u2', complete: true, reset: true, from: 1, to: 3 },
     { msgType: 49, errno: 200, conv: 'u2', head: 3, read: 0, unread: 2, user: 1 },

@@ -48,6 +48,19 @@ fn conversations_of_other_histories_and_foreign_ones() {
 }
 
 #[test]
+fn after_a_reset_that_no_43_explains_the_own_mark_is_asked_for() {
+    let mut stage = Stage::online(known(&[(BOB, 5), (TEAM, 5)]));
+    stage.machine.marks.extend([(BOB, 9), (TEAM, 3)]);
+    stage.written();
+    let reset = |conv| format!(r#"{{"complete":true,"conv":"{conv}","from":1,"msgType":44,"reset":true,"to":4}}"#);
+    stage.hear(&[&reset(BOB)]);
+    let asked = stage.written();
+    let marks: Vec<_> = asked.iter().map(|frame| (&frame["msgType"], &frame["conv"], &frame["read"])).collect();
+    // The mark of BOB is beyond the new history, and that of TEAM is still to be sent.
+    assert_eq!(marks, [(&json!(49), &json!("u9"), &json!(0)), (&json!(49), &json!("g3"), &json!(3))]);
+}
+
+#[test]
 fn a_hole_is_asked_for_once_a_second() {
     let mut stage = Stage::online(known(&[(BOB, 5)]));
     stage.hear(&[&push(BOB, 7)]);

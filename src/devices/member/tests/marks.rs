@@ -123,7 +123,7 @@ fn void_marks_of_many_conversations_are_read_as_the_client_takes_them() {
         let own = MarkNews::Own { read: 1, head: 9, unread: 8 };
         assert!(!marks.restate(asked.iter().map(|conv| (*conv, own)).collect()));
         assert_eq!(marks.next_void(), None, "the client has not taken the last ones");
-        told += marks.release(|_| true).len();
+        told += marks.release(|_| true, |_| false).len();
     }
     assert_eq!((told, queries), (1000, 16));
 }
@@ -136,6 +136,8 @@ fn has_reminder(effects: &MemberEffects) -> bool {
 fn marks_are_kept_until_a_46_tells_of_its_loss() {
     let mut scene = Scene::live();
     let (conv, other) = (ConversationId::from_column(BOB), ConversationId::from_column(7 << 32 | 10));
+    let row = Row { at: Committed { seq: 1, tag: Tag(1), time: 1 }, from: UserId(9), frame: "message".into() };
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Push { conv, row, before: None }]));
     scene.hear(marks(13, 13));
     scene.say(r#"{"msgType":46,"have":{"u10":"4:00000001","u9":"9:00000001"}}"#);
     scene.written();
@@ -153,6 +155,32 @@ fn marks_are_kept_until_a_46_tells_of_its_loss() {
     let asks = scene.effects.iter().any(|effect| matches!(effect, MemberEffect::Do(MemberTask::Marks(_))));
     let written = scene.written();
     assert!(asks && written.iter().any(|frame| frame.contains(r#""reset":true"#)), "{written:?}");
+}
+
+#[test]
+fn nothing_comes_between_the_44_of_a_46_and_its_42s_and_a_foreign_cursor_voids_no_marks() {
+    let mut scene = Scene::live();
+    let conv = ConversationId::from_column(BOB);
+    let at = |seq| Committed { seq, tag: Tag(1), time: seq };
+    let row = |seq| Row { at: at(seq), from: UserId(9), frame: format!("message {seq}").into() };
+    let push = |seq, before| PumpEvent::Push { conv, row: row(seq), before };
+    scene.hear(MemberNews::Pump(vec![push(1, None), push(2, Some(Tag(1)))]));
+    scene.say(r#"{"msgType":46,"have":{"u9":"2:0000000f"}}"#);
+    scene.written();
+    let extent = Extent { head: 2, floor: 0 };
+    let held = HeldCursor { seq: 2, tag: Some(HeldTag::Tag(Tag(15))), stored: Some(Tag(1)) };
+    let (convs, cursors) = (vec![(conv, extent, Some(at(2)))], vec![FoundCursor::Own(conv, held)]);
+    scene.hear(MemberNews::Synced(PumpEvent::Heads(Heads { rid: None, convs, cursors, resume: 100 })));
+    let asks = scene.effects.iter().any(|effect| matches!(effect, MemberEffect::Do(MemberTask::Marks(_))));
+    assert!(!asks, "the messages that were shown are still there, and so are the marks");
+    let reset = r#"{"complete":true,"conv":"u9","from":1,"msgType":44,"reset":true,"to":2}"#;
+    assert_eq!(scene.written(), [reset]);
+    [marks(2, 2), own(1)].into_iter().for_each(|news| scene.hear(news));
+    assert_eq!(scene.written(), [""; 0], "the run comes first");
+    scene.hear(MemberNews::Pump(vec![PumpEvent::Page(RowPage { extent, rows: vec![row(1), row(2)], written: None })]));
+    let own = r#"{"conv":"u9","errno":200,"head":9,"msgType":49,"read":1,"unread":8,"user":7}"#;
+    let synced = r#"{"msgType":45,"synced":true}"#;
+    assert_eq!(scene.written(), ["message 1", "message 2", synced, own, &of_partner(2, 2)]);
 }
 
 #[test]

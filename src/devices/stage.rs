@@ -1,0 +1,28 @@
+//! [`Stage`]: how far the connection of a member is.
+
+use crate::protocol::level2::Have;
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The other nodes are being told to send messages here.
+    Placing(Box<Opening>),
+    Open,
+    /// The device has logged out, and sends are still without a 41. Nothing more is read.
+    LoggedOut,
+    Ended,
+}
+
+impl Stage {
+    pub(super) fn is_logged_out(&self) -> bool {
+        matches!(self, Stage::LoggedOut)
+    }
+}
+
+/// The data for the first frames, which follow once other nodes send here.
+#[derive(Debug)]
+pub(super) struct Opening {
+    pub(super) welcome: String,
+    pub(super) have: Have<'static>,
+    pub(super) resume: u32,
+}
