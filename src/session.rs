@@ -41,7 +41,7 @@ pub use self::handlers::{DESCRIPTION_MAX, NAME_MAX, PASSWORD_MAX};
 pub use self::input::{FailedFrame, Input, Settled};
 pub use self::job::{Job, MadeFriends, Outcome, ToldBy};
 use self::password::Forgotten;
-use self::phase::{Awaited, Found, Phase};
+use self::phase::{Awaited, Finding, Phase};
 pub use self::pieces::{MEMBER_WORK, members_at_once};
 use self::unsettled::{Failures, Unsettled};
 use crate::admission::{Payer, Source};
@@ -78,7 +78,7 @@ pub struct Session {
     /// pause.
     more: Option<UserId>,
     /// The result that the frame at the front of the input has waited for.
-    found: Option<Box<Found>>,
+    found: Option<Box<Finding>>,
 }
 
 impl Session {
@@ -279,9 +279,9 @@ impl Session {
             (Awaited::Place(user), Outcome::Placed) => self.placed(user, known, effects),
             (Awaited::Friends { a, b }, Outcome::Friends(made)) => self.friends_made(a, b, made, effects),
             (Awaited::Members(group), Outcome::Members(members)) => {
-                self.found = Some(Box::new(Found::Members(group, members)))
+                self.found = Some(Box::new(Finding::Members(group, members)))
             }
-            (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Box::new(Found::Refusal(reply))),
+            (Awaited::Members(_), Outcome::Refused(reply)) => self.found = Some(Box::new(Finding::Refusal(reply))),
             (Awaited::Messages(user), Outcome::Messages { reply, ids }) => self.fetched(user, reply, ids, effects),
             (Awaited::Messages(user), Outcome::Refused(reply)) => self.not_fetched(user, reply, effects),
             (Awaited::MoreMessages(user), Outcome::Messages { reply, ids }) if !ids.is_empty() => {

@@ -26,7 +26,7 @@ use super::marks::ShownMarks;
 use super::outlet::Outlet;
 use super::reply_order::ReplyOrder;
 use super::reports::Reports;
-use super::stage::{Opening, Stage};
+use super::stage::{FirstFrames, Stage};
 use super::tasks::{Ahead, FoundMark, Identity, MemberNews, MemberTask, NamedConversation, Overview};
 use super::typing::Typing;
 use super::watch::StateWatch;
@@ -81,7 +81,7 @@ impl Member {
     /// The connection of a device whose row is written. Pushes may come from now on.
     pub fn new(admitted: AdmittedDevice, entry: PendingLogin, limits: PumpLimits, now: Instant) -> Member {
         let AdmittedDevice { identity, welcome, .. } = admitted;
-        let opening = Opening { welcome, have: entry.have, resume: entry.resume };
+        let opening = FirstFrames { welcome, have: entry.have, resume: entry.resume };
         Member {
             pump: Pump::new(identity.user, limits),
             identity,
@@ -119,7 +119,7 @@ impl Member {
             return;
         }
         let Stage::Placing(opening) = std::mem::replace(&mut self.stage, Stage::Open) else { return };
-        let Opening { welcome, have, resume } = *opening;
+        let FirstFrames { welcome, have, resume } = *opening;
         self.outlet.write(welcome.into(), effects);
         effects.push(MemberEffect::Do(MemberTask::Heads { have, resume }));
         effects.push(MemberEffect::Remind(self.heart.first()));

@@ -6,7 +6,7 @@ use crate::protocol::level2::Have;
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The other nodes are being told to send messages here.
-    Placing(Box<Opening>),
+    Placing(Box<FirstFrames>),
     Open,
     /// The device has logged out, and sends are still without a 41. Nothing more is read.
     LoggedOut,
@@ -21,7 +21,7 @@ impl Stage {
 
 /// The data for the first frames, which follow once other nodes send here.
 #[derive(Debug)]
-pub(super) struct Opening {
+pub(super) struct FirstFrames {
     pub(super) welcome: String,
     pub(super) have: Have<'static>,
     pub(super) resume: u32,

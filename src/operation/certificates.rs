@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 use net::{Certificate, Tls, TlsError};
 use parking_lot::Mutex;
 
-use super::watched::Watched;
+use super::watched::WatchedFiles;
 use crate::config::TlsFiles;
 
 /// The files, their contents, and the TLS that uses them. Any thread may use it.
@@ -32,7 +32,7 @@ pub struct CertificateFiles {
 
 #[derive(Debug)]
 struct State {
-    watched: Watched<Contents>,
+    watched: WatchedFiles<Contents>,
     ends: Vec<End>,
     warned: Option<SystemTime>,
 }
@@ -86,7 +86,7 @@ impl CertificateFiles {
         let certificates = parse(files, &contents)?;
         let ends = ends(files, &certificates);
         let tls = Arc::new(Tls::new(certificates).map_err(CertificateError::Tls)?);
-        let state = State { watched: Watched::new(contents), ends, warned: None };
+        let state = State { watched: WatchedFiles::new(contents), ends, warned: None };
         let opened = CertificateFiles { files: files.to_vec(), tls, state: Mutex::new(state) };
         opened.warn_of_ends(SystemTime::now());
         Ok(opened)
@@ -135,7 +135,7 @@ impl CertificateFiles {
             return Err(self.broken(Some(contents), CertificateError::Tls(error)));
         }
         log::info!("new certificates are in use, for new connections");
-        *self.state.lock() = State { watched: Watched::new(contents), ends, warned: None };
+        *self.state.lock() = State { watched: WatchedFiles::new(contents), ends, warned: None };
         Ok(Looked::Renewed)
     }
 

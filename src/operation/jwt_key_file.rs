@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::certificates::Looked;
-use super::watched::Watched;
+use super::watched::WatchedFiles;
 use crate::config::{JwtAlgorithm, JwtSettings};
 use crate::session::jwt::JwtVerifier;
 use crate::session::jwt::keys::{JwtKeyError, JwtKeys};
@@ -23,7 +23,7 @@ pub struct JwtKeyFile {
     path: PathBuf,
     algorithm: JwtAlgorithm,
     verifier: Arc<JwtVerifier>,
-    state: Mutex<Watched<Vec<u8>>>,
+    state: Mutex<WatchedFiles<Vec<u8>>>,
 }
 
 /// The reason why a file has no usable keys. `Display` is one line that names the file and gives
@@ -51,7 +51,7 @@ impl JwtKeyFile {
         let Some(path) = settings.key_file.clone() else { return Ok(None) };
         let NewJwtKeys { content, keys } = read(&path, settings.algorithm).map_err(|(error, _)| error)?;
         let verifier = Arc::new(JwtVerifier::new(settings, keys));
-        let state = Mutex::new(Watched::new(content));
+        let state = Mutex::new(WatchedFiles::new(content));
         Ok(Some(JwtKeyFile { path, algorithm: settings.algorithm, verifier, state }))
     }
 
@@ -92,7 +92,7 @@ impl JwtKeyFile {
         }
         let count = new.keys.count();
         self.verifier.renew(new.keys);
-        *state = Watched::new(new.content);
+        *state = WatchedFiles::new(new.content);
         log::info!("new keys of JWTs are in use: {count}");
         Looked::Renewed
     }

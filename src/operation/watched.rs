@@ -1,17 +1,17 @@
-//! [`Watched`]: files that are checked again and again, and may be replaced or broken at any time.
+//! [`WatchedFiles`]: files that are checked again and again, and may be replaced or broken at any time.
 
 /// The contents of files at the last check.
 #[derive(Debug)]
-pub(super) struct Watched<C> {
+pub(super) struct WatchedFiles<C> {
     /// The contents, usable or not; `None` if the files could not be read.
     seen: Option<C>,
     is_broken: bool,
 }
 
-impl<C: PartialEq> Watched<C> {
+impl<C: PartialEq> WatchedFiles<C> {
     /// Files that are in use with these contents.
-    pub(super) fn new(contents: C) -> Watched<C> {
-        Watched { seen: Some(contents), is_broken: false }
+    pub(super) fn new(contents: C) -> WatchedFiles<C> {
+        WatchedFiles { seen: Some(contents), is_broken: false }
     }
 
     /// Whether these contents are the ones in use.

@@ -161,7 +161,7 @@ impl<'f> Visitor<'f> for &mut Level1Members<'f> {
     }
 
     fn visit_map<A: MapAccess<'f>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(member) = map.next_key_seed(Key(self))? {
+        while let Some(member) = map.next_key_seed(Level1Key(self))? {
             let Some(member) = member else {
                 map.next_value_seed(Skip { level: 2 })?;
                 continue;
@@ -176,9 +176,9 @@ impl<'f> Visitor<'f> for &mut Level1Members<'f> {
 }
 
 /// Selects the member for a key; `None` for a key that no request has.
-struct Key<'m, 'f>(&'m mut Level1Members<'f>);
+struct Level1Key<'m, 'f>(&'m mut Level1Members<'f>);
 
-impl<'m, 'f> DeserializeSeed<'f> for Key<'m, 'f> {
+impl<'m, 'f> DeserializeSeed<'f> for Level1Key<'m, 'f> {
     type Value = Option<&'m mut MemberValue<'f>>;
 
     fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -186,7 +186,7 @@ impl<'m, 'f> DeserializeSeed<'f> for Key<'m, 'f> {
     }
 }
 
-impl<'m, 'f> Visitor<'f> for Key<'m, 'f> {
+impl<'m, 'f> Visitor<'f> for Level1Key<'m, 'f> {
     type Value = Option<&'m mut MemberValue<'f>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

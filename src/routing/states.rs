@@ -38,12 +38,12 @@ struct StateCore {
     bus: Arc<dyn Register>,
     /// The thread also shows them changes that came too fast.
     watchers: Arc<Watchers>,
-    pending: Mutex<Pending>,
+    pending: Mutex<PendingStates>,
     news: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingStates {
     states: FxHashMap<UserId, UserState>,
     /// Connections that wait until a state is written. Each waits for one state, and not for long.
     waiting: FxHashMap<UserId, Vec<(UserState, Arc<ClientLink>)>>,
@@ -218,7 +218,7 @@ impl StateCore {
     }
 }
 
-impl Pending {
+impl PendingStates {
     /// Removes the waiters for such a state of this user. Returns what to post to them.
     fn told(&mut self, user: UserId, is_told: impl Fn(UserState) -> bool) -> Vec<(Arc<ClientLink>, Posted)> {
         let Some(waiting) = self.waiting.get_mut(&user) else { return Vec::new() };

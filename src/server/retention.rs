@@ -56,7 +56,7 @@ impl Retirer {
     pub(super) fn start(parts: RetirerParts) -> io::Result<Retirer> {
         let owner = getrandom::u64().map_err(io::Error::other)?;
         let stop = Arc::<Stop>::default();
-        let work = Work { parts, owner, stop: stop.clone() };
+        let work = Retiring { parts, owner, stop: stop.clone() };
         let thread = thread::Builder::new().name("retention".into()).spawn(move || work.run())?;
         Ok(Retirer { stop, thread })
     }
@@ -88,7 +88,7 @@ impl Stop {
     }
 }
 
-struct Work {
+struct Retiring {
     parts: RetirerParts,
     owner: u64,
     stop: Arc<Stop>,
@@ -96,14 +96,14 @@ struct Work {
 
 /// The outcome of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Looked {
+enum RetentionLook {
     /// Nothing is due, or everything is done.
     Done,
     /// The server stops.
     Stopped,
 }
 
-impl Work {
+impl Retiring {
     fn run(self) {
         let (mut pause, mut minds_rules) = (START_DELAY, true);
         while !self.stop.wait(pause) {
@@ -111,17 +111,17 @@ impl Work {
                 .unwrap_or_else(|_| Err(StoreError::Failed("the driver panicked".into())));
             self.parts.outages.note("deleting old messages", looked.as_ref().err());
             match looked {
-                Ok(Looked::Stopped) => return,
+                Ok(RetentionLook::Stopped) => return,
                 // Otherwise nodes with different rules would take turns for ever.
-                Ok(Looked::Done) => minds_rules = false,
+                Ok(RetentionLook::Done) => minds_rules = false,
                 Err(_) => {}
             }
             pause = LOOK_EVERY;
         }
     }
 
-    fn look(&self, minds_rules: bool) -> Result<Looked, StoreError> {
-        let Some(history) = self.parts.history.get()? else { return Ok(Looked::Done) };
+    fn look(&self, minds_rules: bool) -> Result<RetentionLook, StoreError> {
+        let Some(history) = self.parts.history.get()? else { return Ok(RetentionLook::Done) };
         let rules = self.parts.rules;
         let claim = RetentionClaim {
             owner: self.owner,
@@ -131,13 +131,13 @@ impl Work {
             lease: millis(LEASE),
         };
         if !history.claim_retention(&claim)? {
-            return Ok(Looked::Done);
+            return Ok(RetentionLook::Done);
         }
         let retention = retention(rules, wall_clock());
         let mut gone = 0;
         loop {
             match self.round(history, &retention, &claim)? {
-                None => return Ok(Looked::Stopped),
+                None => return Ok(RetentionLook::Stopped),
                 Some(0) => break,
                 Some(some) => gone += some,
             }
@@ -148,7 +148,7 @@ impl Work {
                 "{gone} messages of conversations were old and are deleted (history_days, history_per_conversation)"
             );
         }
-        Ok(Looked::Done)
+        Ok(RetentionLook::Done)
     }
 
     /// Deletes one piece of each conversation. Returns the number of messages and rows, `None` if

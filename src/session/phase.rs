@@ -56,7 +56,7 @@ pub(super) enum Awaited {
 
 /// The result for a frame, found while it waited.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum Finding {
     Members(GroupId, Arc<[UserId]>),
     /// No result but this answer.
     Refusal(Cow<'static, str>),

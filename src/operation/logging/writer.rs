@@ -38,7 +38,7 @@ pub(super) struct LogStream {
 pub(super) struct LogFiles {
     dir: PathBuf,
     retention: LogRetention,
-    output: Output,
+    output: LogOutput,
     /// The day of the lines in `lines` and of the open file.
     date: Date,
     /// The lines of one batch and day.
@@ -49,7 +49,7 @@ pub(super) struct LogFiles {
     deleted: usize,
 }
 
-enum Output {
+enum LogOutput {
     /// Nothing has been written on this day.
     Unopened,
     /// The file of the day.
@@ -130,7 +130,7 @@ impl LogFiles {
         LogFiles {
             dir: dir.to_owned(),
             retention,
-            output: Output::Unopened,
+            output: LogOutput::Unopened,
             date: Date::ZERO,
             lines,
             errors,
@@ -141,8 +141,8 @@ impl LogFiles {
     fn turn_to(&mut self, date: Date, now: Instant) {
         self.date = date;
         self.output = match self.output {
-            Output::Unopened | Output::File(_) => Output::Unopened,
-            Output::Stderr { .. } => Output::Stderr { retry_at: now },
+            LogOutput::Unopened | LogOutput::File(_) => LogOutput::Unopened,
+            LogOutput::Stderr { .. } => LogOutput::Stderr { retry_at: now },
         };
     }
 
@@ -150,7 +150,7 @@ impl LogFiles {
         if self.lines.is_empty() {
             return;
         }
-        let waiting = matches!(self.output, Output::Stderr { retry_at } if now < retry_at);
+        let waiting = matches!(self.output, LogOutput::Stderr { retry_at } if now < retry_at);
         let in_file = !waiting && self.append(stderr, now);
         // An operator who has closed stderr does not want an error about it.
         let _ = stderr.stream.write_all(if in_file { &self.errors } else { &self.lines });
@@ -162,7 +162,7 @@ impl LogFiles {
     /// returns false.
     fn append(&mut self, stderr: &mut LogStream, now: Instant) -> bool {
         let path = self.dir.join(file_name(self.date));
-        let failed_before = matches!(self.output, Output::Stderr { .. });
+        let failed_before = matches!(self.output, LogOutput::Stderr { .. });
         let path_shown = path.display();
         match self.try_append(&path) {
             Ok(()) => {
@@ -178,16 +178,16 @@ impl LogFiles {
                         "cannot write the log to {path_shown}: {cause}; its lines go to stderr meanwhile"
                     );
                 }
-                self.output = Output::Stderr { retry_at: now + RETRY_AFTER };
+                self.output = LogOutput::Stderr { retry_at: now + RETRY_AFTER };
                 false
             }
         }
     }
 
     fn try_append(&mut self, path: &Path) -> io::Result<()> {
-        let open = match mem::replace(&mut self.output, Output::Unopened) {
-            Output::File(log) => log.bytes_at(path).map(|bytes| (log, bytes)),
-            Output::Unopened | Output::Stderr { .. } => None,
+        let open = match mem::replace(&mut self.output, LogOutput::Unopened) {
+            LogOutput::File(log) => log.bytes_at(path).map(|bytes| (log, bytes)),
+            LogOutput::Unopened | LogOutput::Stderr { .. } => None,
         };
         let mut log = match open {
             Some((log, bytes)) if bytes < self.retention.file_bytes_max() => log,
@@ -199,7 +199,7 @@ impl LogFiles {
         };
         // Lines that were partly written before the failure are written to stderr again in full.
         log.file.write_all(&self.lines)?;
-        self.output = Output::File(log);
+        self.output = LogOutput::File(log);
         Ok(())
     }
 
@@ -458,7 +458,7 @@ pub(super) mod tests {
         // Every write to this device fails with ENOSPC (full(4)).
         let file = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let files = writer.files.as_mut().unwrap();
-        files.output = Output::File(LogFile { file, id: (there.dev(), there.ino()) });
+        files.output = LogOutput::File(LogFile { file, id: (there.dev(), there.ino()) });
         files.date = "2026-07-09".parse().unwrap();
         let now = Instant::now();
         let error = [line("2026-07-09T01:02:03Z", Level::Error, "kept")];

@@ -37,7 +37,7 @@ pub(super) struct Gauges {
     pub(super) lane_items: f64,
     pub(super) lane_bytes: f64,
     pub(super) lane_busy_seconds: f64,
-    pub(super) pools: Vec<Pool>,
+    pub(super) pools: Vec<PoolPicture>,
     pub(super) memory_bytes: f64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct ReadinessCondition {
 /// A pool of connections.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Pool {
+pub(super) struct PoolPicture {
     pub(super) name: String,
     pub(super) open: f64,
     pub(super) idle: f64,
@@ -157,7 +157,7 @@ fn cut(text: &mut String, bytes_max: usize) {
     text.shrink_to_fit();
 }
 
-impl Pool {
+impl PoolPicture {
     /// Whether no connection is left for another call. A pool without connections belongs to a
     /// database that has not answered yet, or that is being closed.
     pub(super) fn is_used_up(&self) -> bool {
@@ -181,7 +181,7 @@ mod tests {
         let long = || "é".repeat(1000);
         let finding = Finding { alert: long(), severity: long(), what: long(), action: long() };
         let condition = ReadinessCondition { name: long(), trouble: Some(long()) };
-        let pool = Pool { name: long(), ..Pool::default() };
+        let pool = PoolPicture { name: long(), ..PoolPicture::default() };
         let picture = NodePicture {
             name: long(),
             version: long(),
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_pool_without_connections_is_not_used_up() {
-        let pool = |open, idle, max| Pool { name: "mysql".to_owned(), open, idle, max };
+        let pool = |open, idle, max| PoolPicture { name: "mysql".to_owned(), open, idle, max };
         for (pool, expected) in
             [(pool(9.0, 0.0, 9.0), true), (pool(9.0, 1.0, 9.0), false), (pool(8.0, 0.0, 9.0), false)]
         {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::picture::{Gauges, Pool};
+use super::picture::{Gauges, PoolPicture};
 use super::process::ProcessFiles;
 use crate::metrics::Metrics;
 use crate::operation::health::Health;
@@ -89,10 +89,10 @@ impl NodeReading {
     }
 }
 
-fn pools(metrics: &Metrics) -> Vec<Pool> {
+fn pools(metrics: &Metrics) -> Vec<PoolPicture> {
     let of = |family| metrics.figures(family);
     let (open, idle) = (of("raybox_pool_connections"), of("raybox_pool_connections_idle"));
-    let pool = |(name, max): (&str, f64)| Pool {
+    let pool = |(name, max): (&str, f64)| PoolPicture {
         name: name.to_owned(),
         open: open.sum(&[name]),
         idle: idle.sum(&[name]),
@@ -133,7 +133,7 @@ mod tests {
             (now.name.as_str(), now.gauges.users, now.gauges.queue_jobs, now.gauges.spool_bytes),
             ("north", 7.0, 3.0, 500.0)
         );
-        assert_eq!(now.gauges.pools, [Pool { name: "mysql".into(), open: 9.0, idle: 0.0, max: 9.0 }]);
+        assert_eq!(now.gauges.pools, [PoolPicture { name: "mysql".into(), open: 9.0, idle: 0.0, max: 9.0 }]);
         assert!(!now.holds("store"), "it was not checked yet");
         assert!(now.gauges.memory_bytes > 1e6, "{now:?}");
         let point = sample(&before.totals, &now);

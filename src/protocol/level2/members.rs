@@ -204,7 +204,7 @@ impl<'f> Visitor<'f> for &mut Level2Members<'f> {
     }
 
     fn visit_map<A: MapAccess<'f>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(at) = map.next_key_seed(Key)? {
+        while let Some(at) = map.next_key_seed(MemberKey)? {
             let Some(at) = at else {
                 map.next_value_seed(Skip { level: 2 })?;
                 continue;
@@ -219,9 +219,9 @@ impl<'f> Visitor<'f> for &mut Level2Members<'f> {
 }
 
 /// Finds the place of a key; `None` for a key that no request has.
-struct Key;
+struct MemberKey;
 
-impl<'f> DeserializeSeed<'f> for Key {
+impl<'f> DeserializeSeed<'f> for MemberKey {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'f>>(self, deserializer: D) -> Result<Option<usize>, D::Error> {
@@ -229,7 +229,7 @@ impl<'f> DeserializeSeed<'f> for Key {
     }
 }
 
-impl Visitor<'_> for Key {
+impl Visitor<'_> for MemberKey {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -34,7 +34,7 @@ pub(super) struct RecorderLane {
 }
 
 /// A recording without its entry.
-struct Pending {
+struct PendingEntry {
     to: RecordedFor,
     forward: Option<Arc<str>>,
     owner: RecordOwner,
@@ -85,7 +85,7 @@ impl RecorderLane {
         batch: Vec<RecorderItem>,
         posts: &mut Posts,
         parts: &RecorderParts,
-    ) -> (Vec<NewEntry>, Vec<Pending>) {
+    ) -> (Vec<NewEntry>, Vec<PendingEntry>) {
         let is_open = |recording: &Recording| matches!(recording.to, RecordedFor::Conversation);
         parts.read_members(batch.iter().filter(|item| is_open(&item.0)).filter_map(|item| item.0.entry.conv.group()));
         let (mut entries, mut accepted) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
@@ -117,7 +117,7 @@ impl RecorderLane {
             };
             let (to, owner) = to;
             entries.push(entry);
-            accepted.push(Pending { to, forward, owner, berth });
+            accepted.push(PendingEntry { to, forward, owner, berth });
         }
         (entries, accepted)
     }
@@ -125,7 +125,7 @@ impl RecorderLane {
     fn fail(
         &mut self,
         entries: Vec<NewEntry>,
-        pending: Vec<Pending>,
+        pending: Vec<PendingEntry>,
         error: &StoreError,
         turn: &mut Turn<Posted>,
         posts: &mut Posts,
@@ -133,7 +133,7 @@ impl RecorderLane {
     ) {
         let refusal = if matches!(error, StoreError::Unavailable(_)) { AWAY } else { BROKEN };
         for (entry, pending) in entries.into_iter().zip(pending) {
-            let Pending { to, forward, owner, berth } = pending;
+            let PendingEntry { to, forward, owner, berth } = pending;
             traced::failed(&parts.tracer, &entry, refusal.errno);
             match owner {
                 RecordOwner::Member(owed) => {
@@ -154,13 +154,13 @@ impl RecorderLane {
     fn conclude(
         &mut self,
         entry: &NewEntry,
-        pending: Pending,
+        pending: PendingEntry,
         outcome: CommitOutcome,
         turn: &mut Turn<Posted>,
         posts: &mut Posts,
         parts: &RecorderParts,
     ) {
-        let Pending { to, forward, owner, berth } = pending;
+        let PendingEntry { to, forward, owner, berth } = pending;
         let owner = match owner {
             RecordOwner::Session(owed) if is_beside_records(outcome, &to, entry, parts) => {
                 return unrecorded(entry, (to, forward), (owed, berth), turn, posts, parts);
@@ -252,12 +252,16 @@ fn acknowledged(
 
 /// Commits a batch. An answer that was lost is settled by the same batch again; clients of level 1
 /// cannot do that themselves.
-fn commit(entries: &[NewEntry], pending: &[Pending], parts: &RecorderParts) -> Result<Vec<CommitOutcome>, StoreError> {
+fn commit(
+    entries: &[NewEntry],
+    pending: &[PendingEntry],
+    parts: &RecorderParts,
+) -> Result<Vec<CommitOutcome>, StoreError> {
     let once = || match parts.history.get()? {
         Some(history) => history.commit(entries, parts.rules),
         None => Err(StoreError::Unavailable("the tables have no conversations".into())),
     };
-    let is_of_session = |pending: &Pending| matches!(pending.owner, RecordOwner::Session(_));
+    let is_of_session = |pending: &PendingEntry| matches!(pending.owner, RecordOwner::Session(_));
     let committed = match once() {
         Err(StoreError::Unavailable(_)) if pending.iter().any(is_of_session) => once(),
         committed => committed,

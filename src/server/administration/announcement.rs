@@ -44,7 +44,7 @@ use crate::store::history::{Cid, EntryKind, FrameHash, History, NewEntry, Sender
 pub struct Announcements(Mutex<Option<Arc<Announcement>>>);
 
 /// The order for an announcement.
-pub(super) struct Order {
+pub(super) struct AnnouncementOrder {
     /// Its id.
     pub(super) id: String,
     /// The account that sends it.
@@ -67,7 +67,7 @@ pub(super) enum NotBegun {
 
 /// One announcement.
 struct Announcement {
-    order: Order,
+    order: AnnouncementOrder,
     /// When it was ordered for the first time, ms since 1970.
     time: u64,
     is_stopped: AtomicBool,
@@ -93,7 +93,7 @@ struct Tally {
 }
 
 /// The work of the thread.
-struct Work {
+struct Announcing {
     announcement: Arc<Announcement>,
     senders: Senders,
 }
@@ -113,7 +113,7 @@ impl Announcements {
     }
 
     /// Begins an announcement, and returns it as administrators see it.
-    pub(super) fn begin(&self, order: Order, senders: Senders) -> Result<Value, NotBegun> {
+    pub(super) fn begin(&self, order: AnnouncementOrder, senders: Senders) -> Result<Value, NotBegun> {
         let mut last = self.0.lock();
         if last.as_ref().is_some_and(|last| !last.tally.lock().is_over) {
             return Err(NotBegun::Another);
@@ -126,7 +126,7 @@ impl Announcements {
             tally: Mutex::default(),
             changed: Condvar::new(),
         });
-        let work = Work { announcement: announcement.clone(), senders };
+        let work = Announcing { announcement: announcement.clone(), senders };
         thread::Builder::new().name("announcement".to_owned()).spawn(move || work.run()).map_err(NotBegun::NoThread)?;
         let shown = announcement.shown();
         *last = Some(announcement);
@@ -215,9 +215,9 @@ impl Announcement {
 /// The announcement ends before its time: it was stopped, or the server stops.
 struct Ended(&'static str);
 
-impl Work {
+impl Announcing {
     fn run(self) {
-        let Order { id, from, .. } = &self.announcement.order;
+        let AnnouncementOrder { id, from, .. } = &self.announcement.order;
         log::info!("announcement {id} of user {from} begins");
         // After a panic, the next one may begin.
         let outcome = catch_unwind(AssertUnwindSafe(|| self.to_all())).unwrap_or(Err(Ended("it has failed")));
@@ -228,7 +228,7 @@ impl Work {
     }
 
     fn end(&self, reason: Option<&'static str>) {
-        let Order { id, from, .. } = &self.announcement.order;
+        let AnnouncementOrder { id, from, .. } = &self.announcement.order;
         let mut tally = self.announcement.tally.lock();
         (tally.is_over, tally.reason) = (true, reason);
         let Tally { sent, already, blocked, failed, gone, under_way, .. } = &*tally;
@@ -299,7 +299,7 @@ impl Work {
 
     /// The announcement ends when somebody deletes or disables its sender.
     fn check_sender(&self) -> Result<(), Ended> {
-        let Order { from, was_disabled, .. } = &self.announcement.order;
+        let AnnouncementOrder { from, was_disabled, .. } = &self.announcement.order;
         let stored = self.ask("looking at the sender of an announcement", |jobs| {
             let accounts = jobs.logins.store.get()?;
             Ok(accounts.user(*from)?.map(|_| accounts.credential(*from)).transpose()?.flatten())

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::announcement::{NotBegun, Order, Senders, first_order};
+use super::announcement::{AnnouncementOrder, NotBegun, Senders, first_order};
 use super::call::{AdministrationParts, Answered, Call, of_store, stopping};
 use super::users::NOT_THERE;
 use crate::base::disabled::is_disabled;
@@ -37,7 +37,8 @@ pub(super) fn start(parts: &AdministrationParts, call: &Call<'_>) -> Answered {
         return Err(ApiAnswer::refused(404, "there is no such user as from names"));
     };
     let first = first_time(&*recorder.upgrade().ok_or_else(stopping)?, from, &id, text)?;
-    let order = Order { id, from, text: text.to_owned(), to_away, was_disabled: is_disabled(&stored), first };
+    let order =
+        AnnouncementOrder { id, from, text: text.to_owned(), to_away, was_disabled: is_disabled(&stored), first };
     let (jobs, router, health) = (parts.jobs.clone(), node.router.clone(), node.health.clone());
     match node.announcements.begin(order, Senders { jobs, router, recorder, health }) {
         Ok(shown) => Ok(ApiAnswer::done(json!({"announcement": shown}))),

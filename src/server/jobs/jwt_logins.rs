@@ -88,14 +88,14 @@ impl JwtLogins {
         let mut is_new = false;
         for _ in 0..ATTEMPTS_MAX {
             match self.find(&user)? {
-                Found::Account(account, stored) => {
+                FoundAccount::Account(account, stored) => {
                     let may_open = !verifier.registers() || self.is_made_by_jwt(&account.name, &stored)?;
                     if !may_open || is_disabled(&stored) || who.is_another(account.id, &account.name) {
                         return denied(JwtRefusal::OtherAccount);
                     }
                     return Ok(Ok(OpenedAccount { account, stored, expires, is_new }));
                 }
-                Found::New(name) if verifier.registers() && who.may_be_new(name) => {
+                FoundAccount::New(name) if verifier.registers() && who.may_be_new(name) => {
                     let registration = match register() {
                         Ok(registration) => registration,
                         Err(seconds) => return Ok(Err(JwtDenial::Later(seconds))),
@@ -110,7 +110,7 @@ impl JwtLogins {
                         }
                     }
                 }
-                Found::New(_) | Found::Nobody => return denied(JwtRefusal::OtherAccount),
+                FoundAccount::New(_) | FoundAccount::Nobody => return denied(JwtRefusal::OtherAccount),
             }
         }
         Err(StoreError::Unavailable("the account changes all the time".into()))
@@ -122,13 +122,13 @@ impl JwtLogins {
     /// The store does not answer.
     pub fn prove(&self, user: UserId, jwt: &str) -> Result<Option<OpenedAccount>, StoreError> {
         let Some(Ok(verified)) = self.verifier.as_ref().map(|verifier| verifier.verify(jwt)) else { return Ok(None) };
-        let Found::Account(account, stored) = self.find(&verified.user)? else { return Ok(None) };
+        let FoundAccount::Account(account, stored) = self.find(&verified.user)? else { return Ok(None) };
         let is_made_by_jwt = self.is_made_by_jwt(&account.name, &stored)?;
         let opens = account.id == user && is_made_by_jwt && !is_disabled(&stored);
         Ok(opens.then_some(OpenedAccount { account, stored, expires: verified.expires, is_new: false }))
     }
 
-    fn find<'u>(&self, user: &'u JwtUser) -> Result<Found<'u>, StoreError> {
+    fn find<'u>(&self, user: &'u JwtUser) -> Result<FoundAccount<'u>, StoreError> {
         let accounts = self.accounts.get()?;
         let account = match user {
             JwtUser::Id(id) => match id.user() {
@@ -139,18 +139,18 @@ impl JwtLogins {
         };
         let Some(account) = account else {
             return Ok(match user {
-                JwtUser::Name(name) if (1..=NAME_MAX).contains(&name.chars().count()) => Found::New(name),
-                JwtUser::Name(_) | JwtUser::Id(_) => Found::Nobody,
+                JwtUser::Name(name) if (1..=NAME_MAX).contains(&name.chars().count()) => FoundAccount::New(name),
+                JwtUser::Name(_) | JwtUser::Id(_) => FoundAccount::Nobody,
             });
         };
         // Names are found without regard to case and accents, but the issuer may have a user of
         // each spelling.
         if matches!(user, JwtUser::Name(name) if *name != account.name) {
-            return Ok(Found::Nobody);
+            return Ok(FoundAccount::Nobody);
         }
         Ok(match accounts.credential(account.id)? {
-            Some(stored) => Found::Account(account, stored),
-            None => Found::Nobody,
+            Some(stored) => FoundAccount::Account(account, stored),
+            None => FoundAccount::Nobody,
         })
     }
 
@@ -202,7 +202,7 @@ impl JwtLogins {
 }
 
 /// The result of the search for the user of a token.
-enum Found<'u> {
+enum FoundAccount<'u> {
     /// The account, and its stored password.
     Account(User, String),
     /// There is no account with this name, which is possible.

@@ -8,7 +8,7 @@ use net::Flow;
 
 use crate::protocol::level2::RECORDED_MAX;
 use crate::protocol::{self, BadRequest, Forward, FrameKind, GroupId, Id, Sender, UserId};
-use crate::session::phase::{Awaited, Found, Phase};
+use crate::session::phase::{Awaited, Finding, Phase};
 use crate::session::{Effect, Effects, Job, Recipients, Session, SessionFacts, ToRecord, members_at_once};
 use crate::store::history::EntryKind;
 
@@ -129,7 +129,7 @@ impl Session {
             GroupMembers::Refused(reply) => {
                 let flow = self.reply(reply.clone(), effects);
                 if flow == Flow::Later {
-                    self.found = Some(Box::new(Found::Refusal(reply)));
+                    self.found = Some(Box::new(Finding::Refusal(reply)));
                 }
                 flow
             }
@@ -169,9 +169,9 @@ impl Session {
         effects: &mut Effects<'_>,
     ) -> GroupMembers {
         match self.found.take().map(|found| *found) {
-            Some(Found::Members(found, members)) if found == group => return GroupMembers::Known(members),
-            Some(Found::Refusal(reply)) => return GroupMembers::Refused(reply),
-            Some(Found::Members(..)) | None => {}
+            Some(Finding::Members(found, members)) if found == group => return GroupMembers::Known(members),
+            Some(Finding::Refusal(reply)) => return GroupMembers::Refused(reply),
+            Some(Finding::Members(..)) | None => {}
         }
         let is_plausible = |members: &Arc<[UserId]>| {
             members.binary_search(&sender).is_ok() || self.is_compat() || !known.groups_change_elsewhere()

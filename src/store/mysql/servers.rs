@@ -54,7 +54,7 @@ struct Scout {
     dialer: MysqlDialer,
     /// The receivers of the report of the scout under way, if there is one. It may wait long for a
     /// name server, and then no second scout is sent: the next caller gets the same report.
-    awaited: Arc<Mutex<Option<Vec<Sender<Report>>>>>,
+    awaited: Arc<Mutex<Option<Vec<Sender<ScoutReport>>>>>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -71,7 +71,7 @@ struct Used {
 
 /// The scouts under way.
 pub(super) struct Scouting {
-    reports: Receiver<Report>,
+    reports: Receiver<ScoutReport>,
     answers: Vec<Option<Answer>>,
     /// Errors that say more than that a server cannot be used: the password is wrong, say.
     telling: Vec<mysql::Error>,
@@ -79,7 +79,7 @@ pub(super) struct Scouting {
 }
 
 /// A scout's findings about a server.
-struct Report {
+struct ScoutReport {
     server: usize,
     answer: Answer,
     telling: Option<mysql::Error>,
@@ -270,7 +270,7 @@ impl Scout {
     ///
     /// # Errors
     /// No thread could be started, so the server counts as unfit.
-    fn send(&self, server: usize, tell: &Sender<Report>) -> Result<(), Answer> {
+    fn send(&self, server: usize, tell: &Sender<ScoutReport>) -> Result<(), Answer> {
         {
             let mut awaited = self.awaited.lock();
             if let Some(receivers) = &mut *awaited {
@@ -291,9 +291,9 @@ impl Scout {
             // Receivers may have stopped waiting. An error has no copies: the newest one gets it.
             let newest = receivers.pop();
             for receiver in receivers {
-                let _ = receiver.send(Report { server, answer: answer.clone(), telling: None });
+                let _ = receiver.send(ScoutReport { server, answer: answer.clone(), telling: None });
             }
-            let _ = newest.map(|newest| newest.send(Report { server, answer, telling }));
+            let _ = newest.map(|newest| newest.send(ScoutReport { server, answer, telling }));
         };
         let spawned = thread::Builder::new().name("mysql-scout".to_owned()).spawn(run);
         spawned.map(drop).map_err(|error| {
@@ -332,7 +332,7 @@ impl Scouting {
         }
     }
 
-    fn note(&mut self, Report { server, answer, telling }: Report) {
+    fn note(&mut self, ScoutReport { server, answer, telling }: ScoutReport) {
         self.answers[server] = Some(answer);
         self.telling.extend(telling);
     }

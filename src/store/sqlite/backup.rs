@@ -73,7 +73,7 @@ pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
         Err(SqliteOpenError::InUse { .. }) => {}
         Err(error) => return Err(BackupError::Open(error)),
     }
-    let part = Part::create(target)?;
+    let part = UnnamedCopy::create(target)?;
     let content = part.fill(&source)?;
     part.name_new(target)?;
     sync_folder(target).map_err(|cause| BackupError::Unsure(target.to_owned(), cause))?;
@@ -106,7 +106,7 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBu
     // The locks are held until the copy is in its place.
     let guard = DatabaseLocks::take(&database, true).map_err(BackupError::Open)?;
     let placed = || {
-        let part = Part::create(&database)?;
+        let part = UnnamedCopy::create(&database)?;
         let content = part.fill(backup)?;
         part.give_to(&owned)?;
         give_to(&beside(&database, ".lock"), &owned).map_err(system)?;
@@ -130,18 +130,18 @@ pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBu
 }
 
 /// A copy under a temporary name, which is removed unless the copy gets its final name.
-struct Part {
+struct UnnamedCopy {
     path: PathBuf,
     file: File,
 }
 
-impl Part {
+impl UnnamedCopy {
     /// An empty file beside `target`. Only its owner may read it, since it will contain messages.
-    fn create(target: &Path) -> Result<Part, BackupError> {
+    fn create(target: &Path) -> Result<UnnamedCopy, BackupError> {
         let path = beside(target, &format!(".part-{}", process::id()));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         let file = opened.map_err(|cause| BackupError::System(path.clone(), cause))?;
-        Ok(Part { path, file })
+        Ok(UnnamedCopy { path, file })
     }
 
     /// Copies a database into it, verifies and syncs the copy.
@@ -191,7 +191,7 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for UnnamedCopy {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }

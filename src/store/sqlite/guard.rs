@@ -26,19 +26,19 @@ pub(super) struct DatabaseLocks {
     database: File,
     _lock: File,
     /// The files that must stay in their places, as they were when they were opened.
-    files: Vec<(PathBuf, Identity)>,
+    files: Vec<(PathBuf, FileIdentity)>,
 }
 
 /// Identifies a file independent of its name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Identity {
+struct FileIdentity {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
-    fn of(found: &Metadata) -> Identity {
-        Identity { device: found.dev(), inode: found.ino() }
+impl FileIdentity {
+    fn of(found: &Metadata) -> FileIdentity {
+        FileIdentity { device: found.dev(), inode: found.ino() }
     }
 }
 
@@ -57,10 +57,10 @@ impl DatabaseLocks {
 
     /// Records which files are open, now that SQLite has created those beside the database.
     pub(super) fn remember_files(&mut self, database: &Path) -> io::Result<()> {
-        self.files = vec![(database.to_owned(), Identity::of(&self.database.metadata()?))];
+        self.files = vec![(database.to_owned(), FileIdentity::of(&self.database.metadata()?))];
         for suffix in ["-wal", "-shm"] {
             let path = beside(database, suffix);
-            let identity = Identity::of(&fs::metadata(&path)?);
+            let identity = FileIdentity::of(&fs::metadata(&path)?);
             self.files.push((path, identity));
         }
         Ok(())
@@ -70,7 +70,7 @@ impl DatabaseLocks {
     pub(super) fn loss(&self) -> Option<String> {
         self.files.iter().find_map(|(path, identity)| {
             let what = match fs::metadata(path) {
-                Ok(found) if Identity::of(&found) == *identity => return None,
+                Ok(found) if FileIdentity::of(&found) == *identity => return None,
                 Ok(_) => "was replaced by another file",
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     "was moved or deleted"

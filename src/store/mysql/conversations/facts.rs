@@ -15,7 +15,7 @@ use crate::store::history::{Cid, FrameHash, NewEntry};
 
 /// A query to the database.
 #[derive(Clone, Copy)]
-enum Question {
+enum FactQuery {
     Begin,
     Convs,
     Known,
@@ -46,7 +46,7 @@ pub(super) fn read(
     bytes_max: usize,
 ) -> mysql::Result<BatchFacts> {
     let mut script = Script::new(bytes_max);
-    script.add(Question::Begin, "START TRANSACTION");
+    script.add(FactQuery::Begin, "START TRANSACTION");
     ask(script, db, wanted, (batch, repeats))
 }
 
@@ -61,7 +61,7 @@ pub(in crate::store::mysql) fn read_within(
 }
 
 fn ask(
-    mut script: Script<Question>,
+    mut script: Script<FactQuery>,
     db: &mut impl Queryable,
     wanted: &PlanQuestions,
     (batch, repeats): (&[NewEntry], Repeats),
@@ -69,7 +69,7 @@ fn ask(
     for convs in wanted.convs.chunks(LIST_MAX) {
         let ids = list(convs.iter().map(|conv| conv.column()));
         script.add(
-            Question::Convs,
+            FactQuery::Convs,
             format!(
                 "SELECT id, head, head_tag, count, recalled, floor, touched FROM Conversation FORCE INDEX (PRIMARY)
                  WHERE id IN ({ids}) ORDER BY id FOR UPDATE"
@@ -85,7 +85,7 @@ fn ask(
     for names in names.chunks(LIST_MAX) {
         let names = named_pairs(names.iter().copied());
         script.add(
-            Question::Known,
+            FactQuery::Known,
             format!(
                 "SELECT sender, cid, conv, seq, time, hash FROM {names}
                  STRAIGHT_JOIN Message FORCE INDEX (cid) ON sender = pair.one AND cid = UNHEX(pair.two)"
@@ -101,7 +101,7 @@ fn ask(
 
 /// The time, the recipients and the blocked users are read by one statement while they are few,
 /// because each statement has a fixed cost.
-fn ask_for_rights(script: &mut Script<Question>, wanted: &PlanQuestions) {
+fn ask_for_rights(script: &mut Script<FactQuery>, wanted: &PlanQuestions) {
     let mut users = wanted.users.chunks(LIST_MAX);
     let mut senders = wanted.pairs.chunks(LIST_MAX);
     // The database now holds the locks that it had to wait for.
@@ -122,27 +122,27 @@ fn ask_for_rights(script: &mut Script<Question>, wanted: &PlanQuestions) {
         if all.is_empty() {
             break;
         }
-        script.add(Question::Rights, all.join(" UNION ALL "));
+        script.add(FactQuery::Rights, all.join(" UNION ALL "));
     }
     for members in wanted.members.chunks(LIST_MAX) {
         let groups = list(members.chunk_by(|one, other| one.0 == other.0).map(|same| same[0].0));
         let members = pairs(members.iter().map(|(group, user)| (group.0, user.0)));
         script.add(
-            Question::Members,
+            FactQuery::Members,
             format!(
                 "SELECT groupid, userid FROM {members}
                  STRAIGHT_JOIN GroupUser ON groupid = pair.one AND userid = pair.two"
             ),
         );
-        script.add(Question::Groups, format!("SELECT id FROM AllGroup WHERE id IN ({groups})"));
+        script.add(FactQuery::Groups, format!("SELECT id FROM AllGroup WHERE id IN ({groups})"));
     }
 }
 
-fn ask_for_targets(script: &mut Script<Question>, wanted: &PlanQuestions) {
+fn ask_for_targets(script: &mut Script<FactQuery>, wanted: &PlanQuestions) {
     for targets in wanted.targets.chunks(LIST_MAX) {
         let targets = pairs(targets.iter().map(|(conv, seq)| (conv.column(), *seq)));
         script.add(
-            Question::Targets,
+            FactQuery::Targets,
             format!(
                 "SELECT conv, seq, sender, time, kind, recalled FROM {targets}
                  STRAIGHT_JOIN Message ON conv = pair.one AND seq = pair.two"
@@ -152,7 +152,7 @@ fn ask_for_targets(script: &mut Script<Question>, wanted: &PlanQuestions) {
     for changers in wanted.changers.chunks(LIST_MAX) {
         let changers = pairs(changers.iter().map(|(conv, user)| (conv.column(), user.0)));
         script.add(
-            Question::Joined,
+            FactQuery::Joined,
             format!(
                 "SELECT conv, user, joined FROM {changers}
                  STRAIGHT_JOIN Member ON conv = pair.one AND user = pair.two"
@@ -162,7 +162,7 @@ fn ask_for_targets(script: &mut Script<Question>, wanted: &PlanQuestions) {
     for blocks in wanted.blocks.chunks(LIST_MAX) {
         let blocks = pairs(blocks.iter().map(|(conv, block)| (conv.column(), *block)));
         script.add(
-            Question::Blocks,
+            FactQuery::Blocks,
             format!(
                 "SELECT conv, block, count, bits FROM {blocks}
                  STRAIGHT_JOIN Recalled ON conv = pair.one AND block = pair.two"
@@ -202,12 +202,12 @@ pub(super) fn read_room(
                   WHERE user = {user} AND conv > {LAST_GROUP} LIMIT {max}) AS some)"
             )
         };
-        script.add(Question::Rights, users.iter().map(count).collect::<Vec<_>>().join(" UNION ALL "));
+        script.add(FactQuery::Rights, users.iter().map(count).collect::<Vec<_>>().join(" UNION ALL "));
     }
     for friends in wanted.friends.chunks(LIST_MAX) {
         let friends = pairs(friends.iter().map(|(user, other)| (user.0, other.0)));
         script.add(
-            Question::Rights,
+            FactQuery::Rights,
             format!(
                 "SELECT {FRIENDS}, userid, friendid FROM {friends}
                  STRAIGHT_JOIN Friend ON userid = pair.one AND friendid = pair.two"
@@ -217,21 +217,21 @@ pub(super) fn read_room(
     script.run(db, |question, row| take(facts, question, row))
 }
 
-fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::Result<()> {
+fn take(facts: &mut BatchFacts, question: FactQuery, row: mysql::Row) -> mysql::Result<()> {
     match question {
-        Question::Begin => {}
-        Question::Convs => {
+        FactQuery::Begin => {}
+        FactQuery::Convs => {
             let (id, head, head_tag, count, recalled, floor, touched) = from_row_opt(row)?;
             let row = ConvRow { head, head_tag, count, recalled, floor, touched };
             facts.convs.insert(ConversationId::from_column(id), row);
         }
-        Question::Known => {
+        FactQuery::Known => {
             let (sender, cid, conv, seq, time, hash): (_, Vec<u8>, _, _, _, Vec<u8>) = from_row_opt(row)?;
             let conv = ConversationId::from_column(conv);
             let known = Known { conv, seq, time, hash: FrameHash::stored(&hash) };
             facts.known.insert((UserId(sender), Cid::stored(cid)), known);
         }
-        Question::Rights => {
+        FactQuery::Rights => {
             let (what, one, other): (i64, i64, i64) = from_row_opt(row)?;
             match what {
                 TIME => facts.now = one,
@@ -241,23 +241,23 @@ fn take(facts: &mut BatchFacts, question: Question, row: mysql::Row) -> mysql::R
                 _ => _ = facts.blocked.insert((UserId(one as i32), UserId(other as i32))),
             }
         }
-        Question::Members => {
+        FactQuery::Members => {
             let (group, user) = from_row_opt(row)?;
             facts.members.insert((GroupId(group), UserId(user)));
         }
-        Question::Groups => {
+        FactQuery::Groups => {
             facts.groups.insert(GroupId(from_row_opt(row)?));
         }
-        Question::Targets => {
+        FactQuery::Targets => {
             let (conv, seq, sender, time, kind, recalled) = from_row_opt(row)?;
             let found = EntryTarget { sender: UserId(sender), time, kind, recalled };
             facts.targets.insert((ConversationId::from_column(conv), seq), found);
         }
-        Question::Joined => {
+        FactQuery::Joined => {
             let (conv, user, joined) = from_row_opt(row)?;
             facts.joined.insert((ConversationId::from_column(conv), UserId(user)), joined);
         }
-        Question::Blocks => {
+        FactQuery::Blocks => {
             let (conv, block, count, bits) = from_row_opt(row)?;
             let found = RecalledBlock::stored(conv, block, count, bits);
             facts.blocks.insert((ConversationId::from_column(conv), block), found);

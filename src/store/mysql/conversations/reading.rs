@@ -89,7 +89,7 @@ pub(super) fn all(db: &mut impl Queryable, user: UserId) -> mysql::Result<AllRow
 
 /// A query about some conversations.
 #[derive(Clone, Copy)]
-enum Question {
+enum ReadingQuery {
     Names,
     Pairs,
     Groups,
@@ -109,15 +109,15 @@ pub(super) fn some(
     let (mut names, mut rows, mut strange) = (FxHashMap::default(), FxHashMap::default(), Vec::new());
     script.run(db, |question, mut row| {
         match question {
-            Question::Names => {
+            ReadingQuery::Names => {
                 let (id, name): (i32, Option<String>) = from_row_opt(row)?;
                 names.insert(UserId(id), name.unwrap_or_default());
             }
-            Question::Pairs => {
+            ReadingQuery::Pairs => {
                 let found = head_row(&mut row)?;
                 rows.insert(found.conv, found);
             }
-            Question::Groups => {
+            ReadingQuery::Groups => {
                 let is_member: i64 = column(&mut row, "is_member")?;
                 let found = head_row(&mut row)?;
                 if is_member == 0 {
@@ -141,13 +141,13 @@ pub(super) fn some(
     Ok(convs.iter().map(find).collect())
 }
 
-fn ask(script: &mut Script<Question>, user: UserId, convs: &[ConversationId]) {
+fn ask(script: &mut Script<ReadingQuery>, user: UserId, convs: &[ConversationId]) {
     let partners = list(convs.iter().filter_map(|conv| partner_of(*conv, user)));
     if !partners.is_empty() {
-        script.add(Question::Names, format!("SELECT id, name FROM User WHERE id IN ({partners})"));
+        script.add(ReadingQuery::Names, format!("SELECT id, name FROM User WHERE id IN ({partners})"));
         let pairs = list(convs.iter().filter(|conv| partner_of(**conv, user).is_some()).map(|conv| conv.column()));
         script.add(
-            Question::Pairs,
+            ReadingQuery::Pairs,
             format!(
                 "SELECT c.id AS conv, NULL AS name, {COLUMNS}, COALESCE(p.`read`, 0) AS peer_read,
                      COALESCE(p.recv, 0) AS peer_recv
@@ -161,7 +161,7 @@ fn ask(script: &mut Script<Question>, user: UserId, convs: &[ConversationId]) {
     let groups = list(convs.iter().filter_map(|conv| conv.group()));
     if !groups.is_empty() {
         script.add(
-            Question::Groups,
+            ReadingQuery::Groups,
             format!(
                 "SELECT a.id AS conv, a.groupname AS name, g.userid IS NOT NULL AS is_member, {COLUMNS},
                      NULL AS peer_read, NULL AS peer_recv

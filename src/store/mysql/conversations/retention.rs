@@ -63,16 +63,16 @@ fn candidates(db: &mut Conn, retention: &HistoryRetention, after: ConversationId
 
 /// The deleted part of a conversation.
 #[derive(Default)]
-struct Gone {
+struct RetiredRows {
     retired: i64,
     deleted: i64,
 }
 
 /// Retires at most `max` messages of a conversation. A message younger than the time for which ids
 /// are kept stays as a row without text, so that its repeat is found.
-fn retire(db: &mut Transaction<'_>, retention: &HistoryRetention, conv: i64, max: i64) -> mysql::Result<Gone> {
+fn retire(db: &mut Transaction<'_>, retention: &HistoryRetention, conv: i64, max: i64) -> mysql::Result<RetiredRows> {
     let found = db.exec_first("SELECT head, floor FROM Conversation WHERE id = ? FOR UPDATE", (conv,))?;
-    let Some((head, floor)): Option<(i64, i64)> = found else { return Ok(Gone::default()) };
+    let Some((head, floor)): Option<(i64, i64)> = found else { return Ok(RetiredRows::default()) };
     let surplus = head.saturating_sub(retention.newest);
     let rows: Vec<(i64, i64, i64)> = db.exec(
         "SELECT seq, nth, time FROM Message WHERE conv = ? AND seq > ? ORDER BY seq LIMIT ?",
@@ -90,7 +90,7 @@ fn retire(db: &mut Transaction<'_>, retention: &HistoryRetention, conv: i64, max
         let empty = "UPDATE Message SET text = '' WHERE conv = ? AND seq > ? AND seq <= ?";
         db.exec_drop(empty, (conv, floor.max(end), new_floor))?;
     }
-    Ok(Gone { retired: new_floor - floor, deleted })
+    Ok(RetiredRows { retired: new_floor - floor, deleted })
 }
 
 /// Deletes rows up to the floor whose ids are too old to be repeated; they are the lowest ones.

@@ -67,14 +67,14 @@ fn candidates(
 }
 
 /// The deleted part of a conversation.
-struct Gone {
+struct RetiredRows {
     retired: i64,
     deleted: i64,
 }
 
 /// Retires at most `max` messages of a conversation. A message younger than the time for which ids
 /// are kept stays as a row without text, so that its repeat is found.
-fn retire(db: &Connection, retention: &HistoryRetention, conv: i64, max: i64) -> rusqlite::Result<Gone> {
+fn retire(db: &Connection, retention: &HistoryRetention, conv: i64, max: i64) -> rusqlite::Result<RetiredRows> {
     let (head, floor): (i64, i64) = db
         .prepare_cached("SELECT head, floor FROM Conversation WHERE id = ?1")?
         .query_row([conv], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -104,7 +104,7 @@ fn retire(db: &Connection, retention: &HistoryRetention, conv: i64, max: i64) ->
             new_floor,
         ])?;
     }
-    Ok(Gone { retired: new_floor - floor, deleted })
+    Ok(RetiredRows { retired: new_floor - floor, deleted })
 }
 
 /// Deletes rows up to the floor whose ids are too old to be repeated; they are the lowest ones.
