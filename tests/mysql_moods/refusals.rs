@@ -185,6 +185,21 @@ fn a_database_out_of_statements_is_not_ready_and_takes_everything_later() {
 }
 
 #[test]
+fn a_column_that_somebody_has_added_without_a_default_is_not_about_messages() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    database.run("ALTER TABLE OfflineMessage ADD COLUMN tag INTEGER NOT NULL");
+    assert!(is_down(append(&store, ann, "lost")), "the message is not at fault, so it would wait");
+    wait_until("it is not ready", || store.check().is_err_and(|error| error.to_string().contains("'tag'")));
+    database.run("ALTER TABLE OfflineMessage MODIFY tag INTEGER NOT NULL DEFAULT 0");
+    wait_until("it is ready", || store.check().is_ok());
+    append(&store, ann, "kept").unwrap();
+    assert_eq!(texts(&store, ann), ["kept"]);
+}
+
+#[test]
 fn a_missing_right_is_not_about_messages_and_they_are_stored_as_soon_as_it_is_back() {
     const MESSAGES: usize = 50;
     let mariadb = MariaDb::start();

@@ -248,9 +248,9 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
     ),
     // Connections and statements: too many, a limit of this user, none for this host.
     (Trouble::Busy, &[1040, 1042, 1043, 1129, 1130, 1203, 1226, 1461, 1637, 3168, 3955]),
-    // The tables: one or a column of it is gone, a view is invalid, the plugin of a table is
-    // missing.
-    (Trouble::Busy, &[1054, 1146, 1286, 1356]),
+    // The tables: one or a column of it is gone, a column that this server does not know has no
+    // default, a view is invalid, the plugin of a table is missing.
+    (Trouble::Busy, &[1054, 1146, 1286, 1356, 1364, 1423]),
     // The binary log and replication: cannot be written, must have another format, waits for other
     // servers.
     (
@@ -259,9 +259,9 @@ const BY_CODE: &[(Trouble, &[u16])] = &[
     ),
     // Interrupted, took too long.
     (Trouble::Busy, &[1317, 1969, 3024]),
-    // A text or a number that does not fit its column; no default for a column; a row that is too
-    // long for its table or belongs to no partition; a check or a trigger.
-    (Trouble::Refused, &[1118, 1264, 1265, 1300, 1364, 1366, 1367, 1369, 1406, 1411, 1526, 1644, 1748, 3819, 4025]),
+    // A text or a number that does not fit its column; a row that is too long for its table or
+    // belongs to no partition; a check or a trigger.
+    (Trouble::Refused, &[1118, 1264, 1265, 1300, 1366, 1367, 1369, 1406, 1411, 1526, 1644, 1748, 3819, 4025]),
 ];
 
 #[cfg(test)]
@@ -286,6 +286,7 @@ mod tests {
             (server(1461), Trouble::Busy),
             (server(1969), Trouble::Busy),
             (server(1146), Trouble::Busy),
+            (server(1364), Trouble::Busy),
             (server(1366), Trouble::Refused),
             (server(1153), Trouble::TooLarge),
             (server(9999), Trouble::Unknown),
