@@ -134,6 +134,11 @@ impl NamedUser {
         }
     }
 
+    /// Whether the client names its user by name, and not by id.
+    pub fn is_name(&self) -> bool {
+        matches!(self.0, Some(Who::Name(_)))
+    }
+
     /// Whether the client may mean a user with this name who has no account yet.
     pub fn may_be_new(&self, name: &str) -> bool {
         match &self.0 {

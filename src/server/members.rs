@@ -69,10 +69,7 @@ impl Desk<'_> {
             FirstStep::Verify(token) => {
                 let Level2::Entering(entry, _) = &entering else { return Err(WRONG) };
                 let (conversations, visitor, who) = (self.shared.conversations.clone(), visitor(entry), entry.who());
-                self.work_on_entry(move || {
-                    let is_another = |user, name: &str| who.is_another(user, name);
-                    conversations.admit_by_token(&token, &visitor, is_another)
-                })?;
+                self.work_on_entry(move || conversations.admit_by_token(&token, &visitor, &who))?;
             }
             FirstStep::VerifyJwt(jwt) => {
                 let Level2::Entering(entry, _) = &entering else { return Err(WRONG) };

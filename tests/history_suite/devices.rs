@@ -2,6 +2,7 @@
 
 use raybox::base::conversation::ConversationId;
 use raybox::protocol::UserId;
+use raybox::store::Accounts as _;
 use raybox::store::history::{DeviceId, History as _, HistoryReads as _, LoginProof, NewDeviceLogin, SharedKey};
 
 use super::{DAY, Opened, login, new_user, text};
@@ -58,10 +59,13 @@ pub(crate) fn a_login_is_written_only_if_what_was_proved_still_holds(opened: &im
     let other_password = proved(LoginProof::Password("X".to_owned()));
     assert_eq!(store.log_in(&other_password).unwrap(), None);
     assert_eq!(store.devices(ann).unwrap(), [], "nothing is written");
-    let phone = store.log_in(&login(ann, "phone", 1)).unwrap().unwrap().device;
+    let first = store.log_in(&login(ann, "phone", 1)).unwrap().unwrap();
+    let phone = first.device;
     let token = |device, secret| proved(LoginProof::Token(device, secret));
-    let again = store.log_in(&token(phone.id, phone.secret)).unwrap().unwrap().device;
-    assert_eq!(again.id, phone.id);
+    let again = store.log_in(&token(phone.id, phone.secret)).unwrap().unwrap();
+    assert_eq!(again.device.id, phone.id);
+    let name = store.user(ann).unwrap().unwrap().name;
+    assert_eq!((first.user_name, again.user_name), (name.clone(), name));
     let web = NewDeviceLogin { name: "web".to_owned(), ..token(phone.id, phone.secret) };
     let of_bob = NewDeviceLogin { user: bob, ..token(phone.id, phone.secret) };
     for stale in [token(phone.id, [9; 16]), token(DeviceId(phone.id.0 + 1), phone.secret), web, of_bob] {

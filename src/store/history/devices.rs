@@ -79,6 +79,8 @@ impl NewDeviceLogin {
 pub struct LoggedIn {
     /// The device, with the new login.
     pub device: Device,
+    /// The name of its user.
+    pub user_name: String,
     /// The number of the previous login, if the device was known.
     pub replaced: Option<i64>,
     /// The least recently seen devices, which are forgotten with their cursors.

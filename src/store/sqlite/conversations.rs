@@ -113,7 +113,7 @@ impl History for SqliteStore {
 
     fn log_in(&self, login: &NewDeviceLogin) -> Result<Option<LoggedIn>, StoreError> {
         let login = login.clone();
-        self.live.change(move |db| devices::log_in(db, &login))
+        self.live.change_apart(move |db| devices::log_in(db, &login))
     }
 
     fn device(&self, device: DeviceId) -> Result<Option<Device>, StoreError> {
@@ -126,7 +126,7 @@ impl History for SqliteStore {
 
     fn seen(&self, devices: &[DeviceId]) -> Result<(), StoreError> {
         let devices = devices.to_vec();
-        self.live.change(move |db| {
+        self.live.change_apart(move |db| {
             let mut update = db.prepare_cached("UPDATE Device SET seen = max(seen, ?2) WHERE id = ?1")?;
             let now = now();
             devices.iter().try_for_each(|device| update.execute(params![device.0, now]).map(drop))
@@ -165,7 +165,7 @@ impl History for SqliteStore {
     }
 
     fn use_level2(&self, user: UserId) -> Result<bool, StoreError> {
-        self.live.change(move |db| {
+        self.live.change_apart(move |db| {
             db.prepare_cached("UPDATE User SET level2 = ?2, level1_seen = ?2 WHERE id = ?1 AND level2 = 0")?
                 .execute(params![user.0, now()])
                 .map(|changed| changed > 0)

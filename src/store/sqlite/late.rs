@@ -123,6 +123,24 @@ impl Late {
         self.live()?.0.change(operation)
     }
 
+    /// Like [`Live::change_apart`].
+    pub(super) fn change_apart<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.live()?.0.change_apart(operation)
+    }
+
+    /// Like [`Live::write_apart`].
+    pub(super) fn write_apart<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.live()?.0.write_apart(operation)
+    }
+
     /// Like [`Live::read`], but one query at a time while the database cannot be opened for
     /// writing.
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {

@@ -100,6 +100,26 @@ impl Live {
         self.writer.write(operation)
     }
 
+    /// Like [`Live::change`], for a change of accounts or devices: reads of mailboxes, which
+    /// [`Live::settle`] precedes, do not depend on it.
+    pub(super) fn change_apart<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.condition.refuse_if_lost()?;
+        self.writer.write_apart(operation)
+    }
+
+    /// Like [`Live::write`], and apart like [`Live::change_apart`].
+    pub(super) fn write_apart<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.writer.write_apart(operation)
+    }
+
     /// Like [`Readers::read`].
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         self.readers.read(query)

@@ -10,7 +10,7 @@ use crate::store::{States, StoreError, UserState};
 impl States for SqliteStore {
     fn set_states(&self, changes: &[(UserId, UserState)]) -> Result<(), StoreError> {
         let changes = changes.to_vec();
-        self.live.write(move |db| {
+        self.live.write_apart(move |db| {
             let mut update = db.prepare_cached("UPDATE User SET state = :state WHERE id = :id AND state <> :state")?;
             for (user, state) in &changes {
                 update.execute(named_params! {":state": state_text(*state), ":id": user.0})?;

@@ -32,12 +32,16 @@ use super::open::touch_page_one;
 use super::rescue;
 use crate::store::StoreError;
 
+mod answer;
+
+use answer::{AnswerPlace, answer_place};
+
 /// The queue of the writer thread. Dropping it lets the thread finish the queue, and waits for
 /// that.
 pub(super) struct Writer {
     /// `None` only while dropping.
     queue: Option<Arc<Sender<WriterJob>>>,
-    /// The number of operations that are queued or running.
+    /// The number of operations that are queued or running and that [`Writer::settle`] waits for.
     unsettled: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
@@ -66,13 +70,33 @@ impl Writer {
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let (reply, answer) = bounded(1);
-        self.unsettled.fetch_add(1, AcqRel);
-        self.submit(WriterJob::Write(Box::new(Call { operation, outcome: None, reply })))?;
-        answer.recv().map_err(|_| stopped())?
+        self.call(operation, Settling::Awaited)
     }
 
-    /// Returns when everything queued before this call has been committed or has failed.
+    /// The same for an operation that [`Writer::settle`] need not wait for.
+    pub(super) fn write_apart<T, F>(&self, operation: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.call(operation, Settling::Apart)
+    }
+
+    fn call<T, F>(&self, operation: F, settling: Settling) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, answer) = answer_place();
+        if settling == Settling::Awaited {
+            self.unsettled.fetch_add(1, AcqRel);
+        }
+        self.submit(WriterJob::Write(Box::new(Call { operation, outcome: None, reply, settling })))?;
+        answer.wait().ok_or_else(stopped)?
+    }
+
+    /// Returns when everything queued before this call has been committed or has failed, except
+    /// what is written apart.
     pub(super) fn settle(&self) -> Result<(), StoreError> {
         // Usually nothing is queued, and the thread can stay asleep.
         if self.unsettled.load(Acquire) == 0 {
@@ -141,7 +165,7 @@ trait Operation: Send {
     /// Answers the caller that nothing was changed.
     fn fail(self: Box<Self>, error: StoreError);
 
-    /// Whether there is a caller, whose operation counts as unsettled.
+    /// Whether the operation counts as unsettled.
     fn is_awaited(&self) -> bool {
         false
     }
@@ -150,7 +174,16 @@ trait Operation: Send {
 struct Call<T, F> {
     operation: F,
     outcome: Option<T>,
-    reply: Sender<Result<T, StoreError>>,
+    reply: AnswerPlace<Result<T, StoreError>>,
+    settling: Settling,
+}
+
+/// Whether [`Writer::settle`] waits for an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settling {
+    Awaited,
+    /// The operation changes nothing that a caller of it reads.
+    Apart,
 }
 
 impl<T, F> Operation for Call<T, F>
@@ -165,16 +198,15 @@ where
 
     fn succeed(self: Box<Self>) {
         let outcome = self.outcome.expect("a batch is committed only after all of it ran");
-        // Only a caller that panicked has stopped waiting for its answer.
-        let _ = self.reply.send(Ok(outcome));
+        self.reply.put(Ok(outcome));
     }
 
     fn fail(self: Box<Self>, error: StoreError) {
-        let _ = self.reply.send(Err(error));
+        self.reply.put(Err(error));
     }
 
     fn is_awaited(&self) -> bool {
-        true
+        self.settling == Settling::Awaited
     }
 }
 

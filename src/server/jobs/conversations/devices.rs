@@ -6,7 +6,7 @@ use super::parts::{Conversations, refusal_of, wall_clock};
 use crate::bus::DeviceNews;
 use crate::bus::news::DeviceEnd;
 use crate::delivery::Posted;
-use crate::devices::entry::{AdmittedDevice, EntryNews, WRONG};
+use crate::devices::entry::{AdmittedDevice, EntryNews, NamedUser, WRONG};
 use crate::devices::tasks::{Identity, MemberNews};
 use crate::devices::token::{Token, TokenKey, TokenOrigin};
 use crate::history::answers::Ticket;
@@ -54,11 +54,7 @@ impl Conversations {
     /// Writes the login of a user whose stored password has this stamp: the client's password
     /// matches it, or a JSON web token opens the account.
     pub fn admit(&self, user: UserId, stamp: Stamp, end: TokenEnd, visitor: &Visitor) -> EntryNews {
-        let admit = || match self.parts.accounts.get()?.user(user)? {
-            Some(account) => self.try_admit(&account, &Proven::Stored(stamp, end), visitor),
-            None => Ok(None),
-        };
-        let admitted: Result<_, StoreError> = admit();
+        let admitted = self.try_admit(user, &Proven::Stored(stamp, end), visitor);
         self.parts.outages.note("logging devices in", admitted.as_ref().err());
         match admitted {
             Ok(Some(admitted)) => EntryNews::Admitted(Ok(Box::new(admitted))),
@@ -67,20 +63,9 @@ impl Conversations {
         }
     }
 
-    /// The same with a token. `is_another` tells whether the client names another user.
-    pub fn admit_by_token(
-        &self,
-        token: &str,
-        visitor: &Visitor,
-        is_another: impl Fn(UserId, &str) -> bool,
-    ) -> EntryNews {
-        let admit = || {
-            let Some((found, account, end)) = self.device_of(token, &visitor.device, is_another)? else {
-                return Ok(None);
-            };
-            self.try_admit(&account, &Proven::Token(found.id, found.secret, end), visitor)
-        };
-        let admitted: Result<_, StoreError> = admit();
+    /// The same with a token, unless the client names another user than the token's.
+    pub fn admit_by_token(&self, token: &str, visitor: &Visitor, who: &NamedUser) -> EntryNews {
+        let admitted = self.try_admit_by_token(token, visitor, who);
         self.parts.outages.note("logging devices in", admitted.as_ref().err());
         let admitted = admitted.map_err(|error| refusal_of(&error));
         EntryNews::Admitted(admitted.and_then(|admitted| admitted.map(Box::new).ok_or(WRONG)))
@@ -101,34 +86,34 @@ impl Conversations {
     fn device_with(&self, token: &str) -> Result<Option<(Device, TokenEnd)>, StoreError> {
         let Some(token) = self.key()?.verify(token, wall_clock()) else { return Ok(None) };
         let found = self.history()?.device(DeviceId(token.device))?;
-        let end = match token.origin {
-            TokenOrigin::Password => TokenEnd::AsSet,
-            TokenOrigin::Jwt => TokenEnd::WithJwt(token.expires),
-        };
-        Ok(found.filter(|device| token.is_of(device.user, &device.secret)).map(|device| (device, end)))
+        Ok(found.filter(|device| token.is_of(device.user, &device.secret)).map(|device| (device, end_after(&token))))
     }
 
-    /// The device of a valid token, with its user, unless the client names another device or user.
-    fn device_of(
+    /// `None`: the token is wrong, or the client names another user. Whether the row of the device
+    /// still fits the token is for the transaction to decide that writes the login, so nothing is
+    /// read before it.
+    fn try_admit_by_token(
         &self,
         token: &str,
-        device: &str,
-        is_another: impl Fn(UserId, &str) -> bool,
-    ) -> Result<Option<(Device, User, TokenEnd)>, StoreError> {
-        let found = self.device_with(token)?.filter(|(found, _)| found.name == device);
-        let Some((found, end)) = found else { return Ok(None) };
-        let account = self.parts.accounts.get()?.user(found.user)?;
-        Ok(account.filter(|account| !is_another(found.user, &account.name)).map(|account| (found, account, end)))
+        visitor: &Visitor,
+        who: &NamedUser,
+    ) -> Result<Option<AdmittedDevice>, StoreError> {
+        let Some(token) = self.key()?.verify(token, wall_clock()) else { return Ok(None) };
+        let account = if who.is_name() { self.parts.accounts.get()?.user(token.user)? } else { None };
+        if who.is_another(token.user, account.as_ref().map_or("", |account| &account.name)) {
+            return Ok(None);
+        }
+        let proven = Proven::Token(DeviceId(token.device), token.serial, end_after(&token));
+        self.try_admit(token.user, &proven, visitor)
     }
 
     /// `None`: the proof is no longer valid.
     fn try_admit(
         &self,
-        account: &User,
+        user: UserId,
         proven: &Proven,
         visitor: &Visitor,
     ) -> Result<Option<AdmittedDevice>, StoreError> {
-        let user = account.id;
         let Some(logged_in) = self.enrol(user, proven, visitor)? else { return Ok(None) };
         let device = logged_in.device;
         let end = match proven {
@@ -140,7 +125,7 @@ impl Conversations {
             device: &visitor.device,
             frame_max: self.rules.frame_max,
             inflight: self.rules.inflight,
-            name: &account.name,
+            name: &logged_in.user_name,
             ping: visitor.ping,
             token: &token,
             token_expires: expires,
@@ -399,6 +384,14 @@ pub(super) fn end_of_login(own: i64, last: Option<i64>) -> Option<Reason> {
             // The database is in an older state. The client must reconnect.
             Ordering::Less => Some(Reason::Overload),
         },
+    }
+}
+
+/// The latest end of a token that follows this one.
+fn end_after(token: &Token) -> TokenEnd {
+    match token.origin {
+        TokenOrigin::Password => TokenEnd::AsSet,
+        TokenOrigin::Jwt => TokenEnd::WithJwt(token.expires),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::store::mysql::rows::{column, text};
 /// A query before a login is written.
 #[derive(Clone, Copy)]
 enum Question {
-    Password,
+    Account,
     Now,
     Known,
 }
@@ -28,7 +28,7 @@ pub(super) fn log_in(
     // Logins of one user wait for each other, so that none counts the devices before another has
     // added one. A change of the password waits as well.
     let mut script = Script::new(usize::MAX);
-    script.add(Question::Password, format!("SELECT password FROM User WHERE id = {} FOR UPDATE", login.user));
+    script.add(Question::Account, format!("SELECT name, password FROM User WHERE id = {} FOR UPDATE", login.user));
     script.add(Question::Now, format!("SELECT {NOW}"));
     let device = script::text(&login.name);
     script.add(
@@ -38,10 +38,10 @@ pub(super) fn log_in(
             login.user
         ),
     );
-    let (mut now, mut known, mut password) = (0, None, None);
+    let (mut now, mut known, mut account) = (0, None, None);
     script.run(db, |question, mut row| {
         match question {
-            Question::Password => password = Some(text(&mut row, "password")?),
+            Question::Account => account = Some((text(&mut row, "name")?, text(&mut row, "password")?)),
             Question::Now => now = from_row_opt(row)?,
             Question::Known => known = Some(device_row(&mut row)?),
         }
@@ -51,8 +51,9 @@ pub(super) fn log_in(
     if let Some(done) = planned.take_if(|planned| found.is_some_and(|known| known.login == planned.device.login)) {
         return Ok(Some(done));
     }
+    let Some((user_name, password)) = account else { return Ok(None) };
     let holds = match &login.proof {
-        LoginProof::Password(stored) => password.as_ref() == Some(stored),
+        LoginProof::Password(stored) => password == *stored,
         LoginProof::Token(device, secret) => found.is_some_and(|known| known.id == *device && known.secret == *secret),
     };
     if !holds {
@@ -60,8 +61,8 @@ pub(super) fn log_in(
     }
     let number = login.number_after(found.map_or(0, |before| before.login));
     let written = match known {
-        Some(before) => again(db, login, number, before, now)?,
-        None => first(db, login, number, now)?,
+        Some(before) => again(db, login, user_name, number, (before, now))?,
+        None => first(db, login, user_name, number, now)?,
     };
     *planned = Some(written.clone());
     Ok(Some(written))
@@ -74,18 +75,25 @@ fn lost() -> mysql::Error {
 fn again(
     db: &mut Transaction<'_>,
     login: &NewDeviceLogin,
+    user_name: String,
     number: i64,
-    before: Device,
-    now: i64,
+    (before, now): (Device, i64),
 ) -> mysql::Result<LoggedIn> {
     let (seen, secret) = (before.seen.max(now), login.secret_of_known(before.secret));
     let update = "UPDATE Device SET login = ?, seen = ?, secret = ? WHERE id = ?";
     db.exec_drop(update, (number, seen, &secret[..], before.id.0))?;
     let replaced = Some(before.login);
-    Ok(LoggedIn { device: Device { login: number, secret, seen, ..before }, replaced, forgotten: Vec::new() })
+    let device = Device { login: number, secret, seen, ..before };
+    Ok(LoggedIn { device, user_name, replaced, forgotten: Vec::new() })
 }
 
-fn first(db: &mut Transaction<'_>, login: &NewDeviceLogin, number: i64, now: i64) -> mysql::Result<LoggedIn> {
+fn first(
+    db: &mut Transaction<'_>,
+    login: &NewDeviceLogin,
+    user_name: String,
+    number: i64,
+    now: i64,
+) -> mysql::Result<LoggedIn> {
     let NewDeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
     let forgotten = others.split_off(others.len().min(devices_max.max(1) - 1));
@@ -98,7 +106,7 @@ fn first(db: &mut Transaction<'_>, login: &NewDeviceLogin, number: i64, now: i64
     .map_err(error::duplicate_as_deadlock)?;
     let id = i64::try_from(db.last_insert_id().unwrap_or_default()).map_err(|_| lost())?;
     let device = Device { id: DeviceId(id), user, name, login: number, secret, seen: now };
-    Ok(LoggedIn { device, replaced: None, forgotten })
+    Ok(LoggedIn { device, user_name, replaced: None, forgotten })
 }
 
 pub(super) fn device(db: &mut impl Queryable, device: DeviceId) -> mysql::Result<Option<Device>> {

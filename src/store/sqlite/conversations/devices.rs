@@ -13,10 +13,13 @@ pub(super) fn log_in(db: &Connection, login: &NewDeviceLogin) -> rusqlite::Resul
         .prepare_cached("SELECT id, user, device, login, secret, seen FROM Device WHERE user = ?1 AND device = ?2")?
         .query_row(params![login.user.0, login.name], device_row)
         .optional()?;
+    let account: Option<(String, String)> = db
+        .prepare_cached("SELECT name, password FROM User WHERE id = ?1")?
+        .query_row([login.user.0], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((user_name, password)) = account else { return Ok(None) };
     let holds = match &login.proof {
-        LoginProof::Password(stored) => db
-            .prepare_cached("SELECT 1 FROM User WHERE id = ?1 AND password = ?2")?
-            .exists(params![login.user.0, stored])?,
+        LoginProof::Password(stored) => password == *stored,
         LoginProof::Token(device, secret) => {
             known.as_ref().is_some_and(|known| known.id == *device && known.secret == *secret)
         }
@@ -31,7 +34,7 @@ pub(super) fn log_in(db: &Connection, login: &NewDeviceLogin) -> rusqlite::Resul
             .execute(params![before.id.0, number, now, secret])?;
         let replaced = Some(before.login);
         let device = Device { login: number, secret, seen: before.seen.max(now), ..before };
-        return Ok(Some(LoggedIn { device, replaced, forgotten: Vec::new() }));
+        return Ok(Some(LoggedIn { device, user_name, replaced, forgotten: Vec::new() }));
     }
     let NewDeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
@@ -42,7 +45,7 @@ pub(super) fn log_in(db: &Connection, login: &NewDeviceLogin) -> rusqlite::Resul
     db.prepare_cached("INSERT INTO Device (user, device, login, secret, seen) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![user.0, name, number, secret, now])?;
     let device = Device { id: DeviceId(db.last_insert_rowid()), user, name, login: number, secret, seen: now };
-    Ok(Some(LoggedIn { device, replaced: None, forgotten }))
+    Ok(Some(LoggedIn { device, user_name, replaced: None, forgotten }))
 }
 
 pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Option<Device>> {

@@ -42,6 +42,39 @@ fn a_disk_that_does_not_answer_fails_the_check_in_time_and_is_asked_once() {
 }
 
 #[test]
+fn a_reader_of_mailboxes_waits_for_their_changes_and_not_for_changes_apart() {
+    let dir = Dir::new();
+    let store = SqliteStore::open(&dir.0).unwrap();
+    for settling in [Settling::Apart, Settling::Awaited] {
+        let (go, gate) = bounded::<()>(0);
+        let (entered, is_in) = bounded(1);
+        thread::scope(|scope| {
+            let store = &store;
+            let blocks = move |_: &Connection| {
+                let _ = entered.send(());
+                let _ = gate.recv();
+                Ok(())
+            };
+            scope.spawn(move || match settling {
+                Settling::Apart => store.live.write_apart(blocks),
+                Settling::Awaited => store.live.write(blocks),
+            });
+            is_in.recv_timeout(DEADLINE).unwrap();
+            let (done, is_done) = bounded(1);
+            scope.spawn(move || done.send(store.live.settle()));
+            match settling {
+                Settling::Apart => is_done.recv_timeout(DEADLINE).expect("it waits for a login").unwrap(),
+                Settling::Awaited => {
+                    wait_until(|| queued(store) == 1);
+                    assert!(is_done.is_empty(), "a fetch may show what is being deleted");
+                }
+            }
+            drop(go);
+        });
+    }
+}
+
+#[test]
 fn a_failing_operation_is_undone_alone() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
