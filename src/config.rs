@@ -3,7 +3,7 @@
 //!
 //! A setting comes from an option, otherwise the environment, otherwise the file `server.cnf`,
 //! otherwise its default. All four, the help text and the check of names are made from one table,
-//! `keys::KEYS`. Every given value is checked, even if another source overrides it: an error that
+//! `keys`. Every given value is checked, even if another source overrides it: an error that
 //! shows up only later is worse than one that shows up now.
 //!
 //! The settings of the database and of Redis in a cluster are in files of their own, `mysql.cnf`
@@ -49,7 +49,6 @@ use file::{Setting, settings_in};
 pub use hook::{HookAddress, HookKeyFile, HookNetworks, HookUrl, is_public};
 pub use jwt::{JwtAlgorithm, JwtSettings};
 use key::{Key, apply};
-use keys::KEYS;
 pub use limits::{Limit, PerSecond, Rate};
 pub use networks::Networks;
 pub use servers::ServerAddress;
@@ -114,7 +113,7 @@ impl Config {
         apply_file(&mut config, None, working_dir)?;
         environment::apply_all(&mut config, env)?;
         for (name, value) in [("mysql", mysql), ("redis", redis)] {
-            let key = KEYS.iter().find(|key| key.name == name).expect("both are settings");
+            let key = keys::named(name).expect("both are settings");
             if let Some(value) = value {
                 apply(&mut config, key, value, &format!("--{name}"), || SettingSource::Option)?;
             }
@@ -153,13 +152,13 @@ impl Config {
             "redis" if self.redis != other.redis => true,
             _ => given(self, key) != given(other, key),
         };
-        KEYS.iter().filter(|key| differs(key)).map(|key| key.name).collect()
+        keys::all().filter(|key| differs(key)).map(|key| key.name).collect()
     }
 
     /// The default settings of a server, with this address.
     pub fn with_defaults(listen: SocketAddr) -> Config {
         let mut config = Config { listen: ListenAddress(listen), ..Config::default() };
-        for key in KEYS {
+        for key in keys::all() {
             assert!(key.set(&mut config, key.default), "the default of {} must be allowed", key.name);
         }
         config
@@ -174,7 +173,7 @@ impl LogLevels {
 
     /// The values that are allowed, for an error text.
     pub fn allowed() -> String {
-        KEYS.iter().find(|key| key.name == "log_level").map_or_else(String::new, Key::allowed)
+        keys::named("log_level").map_or_else(String::new, Key::allowed)
     }
 }
 
@@ -189,7 +188,7 @@ fn check_tls(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn command() -> clap::Command {
-    let options = KEYS.iter().map(|key| {
+    let options = keys::all().map(|key| {
         Arg::new(key.name).long(Str::from(key.option())).value_name(key.value_name()).help(format!(
             "{} [{}] [default: {}]",
             key.help,
@@ -223,7 +222,7 @@ fn usage_error(error: &clap::Error) -> ConfigError {
     match (error.kind(), culprits.as_slice()) {
         (ErrorKind::UnknownArgument, [option]) if option.starts_with('-') => {
             let name = option.split_once('=').map_or(*option, |(name, _)| name);
-            let known = KEYS.iter().map(Key::option).chain([CONFIG, "help", "version"].map(String::from));
+            let known = keys::all().map(Key::option).chain([CONFIG, "help", "version"].map(String::from));
             let similar = nearest(name, known.map(|known| format!("--{known}")));
             ConfigError::UnknownName { place: SettingSource::Option, name: name.to_owned(), similar }
         }
@@ -266,8 +265,8 @@ fn apply_file(config: &mut Config, chosen: Option<&str>, working_dir: &Path) -> 
 fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), ConfigError> {
     for Setting { line, name, value } in settings_in(path, text)? {
         let place = || SettingSource::Line(path.to_owned(), line);
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            let similar = nearest(name, KEYS.iter().map(|key| key.name.to_owned()));
+        let Some(key) = keys::named(name) else {
+            let similar = nearest(name, keys::all().map(|key| key.name.to_owned()));
             return Err(ConfigError::UnknownName { place: place(), name: name.to_owned(), similar });
         };
         apply(config, key, value, name, place)?;
@@ -276,7 +275,7 @@ fn apply_lines(config: &mut Config, path: &Path, text: &str) -> Result<(), Confi
 }
 
 fn apply_options(config: &mut Config, matches: &ArgMatches) -> Result<(), ConfigError> {
-    for key in KEYS {
+    for key in keys::all() {
         if let Some(value) = matches.get_one::<String>(key.name) {
             apply(config, key, value, &format!("--{}", key.option()), || SettingSource::Option)?;
         }
@@ -524,7 +523,7 @@ mod tests {
     #[test]
     fn help_lists_every_key_with_its_default() {
         let Ok(Invocation::Print(help)) = load("--help", &[]) else { panic!("expected a text") };
-        for key in KEYS {
+        for key in keys::all() {
             let mut lines = help.lines().skip_while(|line| !line.contains(&format!("--{} <", key.option())));
             lines.next();
             let words: Vec<&str> =
@@ -544,7 +543,7 @@ mod tests {
         let settings: Vec<&str> = sample.lines().filter_map(|line| line.strip_prefix('#')).collect();
         let settings: Vec<&str> =
             settings.into_iter().filter(|line| !line.starts_with(' ') && !line.is_empty()).collect();
-        let expected: Vec<String> = KEYS.iter().map(|key| format!("{}={}", key.name, key.default)).collect();
+        let expected: Vec<String> = keys::all().map(|key| format!("{}={}", key.name, key.default)).collect();
         assert_eq!(settings, expected);
         assert!(sample.lines().all(|line| line.is_empty() || line.starts_with('#')), "nothing is in force");
 
@@ -552,7 +551,7 @@ mod tests {
         let folder = Folder::with("sample", "server.cnf", &in_force);
         let address = "[::1]:1".parse().unwrap();
         let mut loaded = config(load_in(&folder.0, "::1 1", &[]));
-        assert_eq!(loaded.given.len(), KEYS.len());
+        assert_eq!(loaded.given.len(), keys::all().count());
         loaded.given.clear();
         assert_eq!(format!("{loaded:?}"), format!("{:?}", Config::with_defaults(address)));
     }

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 
 use super::error::{ConfigError, SettingSource};
 use super::key::{Key, VARIABLE_PREFIX, apply};
-use super::keys::KEYS;
+use super::keys;
 use super::settings::Config;
 use super::spelling::nearest;
 
@@ -28,7 +28,7 @@ pub(super) fn apply_all(
         if !name.starts_with(VARIABLE_PREFIX) {
             continue;
         }
-        if let Some(key) = KEYS.iter().find(|key| key.variable() == name) {
+        if let Some(key) = keys::all().find(|key| key.variable() == name) {
             // Invalid UTF-8 becomes replacement characters, which no value may contain.
             let value = value.to_string_lossy();
             // A link of Docker to a container `raybox-node` sets RAYBOX_NODE_NAME to a value with a
@@ -40,7 +40,7 @@ pub(super) fn apply_all(
             apply(config, key, &value, &name, || SettingSource::Environment)?;
         } else if is_of_service(&name) {
             services.push(name.escape_debug().to_string());
-        } else if let Some(similar) = nearest(&name, KEYS.iter().map(Key::variable)) {
+        } else if let Some(similar) = nearest(&name, keys::all().map(Key::variable)) {
             let (place, name) = (SettingSource::Environment, name.into_owned());
             return Err(ConfigError::UnknownName { place, name, similar: Some(similar) });
         } else {
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_setting_with_the_name_of_a_service_is_recognised_by_its_value() {
-        let taken: Vec<String> = KEYS.iter().map(Key::variable).filter(|name| is_of_service(name)).collect();
+        let taken: Vec<String> = keys::all().map(Key::variable).filter(|name| is_of_service(name)).collect();
         assert_eq!(taken, ["RAYBOX_NODE_NAME"]);
         for (value, name, notes) in [("chat-1", "chat-1", 0), ("/web/raybox-node", "", 1)] {
             let mut config = Config::with_defaults(([127, 0, 0, 1], 0).into());

@@ -238,6 +238,13 @@ pub(super) const LEVELS: [(&str, LevelFilter); 6] = [
 
 pub(super) const KIB: usize = 1 << 10;
 pub(super) const MIB: usize = 1 << 20;
+pub(super) const MILLISECOND: Duration = Duration::from_millis(1);
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(super) const COUNT_MAX: u32 = 1_000_000_000;
+/// The words of a setting that is on by default.
+pub(super) const SWITCHED: [&str; 2] = ["on", "off"];
 
 const NODE_NAME_MAX: usize = 64;
 /// The most admin ports: the status page queries each on its own thread.
