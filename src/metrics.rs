@@ -13,17 +13,16 @@ mod counters;
 mod events;
 mod families;
 mod figures;
+mod tally;
 
-use std::array;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use net::{CloseReason, Handshakes, LoopWatch, TURN_BOUNDS, Tally, Tls, TurnTimes};
+use net::{CloseReason, Handshakes, LoopWatch, TURN_BOUNDS, Tls, TurnTimes};
 use pool::LanesWatch;
 
 use crate::base::loads::{PoolUse, SpoolLoad};
-use crate::protocol::{FrameKind, ReplyKind, SendOutcome, WrittenKind};
 use counters::{Batches, Count, Sharded};
 use events::HTTP_STATUSES;
 pub use events::{
@@ -32,6 +31,7 @@ pub use events::{
 };
 use families::{Families, Sample};
 pub use figures::Figures;
+pub use tally::LoopTally;
 
 /// The numbers of one server. Any thread may count and read.
 #[derive(Debug)]
@@ -39,18 +39,6 @@ pub struct Metrics {
     families: Families,
     loops: Box<[Arc<LoopTally>]>,
     counts: Arc<Counts>,
-}
-
-/// The counters of one event loop, in separate cache lines. Only the loop's thread may write them.
-#[derive(Debug)]
-#[repr(align(128))]
-pub struct LoopTally {
-    frames: [Tally; FrameKind::NAMES.len()],
-    replies: [Tally; ReplyKind::NAMES.len()],
-    /// Answers to sends of level 2.
-    sends: [Tally; SendOutcome::NAMES.len()],
-    /// Messages to connections of level 2.
-    pushes: Tally,
 }
 
 /// Counters that all threads share.
@@ -93,7 +81,7 @@ impl Metrics {
         let loops: Box<[_]> = (0..loops).map(|_| Arc::new(LoopTally::new())).collect();
         let metrics = Metrics { families: Families::new(), loops, counts: Arc::default() };
         metrics.show_counts();
-        metrics.show_tallies();
+        tally::show(&metrics.loops, &metrics.families);
         metrics
     }
 
@@ -432,59 +420,6 @@ impl Metrics {
         });
         show("raybox_build_info", |_| vec![Sample::number(1).of(env!("CARGO_PKG_VERSION"))]);
     }
-
-    fn show_tallies(&self) {
-        let loops = self.loops.clone();
-        let sum = move |of: &dyn Fn(&LoopTally) -> u64| loops.iter().map(|tally| of(tally)).sum();
-        let (sum_frames, sum_replies, sum_sends, sum_pushes) = (sum.clone(), sum.clone(), sum.clone(), sum);
-        self.families.add("raybox_level2_sends_total", move || {
-            let outcomes = SendOutcome::NAMES.iter().enumerate();
-            outcomes.map(|(n, name)| Sample::number(sum_sends(&|tally| tally.sends[n].value())).of(*name)).collect()
-        });
-        self.families
-            .add("raybox_level2_pushes_total", move || vec![Sample::number(sum_pushes(&|tally| tally.pushes.value()))]);
-        self.families.add("raybox_frames_total", move || {
-            let kinds = FrameKind::NAMES.iter().enumerate();
-            kinds.map(|(n, name)| Sample::number(sum_frames(&|tally| tally.frames[n].value())).of(*name)).collect()
-        });
-        self.families.add("raybox_replies_total", move || {
-            let kinds = ReplyKind::NAMES.iter().enumerate();
-            kinds.map(|(n, name)| Sample::number(sum_replies(&|tally| tally.replies[n].value())).of(*name)).collect()
-        });
-    }
-}
-
-impl LoopTally {
-    fn new() -> LoopTally {
-        LoopTally {
-            frames: array::from_fn(|_| Tally::default()),
-            replies: Default::default(),
-            sends: Default::default(),
-            pushes: Tally::default(),
-        }
-    }
-
-    /// A frame was processed.
-    pub fn frame(&self, kind: FrameKind) {
-        self.frames[kind.place()].add(1);
-    }
-
-    /// A reply was sent.
-    pub fn reply(&self, kind: ReplyKind) {
-        self.replies[kind.place()].add(1);
-    }
-
-    /// A frame of this server was written to a connection of level 2. Returns the errno if it
-    /// refuses a send.
-    pub fn written(&self, frame: &str) -> Option<u16> {
-        let kind = WrittenKind::of(frame);
-        match kind {
-            WrittenKind::Push => self.pushes.add(1),
-            WrittenKind::Answer(outcome) => self.sends[outcome.place()].add(1),
-            WrittenKind::Other => {}
-        }
-        if let WrittenKind::Answer(outcome) = kind { outcome.refusal() } else { None }
-    }
 }
 
 /// The counters of events that have names.
@@ -516,6 +451,7 @@ fn turn_times(times: &TurnTimes) -> Sample {
 mod tests {
     use super::counters::SHARDS;
     use super::*;
+    use crate::protocol::{FrameKind, ReplyKind};
 
     /// Metrics with all values registered, except loops and lanes.
     fn everything() -> Metrics {
