@@ -179,12 +179,7 @@ impl Member {
                 let task = MemberTask::Page(ticket, rid, self.named(conv), ask, limit);
                 self.do_in_turn(ticket, Does::Read, task, effects);
             }
-            Level2Request::Read { conv, read } => {
-                let ticket = self.replies.open();
-                self.marks.asks(ticket, conv.for_user(self.identity.user));
-                let task = MemberTask::MarkRead(ticket, rid, self.named(conv), read.max(0));
-                self.do_in_turn(ticket, Does::Change, task, effects);
-            }
+            Level2Request::Read { conv, read } => self.on_read(conv, read, rid, effects),
             Level2Request::Typing { conv } if self.typing.is_due(conv, now) => {
                 effects.push(MemberEffect::Do(MemberTask::Typing(conv)));
             }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashSet;
 
 use super::{Member, NO_REPLY};
+use crate::base::conversation::ConversationName;
 use crate::devices::effects::{MemberEffect, MemberEffects};
 use crate::devices::in_turn::{Does, QueuedRequest};
 use crate::devices::tasks::MemberTask;
@@ -22,6 +23,14 @@ impl Member {
         let ticket = self.replies.open();
         let before = self.watch.begin(ticket, users.clone(), nobody);
         self.do_in_turn(ticket, Does::Read, MemberTask::Watch(ticket, rid, before, users), effects);
+    }
+
+    /// Moves the user's read mark when its turn comes.
+    pub(super) fn on_read(&mut self, conv: ConversationName, read: i64, rid: Option<Rid>, effects: &mut MemberEffects) {
+        let ticket = self.replies.open();
+        self.marks.asks(ticket, conv.for_user(self.identity.user));
+        let task = MemberTask::MarkRead(ticket, rid, self.named(conv), read.max(0));
+        self.do_in_turn(ticket, Does::Change, task, effects);
     }
 
     /// Has a task done when its turn comes.

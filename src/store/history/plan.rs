@@ -257,6 +257,16 @@ pub(in crate::store) fn partner_of(conv: ConversationId, user: UserId) -> Option
     }
 }
 
+impl PlannedMemberChange {
+    /// The change by an entry with this number and this count of messages; `nth_before` messages
+    /// precede it.
+    fn new(change: MemberChange, conv: ConversationId, (seq, nth): (i64, i64), nth_before: i64) -> PlannedMemberChange {
+        let sees_all = matches!(change, MemberChange::Joins { sees_all: true, .. });
+        let (joined, joined_nth) = if sees_all { (0, 0) } else { (seq, nth_before) };
+        PlannedMemberChange { conv, change, joined, joined_nth, read: seq, read_nth: nth }
+    }
+}
+
 impl Plan {
     /// Gives an entry its place.
     fn add(&mut self, index: usize, entry: &NewEntry, facts: &mut BatchFacts) -> EntryPlace {
@@ -307,18 +317,8 @@ impl Plan {
         } else if !is_event(entry) {
             *mark = SenderMark { read: seq, read_nth: nth, own: 0, ..*mark };
         }
-        if let Some(change) = entry.change {
-            let sees_all = matches!(change, MemberChange::Joins { sees_all: true, .. });
-            let (joined, joined_nth) = if sees_all { (0, 0) } else { (seq, nth_before) };
-            self.changes.push(PlannedMemberChange {
-                conv: conv_id,
-                change,
-                joined,
-                joined_nth,
-                read: seq,
-                read_nth: nth,
-            });
-        }
+        let changes = entry.change.map(|change| PlannedMemberChange::new(change, conv_id, (seq, nth), nth_before));
+        self.changes.extend(changes);
         if entry.kind == EntryKind::Other {
             self.asked.extend(partner_of(conv_id, sender).map(|other| (sender, other)));
         }
