@@ -268,15 +268,7 @@ impl Member {
                 self.retry_later(Retry::Overview, effects);
             }
             MemberNews::Answer(ticket, text) => self.settle(ticket, text, effects),
-            MemberNews::MarkAnswer(ticket, text, found) => {
-                let text = match found {
-                    Some(FoundMark { conv, read, rid }) if !self.marks.found(conv, read) => {
-                        replies::refused(49, MARK_IS_VOID, rid.as_ref())
-                    }
-                    _ => text,
-                };
-                self.settle(ticket, text, effects);
-            }
+            MemberNews::MarkAnswer(ticket, text, found) => self.on_mark_answer(ticket, text, found, effects),
             MemberNews::Marks(conv, news) => self.marks.hear(conv, news),
             MemberNews::MarksRead(now) => self.on_marks_read(now, effects),
             MemberNews::Reported(ticket, stored, noted) => {
@@ -305,6 +297,17 @@ impl Member {
         self.carry_out(effects);
         self.show_marks(effects);
         self.end_if_logged_out(effects);
+    }
+
+    /// Settles a request of a read mark; the mark that was found may be void by now.
+    fn on_mark_answer(&mut self, ticket: Ticket, text: String, found: Option<FoundMark>, effects: &mut MemberEffects) {
+        let text = match found {
+            Some(FoundMark { conv, read, rid }) if !self.marks.found(conv, read) => {
+                replies::refused(49, MARK_IS_VOID, rid.as_ref())
+            }
+            _ => text,
+        };
+        self.settle(ticket, text, effects);
     }
 
     /// Takes the requested marks; `None` if they could not be read.
