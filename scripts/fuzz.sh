@@ -3,6 +3,7 @@
 #
 #     scripts/fuzz.sh                     every target of fuzz/ for a minute
 #     scripts/fuzz.sh 600 framing         one target for ten minutes
+#     scripts/fuzz.sh --within 120       every target, all of them within two minutes
 #     scripts/fuzz.sh --build             builds the targets and runs none
 #
 # The targets are those of `cargo fuzz`. This script builds them with the same flags except for the
@@ -25,18 +26,26 @@ for file in fuzz/fuzz_targets/*.rs; do
     all+=("${name%.rs}")
 done
 
-builds_only=
-if [ "${1:-}" = --build ]; then
-    builds_only=1
-    shift
-fi
+builds_only= is_within=
+case ${1:-} in
+    --build) builds_only=1 && shift ;;
+    --within) is_within=1 && shift ;;
+esac
 seconds=${1:-60}
 targets=("${@:2}")
 [ "${#targets[@]}" -gt 0 ] || targets=("${all[@]}")
-[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "usage: scripts/fuzz.sh [--build] [SECONDS] [TARGET...]" >&2; exit 2; }
+[[ $seconds =~ ^[1-9][0-9]*$ ]] || { echo "usage: scripts/fuzz.sh [--build | --within] [SECONDS] [TARGET...]" >&2; exit 2; }
 for target in "${targets[@]}"; do
     [ -e "fuzz/fuzz_targets/$target.rs" ] || { echo "fuzz.sh: no target $target; there are ${all[*]}" >&2; exit 2; }
 done
+
+# The time of each target, if this number of targets runs at once and SECONDS is the time of all.
+share() {
+    [ -n "$is_within" ] || return 0
+    local rounds=$(((${#targets[@]} + $1 - 1) / $1))
+    seconds=$((seconds / rounds))
+    [ "$seconds" -gt 0 ] || { echo "fuzz.sh: $rounds rounds do not fit in that time" >&2; exit 2; }
+}
 
 # ---- With libFuzzer ----
 
@@ -52,6 +61,7 @@ build_targets() {
 # Runs one target per core at a time; each stops at the first finding.
 with_libfuzzer() {
     local failed=0 running=0 target
+    share "$(nproc)"
     echo "fuzz.sh: libFuzzer, $seconds s each: ${targets[*]}"
     for target in "${targets[@]}"; do
         if [ "$running" -ge "$(nproc)" ]; then
@@ -87,6 +97,7 @@ fuzz_one() {
 
 without_libfuzzer() {
     local end package target
+    share 1
     echo "fuzz.sh: no libFuzzer: property tests on edited corpora, $seconds s each: ${targets[*]}"
     for target in "${targets[@]}"; do
         package=raybox
