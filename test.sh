@@ -45,6 +45,8 @@ type -P cargo >/dev/null || fail "cargo is needed: install Rust 1.95 or later wi
 need cc gcc            # compiles the embedded SQLite
 need curl curl         # asks the server over TLS
 need openssl openssl   # chats with it
+# The authorities with which the server checks the hook's certificate, where distributions keep them.
+[ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/pki/tls/certs/ca-bundle.crt ] || missing+=(ca-certificates)
 need python3 python3   # plays the recorded exchanges of tests/conformance
 need kill procps
 need dpkg-deb dpkg     # builds and installs the package

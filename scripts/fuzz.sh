@@ -3,7 +3,7 @@
 #
 #     scripts/fuzz.sh                     every target of fuzz/ for a minute
 #     scripts/fuzz.sh 600 framing         one target for ten minutes
-#     scripts/fuzz.sh --within 120       every target, all of them within two minutes
+#     scripts/fuzz.sh --within 120        every target, all of them within two minutes
 #     scripts/fuzz.sh --build             builds the targets and runs none
 #
 # The targets are those of `cargo fuzz`. This script builds them with the same flags except for the
