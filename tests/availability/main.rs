@@ -5,6 +5,7 @@
 //!
 //! `cargo test --test availability -- --nocapture` shows how long that takes.
 
+mod frozen;
 mod galera;
 mod nginx;
 mod replica;

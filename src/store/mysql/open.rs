@@ -76,7 +76,7 @@ pub(super) fn connect_for_maintenance(
         .read_timeout(None)
         .write_timeout(None)
         .tcp_keepalive_time_ms(Some(KEEPALIVE_MILLIS))
-        .init(session(lock_wait.as_secs()));
+        .init(session(lock_wait.as_secs(), ""));
     let servers = MysqlServers::new(&settings.servers, &check_options(settings), &PacketLimits::new());
     let mut connection = servers.with(&options).connect().map_err(|error| at.explain(&error))?;
     let version: Option<String> = connection.query_first("SELECT VERSION()").map_err(|error| at.explain(&error))?;
@@ -110,14 +110,14 @@ fn options(settings: &MysqlSettings) -> OptsBuilder {
         .prefer_socket(false)
         .stmt_cache_size(STATEMENTS_MAX)
         .ssl_opts(ssl_options(settings))
-        .init(session((settings.read_timeout.as_secs() / 2).clamp(1, LOCK_WAIT_MAX_SECONDS)))
+        .init(session((settings.read_timeout.as_secs() / 2).clamp(1, LOCK_WAIT_MAX_SECONDS), IDLE_TRANSACTION))
 }
 
 /// The same with the short timeouts of a check.
 fn check_options(settings: &MysqlSettings) -> OptsBuilder {
     // Waiting for a lock ends well before the time in which a sign of life is expected.
     options(settings)
-        .init(session(1))
+        .init(session(1, IDLE_TRANSACTION))
         .tcp_connect_timeout(Some(settings.connect_timeout.min(CHECK_TIMEOUT)))
         .read_timeout(Some(settings.read_timeout.min(CHECK_TIMEOUT)))
         .write_timeout(Some(settings.write_timeout.min(CHECK_TIMEOUT)))
@@ -147,11 +147,12 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
 ///   `sql_select_limit` the members of a group, for example, would be cut off without an error.
 /// - The timeout for locks is shorter than that for answers, so that a held lock is not mistaken for
 ///   a database that is gone.
-fn session(lock_seconds: u64) -> Vec<String> {
+/// - `more` are further variables.
+fn session(lock_seconds: u64, more: &str) -> Vec<String> {
     vec![format!(
         "SET NAMES utf8mb4, sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,
          completion_type = 'NO_CHAIN', sql_select_limit = {ROWS_MAX}, sql_safe_updates = 0, sql_big_selects = 1,
-         innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}"
+         innodb_lock_wait_timeout = {lock_seconds}, lock_wait_timeout = {lock_seconds}{more}"
     )]
 }
 
@@ -397,6 +398,13 @@ const LOCK_WAIT_MAX_SECONDS: u64 = 2;
 
 /// No limit, see `sql_select_limit` in the manual.
 const ROWS_MAX: u64 = u64::MAX;
+
+/// MariaDB undoes a transaction for which its node has sent nothing for this number of seconds, and
+/// closes the connection. Otherwise a node that freezes, is cut off or loses power in a transaction
+/// would keep its rows locked, and no other node could write to these conversations. A node that
+/// goes on later tries the transaction again, as after any lost connection. MySQL has no such
+/// variable, and takes this for a comment.
+const IDLE_TRANSACTION: &str = " /*M!100300 , idle_transaction_timeout = 3 */";
 
 /// The time of silence after which the system checks whether the other end is alive
 /// (`TCP_KEEPIDLE`, tcp(7)).
