@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable as _;
 use raybox_client::Content;
-use serde_json::Value;
-use testkit::{Database, LONG_PATIENCE, Redis, Replicas, TestServer, Workplace, wait_until, wait_within};
+use serde_json::{Value, json};
+use testkit::{Database, LONG_PATIENCE, Redis, Replicas, TestServer, Workplace, user, wait_until, wait_within};
 
 use crate::talk::Talk;
 
@@ -99,4 +99,32 @@ fn messages(pair: &Replicas, database: &Database, server: usize) -> Vec<String> 
     let query = format!("SELECT text FROM {}.Message ORDER BY seq", database.name());
     let found = pair.servers[server].connect().and_then(|mut connection| connection.query(query));
     found.expect("read messages")
+}
+
+#[test]
+fn a_primary_that_is_demoted_answers_no_reads_any_more() {
+    let pair = Replicas::start();
+    let (database, redis) = (pair.create_database(), Redis::start());
+    let builder = TestServer::builder().redis(&redis).file("mysql.cnf", pair.cnf(&database));
+    let node = builder.option("admin", "127.0.0.1:0").start();
+    let (mut ann, a) = user(&node, "ann");
+    let search = json!({"msgType": 15, "keyword": a.to_string()});
+    for (old, new) in [(0, 1), (1, 0)] {
+        wait_until("reads are answered", || ann.ask(&search)["msgType"] == 15);
+        pair.servers[old].run("SET GLOBAL read_only = 1");
+        let (begin, mut last) = (Instant::now(), Instant::now());
+        wait_until("reads are refused", || {
+            let asked = Instant::now();
+            let is_read = ann.ask(&search)["msgType"] == 15;
+            if is_read {
+                last = asked;
+            }
+            !is_read
+        });
+        println!("the last read of a demoted primary began {:.1?} after its demotion", last.duration_since(begin));
+        pair.wait_caught_up(new, old);
+        pair.promote(new);
+        pair.follow(old, new);
+    }
+    wait_until("reads are answered again", || ann.ask(&search)["msgType"] == 15);
 }
