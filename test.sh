@@ -154,7 +154,7 @@ start_mariadb
 # ---- The tests ----
 
 # Every suite runs even if one fails or hangs; cargo names the failed ones at the end. The slowest
-# suite takes two to three minutes.
+# suite takes three to four minutes.
 deadline="target.'cfg(unix)'.runner = ['$PWD/scripts/deadline.sh', '900']"
 cargo test --config "$deadline" --workspace --no-fail-fast "$@" || fail "tests failed, see above"
 echo "test.sh: all tests passed"

@@ -394,6 +394,14 @@ impl Books {
         self.connections.iter().filter(was_known).map(|connection| connection.place)
     }
 
+    /// Whether this user gave a connection up, or lost it, between these times.
+    pub fn gave_up(&self, from: Moment, to: Moment) -> bool {
+        let has_broken = |connection: &Connection| {
+            connection.broke && connection.ended.is_some_and(|ended| (from..=to).contains(&ended))
+        };
+        self.connections.iter().any(has_broken)
+    }
+
     /// Whether a message that was sent at this time may have been handed to a connection of this
     /// user that broke.
     fn has_broken_with(&self, sent: Moment, fate: Fate) -> bool {

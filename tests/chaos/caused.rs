@@ -15,6 +15,9 @@ pub struct Caused {
     /// after `begun`.
     pub complete: Moment,
     pub over: Moment,
+    /// The time from the fault's beginning until messages of level 2 arrived that were sent when it
+    /// was complete; measured where another part takes over while the fault lasts.
+    pub delivered_after: Option<Duration>,
     /// The time from the fault's end until all nodes concerned were ready.
     pub ready_after: Option<Duration>,
     /// The parts that failed.
@@ -70,16 +73,19 @@ impl Part {
     /// Whether this part can have affected this message. It must have failed between the sending
     /// and the last arrival, at a place where the message was or may have been: the sender's node,
     /// the recipient, the recipient's nodes, the path between these, or the database if it was
-    /// stored.
+    /// stored. While the database fails, it also counts if the recipient gives a connection up: a
+    /// request is not answered, so the node keeps the connection, and writes to it. A frozen node still knows the recipients that it had at first, and writes to them
+    /// what has come meanwhile.
     pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
         if way.sent > self.well || way.until < self.begun {
             return false;
         }
         let source = sender.connections.get(way.connection).map_or(Place::Nginx, |connection| connection.place);
-        let mut places = recipient.places(way.sent, way.until);
+        let since = if self.party.node().is_some() { way.sent.min(self.begun) } else { way.sent };
+        let mut places = recipient.places(since, way.until);
         match self.party {
             Party::Node(node) => source.may_be(node) || places.any(|place| place.may_be(node)),
-            Party::Database => way.stored,
+            Party::Database => way.stored || recipient.gave_up(self.begun, self.well),
             Party::Redis => source == Place::Nginx || places.any(|place| place != source),
             Party::Nginx => source == Place::Nginx || places.any(|place| place == Place::Nginx),
             // A fault of the sender's connection does not make a server repeat a message.

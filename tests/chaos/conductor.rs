@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use crate::books::{self, Books, Fate, Members, Moment, Place, Wrong};
 use crate::caused::{Caused, Part, Party};
 use crate::devices::{self, Desk, Device};
+use crate::parts::Member;
 use crate::person::Person;
 use crate::progress::Progress;
-use crate::schedule::{EARLY, Fault, Kind, Schedule, USER_TIMEOUT};
+use crate::pulse;
+use crate::schedule::{EARLY, FENCED_AFTER, Fault, Kind, Schedule, USER_TIMEOUT};
 use crate::stage::{NODES, Stage};
 use crate::world::{Order, Phase, Post, World};
 use testkit::{LONG_PATIENCE, TestServer, wait_within};
@@ -93,8 +95,12 @@ impl<'a> Conductor<'a> {
         }
         steps.sort_by_key(|(at, step, _)| (*at, *step));
         let (mut begun, mut complete, mut over) = (Moment::ZERO, Moment::ZERO, Moment::ZERO);
+        let mut delivered = None;
         for (at, step, fault) in steps {
             self.wait_until(at + self.shift);
+            if matches!(step, Step::NodeUp | Step::Back) && self.stage.has_several() && delivered.is_none() {
+                delivered = self.wait_delivered(complete);
+            }
             self.shift = self.shift.max(self.world.now().saturating_sub(at));
             match step {
                 Step::Begin if fault.kind.is_of_client() => self.tell_client(fault),
@@ -106,17 +112,19 @@ impl<'a> Conductor<'a> {
                 }
                 Step::NodeDown => {
                     self.kill_node(fault, at);
+                    complete = self.world.now();
                 }
                 Step::NodeUp => {
                     over = self.world.now();
-                    self.stage.cluster.nodes[fault.target].restart();
+                    self.stage.nodes[fault.target].restart();
                 }
                 Step::Back => {
                     over = self.world.now();
                     self.bring_back(fault);
                 }
                 Step::End => {
-                    self.recover(fault, (begun, complete), over);
+                    let delivered_after = delivered.take().map(|at| at - begun);
+                    self.recover(fault, (begun, complete, over), delivered_after);
                     self.progress.end();
                 }
             }
@@ -171,30 +179,45 @@ impl<'a> Conductor<'a> {
                 self.fails(Party::Redis);
             }
             Kind::NginxKilled | Kind::NginxFrozen | Kind::NginxReloaded => self.fails(Party::Nginx),
+            Kind::Killed(member) | Kind::Frozen(member) | Kind::CutOff(member) => self.fails(member.party()),
+            // The requests of the node's clients wait, and clients give their connections up.
+            Kind::NodeCutOff => {
+                self.fails(Party::Database);
+                self.fails(Party::Node(fault.target));
+            }
+            Kind::RolesChanged => self.fails(Party::Database),
             // The nodes of these faults are handled one by one.
             Kind::NodeKilled | Kind::RollingRestart => (),
             Kind::BlackHole | Kind::Reset | Kind::StopsReading => unreachable!("a client does that"),
         }
-        let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
+        let Stage { nodes, nginx, services, .. } = &mut *self.stage;
         let nginx = &mut nginx[fault.target % 2];
         match fault.kind {
-            Kind::NodeFrozen => cluster.nodes[fault.target].stop(),
-            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.kill(),
-            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.stop(),
-            Kind::RedisKilled => cluster.redis.kill(),
-            Kind::RedisFrozen => cluster.redis.stop(),
+            Kind::NodeFrozen => nodes[fault.target].stop(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => services.mariadb().kill(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => services.mariadb().stop(),
+            Kind::RedisKilled => services.redis().kill(),
+            Kind::RedisFrozen => services.redis().stop(),
             Kind::ServicesKilled => {
-                mariadb.kill();
-                cluster.redis.kill();
+                services.mariadb().kill();
+                services.redis().kill();
             }
             Kind::ServicesFrozen => {
-                mariadb.stop();
-                cluster.redis.stop();
+                services.mariadb().stop();
+                services.redis().stop();
             }
             Kind::NginxKilled => nginx.kill(),
             Kind::NginxFrozen => nginx.stop(),
             Kind::NginxReloaded => nginx.reload(),
             Kind::RollingRestart => self.restart_all(),
+            Kind::Frozen(Member::Primary) => {
+                services.harm(fault.kind, fault.target);
+                self.wait_until(self.world.now() + FENCED_AFTER);
+                self.stage.services.fence();
+            }
+            Kind::Killed(_) | Kind::Frozen(_) | Kind::CutOff(_) | Kind::NodeCutOff | Kind::RolesChanged => {
+                services.harm(fault.kind, fault.target);
+            }
             Kind::NodeKilled | Kind::BlackHole | Kind::Reset | Kind::StopsReading => (),
         }
     }
@@ -205,7 +228,7 @@ impl<'a> Conductor<'a> {
         let is_late = fault.begin + EARLY < at && at < fault.begin + fault.length;
         let latest = self.world.now() + if is_late { SPOOL_PATIENCE } else { Duration::ZERO };
         loop {
-            self.spooled = self.stage.cluster.nodes[fault.target].metric("raybox_spool_messages") as usize;
+            self.spooled = self.stage.nodes[fault.target].metric("raybox_spool_messages") as usize;
             let now = self.world.now();
             if self.spooled > 0 || now >= latest {
                 break;
@@ -214,13 +237,13 @@ impl<'a> Conductor<'a> {
         }
         self.fails(Party::Node(fault.target));
         self.caught += self.desks.iter().map(|desk| desk.in_flight.load(Ordering::Relaxed)).sum::<usize>();
-        self.stage.cluster.nodes[fault.target].kill9();
+        self.stage.nodes[fault.target].kill9();
     }
 
     fn restart_all(&mut self) {
         for number in 0..NODES {
             self.fails(Party::Node(number));
-            let node = &mut self.stage.cluster.nodes[number];
+            let node = &mut self.stage.nodes[number];
             node.terminate();
             // Exit code 3: the node's spool holds messages for the database, which was unreachable
             // a moment ago.
@@ -235,24 +258,27 @@ impl<'a> Conductor<'a> {
     }
 
     fn bring_back(&mut self, fault: &Fault) {
-        let Stage { cluster, nginx, mariadb, .. } = &mut *self.stage;
+        let Stage { nodes, nginx, services, .. } = &mut *self.stage;
         let nginx = &mut nginx[fault.target % 2];
         match fault.kind {
-            Kind::NodeFrozen => cluster.nodes[fault.target].cont(),
-            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => mariadb.restart(),
-            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => mariadb.cont(),
-            Kind::RedisKilled => cluster.redis.restart(),
-            Kind::RedisFrozen => cluster.redis.cont(),
+            Kind::NodeFrozen => nodes[fault.target].cont(),
+            Kind::DatabaseKilled | Kind::NodeKilledDatabaseKilled => services.mariadb().restart(),
+            Kind::DatabaseFrozen | Kind::NodeKilledDatabaseFrozen => services.mariadb().cont(),
+            Kind::RedisKilled => services.redis().restart(),
+            Kind::RedisFrozen => services.redis().cont(),
             Kind::ServicesKilled => {
-                mariadb.restart();
-                cluster.redis.restart();
+                services.mariadb().restart();
+                services.redis().restart();
             }
             Kind::ServicesFrozen => {
-                mariadb.cont();
-                cluster.redis.cont();
+                services.mariadb().cont();
+                services.redis().cont();
             }
             Kind::NginxKilled => nginx.restart(),
             Kind::NginxFrozen => nginx.cont(),
+            Kind::Killed(_) | Kind::Frozen(_) | Kind::CutOff(_) | Kind::NodeCutOff | Kind::RolesChanged => {
+                services.heal(fault.kind, fault.target);
+            }
             Kind::NodeKilled
             | Kind::NginxReloaded
             | Kind::RollingRestart
@@ -262,21 +288,42 @@ impl<'a> Conductor<'a> {
         }
     }
 
+    /// Waits until messages of level 2 arrive that were sent after this moment. Returns when they
+    /// did; `None` if that takes too long.
+    fn wait_delivered(&mut self, since: Moment) -> Option<Moment> {
+        let until = self.world.now() + LONG_PATIENCE;
+        while self.world.now() < until {
+            if let Some(at) = pulse::delivered(self.devices, self.desks, since) {
+                return Some(at);
+            }
+            self.wait_until(self.world.now() + Duration::from_millis(20));
+        }
+        None
+    }
+
     /// Waits until the nodes concerned are ready, and records the fault.
-    fn recover(&mut self, fault: &Fault, (begun, complete): (Moment, Moment), over: Moment) {
+    fn recover(
+        &mut self,
+        fault: &Fault,
+        (begun, complete, over): (Moment, Moment, Moment),
+        delivered_after: Option<Duration>,
+    ) {
         let nodes: Vec<&TestServer> = match fault.kind {
-            Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.cluster.nodes[fault.target]],
-            _ => self.stage.cluster.nodes.iter().collect(),
+            Kind::NodeKilled | Kind::NodeFrozen => vec![&self.stage.nodes[fault.target]],
+            _ => self.stage.nodes.iter().collect(),
         };
         wait_within(LONG_PATIENCE, &format!("all are ready after: {}", fault.kind), || {
             nodes.iter().all(|node| node.is_ready())
         });
-        let well = self.world.now();
+        // A node that goes on is ready before it has read the ends of all connections that ended
+        // meanwhile. Until then it still writes to them.
+        let backlog = if fault.kind == Kind::NodeFrozen { AFTER_THAW } else { Duration::ZERO };
+        let ready_after = Some(self.world.now() - over);
+        let well = self.world.now() + backlog;
         let mut parts = std::mem::take(&mut self.failing);
         parts.iter_mut().for_each(|part| part.well = part.well.min(well));
         let spooled = std::mem::take(&mut self.spooled);
-        let ready_after = Some(well - over);
-        let caused = Caused { kind: fault.kind, begun, complete, over, ready_after, parts, spooled };
+        let caused = Caused { kind: fault.kind, begun, complete, over, delivered_after, ready_after, parts, spooled };
         self.caused.lock().expect("what was caused").push(caused);
     }
 
@@ -307,7 +354,7 @@ impl<'a> Conductor<'a> {
         if !devices::are_settled(self.devices, self.desks) {
             return false;
         }
-        if self.stage.cluster.database.count("SELECT count(*) FROM OfflineMessage") > 0 {
+        if self.stage.services.database.count("SELECT count(*) FROM OfflineMessage") > 0 {
             return false;
         }
         let guards: Vec<_> = self.posts.iter().map(Post::books).collect();
@@ -320,6 +367,9 @@ impl<'a> Conductor<'a> {
 
 /// The longest wait until a message for an offline user is in the spool.
 const SPOOL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a node that was frozen needs at most to read what has come meanwhile.
+const AFTER_THAW: Duration = Duration::from_secs(1);
 
 /// Messages that have not arrived this long after everything works again are lost.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(40);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use raybox_client::{Client, Conv, End, Error, Options, State, Ticket};
 
-use crate::books::Place;
+use crate::books::{Moment, Place};
 use crate::ledger::{Ledger, Sent, text};
 use crate::network::Source;
 use crate::person::SOURCES;
@@ -34,6 +34,8 @@ pub struct Device {
     pub carrier: Carrier,
     /// The places to which it connects. When one does not serve, it goes on to the next.
     pub places: Vec<Place>,
+    /// Whether it has no accidents of its own.
+    pub is_calm: bool,
     /// The conversations in which it writes, each with the length of its texts.
     pub targets: Vec<(Conv, usize)>,
     /// The path of its data file.
@@ -52,6 +54,8 @@ pub struct Desk {
     pub in_flight: AtomicUsize,
     /// The last number of each conversation in the device's store.
     held: Mutex<BTreeMap<Conv, u64>>,
+    /// When the store of a calm device has reached which numbers.
+    arrivals: Mutex<BTreeMap<Conv, Vec<(Moment, u64)>>>,
 }
 
 /// The place and the address that the wire uses for its next connection.
@@ -127,7 +131,28 @@ pub fn busy<'d>(devices: &'d [Device], desks: &'d [Desk]) -> impl Iterator<Item 
     devices.filter(|(_, desk)| !desk.is_idle.load(Ordering::Relaxed)).map(|(device, _)| &*device.name)
 }
 
+impl Desk {
+    /// The numbers of the messages that the device has sent since then, as far as they are
+    /// acknowledged.
+    pub fn acknowledged_since(&self, conv: Conv, since: Moment) -> Vec<u64> {
+        let ledger = self.ledger.lock().expect("a ledger");
+        let sent = ledger.sent.get(&conv).map_or(&[][..], Vec::as_slice);
+        sent.iter().rev().take_while(|sent| sent.at >= since).filter_map(|sent| sent.acknowledged).collect()
+    }
+
+    /// When the message with this number was in the store of a calm device.
+    pub fn arrival(&self, conv: Conv, seq: u64) -> Option<Moment> {
+        let arrivals = self.arrivals.lock().expect("arrivals");
+        let arrivals = arrivals.get(&conv)?;
+        arrivals.get(arrivals.partition_point(|(_, held)| *held < seq)).map(|(at, _)| *at)
+    }
+}
+
 impl Device {
+    pub fn writes_to(&self, conv: Conv) -> bool {
+        self.targets.iter().any(|(target, _)| *target == conv)
+    }
+
     /// Runs until the end of the run, and then reads its store and the history.
     pub fn run(&self, world: &World, desk: &Desk) {
         let route = Route::default();
@@ -195,8 +220,11 @@ impl Keeper<'_> {
             self.connect(now);
             self.show();
             // Events only wake the thread; the messages are in the store.
-            self.client().events().next_within(TURN);
+            let has_news = self.client().events().next_within(TURN).is_some();
             while self.client().events().next_now().is_some() {}
+            if has_news && self.device.is_calm {
+                self.note_arrivals();
+            }
         }
         self.close();
     }
@@ -234,7 +262,7 @@ impl Keeper<'_> {
         let number = sent.len();
         match self.client().send(conv, &text(self.device.id, number, length)) {
             Ok(ticket) => {
-                sent.push(Sent::default());
+                sent.push(Sent { at: self.world.now(), acknowledged: None });
                 self.in_flight.push(Flight { ticket, conv, number, since: Instant::now() });
             }
             Err(error) => ledger.troubles.push(format!("the outbox does not take a message: {error}")),
@@ -292,7 +320,7 @@ impl Keeper<'_> {
     // Accidents
 
     fn suffer(&mut self, now: Instant) {
-        if now < self.next_accident || self.cut.is_some() || self.stalled_until.is_some() {
+        if self.device.is_calm || now < self.next_accident || self.cut.is_some() || self.stalled_until.is_some() {
             return;
         }
         self.next_accident = now + Duration::from_millis(self.dice.between(2_000, 6_000));
@@ -353,6 +381,17 @@ impl Keeper<'_> {
         self.client = None;
         self.client = Some(self.device.open(&self.wire, true).expect("its file opens again"));
         self.desk.ledger.lock().expect("a ledger").restarts += 1;
+    }
+
+    fn note_arrivals(&self) {
+        let now = self.world.now();
+        let mut arrivals = self.desk.arrivals.lock().expect("arrivals");
+        for line in self.client().conversations().unwrap_or_default() {
+            let known = arrivals.entry(line.conv).or_default();
+            if known.last().is_none_or(|(_, held)| *held < line.held) {
+                known.push((now, line.held));
+            }
+        }
     }
 
     // The end

@@ -6,6 +6,7 @@
 //! acknowledged number, without a gap, and in the order of sending.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
 
 use raybox_client::{Client, Content, Conv, Message, Result};
 
@@ -32,6 +33,8 @@ pub struct Ledger {
 /// A message of this client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sent {
+    /// Since the beginning of the run.
+    pub at: Duration,
     /// The number under which the server has acknowledged it.
     pub acknowledged: Option<u64>,
 }
@@ -282,7 +285,10 @@ mod tests {
         let ledger = |user, conv, sent: &[Option<u64>]| Ledger {
             user,
             convs: BTreeSet::from([conv]),
-            sent: BTreeMap::from([(conv, sent.iter().map(|seq| Sent { acknowledged: *seq }).collect())]),
+            sent: BTreeMap::from([(
+                conv,
+                sent.iter().map(|seq| Sent { acknowledged: *seq, ..Sent::default() }).collect(),
+            )]),
             store: BTreeMap::from([(conv, list.clone())]),
             history: BTreeMap::from([(conv, list.clone())]),
             ..Ledger::default()

@@ -3,6 +3,8 @@
 //!
 //! - `CHAOS_SEED=n` repeats the faults of an earlier run, `CHAOS_SECONDS=n` sets the length of a
 //!   run (70), `CHAOS_RUNS=n` makes this number of runs with consecutive seeds.
+//! - `CHAOS_PARTS=galera|replica|sentinel|sharded|all` chooses the deployments in which every part
+//!   is there more than once (`all`: two that contain everything).
 //! - `CHAOS_NAMESPACE=off` puts the clients on the loopback interface even if they could have a
 //!   network namespace.
 //!
@@ -17,11 +19,14 @@ mod devices;
 mod ledger;
 mod network;
 mod numbered;
+mod parts;
 mod person;
 mod plot;
 mod progress;
+mod pulse;
 mod report;
 mod schedule;
+mod services;
 mod soak;
 mod stage;
 mod window;
@@ -33,25 +38,37 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use network::Network;
+use parts::Deployment;
 use report::Report;
 use stage::Stage;
 
 #[test]
 fn nothing_is_lost_whatever_fails() {
-    let seconds = number("CHAOS_SECONDS").unwrap_or(schedule::LENGTH.as_secs());
+    play(&[Deployment::SINGLE], schedule::LENGTH, "report.md");
+}
+
+#[test]
+fn others_take_over_from_any_process_of_which_there_are_several() {
+    play(&Deployment::chosen(), schedule::LENGTH_OF_PARTS, "parts.md");
+}
+
+/// Runs each deployment with each seed, and writes one report of all runs.
+fn play(deployments: &[Deployment], length: Duration, report_name: &str) {
+    let length = number("CHAOS_SECONDS").map_or(length, Duration::from_secs);
     let first = number("CHAOS_SEED").unwrap_or_else(any_seed);
+    let seeds = first..first + number("CHAOS_RUNS").unwrap_or(1);
     let mut failures = Vec::new();
     let mut runs = Vec::new();
-    for seed in first..first + number("CHAOS_RUNS").unwrap_or(1) {
+    for (deployment, seed) in deployments.iter().flat_map(|one| seeds.clone().map(move |seed| (*one, seed))) {
         let (network, why_not) = Network::open();
         if let Some(reason) = why_not {
             say(&format!(
                 "chaos: NO REAL BLACK HOLES ({reason}): {network}, and resets are ends of the sending direction"
             ));
         }
-        say(&format!("chaos: CHAOS_SEED={seed}, {network}"));
-        let mut stage = Stage::start(&network);
-        let run = stage.run(network, seed, Duration::from_secs(seconds));
+        say(&format!("chaos: CHAOS_SEED={seed}, {deployment}, {network}"));
+        let mut stage = Stage::start(deployment, &network);
+        let run = stage.run(network, seed, length);
         let report = Report::new(std::slice::from_ref(&run));
         let failure = report.failure();
         if let Some(failure) = &failure {
@@ -59,12 +76,12 @@ fn nothing_is_lost_whatever_fails() {
             say(failure);
             stage.keep_logs(seed);
         }
-        failures.extend(failure.map(|failure| format!("with CHAOS_SEED={seed}: {failure}")));
+        failures.extend(failure.map(|failure| format!("{deployment} with CHAOS_SEED={seed}: {failure}")));
         runs.push(run);
     }
     let report = Report::new(&runs);
     say(&report.table());
-    for path in report.write() {
+    for path in report.write(report_name) {
         say(&format!("chaos: written to {}", path.display()));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -11,6 +11,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::{self, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 use std::time::Duration;
@@ -123,9 +124,11 @@ impl Drop for Deaf {
 
 impl Namespace {
     fn open() -> Result<Namespace, String> {
-        // The network for benchmarks (RFC 2544), which has no other use. Concurrent runs take
-        // different parts of it.
-        let number = process::id() % 512;
+        // The network for benchmarks (RFC 2544), which has no other use. Concurrent runs, also those
+        // of other tests in this process, take different parts of it.
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = process::id().wrapping_add(count * 101) % 512;
         let prefix = [198, 18 + u8::try_from(number / 256).expect("less than 2"), (number % 256) as u8];
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (moved, has_moved) = mpsc::channel();
@@ -139,7 +142,7 @@ impl Namespace {
         });
         let id = has_moved.recv().map_err(|_| "no thread".to_owned())?;
         let id = id.map_err(|error| format!("no namespace: {error}"))?;
-        let namespace = Namespace { prefix, cable: format!("rbx{}", process::id()), jobs };
+        let namespace = Namespace { prefix, cable: format!("rbx{}-{count}", process::id()), jobs };
         namespace.lay_cable(id).map_err(|reason| format!("no cable into a namespace: {reason}"))?;
         Ok(namespace)
     }

@@ -67,10 +67,11 @@ impl Plot {
         let _ = writeln!(
             svg,
             "<text x=\"{LEFT}\" y=\"24\" font-size=\"16\" font-weight=\"bold\">Deliveries per {} ms while parts of the \
-             cluster fail</text>\n<text x=\"{LEFT}\" y=\"42\" fill=\"#666\">{} clients, 3 nodes, MariaDB, Redis, two nginx; \
-             {came} deliveries; seed {}</text>",
+             cluster fail</text>\n<text x=\"{LEFT}\" y=\"42\" fill=\"#666\">{} clients, 3 nodes, {}, two nginx; {came} deliveries; \
+             seed {}</text>",
             BIN.as_millis(),
             run.books.len(),
+            run.deployment,
             run.seed
         );
         let legend = WIDTH - RIGHT - 190.0;

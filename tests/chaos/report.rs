@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::books::{Books, Delivery, Fate, Finding, Moment, Verdict, Way, Wrong, check};
 use crate::caused::{Caused, Part, Party};
 use crate::ledger::{self, Flaw, Ledger};
+use crate::parts;
 use crate::plot;
 use crate::schedule::{KINDS, Kind};
 use crate::stage::Run;
@@ -65,6 +66,9 @@ impl<'a> Report<'a> {
             for flaw in checked.flaws.iter().take(SHOWN_MAX) {
                 let _ = writeln!(text, "  {flaw:?}");
             }
+            for caused in checked.silent() {
+                let _ = writeln!(text, "no message of level 2 came: {}", checked.describe_fault(caused));
+            }
         }
         (!text.is_empty()).then_some(text)
     }
@@ -97,8 +101,11 @@ impl<'a> Report<'a> {
                 row.delivered.map_or("–".to_owned(), seconds),
             );
         };
-        for kind in KINDS {
-            add(&kind.to_string(), &self.row(|caused| caused.kind == kind));
+        for kind in KINDS.into_iter().chain(parts::KINDS) {
+            let row = self.row(|caused| caused.kind == kind);
+            if row.times > 0 {
+                add(&kind.to_string(), &row);
+            }
         }
         let mut calm = Row::default();
         let mut all = Row::default();
@@ -160,11 +167,12 @@ impl<'a> Report<'a> {
     }
 
     /// Writes the table, all findings and a plot of each run. Returns the files.
-    pub fn write(&self) -> Vec<PathBuf> {
+    pub fn write(&self, name: &str) -> Vec<PathBuf> {
         let folder = folder();
         let mut text = self.table();
         for checked in &self.checked {
-            let _ = writeln!(text, "\nSeed {}, {}:\n", checked.run.seed, checked.run.network);
+            let _ =
+                writeln!(text, "\n{}, seed {}, {}:\n", checked.run.deployment, checked.run.seed, checked.run.network);
             for (number, caused) in checked.run.caused.iter().enumerate() {
                 let _ = write!(text, "- {}", checked.describe_fault(caused));
                 if let Some((after, user, sent)) = checked.delivered_after(number) {
@@ -184,10 +192,10 @@ impl<'a> Report<'a> {
                 let _ = writeln!(text, "- level 2: {flaw:?}");
             }
         }
-        let mut paths = vec![folder.join("report.md")];
+        let mut paths = vec![folder.join(name)];
         fs::write(&paths[0], text).expect("write the report");
         for checked in &self.checked {
-            let path = folder.join(format!("seed-{}.svg", checked.run.seed));
+            let path = folder.join(format!("{}seed-{}.svg", checked.run.deployment.prefix(), checked.run.seed));
             fs::write(&path, plot::draw(checked.run)).expect("write the plot");
             paths.push(path);
         }
@@ -204,6 +212,13 @@ impl<'a> Checked<'a> {
         let concerned = run.caused.iter().map(of).collect();
         let flaws = ledger::check(&run.devices.iter().collect::<Vec<_>>());
         Checked { run, verdict, books: run.books.iter().map(|books| (books.user, books)).collect(), concerned, flaws }
+    }
+
+    /// The faults of servers after which no message of level 2 came while another part should have
+    /// taken over.
+    fn silent(&self) -> impl Iterator<Item = &Caused> {
+        let caused = self.run.caused.iter().filter(|caused| !caused.kind.is_of_client());
+        caused.filter(|caused| self.run.deployment.has_several() && caused.delivered_after.is_none())
     }
 
     /// Whether a fault can have affected a message. One rule holds for all messages.
@@ -233,7 +248,8 @@ impl<'a> Checked<'a> {
             let caused = &self.run.caused[*fault];
             row.longest = row.longest.max(caused.over - caused.begun);
             row.ready = row.ready.max(caused.ready_after);
-            row.delivered = row.delivered.max(self.delivered_after(*fault).map(|(after, ..)| after));
+            let delivered = caused.delivered_after.or_else(|| self.delivered_after(*fault).map(|(after, ..)| after));
+            row.delivered = row.delivered.max(delivered);
         }
         let is_touched = |way: &Way| faults.iter().any(|fault| self.is_touched(*fault, way));
         row.count(self.verdict.deliveries.iter().filter(|delivery| is_touched(&delivery.way)));
@@ -286,7 +302,9 @@ impl<'a> Checked<'a> {
         let (begun, over) = (caused.begun.as_secs_f64(), caused.over.as_secs_f64());
         let ready = caused.ready_after.map_or(String::new(), |after| format!(", ready {} later", seconds(after)));
         let spooled = if caused.spooled > 0 { format!(", {} in the spool", caused.spooled) } else { String::new() };
-        format!("{} from {begun:.2} to {over:.2}{ready} ({}){spooled}", caused.kind, parts.join(", "))
+        let delivered =
+            caused.delivered_after.map_or(String::new(), |after| format!(", delivered after {}", seconds(after)));
+        format!("{} from {begun:.2} to {over:.2}{delivered}{ready} ({}){spooled}", caused.kind, parts.join(", "))
     }
 
     fn describe(&self, finding: &Finding) -> String {
@@ -343,6 +361,10 @@ impl Kind {
             Kind::NginxFrozen => "#1e8449",
             Kind::NginxReloaded => "#45b39d",
             Kind::RollingRestart => "#5d6d7e",
+            Kind::Killed(_) => "#7d3c98",
+            Kind::Frozen(_) => "#a569bd",
+            Kind::CutOff(_) | Kind::NodeCutOff => "#a04000",
+            Kind::RolesChanged => "#1e8449",
             Kind::BlackHole => "#212f3d",
             Kind::Reset => "#cb4335",
             Kind::StopsReading => "#2874a6",

@@ -13,6 +13,8 @@ use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::parts::{Deployment, Member};
+
 /// The kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -35,6 +37,18 @@ pub enum Kind {
     NginxFrozen,
     NginxReloaded,
     RollingRestart,
+    /// One of several processes of a service is killed, and starts again when others have taken
+    /// over. If it is the primary of the database, its replica is promoted at once.
+    Killed(Member),
+    /// Like `Killed`, with a frozen process. A frozen primary of the database is killed after
+    /// [`FENCED_AFTER`], and its replica promoted.
+    Frozen(Member),
+    /// The process runs, but no other one reaches it.
+    CutOff(Member),
+    /// One node is cut off from the database server that all use.
+    NodeCutOff,
+    /// The primary of the database becomes the replica, and the replica the primary.
+    RolesChanged,
     BlackHole,
     Reset,
     StopsReading,
@@ -65,29 +79,40 @@ pub struct Schedule {
 pub struct Dice(u64);
 
 impl Schedule {
-    /// Makes the faults of a run of this length, with `nodes` nodes and `clients` clients that a
-    /// fault may hit.
-    pub fn new(seed: u64, length: Duration, nodes: usize, clients: usize) -> Schedule {
+    /// Makes the faults of a run of about this length, with `nodes` nodes and `clients` clients that
+    /// a fault may hit. With services of several processes, the last round is complete, so every
+    /// kind has its turn in a short run, too.
+    pub fn new(deployment: Deployment, seed: u64, length: Duration, nodes: usize, clients: usize) -> Schedule {
         let mut dice = Dice::new(seed);
-        let mut faults = of_servers(seed, &mut dice, length, nodes);
+        let mut faults = of_servers(deployment, seed, &mut dice, length, nodes);
+        let length = length.max(faults.last().map_or(Duration::ZERO, Fault::end));
         let of_clients = of_clients(&mut dice, length, clients, &faults);
         faults.extend(of_clients);
         faults.sort_by_key(|fault| fault.begin);
         Schedule { faults }
     }
+
+    /// The end of the last fault.
+    pub fn end(&self) -> Duration {
+        self.faults.iter().map(Fault::end).max().unwrap_or_default()
+    }
 }
 
-fn of_servers(seed: u64, dice: &mut Dice, length: Duration, nodes: usize) -> Vec<Fault> {
+fn of_servers(deployment: Deployment, seed: u64, dice: &mut Dice, length: Duration, nodes: usize) -> Vec<Fault> {
+    let sets = deployment.faults();
     let mut faults: Vec<Fault> = Vec::new();
     let mut deck = Vec::new();
     let mut begin = WARM_UP;
     for round in 0.. {
+        if deployment.has_several() && begin > length {
+            break;
+        }
         // Of each set of similar kinds, one takes its turn in each round.
-        deck.extend(SERVERS.iter().map(|alike| alike[(seed % 2 + round) as usize % alike.len()]));
+        deck.extend(sets.iter().map(|alike| alike[(seed % 2 + round) as usize % alike.len()]));
         dice.shuffle(&mut deck);
         while let Some(kind) = deck.pop() {
             let fault = of_server(kind, begin, dice, nodes);
-            if fault.end() > length {
+            if fault.end() > length && !deployment.has_several() {
                 return faults;
             }
             begin = fault.end() + Duration::from_millis(dice.between(1_000, 2_000));
@@ -184,6 +209,11 @@ impl fmt::Display for Kind {
             Kind::NginxFrozen => "nginx frozen",
             Kind::NginxReloaded => "nginx reloaded",
             Kind::RollingRestart => "rolling restart",
+            Kind::Killed(member) => return write!(f, "{member} killed"),
+            Kind::Frozen(member) => return write!(f, "{member} frozen"),
+            Kind::CutOff(member) => return write!(f, "{member} cut off from all others"),
+            Kind::NodeCutOff => "a node cut off from the database server in use",
+            Kind::RolesChanged => "primary made read-only, replica promoted",
             Kind::BlackHole => "client in a black hole",
             Kind::Reset => "client's connection reset",
             Kind::StopsReading => "client stops reading",
@@ -221,7 +251,7 @@ impl Dice {
     }
 }
 
-/// All kinds, those of servers first.
+/// All kinds that need no service of several processes, those of servers first.
 pub const KINDS: [Kind; 17] = [
     Kind::NodeKilled,
     Kind::NodeKilledDatabaseKilled,
@@ -242,8 +272,8 @@ pub const KINDS: [Kind; 17] = [
     Kind::StopsReading,
 ];
 
-/// The kinds of server faults in each round; of each set, one.
-const SERVERS: [&[Kind]; 12] = [
+/// The kinds of server faults in each round if each service is one process; of each set, one.
+pub const SINGLE: [&[Kind]; 12] = [
     &[Kind::NodeKilled],
     &[Kind::NodeKilledDatabaseKilled],
     &[Kind::NodeKilledDatabaseFrozen],
@@ -262,6 +292,13 @@ const CLIENTS: [Kind; 3] = [Kind::BlackHole, Kind::Reset, Kind::StopsReading];
 
 /// The default length of a run, which fits one fault of every kind.
 pub const LENGTH: Duration = Duration::from_secs(70);
+
+/// The default length of a run with services of several processes: one round. The time in which
+/// others take over and a process comes back is not counted.
+pub const LENGTH_OF_PARTS: Duration = Duration::from_secs(5);
+
+/// When a frozen primary is known to be frozen, and its replica is promoted.
+pub const FENCED_AFTER: Duration = Duration::from_secs(2);
 
 /// The time without faults at the beginning.
 const WARM_UP: Duration = Duration::from_secs(4);
@@ -282,22 +319,25 @@ const AFTER_DATABASE: Duration = Duration::from_millis(800);
 mod tests {
     use super::*;
 
+    fn single(seed: u64) -> Schedule {
+        Schedule::new(Deployment::SINGLE, seed, LENGTH, 3, 10)
+    }
+
     #[test]
     fn a_seed_brings_the_same_faults_again_and_another_seed_others() {
-        let schedule = |seed| Schedule::new(seed, LENGTH, 3, 10);
-        assert_eq!(schedule(7), schedule(7));
-        assert_ne!(schedule(7), schedule(8));
+        assert_eq!(single(7), single(7));
+        assert_ne!(single(7), single(8));
     }
 
     #[test]
     fn every_kind_of_fault_occurs_and_excluded_overlaps_do_not() {
         let came = |schedule: &Schedule, kind| schedule.faults.iter().any(|fault| fault.kind == kind);
         for seed in 0..200 {
-            let [schedule, next] = [seed, seed + 1].map(|seed| Schedule::new(seed, LENGTH, 3, 10));
+            let [schedule, next] = [seed, seed + 1].map(single);
             for kind in KINDS {
                 assert!(came(&schedule, kind) || came(&next, kind), "{kind} with neither seed {seed} nor the next one");
             }
-            for alike in SERVERS {
+            for alike in SINGLE {
                 assert!(alike.iter().any(|kind| came(&schedule, *kind)), "{alike:?} with seed {seed}");
             }
             for fault in &schedule.faults {
@@ -312,7 +352,7 @@ mod tests {
 
     #[test]
     fn nodes_are_killed_before_and_after_the_database_is_back_and_start_before_and_after() {
-        let faults = (0..20).flat_map(|seed| Schedule::new(seed, LENGTH, 3, 10).faults);
+        let faults = (0..20).flat_map(|seed| single(seed).faults);
         let of = |fault: Fault| {
             let back = fault.begin + fault.length;
             fault.node_down.filter(|_| fault.kind != Kind::NodeKilled).map(|down| (down.start < back, down.end < back))

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::books::Wrong;
 use crate::network::Network;
+use crate::parts::Deployment;
 use crate::report::Report;
 use crate::schedule::Schedule;
 use crate::stage::Stage;
@@ -22,8 +23,8 @@ use testkit::{Footprint, Margin, SetOnDrop};
 fn nothing_grows() {
     let seconds = number("SOAK_SECONDS").unwrap_or(20);
     let (network, _) = Network::open();
-    let mut stage = Stage::start(&network);
-    let addresses = stage.cluster.addresses();
+    let mut stage = Stage::start(Deployment::SINGLE, &network);
+    let addresses = stage.addresses();
     let schedule = Schedule { faults: Vec::new() };
     let mut samples = Vec::new();
     let stop = AtomicBool::new(false);
@@ -58,13 +59,13 @@ struct Held {
 }
 
 fn held(stage: &Stage) -> Held {
-    let nodes = stage.cluster.nodes.iter().filter_map(|node| Footprint::of(node.pid()));
+    let nodes = stage.nodes.iter().filter_map(|node| Footprint::of(node.pid()));
     let nodes = nodes.fold(Footprint::default(), |sum, one| Footprint {
         descriptors: sum.descriptors + one.descriptors,
         threads: sum.threads + one.threads,
         resident: sum.resident + one.resident,
     });
-    Held { nodes, database: stage.cluster.database.connections(), redis: stage.cluster.redis.connections() }
+    Held { nodes, database: stage.services.database.connections(), redis: stage.services.redis_connections() }
 }
 
 impl Held {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
@@ -15,26 +16,30 @@ use crate::conductor::Conductor;
 use crate::devices::{Desk, Device, Folder};
 use crate::ledger::Ledger;
 use crate::network::Network;
+use crate::parts::Deployment;
 use crate::person::{Actor, CLIENTS_MAX, Habit, Person};
 use crate::progress::Progress;
 use crate::report;
 use crate::schedule::{Kind, Schedule, USER_TIMEOUT};
+use crate::services::Services;
 use crate::wire::Carrier;
 use crate::world::{Order, Phase, Post, World};
 use testkit::tls::{Certificate, trusting};
-use testkit::{Cluster, MariaDb, Nginx, Redis};
-use testkit::{login, offline_user};
+use testkit::{Nginx, TestServer, login, offline_user};
 
 /// The servers and services.
 pub struct Stage {
-    pub cluster: Cluster,
+    deployment: Deployment,
+    // Dropped first: servers exit before the services they use.
+    pub nodes: Vec<TestServer>,
     pub nginx: [Nginx; 2],
-    pub mariadb: MariaDb,
+    pub services: Services,
     certificate: Certificate,
 }
 
 /// The record of a run.
 pub struct Run {
+    pub deployment: Deployment,
     pub seed: u64,
     pub network: String,
     pub length: Duration,
@@ -51,31 +56,38 @@ pub struct Run {
 
 impl Stage {
     /// Starts everything. The nodes listen where the clients of `network` reach them.
-    pub fn start(network: &Network) -> Stage {
-        let mariadb = MariaDb::start();
-        let database = mariadb.create_database();
+    pub fn start(deployment: Deployment, network: &Network) -> Stage {
+        let services = Services::start(deployment, NODES);
         let certificate = Certificate::of("localhost");
-        // Pools grow while the database is frozen. Their idle connections should be closed soon
-        // after the run.
-        let cnf = format!("{}maxIdleTime=5\n", database.cnf());
-        let options = |builder: testkit::Builder| {
-            // Clients and nginx expect a restarted node at its old port.
-            let builder = builder.file("mysql.cnf", cnf.clone());
+        let node = |number| {
+            let builder = services.connect(TestServer::builder(), number);
             let builder = builder.file("cert.pem", certificate.in_one_file()).option("tls_cert", "cert.pem");
+            // Clients and nginx expect a restarted node at its old port.
             let builder = builder.host(network.host().to_string().leak()).fixed_port();
             let builder = builder.option("admin", "127.0.0.1:0").option("output_max", "512k");
             let builder = builder.option("user_timeout", &format!("{}s", USER_TIMEOUT.as_secs()));
-            builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM)
+            builder.option("proxy_protocol", "on").option("proxy_from", Nginx::COMES_FROM).start()
         };
-        let cluster = Cluster::start_on(database, Redis::start(), NODES, options);
-        let nginx = [0, 1].map(|_| Nginx::as_shipped_on(network.host(), &cluster.addresses()));
-        Stage { cluster, nginx, mariadb, certificate }
+        let nodes: Vec<TestServer> = (0..NODES).map(node).collect();
+        let addresses: Vec<SocketAddr> = nodes.iter().map(TestServer::address).collect();
+        let nginx = [0, 1].map(|_| Nginx::as_shipped_on(network.host(), &addresses));
+        Stage { deployment, nodes, nginx, services, certificate }
+    }
+
+    /// Whether it has a service of several processes.
+    pub fn has_several(&self) -> bool {
+        self.deployment.has_several()
+    }
+
+    /// The address that clients of each node connect to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.nodes.iter().map(TestServer::address).collect()
     }
 
     /// Registers the persons of a run, and puts some of them into groups.
     pub fn populate(&self) -> (Vec<Person>, Members) {
         let mut persons = Vec::new();
-        let node = &self.cluster.nodes[0];
+        let node = &self.nodes[0];
         let mut add = |name: String, habit: Habit, places: Vec<Place>| {
             let index = persons.len();
             let id = offline_user(node, &name);
@@ -151,7 +163,7 @@ impl Stage {
     /// Registers users of level 2, each with a device. They write to each other in pairs and in a
     /// group. `index` is the number of the first one among all clients.
     fn equip(&self, index: usize, folder: &Path) -> (Vec<Device>, Vec<Desk>) {
-        let node = &self.cluster.nodes[0];
+        let node = &self.nodes[0];
         let ca = folder.join("ca.pem");
         fs::write(&ca, &self.certificate.chain).expect("write the certificate");
         let around = |home: usize| (0..NODES).map(|step| Place::Node((home + step) % NODES)).collect::<Vec<_>>();
@@ -168,7 +180,9 @@ impl Stage {
             let name = format!("device {number}");
             let (id, file) = (offline_user(node, &name), folder.join(format!("{number}.db")));
             let (targets, ca, index) = (Vec::new(), ca.clone(), index + number);
-            devices.push(Device { index, id, name, tls, carrier, places, targets, file, ca });
+            // Where delivery is timed, some have no accidents.
+            let is_calm = self.deployment.has_several() && number < CALM;
+            devices.push(Device { index, id, name, tls, carrier, places, is_calm, targets, file, ca });
         }
         assert!(index + devices.len() <= CLIENTS_MAX, "{} clients", index + devices.len());
         let mut founder = login(node, &devices[0].name, devices[0].id);
@@ -197,16 +211,16 @@ impl Stage {
 
     /// Saves the logs of the nodes, to investigate a failure.
     pub fn keep_logs(&self, seed: u64) {
-        for (number, node) in self.cluster.nodes.iter().enumerate() {
-            let path = report::folder().join(format!("seed-{seed}-node-{number}.log"));
+        for (number, node) in self.nodes.iter().enumerate() {
+            let path = report::folder().join(format!("{}seed-{seed}-node-{number}.log", self.deployment.prefix()));
             fs::write(&path, format!("{}\n{}", node.logs(), node.output())).expect("keep the logs");
         }
     }
 
     /// Carries out the schedule of a seed while the persons run.
     pub fn run(&mut self, network: Network, seed: u64, length: Duration) -> Run {
-        let schedule = Schedule::new(seed, length, NODES, 1_000);
-        self.carry_out(network, seed, length, &schedule, &mut |_| ())
+        let schedule = Schedule::new(self.deployment, seed, length, NODES, 1_000);
+        self.carry_out(network, seed, length.max(schedule.end()), &schedule, &mut |_| ())
     }
 
     /// Like [`Stage::run`], with the caller's own schedule. `watch` is called once a second to look
@@ -225,7 +239,7 @@ impl Stage {
         let kind_of_network = network.to_string();
         let tls = trusting(&[&self.certificate]);
         let nginx = self.nginx.iter().map(|nginx| nginx.addresses()[0]).collect();
-        let world = World::new(network, self.cluster.addresses(), nginx, seed, tls);
+        let world = World::new(network, self.addresses(), nginx, seed, tls);
         let posts: Vec<Post> = persons.iter().map(|_| Post::default()).collect();
         let caused = Mutex::new(Vec::new());
         let mut caught = 0;
@@ -264,6 +278,7 @@ impl Stage {
                     begun,
                     complete: begun,
                     over,
+                    delivered_after: None,
                     ready_after: None,
                     parts: vec![part],
                     spooled: 0,
@@ -273,6 +288,7 @@ impl Stage {
         caused.sort_by_key(|caused| caused.begun);
         let is_steady = |person: &&Person| person.habit == Habit::Stays && !person.small_buffer;
         Run {
+            deployment: self.deployment,
             seed,
             network: kind_of_network,
             length: world.now(),
@@ -296,3 +312,6 @@ impl Drop for EndOnDrop<'_> {
 
 /// The number of nodes.
 pub const NODES: usize = 3;
+
+/// The number of devices by which delivery is timed: one at each node and one behind nginx.
+const CALM: usize = 4;

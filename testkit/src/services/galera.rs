@@ -1,12 +1,13 @@
 //! A Galera cluster of three MariaDB servers on this machine.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 use mysql::prelude::Queryable;
 
-use super::mariadb::{Database, MariaDb, USERS, cnf_of, command, install};
+use super::mariadb::{Database, MariaDb, USERS, cnf_at, command, install};
 use super::process::{Process, free_port};
 use crate::{LONG_PATIENCE, wait_within, watchdog};
 
@@ -71,7 +72,12 @@ impl Galera {
 
     /// The `mysql.cnf` of a server that may use the database on any of the nodes.
     pub fn cnf(&self, database: &Database) -> String {
-        cnf_of(&self.nodes.iter().collect::<Vec<_>>(), database)
+        self.cnf_at(&self.nodes.iter().map(MariaDb::address).collect::<Vec<_>>(), database)
+    }
+
+    /// Like [`Galera::cnf`], with other addresses that lead to the nodes.
+    pub fn cnf_at(&self, addresses: &[SocketAddr], database: &Database) -> String {
+        cnf_at(addresses, database)
     }
 
     /// Waits until the nodes form one cluster, and each takes writes and has everything.

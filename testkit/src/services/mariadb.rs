@@ -329,6 +329,13 @@ impl MariaDb {
         self.account.connect(None)
     }
 
+    /// The number of connections to this database; 0 if the server does not answer.
+    pub fn connections_to(&self, database: &Database) -> usize {
+        let query = format!("SELECT count(*) FROM information_schema.processlist WHERE db = '{}'", database.name());
+        let count = self.connect().and_then(|mut connection| connection.query_first(query));
+        count.unwrap_or_default().unwrap_or_default()
+    }
+
     /// Runs a statement in it.
     pub fn run(&self, statement: &str) {
         self.connect().and_then(|mut connection| connection.query_drop(statement)).expect("run a statement");
@@ -406,9 +413,9 @@ impl Drop for MariaDb {
     }
 }
 
-/// The `mysql.cnf` of a server that may use the database on any of these servers.
-pub(super) fn cnf_of(servers: &[&MariaDb], database: &Database) -> String {
-    let addresses: Vec<String> = servers.iter().map(|server| server.address().to_string()).collect();
+/// The `mysql.cnf` of a server that may use the database at any of these addresses.
+pub(super) fn cnf_at(addresses: &[SocketAddr], database: &Database) -> String {
+    let addresses: Vec<String> = addresses.iter().map(SocketAddr::to_string).collect();
     let one = format!("ip={}\n", database.address().ip());
     let user = format!("username={}\n", database.user());
     database.cnf().replace(&one, &format!("ip={}\n", addresses.join(","))).replace(&user, "username=node\n")

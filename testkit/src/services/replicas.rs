@@ -1,13 +1,15 @@
 //! Two MariaDB servers, one of which replicates the other. A commit is answered once the replica
 //! has received it (semi-synchronous).
 
+use std::net::SocketAddr;
 use std::thread;
+use std::time::Duration;
 
 use mysql::Row;
 use mysql::prelude::Queryable;
 
-use super::mariadb::{Database, MariaDb, cnf_of};
-use crate::wait_until;
+use super::mariadb::{Database, MariaDb, cnf_at};
+use crate::{LONG_PATIENCE, wait_until, wait_within};
 
 /// A primary and its replica; a test can swap their roles. Dropping it kills both.
 pub struct Replicas {
@@ -15,10 +17,18 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Starts both. The first one is the primary.
+    /// Starts both. The first one is the primary. While the replica is connected, a commit waits for
+    /// it, however long that takes.
     pub fn start() -> Replicas {
+        Replicas::start_waiting(Duration::from_secs(600))
+    }
+
+    /// Like [`Replicas::start`], but after this time without an answer of the replica, the primary
+    /// goes on alone until the replica has caught up.
+    pub fn start_waiting(at_most: Duration) -> Replicas {
         let start = |id: u8| {
             thread::spawn(move || {
+                let timeout = format!("--rpl-semi-sync-master-timeout={}", at_most.as_millis());
                 let id = format!("--server-id={id}");
                 MariaDb::start_with(&[
                     "--log-bin=changes",
@@ -27,9 +37,7 @@ impl Replicas {
                     "--rpl-semi-sync-master-enabled=1",
                     "--rpl-semi-sync-slave-enabled=1",
                     "--rpl-semi-sync-master-wait-point=AFTER_SYNC",
-                    // A commit waits for the replica without a timeout, as long as a replica is
-                    // connected.
-                    "--rpl-semi-sync-master-timeout=600000",
+                    &timeout,
                     "--rpl-semi-sync-master-wait-no-slave=0",
                     "--slave-net-timeout=2",
                     &id,
@@ -52,7 +60,12 @@ impl Replicas {
 
     /// The `mysql.cnf` of a server that may use the database on either server.
     pub fn cnf(&self, database: &Database) -> String {
-        cnf_of(&[&self.servers[0], &self.servers[1]], database)
+        self.cnf_at(&self.servers.each_ref().map(MariaDb::address), database)
+    }
+
+    /// Like [`Replicas::cnf`], with other addresses that lead to the servers.
+    pub fn cnf_at(&self, addresses: &[SocketAddr], database: &Database) -> String {
+        cnf_at(addresses, database)
     }
 
     /// Makes a server replicate the other one from now on.
@@ -89,6 +102,18 @@ impl Replicas {
         self.servers[server].run("STOP SLAVE");
         self.servers[server].run("RESET SLAVE ALL");
         self.servers[server].run("SET GLOBAL read_only = 0");
+    }
+
+    /// Waits until the replica has everything, and commits wait for it.
+    pub fn wait_whole(&self, primary: usize) {
+        wait_within(LONG_PATIENCE, "commits wait for the replica", || {
+            let status = |name: &str| {
+                let query = format!("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_{name}'");
+                let row = self.servers[primary].connect().and_then(|mut own| own.query_first(query));
+                row.unwrap_or_default().map(|(_, value): (String, String)| value)
+            };
+            status("status").as_deref() == Some("ON") && status("clients").as_deref() == Some("1")
+        });
     }
 
     /// A column of `SHOW SLAVE STATUS`.

@@ -1,13 +1,15 @@
 //! A Redis with a replica, and three sentinels that promote it.
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redis::{RedisResult, Value};
 
-use super::process::{Process, start_on_free_ports};
+use super::process::{Process, start_again, start_on_free_ports};
 use super::redis::{Access, Redis};
+use super::switch::Switch;
 use crate::tls::Certificate;
 use crate::{LONG_PATIENCE, free_port, wait_within, watchdog};
 
@@ -17,6 +19,8 @@ pub struct WatchedRedis {
     pub sentinels: Vec<Sentinel>,
     /// Trusted by clients with TLS.
     certificate: Option<Certificate>,
+    /// The ways to the servers, if these can be cut off.
+    switches: Option<[Switch; 2]>,
 }
 
 /// A running sentinel.
@@ -31,17 +35,26 @@ pub struct Sentinel {
 impl WatchedRedis {
     /// Starts them. The first server is the primary.
     pub fn start() -> WatchedRedis {
-        WatchedRedis::start_with(None)
+        WatchedRedis::start_with(None, None)
+    }
+
+    /// Like [`WatchedRedis::start`], with servers that can be [cut off](WatchedRedis::cut): nodes,
+    /// sentinels and the servers reach each server through a switch.
+    pub fn start_behind_switches() -> WatchedRedis {
+        // They lead nowhere until the servers have started.
+        let nowhere = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        WatchedRedis::start_with(None, Some([0, 1].map(|_| Switch::to(nowhere))))
     }
 
     /// Starts them with a password for Redis and another one for the sentinels. All speak TLS with
     /// each other, and with clients; only the testkit does without.
     pub fn start_secured() -> WatchedRedis {
-        WatchedRedis::start_with(Some(Certificate::of("127.0.0.1")))
+        WatchedRedis::start_with(Some(Certificate::of("127.0.0.1")), None)
     }
 
-    fn start_with(certificate: Option<Certificate>) -> WatchedRedis {
-        let [(one, port), (other, _)] = [0, 1].map(|_| start_redis(certificate.as_ref()));
+    fn start_with(certificate: Option<Certificate>, switches: Option<[Switch; 2]>) -> WatchedRedis {
+        let switch = |nth: usize| switches.as_ref().map(|switches: &[Switch; 2]| &switches[nth]);
+        let [(one, port), (other, _)] = [0, 1].map(|nth| start_redis(certificate.as_ref(), switch(nth)));
         follow(&other, port);
         let servers = [one, other];
         wait_within(LONG_PATIENCE, "the replica is connected", || servers[1].is_connected_replica());
@@ -53,7 +66,12 @@ impl WatchedRedis {
                 is("num-other-sentinels", "2") && is("num-slaves", "1")
             })
         });
-        WatchedRedis { servers, sentinels, certificate }
+        WatchedRedis { servers, sentinels, certificate, switches }
+    }
+
+    /// Cuts a server off from everybody, or connects it again. Meanwhile it goes on running.
+    pub fn cut(&self, server: usize, is_cut: bool) {
+        self.switches.as_ref().expect("it was started with switches")[server].cut(is_cut);
     }
 
     /// The `redis.cnf` of a server that is to use it. With TLS, `ca.pem` is [`WatchedRedis::ca`].
@@ -78,13 +96,26 @@ impl WatchedRedis {
         wait_within(LONG_PATIENCE, "it is a replica", || self.servers[server].is_connected_replica());
     }
 
+    /// Starts a killed replica again, as a replica.
+    pub fn restart_replica(&mut self, server: usize) {
+        self.servers[server].restart();
+        let primary = &self.servers[1 - server];
+        let port = match &self.switches {
+            Some(switches) => switches[1 - server].address().port(),
+            None => primary.address().port(),
+        };
+        follow(&self.servers[server], port);
+    }
+
     /// Waits until all sentinels see the other server as a healthy replica.
     pub fn wait_whole(&self) {
         wait_within(LONG_PATIENCE, "the sentinels see a replica", || {
-            self.sentinels.iter().all(|sentinel| {
-                let Ok(Value::Array(replicas)) = sentinel.try_ask("replicas") else { return false };
-                replicas.iter().any(|replica| fact(replica, "flags").as_deref() == Some("slave"))
-            })
+            let is_replica = |server: &Redis| server.is_connected_replica();
+            self.servers.iter().any(is_replica)
+                && self.sentinels.iter().all(|sentinel| {
+                    let Ok(Value::Array(replicas)) = sentinel.try_ask("replicas") else { return false };
+                    replicas.iter().any(|replica| fact(replica, "flags").as_deref() == Some("slave"))
+                })
         });
     }
 }
@@ -94,7 +125,7 @@ impl Sentinel {
         let folder = watchdog::new_folder();
         let tls_port = certificate.map(|certificate| keep(certificate, &folder));
         let password = certificate.map(|_| SENTINEL_PASSWORD);
-        let launch = |ports: &[u16]| {
+        let begin = |ports: &[u16]| {
             let mut settings = format!(
                 "bind 127.0.0.1\nport {}\ndir {}\nsentinel monitor {MASTER} 127.0.0.1 {primary} 2\n\
                  sentinel down-after-milliseconds {MASTER} 1500\nsentinel failover-timeout {MASTER} 6000\n",
@@ -108,16 +139,24 @@ impl Sentinel {
                 ));
                 tls(tls_port, &folder).iter().for_each(|[key, value]| settings.push_str(&format!("{key} {value}\n")));
             }
-            let file = folder.join("sentinel.conf");
-            fs::write(&file, settings).expect("write sentinel.conf");
-            let mut command = Command::new("redis-server");
-            command.arg(&file).arg("--sentinel");
-            Process::spawn(command, &folder.join("sentinel.log"))
+            fs::write(folder.join(SENTINEL_CONF), settings).expect("write the settings of a sentinel");
+            launch(&folder)
         };
         let serves = |ports: &[u16]| ask(&Access { port: ports[0], password }, "master").is_ok();
-        let (process, ports) = start_on_free_ports(1, launch, |_, ports| serves(ports));
+        let (process, ports) = start_on_free_ports(1, begin, |_, ports| serves(ports));
         let at = Access { port: ports[0], password };
         Sentinel { process, at, port: tls_port.unwrap_or(ports[0]), folder }
+    }
+
+    /// Kills it, as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again. It has written what it knew into its settings.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = start_again(|| launch(&self.folder), |_| ask(&self.at, "master").is_ok());
     }
 
     /// Freezes it with SIGSTOP.
@@ -146,8 +185,14 @@ impl Drop for Sentinel {
     }
 }
 
+fn launch(folder: &Path) -> Process {
+    let mut command = Command::new("redis-server");
+    command.arg(folder.join(SENTINEL_CONF)).arg("--sentinel");
+    Process::spawn(command, &folder.join("sentinel.log"))
+}
+
 /// A Redis, and the port that others use.
-fn start_redis(certificate: Option<&Certificate>) -> (Redis, u16) {
+fn start_redis(certificate: Option<&Certificate>, switch: Option<&Switch>) -> (Redis, u16) {
     let folder = watchdog::new_folder();
     let options = |more: Vec<[String; 2]>| {
         let fast = ["repl-diskless-sync-delay", "0", "repl-ping-replica-period", "1"].map(str::to_owned);
@@ -155,9 +200,12 @@ fn start_redis(certificate: Option<&Certificate>) -> (Redis, u16) {
         all.map(|(nth, text)| if nth % 2 == 0 { format!("--{text}") } else { text }).collect()
     };
     let Some(certificate) = certificate else {
-        let redis = Redis::start_at(folder, options(Vec::new()), None);
+        let announced = switch.map(|switch| switch.address().port());
+        let more = announced.map(|port| ["replica-announce-port".to_owned(), port.to_string()]);
+        let redis = Redis::start_at(folder, options(Vec::from_iter(more)), None);
         let port = redis.address().port();
-        return (redis, port);
+        switch.iter().for_each(|switch| switch.turn(redis.address()));
+        return (redis, announced.unwrap_or(port));
     };
     let port = keep(certificate, &folder);
     let mut more = tls(port, &folder);
@@ -205,6 +253,7 @@ fn fact(facts: &Value, name: &str) -> Option<String> {
 }
 
 const MASTER: &str = "chat";
+const SENTINEL_CONF: &str = "sentinel.conf";
 pub(super) const REDIS_PASSWORD: &str = "of-redis";
 const SENTINEL_PASSWORD: &str = "of-sentinels";
 const SENTINELS: usize = 3;

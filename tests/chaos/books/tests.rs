@@ -32,7 +32,7 @@ fn found_with(books: &[&Books], proxy_kills: &[Moment]) -> Vec<(Wrong, i64, usiz
 
 fn caused(kind: Kind, party: Party, begun: Moment, well: Moment) -> Caused {
     let parts = vec![Part { party, begun, well }];
-    Caused { kind, begun, complete: begun, over: well, ready_after: None, parts, spooled: 0 }
+    Caused { kind, begun, complete: begun, over: well, delivered_after: None, ready_after: None, parts, spooled: 0 }
 }
 
 fn found_after(books: &[&Books], caused: &[Caused]) -> Vec<(Wrong, i64, usize)> {
@@ -228,6 +228,23 @@ fn a_fault_touches_messages_in_flight_at_its_place() {
     assert!(touched(Party::Redis, &ann, &bob, false), "the node may not have noticed the end");
     let late = Part { party: Party::Redis, begun: 8 * SECOND, well: 9 * SECOND };
     assert!(!late.touches(&way(8 * SECOND, 9 * SECOND, false), &ann, &bob));
+}
+
+#[test]
+fn a_connection_that_was_given_up_may_live_on_during_a_fault() {
+    let (ann, mut bob) = (with(1, BOB, &[]), with(2, BOB, &[]));
+    let gone = Connection { place: Place::Node(1), opened: Moment::ZERO, ended: Some(2 * SECOND), broke: true };
+    bob.connections.push(gone);
+    let touched = |party, begun, bob: &Books| {
+        let part = Part { party, begun, well: 30 * SECOND };
+        part.touches(&way(20 * SECOND, 21 * SECOND, false), &ann, bob)
+    };
+    assert!(touched(Party::Node(1), SECOND, &bob), "a frozen node has not read that it ended");
+    assert!(!touched(Party::Node(1), 10 * SECOND, &bob), "it ended long before");
+    assert!(touched(Party::Database, SECOND, &bob), "a request on it is not answered");
+    assert!(!touched(Party::Database, 10 * SECOND, &bob), "it ended before");
+    bob.connections.last_mut().expect("it is there").broke = false;
+    assert!(!touched(Party::Database, SECOND, &bob), "a logout is no sign of a request without an answer");
 }
 
 #[test]
