@@ -70,6 +70,18 @@ impl AccountStamps {
         }
     }
 
+    /// Notes that a device of `user` was logged in by another proof than the password, while the
+    /// stored value had this stamp. If the known stamp differs, the account was changed, and the
+    /// connections before are logged out, as by [`AccountStamps::verified`]. Otherwise the next
+    /// comparison would log this device out as well.
+    pub fn admitted(&self, user: UserId, stamp: Stamp) {
+        let is_changed = |entry: &&mut Entry| entry.stamp != stamp && entry.upgrading_until.is_none();
+        let is_changed = self.shard(user).lock().get_mut(&user).filter(is_changed).map(|entry| entry.stamp = stamp);
+        if is_changed.is_some() {
+            self.log_out(user);
+        }
+    }
+
     /// Notes that `user` was logged in from memory, where the stored value had this stamp. The user
     /// is compared soon. Never blocks.
     pub fn remembered(&self, user: UserId, stamp: Stamp) {
@@ -167,11 +179,12 @@ impl AccountStamps {
     /// Logs the user out of all connections of this node, which are notified.
     pub(super) fn log_out(&self, user: UserId) -> usize {
         let Some(router) = self.router() else { return 0 };
+        // The devices are found before a client can notice anything and log in again.
+        let devices = router.attendance().devices(user, |_| true);
         let links = router.attendance().log_out(&mut Turn::at(self.clock.now()), user, None);
         for link in &links {
             link.post(Posted::AccountChanged(user));
         }
-        let devices = router.attendance().devices(user, |_| true);
         for link in &devices {
             link.post(Posted::Member(Box::new(MemberNews::End(Reason::Revoked))));
         }

@@ -20,6 +20,7 @@ use super::jobs::{
 };
 use super::plaintext::PlainPasswords;
 use super::retention::{self, RetirerParts};
+use super::stamps::AccountStamps;
 use super::sweep::SweepBell;
 use crate::admission::requests::Requests;
 use crate::admission::{self, Admission};
@@ -276,7 +277,8 @@ fn jobs(
 ) -> Arc<Jobs> {
     let Services { store, bus, clock, groups, audience, level1_seen, quotas, metrics, outages, .. } = services;
     let limits = Limits { search_results_max: config.search_results_max, group_members_max: config.group_members_max };
-    let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), passwords, upgrader);
+    let proofs = (passwords, conversations.stamps().clone());
+    let logins = LoginJobs::new(store.accounts.clone(), bus.clone(), clock.clone(), proofs, upgrader);
     let roles = (store.accounts.clone(), store.history.clone());
     let jwt = Arc::new(JwtLogins::new(jwt, roles));
     let group_room =
@@ -341,6 +343,7 @@ fn conversations(config: &Config, services: &Services, passwords: &Arc<Passwords
         history: store.history.clone(),
         accounts: store.accounts.clone(),
         passwords: passwords.clone(),
+        stamps: Arc::new(AccountStamps::new(clock.clone())),
         contacts: store.contacts.clone(),
         groups: groups.clone(),
         community: store.community.clone(),

@@ -285,7 +285,7 @@ fn expect_no_token(node: &TestServer, user: i64, token: &str, device: &str) {
 
 #[test]
 fn a_new_password_ends_everything_on_other_nodes() {
-    let cluster = Cluster::start(2);
+    let cluster = Cluster::start_with(2, |node| node.option("account_check", "200ms"));
     let (mut ann, _bob) = pair(&cluster);
     let a = ann.store.me;
     let mut tablet = Level2Client::enter(&cluster.nodes[1], "ann", a, "a2");
@@ -302,7 +302,17 @@ fn a_new_password_ends_everything_on_other_nodes() {
     old.expect_refusal(403);
     old.expect_eof();
     let token = LoginAs::token(reply["token"].as_str().expect("a token"), "a1");
-    Level2Client::login(TestClient::connect(&cluster.nodes[1]), Store::new(a), token).sync();
+    let mut phone = Level2Client::login(TestClient::connect(&cluster.nodes[1]), Store::new(a), token);
+    phone.sync();
+    // This node knew the old password. It compares all users until it logs these out.
+    for name in ["carol", "dave"] {
+        let user = offline_user(&cluster.nodes[1], name);
+        let mut other = login(&cluster.nodes[1], name, user);
+        cluster.database.run(&format!("UPDATE User SET password = 'changed' WHERE id = {user}"));
+        other.set_patience(LONG_PATIENCE);
+        other.expect_refusal(403);
+    }
+    phone.ask_for_pong();
 }
 
 #[test]

@@ -38,11 +38,10 @@ impl LoginJobs {
         store: Role<dyn Accounts>,
         bus: Arc<dyn Exchange>,
         clock: Clock,
-        passwords: Arc<Passwords>,
+        (passwords, stamps): (Arc<Passwords>, Arc<AccountStamps>),
         upgrader: Option<Workers>,
     ) -> LoginJobs {
         let started = clock.now();
-        let stamps = Arc::new(AccountStamps::new(clock.clone()));
         LoginJobs { store, bus, clock, started, passwords, stamps, upgrader: Mutex::new(upgrader) }
     }
 
@@ -274,7 +273,9 @@ mod tests {
         let passwords = Arc::new(Passwords::new(8, 1, 1, Duration::from_secs(60)).unwrap());
         let stored = RwLock::new(passwords.hash("secret").unwrap());
         let store = Role::of(Arc::new(Busy { stored, passwords: passwords.clone(), is_changing }) as Arc<dyn Accounts>);
-        let jobs = LoginJobs::new(store, Arc::new(LocalBus), Clock::default(), passwords, None);
+        let clock = Clock::default();
+        let stamps = Arc::new(AccountStamps::new(clock.clone()));
+        let jobs = LoginJobs::new(store, Arc::new(LocalBus), clock, (passwords, stamps), None);
         jobs.check(Some(UserId(7)), "secret")
     }
 

@@ -81,6 +81,8 @@ pub struct LoggedIn {
     pub device: Device,
     /// The name of its user.
     pub user_name: String,
+    /// The stored password of its user.
+    pub password: String,
     /// The number of the previous login, if the device was known.
     pub replaced: Option<i64>,
     /// The least recently seen devices, which are forgotten with their cursors.

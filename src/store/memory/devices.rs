@@ -20,7 +20,7 @@ impl MemoryDevices {
     pub(crate) fn log_in(&mut self, people: &People, login: &NewDeviceLogin, now: i64) -> Option<LoggedIn> {
         let known = self.by_id.values_mut().find(|device| device.user == login.user && device.name == login.name);
         let (user_name, password) = people.users.get(&login.user)?;
-        let user_name = user_name.clone();
+        let (user_name, stored) = (user_name.clone(), password.clone());
         let holds = match &login.proof {
             LoginProof::Password(stored) => password == stored,
             LoginProof::Token(device, secret) => {
@@ -35,7 +35,13 @@ impl MemoryDevices {
             let replaced = Some(std::mem::replace(&mut device.login, number));
             device.seen = device.seen.max(now);
             device.secret = login.secret_of_known(device.secret);
-            return Some(LoggedIn { device: device.clone(), user_name, replaced, forgotten: Vec::new() });
+            return Some(LoggedIn {
+                device: device.clone(),
+                user_name,
+                password: stored,
+                replaced,
+                forgotten: Vec::new(),
+            });
         }
         let mut others = self.of(login.user);
         let forgotten = others.split_off(others.len().min(login.devices_max.max(1) - 1));
@@ -45,7 +51,7 @@ impl MemoryDevices {
         let NewDeviceLogin { user, name, secret, .. } = login.clone();
         let device = Device { id: DeviceId(self.last), user, name, login: number, secret, seen: now };
         self.by_id.insert(device.id, device.clone());
-        Some(LoggedIn { device, user_name, replaced: None, forgotten })
+        Some(LoggedIn { device, user_name, password: stored, replaced: None, forgotten })
     }
 
     pub(crate) fn find(&self, device: DeviceId) -> Option<Device> {

@@ -115,6 +115,7 @@ impl Conversations {
         visitor: &Visitor,
     ) -> Result<Option<AdmittedDevice>, StoreError> {
         let Some(logged_in) = self.enrol(user, proven, visitor)? else { return Ok(None) };
+        self.parts.stamps.admitted(user, self.parts.passwords.stamp(&logged_in.password));
         let device = logged_in.device;
         let end = match proven {
             Proven::Stored(_, end) | Proven::Token(_, _, end) => *end,

@@ -24,6 +24,7 @@ use crate::routing::groups::GroupCache;
 use crate::routing::recorder::AWAY;
 use crate::routing::router::Router;
 use crate::routing::watchers::Watchers;
+use crate::server::stamps::AccountStamps;
 use crate::session::password::Passwords;
 use crate::store::community::CommunityRole;
 use crate::store::history::{Denied, History, HistoryEntry, HistoryRole};
@@ -50,6 +51,8 @@ pub struct ConversationParts {
     pub accounts: Role<dyn Accounts>,
     /// Shows whether a stored password is still the same.
     pub passwords: Arc<Passwords>,
+    /// The stored passwords of connected users.
+    pub stamps: Arc<AccountStamps>,
     /// The members of groups as they are stored.
     pub contacts: Role<dyn Contacts>,
     /// The members that this node has cached.
@@ -113,6 +116,11 @@ impl Conversations {
     /// Notifies connections of this node from now on.
     pub fn attach(&self, router: &Arc<Router>) {
         let _ = self.router.set(Arc::downgrade(router));
+    }
+
+    /// The stored passwords of connected users.
+    pub fn stamps(&self) -> &Arc<AccountStamps> {
+        &self.parts.stamps
     }
 
     /// Reads the users of level 2. Returns whether the database has answered. Blocks.

@@ -51,9 +51,9 @@ pub(super) fn log_in(
     if let Some(done) = planned.take_if(|planned| found.is_some_and(|known| known.login == planned.device.login)) {
         return Ok(Some(done));
     }
-    let Some((user_name, password)) = account else { return Ok(None) };
+    let Some(account) = account else { return Ok(None) };
     let holds = match &login.proof {
-        LoginProof::Password(stored) => password == *stored,
+        LoginProof::Password(stored) => account.1 == *stored,
         LoginProof::Token(device, secret) => found.is_some_and(|known| known.id == *device && known.secret == *secret),
     };
     if !holds {
@@ -61,8 +61,8 @@ pub(super) fn log_in(
     }
     let number = login.number_after(found.map_or(0, |before| before.login));
     let written = match known {
-        Some(before) => again(db, login, user_name, number, (before, now))?,
-        None => first(db, login, user_name, number, now)?,
+        Some(before) => again(db, login, account, number, (before, now))?,
+        None => first(db, login, account, number, now)?,
     };
     *planned = Some(written.clone());
     Ok(Some(written))
@@ -75,7 +75,7 @@ fn lost() -> mysql::Error {
 fn again(
     db: &mut Transaction<'_>,
     login: &NewDeviceLogin,
-    user_name: String,
+    (user_name, password): (String, String),
     number: i64,
     (before, now): (Device, i64),
 ) -> mysql::Result<LoggedIn> {
@@ -84,13 +84,13 @@ fn again(
     db.exec_drop(update, (number, seen, &secret[..], before.id.0))?;
     let replaced = Some(before.login);
     let device = Device { login: number, secret, seen, ..before };
-    Ok(LoggedIn { device, user_name, replaced, forgotten: Vec::new() })
+    Ok(LoggedIn { device, user_name, password, replaced, forgotten: Vec::new() })
 }
 
 fn first(
     db: &mut Transaction<'_>,
     login: &NewDeviceLogin,
-    user_name: String,
+    (user_name, password): (String, String),
     number: i64,
     now: i64,
 ) -> mysql::Result<LoggedIn> {
@@ -106,7 +106,7 @@ fn first(
     .map_err(error::duplicate_as_deadlock)?;
     let id = i64::try_from(db.last_insert_id().unwrap_or_default()).map_err(|_| lost())?;
     let device = Device { id: DeviceId(id), user, name, login: number, secret, seen: now };
-    Ok(LoggedIn { device, user_name, replaced: None, forgotten })
+    Ok(LoggedIn { device, user_name, password, replaced: None, forgotten })
 }
 
 pub(super) fn device(db: &mut impl Queryable, device: DeviceId) -> mysql::Result<Option<Device>> {

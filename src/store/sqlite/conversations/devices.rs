@@ -34,7 +34,7 @@ pub(super) fn log_in(db: &Connection, login: &NewDeviceLogin) -> rusqlite::Resul
             .execute(params![before.id.0, number, now, secret])?;
         let replaced = Some(before.login);
         let device = Device { login: number, secret, seen: before.seen.max(now), ..before };
-        return Ok(Some(LoggedIn { device, user_name, replaced, forgotten: Vec::new() }));
+        return Ok(Some(LoggedIn { device, user_name, password, replaced, forgotten: Vec::new() }));
     }
     let NewDeviceLogin { user, name, secret, devices_max, .. } = login.clone();
     let mut others = of(db, user)?;
@@ -45,7 +45,7 @@ pub(super) fn log_in(db: &Connection, login: &NewDeviceLogin) -> rusqlite::Resul
     db.prepare_cached("INSERT INTO Device (user, device, login, secret, seen) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![user.0, name, number, secret, now])?;
     let device = Device { id: DeviceId(db.last_insert_rowid()), user, name, login: number, secret, seen: now };
-    Ok(Some(LoggedIn { device, user_name, replaced: None, forgotten }))
+    Ok(Some(LoggedIn { device, user_name, password, replaced: None, forgotten }))
 }
 
 pub(super) fn device(db: &Connection, device: DeviceId) -> rusqlite::Result<Option<Device>> {
