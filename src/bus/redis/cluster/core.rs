@@ -199,8 +199,8 @@ impl RegistryHost for ClusterCore {
         }
     }
 
-    /// A node is subscribed at one primary only, so the numbers of all add up, even while slots
-    /// move.
+    /// A node is subscribed at one primary only, so the numbers of all add up. While the slot of a
+    /// channel moves, a node is missing between the end of its old subscription and the new one.
     fn listeners(&self, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
         let mut sums = vec![0; channels.len()];
         let by = Instant::now() + crate::bus::redis::dial::CALL_TIMEOUT;
