@@ -233,11 +233,13 @@ impl<'a> Checked<'a> {
         (0..self.run.caused.len()).filter(move |fault| self.is_touched(*fault, way))
     }
 
-    /// Whether a finding breaks a promise. A duplicate does so only if no fault explains it.
+    /// Whether a finding breaks a promise. A duplicate does so only if no fault explains it. If the
+    /// services have several processes, one fault follows the other without a pause, and each may
+    /// explain a duplicate: they are only counted.
     fn is_bad(&self, finding: &Finding) -> bool {
         match finding.what {
             Wrong::Lost | Wrong::Reordered | Wrong::Misdelivered => true,
-            Wrong::Duplicated => self.touching(&finding.way).next().is_none(),
+            Wrong::Duplicated => !self.run.deployment.has_several() && self.touching(&finding.way).next().is_none(),
             Wrong::CameBack | Wrong::WaitedInSpool | Wrong::TakenByProxy => false,
         }
     }
