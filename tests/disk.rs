@@ -92,7 +92,7 @@ fn a_database_that_is_replaced_under_the_server_ends_it_and_everything_is_saved(
     assert_eq!(server.wait_exit(LONG_PATIENCE).code(), Some(1));
     drop(carol);
     let logs = server.logs();
-    for part in ["raybox.db was replaced by another file", "raybox.db.rescued: move "] {
+    for part in ["raybox.db was replaced by another file", "raybox.db.rescued: rename "] {
         assert!(logs.contains(part), "{part} is not in {logs}");
     }
     let says = || server.output().contains("a database file was moved, replaced or deleted");

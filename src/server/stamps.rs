@@ -70,16 +70,17 @@ impl AccountStamps {
         }
     }
 
-    /// Notes that a device of `user` was logged in by another proof than the password, while the
-    /// stored value had this stamp. If the known stamp differs, the account was changed, and the
-    /// connections before are logged out, as by [`AccountStamps::verified`]. Otherwise the next
-    /// comparison would log this device out as well.
-    pub fn admitted(&self, user: UserId, stamp: Stamp) {
-        let is_changed = |entry: &&mut Entry| entry.stamp != stamp && entry.upgrading_until.is_none();
-        let is_changed = self.shard(user).lock().get_mut(&user).filter(is_changed).map(|entry| entry.stamp = stamp);
-        if is_changed.is_some() {
-            self.log_out(user);
-        }
+    /// Whether another stamp is known of `user`, so that the account may have been changed.
+    pub fn differs(&self, user: UserId, stamp: Stamp) -> bool {
+        let shard = self.shard(user).lock();
+        shard.get(&user).is_some_and(|entry| entry.stamp != stamp && entry.upgrading_until.is_none())
+    }
+
+    /// Notes that the stored value of `user` was replaced by one with this stamp, and logs out the
+    /// connections of this node.
+    pub fn replaced(&self, user: UserId, stamp: Stamp) {
+        self.shard(user).lock().insert(user, Entry::new(stamp));
+        self.log_out(user);
     }
 
     /// Notes that `user` was logged in from memory, where the stored value had this stamp. The user

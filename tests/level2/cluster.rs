@@ -316,6 +316,24 @@ fn a_new_password_ends_everything_on_other_nodes() {
 }
 
 #[test]
+fn a_node_that_hears_of_a_new_password_by_a_token_forgets_the_old_one() {
+    let cluster = Cluster::start_with(2, |node| node.option("account_check", "1h"));
+    let (mut ann, _bob) = pair(&cluster);
+    let a = ann.store.me;
+    let mut old = login(&cluster.nodes[1], "ann", a);
+    let reply = ann.ask_for(200, json!({"msgType": 60, "password": testkit::password("ann"), "new": "other"}));
+    let token = LoginAs::token(reply["token"].as_str().expect("a token"), "a1");
+    let mut phone = Level2Client::login(TestClient::connect(&cluster.nodes[1]), Store::new(a), token);
+    phone.sync();
+    old.expect_refusal(403);
+    old.expect_eof();
+    let mut other = TestClient::connect(&cluster.nodes[1]);
+    let login = json!({"msgType": 1, "USERID": a, "password": testkit::password("ann")});
+    assert_eq!(other.ask(&login)["errno"], 302, "the remembered password is the old one");
+    phone.ask_for_pong();
+}
+
+#[test]
 fn a_revoked_device_is_out_on_other_nodes_also_without_redis() {
     let mut cluster = Cluster::start(2);
     let (mut ann, _bob) = pair(&cluster);

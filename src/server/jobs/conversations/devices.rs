@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use super::parts::{Conversations, refusal_of, wall_clock};
+use super::parts::{ConversationParts, Conversations, refusal_of, wall_clock};
 use crate::bus::DeviceNews;
 use crate::bus::news::DeviceEnd;
 use crate::delivery::Posted;
@@ -115,7 +115,7 @@ impl Conversations {
         visitor: &Visitor,
     ) -> Result<Option<AdmittedDevice>, StoreError> {
         let Some(logged_in) = self.enrol(user, proven, visitor)? else { return Ok(None) };
-        self.parts.stamps.admitted(user, self.parts.passwords.stamp(&logged_in.password));
+        self.note_password(user, &logged_in.password)?;
         let device = logged_in.device;
         let end = match proven {
             Proven::Stored(_, end) | Proven::Token(_, _, end) => *end,
@@ -136,6 +136,23 @@ impl Conversations {
         let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
         self.revoke(user, &forgotten, None);
         Ok(Some(AdmittedDevice { identity, welcome: replies::welcome(&welcome, visitor.rid.as_ref()) }))
+    }
+
+    /// Notes the stored password with which a login was written. If this node knew another one, the
+    /// account was changed: the old password is forgotten, and the connections before this one are
+    /// logged out. Otherwise the next comparison of accounts would log this device out as well.
+    fn note_password(&self, user: UserId, stored: &str) -> Result<(), StoreError> {
+        let ConversationParts { stamps, passwords, accounts, .. } = &self.parts;
+        let stamp = passwords.stamp(stored);
+        if stamps.differs(user, stamp) {
+            // A later login may have been noted before this one.
+            let now = accounts.get()?.credential(user)?;
+            if now.is_some_and(|now| passwords.stamp(&now) == stamp) {
+                passwords.forget(user);
+                stamps.replaced(user, stamp);
+            }
+        }
+        Ok(())
     }
 
     /// A token of this device that does not expire and replaces all earlier ones. `None` if the

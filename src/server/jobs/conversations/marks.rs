@@ -154,7 +154,12 @@ impl Conversations {
     /// Sends 51s to the devices of these users, except those that they were just shown.
     pub(super) fn show(&self, frames: &[(UserId, Arc<str>)]) {
         let (router, now) = (self.router(), self.parts.clock.now());
-        let is_shown = |user, frame: &str| router.as_ref().is_some_and(|router| router.shows_typing(user, frame, now));
+        let is_shown = |user, frame: &str| {
+            router.as_ref().is_some_and(|router| {
+                let is_here = !router.attendance().devices(user, |_| true).is_empty();
+                is_here && router.shows_typing(user, frame, now)
+            })
+        };
         let here = frames.iter().filter(|(user, frame)| is_shown(*user, frame));
         self.post(here.map(|(user, frame)| (*user, move || MemberNews::Show(frame.clone()))), None);
         let news = frames.iter().map(|(user, frame)| DeviceNews::Show(*user, frame.clone()));

@@ -1,9 +1,10 @@
 //! [`SharedRead`]: when a whole table that other nodes change as well is read again.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// See the [module](self). However large the table is, reading it takes at most one part in
-/// [`SHARE`] of the time, of this thread and of the database.
+/// [`SHARE`] of the time, of this thread and of the database. A read that took long because the
+/// database did not answer delays the next one by [`PAUSE_MAX`] at most.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct SharedRead {
     /// The time of the next read; `None` if it was never read.
@@ -18,16 +19,16 @@ impl SharedRead {
 
     /// Notes that the table was read.
     pub(super) fn ended(&mut self, begun: Instant, now: Instant) {
-        self.next = Some(now + now.saturating_duration_since(begun) * (SHARE - 1));
+        let pause = now.saturating_duration_since(begun).saturating_mul(SHARE - 1);
+        self.next = Some(now + pause.min(PAUSE_MAX));
     }
 }
 
 const SHARE: u32 = 20;
+const PAUSE_MAX: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -38,5 +39,8 @@ mod tests {
         read.ended(begun, ended);
         let next = begun + Duration::from_secs(60);
         assert!(!read.is_due(next - Duration::from_millis(1)) && read.is_due(next));
+        let thawed = next + Duration::from_hours(1);
+        read.ended(next, thawed);
+        assert!(read.is_due(thawed + PAUSE_MAX));
     }
 }
