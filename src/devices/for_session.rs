@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 /// See the [module](self). They wait here and not in the connection's input, so that sends behind
 /// them do not wait.
 ///
-/// Bound: [`BYTES_MAX`] and one frame. Beyond it, the connection is not read.
+/// Bound: [`BYTES_MAX`] and one frame, and one whose turn has come. Beyond it, the connection is not
+/// read. These bytes do not count in the memory for unfinished frames (`memory_max`).
 #[derive(Debug, Default)]
 pub(super) struct ForSession {
     waiting: VecDeque<Box<[u8]>>,
