@@ -31,6 +31,7 @@ mod pause;
 mod places;
 mod post;
 mod receipts;
+mod rules;
 mod shared;
 mod tasks;
 mod thread;
@@ -39,7 +40,7 @@ mod transport;
 mod waiting;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -62,6 +63,7 @@ pub use self::places::PLACE_LEASE;
 pub(crate) use self::places::UNKNOWN_FOR;
 pub(in crate::bus) use self::post::POSTS_MAX;
 use self::receipts::Receipts;
+pub(crate) use self::rules::PeerRules;
 pub(crate) use self::shared::{BusStage, PeerShared};
 use self::tasks::PeerTask;
 pub(in crate::bus) use self::thread::{Connector, PeerThread};
@@ -88,25 +90,6 @@ pub(crate) struct Peer<W> {
     /// Envelopes of this node that others have delivered, by the place that confirms them. The name
     /// is empty if the user is not at a single place.
     confirmed: FxHashMap<Box<str>, Vec<u64>>,
-}
-
-/// How a peer uses its transport, and how long it relies on what it knows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerRules {
-    /// How long a user who has logged in at another place counts as being there.
-    pub(crate) elsewhere_for: Duration,
-    /// Whether confirmations name the place of a user, so that others address it. A transport must
-    /// keep the order of a user's topic and the place's topic for this: otherwise a message could
-    /// overtake an earlier one, or the announcement of a login at another place.
-    pub(crate) names_places: bool,
-}
-
-impl Default for PeerRules {
-    fn default() -> PeerRules {
-        // Longer than any node relies on a place that has confirmed before the user logged in
-        // elsewhere.
-        PeerRules { elsewhere_for: PLACE_LEASE.saturating_mul(2), names_places: true }
-    }
 }
 
 /// The state of one connection.
@@ -174,7 +157,7 @@ impl<W> Peer<W> {
             echo: Echo::new(now),
             is_up: false,
             is_in_doubt: false,
-            receipts: Receipts::new(self.rules.elsewhere_for, now),
+            receipts: Receipts::new(self.rules, now),
             hushes_by: None,
         });
         self.commands.push_back(PeerCommand::Listen(own.into()));
@@ -390,8 +373,7 @@ impl<W> Peer<W> {
     pub(crate) fn confirm(&mut self, now: Instant) {
         let Some(PeerSession { place, receipts, .. }) = &mut self.session else { return };
         for confirmation in receipts.take(now) {
-            let is_named = confirmation.of_residents && self.rules.names_places;
-            let place = is_named.then_some(&**place);
+            let place = confirmation.of_residents.then_some(&**place);
             for sequences in confirmation.sequences.chunks(RECEIPTS_AT_ONCE) {
                 let topic = Topic::Node(confirmation.sender.clone());
                 self.commands.push_back(PeerCommand::Say(topic, envelope::confirmations(place, sequences)));

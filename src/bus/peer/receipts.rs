@@ -4,20 +4,22 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
+use super::rules::PeerRules;
 use crate::protocol::UserId;
 
 /// Envelopes that have reached their users here. See the [module](self).
 #[derive(Debug)]
 pub(super) struct Receipts {
-    /// Envelopes of users who are only here, by the node that sent them.
+    /// Envelopes of users who are only here, by the node that sent them. Empty on a transport that
+    /// names no places: one confirmation then serves all users.
     of_residents: FxHashMap<Box<str>, Vec<u64>>,
-    /// Envelopes of users who may also be elsewhere.
+    /// All other envelopes.
     of_others: FxHashMap<Box<str>, Vec<u64>>,
     /// The users who may be elsewhere, each with the time at which the user logged in at another
     /// place or left this one. Until an entry expires, envelopes for the user addressed to this
     /// place alone are refused: their sender may not know that the user has moved.
     elsewhere: FxHashMap<UserId, Instant>,
-    elsewhere_for: Duration,
+    rules: PeerRules,
     /// The earliest time of the next confirmations.
     due: Instant,
 }
@@ -27,20 +29,20 @@ pub(super) struct Receipts {
 pub(super) struct Confirmation {
     /// The node that sent the envelopes.
     pub(super) sender: Box<str>,
-    /// Whether their users are only here.
+    /// Whether their users are only here, and the transport names places.
     pub(super) of_residents: bool,
     pub(super) sequences: Vec<u64>,
 }
 
 impl Receipts {
     /// Starts without envelopes, and without users known to be elsewhere. A user who logs in
-    /// elsewhere counts as being there for `elsewhere_for`.
-    pub(super) fn new(elsewhere_for: Duration, now: Instant) -> Receipts {
+    /// elsewhere counts as being there for as long as the rules say.
+    pub(super) fn new(rules: PeerRules, now: Instant) -> Receipts {
         Receipts {
             of_residents: FxHashMap::default(),
             of_others: FxHashMap::default(),
             elsewhere: FxHashMap::default(),
-            elsewhere_for,
+            rules,
             due: now,
         }
     }
@@ -53,17 +55,18 @@ impl Receipts {
     /// Whether the user may also be elsewhere without all other nodes knowing it.
     pub(super) fn is_elsewhere(&self, user: UserId, now: Instant) -> bool {
         let since = self.elsewhere.get(&user);
-        since.is_some_and(|since| now.saturating_duration_since(*since) < self.elsewhere_for)
+        since.is_some_and(|since| now.saturating_duration_since(*since) < self.rules.elsewhere_for)
     }
 
     /// Drops expired entries, so that the table does not grow.
     pub(super) fn forget_expired(&mut self, now: Instant) {
-        self.elsewhere.retain(|_, since| now.saturating_duration_since(*since) < self.elsewhere_for);
+        self.elsewhere.retain(|_, since| now.saturating_duration_since(*since) < self.rules.elsewhere_for);
     }
 
     /// Notes that an envelope has reached its user.
     pub(super) fn note(&mut self, user: UserId, sender: &str, sequence: u64, now: Instant) {
-        let receipts = if self.is_elsewhere(user, now) { &mut self.of_others } else { &mut self.of_residents };
+        let is_resident = self.rules.names_places && !self.is_elsewhere(user, now);
+        let receipts = if is_resident { &mut self.of_residents } else { &mut self.of_others };
         append(receipts, sender, std::iter::once(sequence));
     }
 
@@ -117,7 +120,8 @@ mod tests {
     #[test]
     fn confirmations_wait_for_each_other_only_while_many_come() {
         let start = Instant::now();
-        let mut receipts = Receipts::new(Duration::from_secs(60), start);
+        let mut receipts =
+            Receipts::new(PeerRules { elsewhere_for: Duration::from_secs(60), ..PeerRules::default() }, start);
         assert_eq!((receipts.next_due(), receipts.take(start)), (None, Vec::new()));
         receipts.note(UserId(1), "a", 7, start);
         assert_eq!(receipts.next_due(), Some(start), "at once after a pause");
@@ -132,7 +136,7 @@ mod tests {
     #[test]
     fn a_user_who_may_be_elsewhere_is_not_a_resident_until_that_expires() {
         let (start, lease) = (Instant::now(), Duration::from_secs(60));
-        let mut receipts = Receipts::new(lease, start);
+        let mut receipts = Receipts::new(PeerRules { elsewhere_for: lease, ..PeerRules::default() }, start);
         receipts.note_elsewhere([UserId(1)].into_iter(), start);
         for (after, of_residents) in [(Duration::ZERO, false), (lease - CONFIRM_EVERY, false), (lease, true)] {
             receipts.note(UserId(1), "a", 1, start + after);
