@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use crate::server::{Server, Servers};
+use crate::server::Server;
 use crate::tls::{Encrypted, TlsStream};
 use crate::transport::{Tcp, Transport};
 
@@ -33,18 +33,6 @@ pub(crate) fn dial(server: &Server) -> io::Result<Dialled> {
         }
     }
     Err(last)
-}
-
-/// Connects to the first of these servers that can be reached. Blocks.
-pub(crate) fn dial_any(servers: &Servers) -> io::Result<Dialled> {
-    let mut last = None;
-    for server in servers.all() {
-        match dial(server) {
-            Ok(dialled) => return Ok(dialled),
-            Err(error) => last = Some(error),
-        }
-    }
-    Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
 impl Dialled {

@@ -1,13 +1,13 @@
 //! Friends, groups, devices and the account: requests by name.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::client::{Client, Options};
 use crate::conv::Conv;
-use crate::dial::dial_any;
+use crate::dial::{Dialled, dial};
 use crate::error::{Error, Result};
 use crate::frame::Refusal;
 use crate::server::Servers;
@@ -64,6 +64,9 @@ pub enum Friendship {
 /// The longest reply to a registration.
 const REPLY_MAX: u64 = 64 * 1024;
 
+/// The time within which one address must answer a registration.
+const REPLY_WITHIN: Duration = Duration::from_secs(20);
+
 /// Proves that a request comes from the owner of the account. A text is a password.
 #[derive(Clone, Copy)]
 pub enum Proof<'a> {
@@ -83,30 +86,60 @@ pub fn register(server: &str, name: &str, password: &str) -> Result<i64> {
 }
 
 impl Options {
-    /// [`register`] with the server and the certificates of these options.
+    /// [`register`] with the server and the certificates of these options. If an address does not
+    /// answer, tries the next one.
     ///
     /// # Errors
     /// As for [`register`], and [`Error::Tls`] if these options do not permit TLS.
     pub fn register(&self, name: &str, password: &str) -> Result<i64> {
-        let mut connection = dial_any(&Servers::of(&self.server, self.ca.as_deref())?)?;
-        connection.set_patience(Duration::from_secs(20))?;
-        let request = json!({"msgType": 2, "name": name, "password": password});
-        connection.write_all(format!("{request}\n").as_bytes())?;
-        connection.flush()?;
-        let mut line = String::new();
-        BufReader::new(connection.take(REPLY_MAX)).read_line(&mut line)?;
-        let reply: Value = serde_json::from_str(&line).map_err(|_| Error::Misunderstood)?;
-        match Refusal::of(&reply) {
-            None => reply["USERID"].as_i64().ok_or(Error::Misunderstood),
-            // The server has one error for a name that is taken, empty or too long.
-            Some(Refusal { errno: 500, .. }) => Err(Error::Refused {
-                errno: 500,
-                message: "the name is taken, or name or password is too long: try another name".to_owned(),
-                retry_after: None,
-            }),
-            Some(Refusal { errno, errmsg, retry_after }) => Err(Error::Refused { errno, message: errmsg, retry_after }),
+        let request = format!("{}\n", json!({"msgType": 2, "name": name, "password": password}));
+        let (mut is_answer_lost, mut last) = (false, io::Error::from(io::ErrorKind::AddrNotAvailable));
+        for server in Servers::of(&self.server, self.ca.as_deref())?.all() {
+            let connection = match dial(server) {
+                Ok(connection) => connection,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            match reply_to(&request, connection) {
+                Ok(reply) => return registered(&reply, is_answer_lost),
+                Err(error) => (is_answer_lost, last) = (true, error),
+            }
         }
+        Err(last.into())
     }
+}
+
+/// Sends a request, and reads one line.
+fn reply_to(request: &str, mut connection: Dialled) -> io::Result<String> {
+    connection.set_patience(REPLY_WITHIN)?;
+    connection.write_all(request.as_bytes())?;
+    connection.flush()?;
+    let mut line = String::new();
+    match BufReader::new(connection.take(REPLY_MAX)).read_line(&mut line)? {
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(line),
+    }
+}
+
+/// The id of the new account. `is_answer_lost`: another server had the request before, and may have
+/// made the account without answering.
+fn registered(reply: &str, is_answer_lost: bool) -> Result<i64> {
+    let reply: Value = serde_json::from_str(reply).map_err(|_| Error::Misunderstood)?;
+    let Some(Refusal { errno, errmsg, retry_after }) = Refusal::of(&reply) else {
+        return reply["USERID"].as_i64().ok_or(Error::Misunderstood);
+    };
+    // The server has one error for a name that is taken, empty or too long.
+    let message = match errno {
+        500 if is_answer_lost => {
+            "another address did not answer, but may have made this account: try to log in, or try another name"
+                .to_owned()
+        }
+        500 => "the name is taken, or name or password is too long: try another name".to_owned(),
+        _ => errmsg,
+    };
+    Err(Error::Refused { errno, message, retry_after })
 }
 
 /// # Requests

@@ -1,6 +1,8 @@
 //! Clients against a real server, which is killed, stopped and started again while they talk.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,7 +13,7 @@ use std::{env, process, thread};
 use raybox_client::{Client, Content, Conv, End, Error, Event, Friendship, Options, Proof, State, register};
 use serde_json::json;
 use testkit::jwt::{JwtIssuer, in_seconds};
-use testkit::{PATIENCE, TestServer, exit_within, wait_until};
+use testkit::{PATIENCE, TestServer, accept_within, exit_within, wait_until};
 
 /// A folder for data files, which is removed at the end.
 struct Folder(PathBuf);
@@ -418,4 +420,34 @@ fn a_message_to_a_frozen_server_waits() {
     server.cont();
     ticket.wait(PATIENCE).expect("committed");
     drop(bob);
+}
+
+#[test]
+fn a_registration_tries_the_next_address_when_one_is_frozen() {
+    let (frozen, server) = (TestServer::start(), TestServer::start());
+    frozen.stop();
+    let both = format!("{},{}", frozen.address(), server.address());
+    let id = register(&both, "ann", "pw-ann").expect("the other server answers");
+    assert_eq!(online(options(&server, "ann")).user().expect("a store"), Some((id, "ann".to_owned())));
+}
+
+#[test]
+fn a_registration_whose_answer_was_lost_says_that_the_account_may_be_there() {
+    let server = TestServer::start();
+    let way = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let both = format!("{},{}", way.local_addr().expect("an address"), server.address());
+    let registering = thread::spawn(move || register(&both, "ann", "pw-ann"));
+    // It takes the request to the server, and closes before the answer.
+    let mut client = BufReader::new(accept_within(PATIENCE, &way));
+    let mut request = String::new();
+    client.read_line(&mut request).expect("a request");
+    register(&server.address().to_string(), "ann", "pw-ann").expect("registered");
+    assert!(request.contains("\"ann\""), "{request}");
+    drop(client);
+    wait_until("the registration ends", || registering.is_finished());
+    match registering.join().expect("no panic") {
+        Err(Error::Refused { errno: 500, message, .. }) => assert!(message.contains("try to log in"), "{message}"),
+        other => panic!("{other:?}"),
+    }
+    online(options(&server, "ann"));
 }
