@@ -30,6 +30,11 @@ pub(crate) fn register(options: &Options, name: &str) -> Result<ExitCode, Failur
 pub(crate) fn login(options: &Options, name: Option<&str>) -> Result<ExitCode, Failure> {
     let client = match (name, &options.jwt_file) {
         (Some(name), None) => enter(options, name, password::read(options.password_file.as_deref(), false)?)?,
+        (None, Some(_)) if options.password_file.is_some() => {
+            let why = "--password-file and a JSON web token exclude each other: give a name with --password-file, as in \
+                chat login NAME, and leave --jwt-file and RAYBOX_JWT_FILE out; or leave --password-file out";
+            return Err(why.to_owned().into());
+        }
         (None, Some(file)) => {
             // A mistake in the file is said at once, and not only when the server wants the token.
             password::jwt(file)?;
@@ -41,7 +46,9 @@ pub(crate) fn login(options: &Options, name: Option<&str>) -> Result<ExitCode, F
             return Err("say who you are: chat login NAME, or chat login --jwt-file FILE".to_owned().into());
         }
         (Some(_), Some(_)) => {
-            return Err("give no name with --jwt-file, because the token has it: chat login".to_owned().into());
+            let why = "a name and a JSON web token exclude each other, because the token has the name: to log in with the \
+                token, give no name; to log in with a password, leave --jwt-file out and unset RAYBOX_JWT_FILE";
+            return Err(why.to_owned().into());
         }
     };
     let (id, name) = client.user()?.unwrap_or_default();
