@@ -20,6 +20,8 @@ pub mod conversation;
 pub mod der;
 pub mod disabled;
 pub mod ending;
+#[cfg(test)]
+pub(crate) mod folder;
 pub mod ids;
 pub mod loads;
 pub mod made_by_jwt;

@@ -333,32 +333,9 @@ mod tests {
 
     use super::*;
 
-    use std::env;
     use std::fs;
-    use std::process;
 
-    /// A folder that is removed when the test is over.
-    struct Folder(PathBuf);
-
-    impl Folder {
-        fn new(name: &str) -> Folder {
-            let path = env::temp_dir().join(format!("raybox-config-{}-{name}", process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-
-        fn with(name: &str, file: &str, text: &str) -> Folder {
-            let folder = Folder::new(name);
-            fs::write(folder.0.join(file), text).unwrap();
-            folder
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::base::folder::Folder;
 
     fn load_in(dir: &Path, args: &str, env: &[(&str, &str)]) -> Result<Invocation, ConfigError> {
         let args = ["server"].into_iter().chain(args.split_whitespace()).map(OsString::from);
@@ -426,7 +403,8 @@ mod tests {
 
     #[test]
     fn the_more_specific_place_wins() {
-        let folder = Folder::with("precedence", "server.cnf", "\u{feff}# mine\n\n workers = 5 \r\nbacklog=7 # few\n");
+        let folder =
+            Folder::with("precedence", &[("server.cnf", "\u{feff}# mine\n\n workers = 5 \r\nbacklog=7 # few\n")]);
         let workers = |args, env: &[_]| config(load_in(&folder.0, args, env)).workers;
         assert_eq!(workers("::1 1", &[]), 5);
         assert_eq!(workers("::1 1", &[("RAYBOX_WORKERS", "6")]), 6);
@@ -436,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_named_file_replaces_the_usual_one_and_must_exist() {
-        let folder = Folder::with("named", "server.cnf", "workers=5\n");
+        let folder = Folder::with("named", &[("server.cnf", "workers=5\n")]);
         fs::write(folder.0.join("my.cnf"), "backlog=9\nlog_dir=a#b").unwrap();
         let config = config(load_in(&folder.0, "::1 1 --config my.cnf", &[]));
         assert_eq!((config.workers, config.backlog), (4, 9));
@@ -460,7 +438,7 @@ mod tests {
             ("loops=0", "server.cnf, line 1: key loops: \"0\" is not allowed, use auto or 1 to 256"),
             ("log_dir=", "server.cnf, line 1: key log_dir: \"\" is not allowed, use auto or a path"),
         ] {
-            let folder = Folder::with("wrong", "server.cnf", lines);
+            let folder = Folder::with("wrong", &[("server.cnf", lines)]);
             assert_eq!(refusal(load_in(&folder.0, "::1 1", &[])), expected);
         }
     }
@@ -548,7 +526,7 @@ mod tests {
         assert!(sample.lines().all(|line| line.is_empty() || line.starts_with('#')), "nothing is in force");
 
         let in_force: String = settings.join("\n");
-        let folder = Folder::with("sample", "server.cnf", &in_force);
+        let folder = Folder::with("sample", &[("server.cnf", &in_force)]);
         let address = "[::1]:1".parse().unwrap();
         let mut loaded = config(load_in(&folder.0, "::1 1", &[]));
         assert_eq!(loaded.given.len(), keys::all().count());

@@ -13,6 +13,8 @@
 pub mod admin;
 pub mod certificates;
 pub mod commands;
+#[cfg(test)]
+mod fake_node;
 pub mod health;
 pub mod jwt_key_file;
 pub mod logging;

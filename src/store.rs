@@ -16,6 +16,8 @@ pub(crate) mod memory;
 pub mod mysql;
 pub mod outages;
 pub mod roles;
+#[cfg(test)]
+pub(crate) mod some_contacts;
 pub mod spool;
 pub mod sqlite;
 pub mod tables;

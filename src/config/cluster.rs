@@ -378,27 +378,13 @@ const DAY_SECONDS: u32 = 24 * 60 * 60;
 mod tests {
     use super::*;
 
-    use std::env;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
-    use std::process;
 
+    use crate::base::folder::Folder;
     use crate::config::Invocation;
 
-    /// A folder with these files, removed when the test is over.
-    struct Folder(PathBuf);
-
     impl Folder {
-        fn with(name: &str, files: &[(&str, &str)]) -> Folder {
-            let path = env::temp_dir().join(format!("raybox-cluster-{}-{name}", process::id()));
-            fs::create_dir_all(&path).unwrap();
-            for (file, text) in files {
-                fs::write(path.join(file), text).unwrap();
-                fs::set_permissions(path.join(file), Permissions::from_mode(0o640)).unwrap();
-            }
-            Folder(path)
-        }
-
         fn load(&self, args: &str, env: &[(&str, &str)]) -> Result<Config, String> {
             let args = ["server", "::1", "1"].into_iter().chain(args.split_whitespace()).map(Into::into);
             let env = env.iter().map(|&(name, value)| (name.into(), value.into()));
@@ -407,12 +393,6 @@ mod tests {
                 Ok(Invocation::Print(text)) => panic!("expected settings: {text}"),
                 Err(error) => Err(error.to_string()),
             }
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
         }
     }
 

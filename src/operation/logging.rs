@@ -350,8 +350,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
-    use super::writer::tests::{Folder, Shared, writer_to};
+    use super::writer::tests::{Shared, writer_to};
     use super::*;
+    use crate::base::folder::Folder;
     use crate::config::LogDir;
 
     /// A stderr that takes nothing until the test releases it.

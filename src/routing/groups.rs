@@ -256,7 +256,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::store::{FriendNames, Group, Joined, User};
+    use crate::store::some_contacts::SomeContacts;
 
     fn members(count: i32) -> KnownMembers {
         KnownMembers { members: (1..=count).map(UserId).collect(), valid: Validity::Since(Instant::now()) }
@@ -298,44 +298,12 @@ mod tests {
         is_away: AtomicBool,
     }
 
-    impl Contacts for OneGroup {
+    impl SomeContacts for OneGroup {
         fn members(&self, _: GroupId) -> Result<Vec<UserId>, StoreError> {
             match self.is_away.load(Relaxed) {
                 true => Err(StoreError::Unavailable("away".into())),
                 false => Ok(self.members.lock().clone()),
             }
-        }
-
-        fn add_friends(&self, _: UserId, _: UserId) -> Result<Option<FriendNames>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn remove_friend(&self, _: UserId, _: UserId) -> Result<(), StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn friends(&self, _: UserId) -> Result<Vec<User>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn join_group(&self, _: UserId, _: GroupId, _: usize) -> Result<Joined, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn groups_of(&self, _: UserId) -> Result<Vec<Group>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn group(&self, _: GroupId) -> Result<Option<Group>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn groups_named(&self, _: &str, _: usize) -> Result<Vec<Group>, StoreError> {
-            unreachable!("nobody asks")
         }
     }
 

@@ -78,22 +78,9 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::operation::fake_node::answering;
 
     const KEY: &str = "0123456789abcdef0123456789abcdef";
-
-    /// Answers one request with this; then it holds the connection open until the other end is
-    /// closed.
-    fn answering(answer: &str) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let answer = answer.as_bytes().to_owned();
-        thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("one comes");
-            let _ = stream.write_all(&answer);
-            let _ = stream.read_to_end(&mut Vec::new());
-        });
-        address
-    }
 
     #[test]
     fn a_node_that_does_not_answer_costs_a_bounded_time() {

@@ -111,8 +111,8 @@ const FILES_MIN: u64 = 4;
 
 #[cfg(test)]
 mod tests {
-    use super::super::writer::tests::Folder;
     use super::*;
+    use crate::base::folder::Folder;
 
     fn names(dir: &Path) -> Vec<String> {
         let mut names: Vec<_> =

@@ -284,32 +284,10 @@ pub(super) mod tests {
     use jiff::tz::TimeZone;
 
     use super::super::form::Form;
+    use crate::base::folder::Folder;
     use crate::config::LogFormat;
-    use std::env;
     use std::os::unix::fs::symlink;
-    use std::process;
     use std::sync::{Arc, Mutex};
-
-    /// A folder that is removed when the test is over.
-    pub(in super::super) struct Folder(pub(in super::super) PathBuf);
-
-    impl Folder {
-        pub(in super::super) fn new(name: &str) -> Folder {
-            let path = env::temp_dir().join(format!("raybox-logging-{}-{name}", process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
-        }
-
-        fn read(&self, name: &str) -> String {
-            fs::read_to_string(self.0.join(name)).unwrap()
-        }
-    }
-
-    impl Drop for Folder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
 
     /// The lines for stderr, for the test to check.
     #[derive(Clone, Default)]

@@ -152,29 +152,17 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::operation::fake_node::answering;
 
     fn picture(instance: &str) -> NodePicture {
         NodePicture { instance: instance.to_owned(), ..NodePicture::default() }
-    }
-
-    /// Answers one request with this; then it holds the connection open until the other end is
-    /// closed.
-    fn answering(answer: Vec<u8>) -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("one comes");
-            let _ = stream.write_all(&answer);
-            let _ = stream.read_to_end(&mut Vec::new());
-        });
-        address
     }
 
     #[test]
     fn an_answer_has_an_end_in_time_and_in_bytes() {
         let short = Duration::from_millis(50);
         assert_eq!(ask(answering(Vec::new()), short), Err(Miss::of("no answer within 50ms")), "it is silent");
-        assert_eq!(ask(answering(b"HTTP/1.1 200 OK\r\n\r\n{".into()), short), Err(Miss::of("no answer within 50ms")));
+        assert_eq!(ask(answering(b"HTTP/1.1 200 OK\r\n\r\n{"), short), Err(Miss::of("no answer within 50ms")));
         let endless = vec![b'x'; 1 << 20];
         assert_eq!(ask(answering(endless), PATIENCE * 30), Err(Miss::of("its answer is longer than 64 KiB")));
         let nobody = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");

@@ -1,10 +1,8 @@
 mod refusals;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, fs, process};
 
 use parking_lot::Mutex;
 
@@ -13,6 +11,7 @@ use super::*;
 use crate::admission::berths::Berths;
 use crate::admission::{Holder, Payer, Source};
 use crate::base::clock::Clock;
+use crate::base::folder::Folder;
 use crate::base::ids::FrameId;
 use crate::bus::local::LocalBus;
 use crate::delivery::{Comeback, Fan, Owed, Provenance};
@@ -137,25 +136,6 @@ impl Spool for Disk {
     }
 }
 
-/// A folder that is removed with it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Folder {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let nth = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("raybox-backlog-{}-{nth}", process::id()));
-        let _ = fs::remove_dir_all(&folder);
-        Folder(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 /// One run of a node, with this number of lanes and a clock of its own.
 struct Node {
     lanes: Vec<Backlog>,
@@ -267,7 +247,7 @@ fn returned(text: &str) -> LaneItem {
 
 #[test]
 fn messages_of_an_outage_are_stored_in_order_after_it() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 2, ROOM);
     node.send(&[(1, "a"), (2, "b")]);
     *store.is_away.lock() = true;
@@ -291,7 +271,7 @@ fn messages_of_an_outage_are_stored_in_order_after_it() {
 
 #[test]
 fn a_store_that_fails_in_the_middle_goes_on_where_it_was() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, 10 * ROOM);
     *store.is_away.lock() = true;
     let texts: Vec<String> = (0..3 * PIECE_MAX).map(|n| n.to_string()).collect();
@@ -308,7 +288,7 @@ fn a_store_that_fails_in_the_middle_goes_on_where_it_was() {
 
 #[test]
 fn a_steady_stream_does_not_keep_the_spool_from_draining() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, 100 * ROOM);
     *store.is_away.lock() = true;
     let batch: Vec<(i32, &str)> = vec![(1, "x"); 2 * PIECE_MAX];
@@ -326,7 +306,7 @@ fn a_steady_stream_does_not_keep_the_spool_from_draining() {
 
 #[test]
 fn a_restart_with_other_lanes_drains_without_traffic() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 4, ROOM);
     *store.is_away.lock() = true;
     for text in ["a", "b", "c"] {
@@ -348,7 +328,7 @@ fn a_restart_with_other_lanes_drains_without_traffic() {
 
 #[test]
 fn a_fetch_is_preceded_by_what_is_spooled_for_its_user() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     assert_eq!(node.fetch(1), MailboxState::Whole);
     *store.is_away.lock() = true;
@@ -371,7 +351,7 @@ fn a_fetch_is_preceded_by_what_is_spooled_for_its_user() {
 
 #[test]
 fn a_full_spool_refuses_but_for_what_has_no_sender() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, 2 * (MESSAGE_BYTES + 1));
     *store.is_away.lock() = true;
     node.send(&[(1, "a"), (1, "b"), (1, "c")]);
@@ -387,7 +367,7 @@ fn a_full_spool_refuses_but_for_what_has_no_sender() {
 #[test]
 fn without_room_or_disk_the_senders_hear_of_it_and_what_has_none_waits() {
     for bytes_max in [0, ROOM] {
-        let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+        let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
         let mut node = Node::start(&folder, &store, 1, bytes_max);
         *node.disk.is_broken.lock() = bytes_max > 0;
         *store.is_away.lock() = true;
@@ -404,7 +384,7 @@ fn without_room_or_disk_the_senders_hear_of_it_and_what_has_none_waits() {
 
 #[test]
 fn the_store_is_left_alone_for_longer_and_longer() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     let mut pauses = Vec::new();
@@ -420,7 +400,7 @@ fn the_store_is_left_alone_for_longer_and_longer() {
 
 #[test]
 fn a_stored_message_that_cannot_be_removed_from_the_spool_is_not_stored_again() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     node.send(&[(1, "a"), (1, "b")]);
@@ -435,7 +415,7 @@ fn a_stored_message_that_cannot_be_removed_from_the_spool_is_not_stored_again() 
 
 #[test]
 fn the_second_half_of_a_batch_does_not_overtake_the_first() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     store.failures.lock().push_back(Some(StoreError::Failed("for whatever reason".into())));
     store.fail_after(0);
@@ -451,7 +431,7 @@ fn strings(letters: &str) -> Vec<String> {
 
 #[test]
 fn messages_without_a_place_before_an_answer_are_placed_before_those_after_it() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *node.disk.is_broken.lock() = true;
     store.fail_after(0);
@@ -462,7 +442,7 @@ fn messages_without_a_place_before_an_answer_are_placed_before_those_after_it() 
 
 #[test]
 fn the_end_waits_for_what_can_be_stored_and_for_what_nobody_would_send_again() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, 10 * ROOM);
     *store.is_away.lock() = true;
     node.send(&vec![(1, "x"); 4 * PIECE_MAX]);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn messages_that_the_store_would_not_take_are_refused_at_the_door() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     let long = "x".repeat(LONGEST + 1);
@@ -14,7 +14,7 @@ fn messages_that_the_store_would_not_take_are_refused_at_the_door() {
 
 #[test]
 fn a_message_that_is_refused_for_ever_is_set_aside_and_one_for_nobody_dropped() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     node.send(&[(1, "a"), (1, "poison"), (NOBODY.0, "b"), (1, "c")]);
@@ -35,7 +35,7 @@ fn a_message_that_is_refused_for_ever_is_set_aside_and_one_for_nobody_dropped() 
 
 #[test]
 fn a_message_that_is_refused_alone_is_tried_for_a_while_and_blocks_nobody_for_ever() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     node.send(&[(1, "poison")]);
@@ -49,7 +49,7 @@ fn a_message_that_is_refused_alone_is_tried_for_a_while_and_blocks_nobody_for_ev
 
 #[test]
 fn a_single_message_of_an_earlier_run_is_stored_and_one_of_two_is_not_refused_with_the_other() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     node.send(&[(1, "poison"), (1, "a")]);
     assert_eq!((node.kept_for(1), node.failed()), (strings("a"), 1));
@@ -78,7 +78,7 @@ fn group_frame(to: i32) -> (Arc<Fan>, LaneItem) {
 
 #[test]
 fn a_message_for_nobody_has_not_failed_and_one_that_is_too_long_has() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     let (fan, item) = group_frame(NOBODY.0);
     node.handle(vec![item]);
@@ -92,7 +92,7 @@ fn a_message_for_nobody_has_not_failed_and_one_that_is_too_long_has() {
 
 #[test]
 fn a_spooled_message_that_has_become_too_long_is_set_aside() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     node.send(&[(1, "long"), (1, "a")]);
@@ -103,7 +103,7 @@ fn a_spooled_message_that_has_become_too_long_is_set_aside() {
 
 #[test]
 fn a_database_that_refuses_everything_is_not_asked_about_each_message() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     node.send(&[(1, "poison"); 64]);
     assert_eq!(node.failed(), 64);
@@ -112,7 +112,7 @@ fn a_database_that_refuses_everything_is_not_asked_about_each_message() {
 
 #[test]
 fn a_refusal_of_an_unavailable_database_is_not_about_the_message() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     store.failures.lock().push_back(Some(StoreError::Failed("for whatever reason".into())));
@@ -122,7 +122,7 @@ fn a_refusal_of_an_unavailable_database_is_not_about_the_message() {
 
 #[test]
 fn a_message_that_the_database_alone_refuses_is_spooled_only_if_nobody_would_send_it_again() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     node.send(&[(1, "poison")]);
     assert_eq!((node.spooled(), node.failed()), (0, 1));
@@ -132,7 +132,7 @@ fn a_message_that_the_database_alone_refuses_is_spooled_only_if_nobody_would_sen
 
 #[test]
 fn a_message_that_is_refused_alone_is_set_aside_after_a_bounded_number_of_tries() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     *store.is_away.lock() = true;
     node.send(&[(1, "poison")]);
@@ -154,7 +154,7 @@ fn a_message_that_is_refused_alone_is_set_aside_after_a_bounded_number_of_tries(
 
 #[test]
 fn members_with_full_mailboxes_are_not_counted_as_failed() {
-    let (folder, store) = (Folder::new(), Arc::new(Script::default()));
+    let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, ROOM);
     node.parts.quotas = Arc::new(Quotas::new(0));
     let (_fan, of_group) = group_frame(1);

@@ -193,7 +193,8 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::store::{FriendNames, Group, Joined, User};
+    use crate::store::Group;
+    use crate::store::some_contacts::SomeContacts;
 
     /// Groups that nobody may load. Each user is in the group of the same number, and in group 1.
     #[derive(Default)]
@@ -201,43 +202,11 @@ mod tests {
         asked: Mutex<Vec<UserId>>,
     }
 
-    impl Contacts for ManyGroups {
+    impl SomeContacts for ManyGroups {
         fn groups_of(&self, user: UserId) -> Result<Vec<Group>, StoreError> {
             self.asked.lock().push(user);
             let group = |id| Group { id: GroupId(id), name: String::new(), description: String::new() };
             Ok([1, user.0].map(group).into())
-        }
-
-        fn members(&self, _: GroupId) -> Result<Vec<UserId>, StoreError> {
-            unreachable!("no group is loaded")
-        }
-
-        fn add_friends(&self, _: UserId, _: UserId) -> Result<Option<FriendNames>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn remove_friend(&self, _: UserId, _: UserId) -> Result<(), StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn friends(&self, _: UserId) -> Result<Vec<User>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn join_group(&self, _: UserId, _: GroupId, _: usize) -> Result<Joined, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn group(&self, _: GroupId) -> Result<Option<Group>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn groups_named(&self, _: &str, _: usize) -> Result<Vec<Group>, StoreError> {
-            unreachable!("nobody asks")
         }
     }
 

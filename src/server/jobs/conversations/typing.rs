@@ -80,7 +80,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::store::{FriendNames, Group, Joined, User};
+    use crate::store::some_contacts::SomeContacts;
 
     /// A store of one group, which counts its reads and may be away.
     #[derive(Default)]
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    impl Contacts for OneGroup {
+    impl SomeContacts for OneGroup {
         fn members(&self, _: GroupId) -> Result<Vec<UserId>, StoreError> {
             self.read("members").map(|()| self.members.clone())
         }
@@ -105,38 +105,6 @@ mod tests {
         fn membership(&self, user: UserId, _: GroupId) -> Result<Membership, StoreError> {
             self.read("membership")?;
             Ok(if self.members.contains(&user) { Membership::Member } else { Membership::Stranger })
-        }
-
-        fn add_friends(&self, _: UserId, _: UserId) -> Result<Option<FriendNames>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn remove_friend(&self, _: UserId, _: UserId) -> Result<(), StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn friends(&self, _: UserId) -> Result<Vec<User>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn create_group(&self, _: UserId, _: &str, _: &str) -> Result<GroupId, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn join_group(&self, _: UserId, _: GroupId, _: usize) -> Result<Joined, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn groups_of(&self, _: UserId) -> Result<Vec<Group>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn group(&self, _: GroupId) -> Result<Option<Group>, StoreError> {
-            unreachable!("nobody asks")
-        }
-
-        fn groups_named(&self, _: &str, _: usize) -> Result<Vec<Group>, StoreError> {
-            unreachable!("nobody asks")
         }
     }
 
