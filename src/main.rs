@@ -509,7 +509,7 @@ mod tests {
             thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| lines.send(line)));
             let send = |signal| {
                 let kill = format!("kill -s {signal} {}", child.id());
-                assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+                assert!(testkit::succeeds(Command::new("sh").args(["-c", &kill])));
             };
             let wait_for = |text| while !seen.recv_timeout(PATIENCE).unwrap().contains(text) {};
 

@@ -5,14 +5,14 @@ use std::process::Command;
 use std::thread;
 
 use rustix::thread::{UnshareFlags, unshare};
-use testkit::{TestServer, user};
+use testkit::{PATIENCE, TestServer, output_within, user};
 
 /// Makes the IPv6 sockets of this thread accept IPv6 only. The thread gets a network namespace for
 /// that, if the kernel allows one.
 fn take_ipv6_alone() -> Result<(), String> {
     unshare(UnshareFlags::NEWNET).map_err(|error| format!("no network of its own (needs root): {error}"))?;
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().map_err(|error| error.to_string())?;
-    assert!(up.success(), "cannot use the loopback interface");
+    let up = output_within(PATIENCE, Command::new("ip").args(["link", "set", "lo", "up"]));
+    assert!(up.map_err(|error| error.to_string())?.status.success(), "cannot use the loopback interface");
     let key = "/proc/sys/net/ipv6/bindv6only";
     fs::write(key, "1").map_err(|error| format!("{key}: {error}"))
 }

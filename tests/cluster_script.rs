@@ -9,7 +9,7 @@ use std::process::{self, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use testkit::{LONG_PATIENCE, Lines, TestClient, chat, exit_within, output_within, password, watchdog};
+use testkit::{LONG_PATIENCE, Lines, TestClient, chat, exit_within, output_within, password, signal, watchdog};
 
 /// The longest time for one run of the script, which installs and starts a MariaDB.
 const SCRIPT_PATIENCE: Duration = Duration::from_secs(300);
@@ -161,7 +161,7 @@ fn a_cluster_goes_up_is_mended_and_goes_down() {
 
     let server2 = fs::read_to_string(script.folder.join("server2/process")).expect("read its note");
     let server2 = server2.split(' ').next().expect("a pid");
-    assert!(Command::new("kill").args(["-9", server2]).status().expect("run kill").success());
+    signal(server2.parse().expect("a number"), "KILL");
     testkit::wait_until("the server's end is seen", || !is_up());
     script.succeeds(&["up", "2"]);
     assert!(is_up());

@@ -7,14 +7,9 @@ use std::process::Command;
 
 use serde_json::json;
 use testkit::{LONG_PATIENCE, TestClient, TestServer};
-use testkit::{login, number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_within};
-
-/// Limits the size of the server's files, which acts like a full disk.
-fn limit_files(server: &TestServer, bytes: &str) {
-    let limit = format!("--fsize={bytes}:unlimited");
-    let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
-    assert!(status.expect("run prlimit of util-linux").success(), "cannot limit the files of the server");
-}
+use testkit::{
+    limit_files, login, number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_within,
+};
 
 /// Sends one message. Returns whether it was acknowledged.
 fn is_taken(sender: &mut TestClient, frame: &serde_json::Value) -> bool {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use testkit::{Builder, LONG_PATIENCE, MariaDb, TestServer};
-use testkit::{login, number_of, numbered, offline_user, signal, user, wait_until};
+use testkit::{login, number_of, numbered, offline_user, signal, succeeds, user, wait_until};
 
 const EXIT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -91,7 +91,7 @@ fn settings_that_cannot_be_read_do_not_keep_a_server_from_stopping() {
     let mut server = heeding_hup().start();
     let cnf = server.folder().join("server.cnf");
     // Opening a pipe without a writer blocks, like opening a file on a disk that does not respond.
-    assert!(Command::new("mkfifo").arg(&cnf).status().expect("coreutils").success());
+    assert!(succeeds(Command::new("mkfifo").arg(&cnf)));
     signal(server.pid(), "HUP");
     signal(server.pid(), "USR2");
     wait_until("SIGUSR2 is in the log", || server.logs().contains("SIGUSR2"));

@@ -7,8 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::json;
-use testkit::{LONG_PATIENCE, MariaDb, Neighbour, Redis, TestClient, TestServer, Workplace, assert_refusal};
-use testkit::{login, number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_within};
+use testkit::{LONG_PATIENCE, MariaDb, Neighbour, PATIENCE, Redis, TestClient, TestServer, Workplace, assert_refusal};
+use testkit::{
+    limit_files, login, number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_within,
+};
 
 /// A server on a MariaDB of its own, a sender, and a recipient who was online before and is offline
 /// now.
@@ -318,7 +320,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+        let _ = output_within(PATIENCE, Command::new("umount").arg("-l").arg(&self.0));
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -454,10 +456,4 @@ fn assert_first_ones_in_order(got: &[usize], count: usize) {
     let mut seen = BTreeSet::new();
     let first: Vec<usize> = got.iter().copied().filter(|number| seen.insert(*number)).collect();
     assert_eq!(first, (0..count).collect::<Vec<_>>());
-}
-
-fn limit_files(server: &TestServer, bytes: &str) {
-    let limit = format!("--fsize={bytes}:unlimited");
-    let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
-    assert!(status.expect("run prlimit of util-linux").success(), "cannot limit the files of the server");
 }

@@ -1,5 +1,7 @@
 //! raybench against a real server, over TCP, with TLS and over WebSockets.
 
+#![expect(clippy::disallowed_methods, reason = "timeout(1) kills a command that does not exit")]
+
 use std::process::Command;
 
 use serde_json::Value;

@@ -127,6 +127,10 @@ impl Running {
             status.is_some()
         });
         let status = status.expect("it has exited");
+        // A process that the command has started may hold the streams open.
+        wait_within(LONG_PATIENCE, "the output of the command ends", || {
+            self.readers.iter().all(JoinHandle::is_finished)
+        });
         self.readers.drain(..).for_each(|reader| reader.join().expect("read the output"));
         let text = |kept: &Mutex<String>| kept.lock().expect("output").clone();
         Ended { code: status.code(), stdout: text(&self.stdout), stderr: text(&self.stderr) }

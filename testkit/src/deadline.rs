@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{wait_within, watchdog};
+use crate::{PATIENCE, wait_within, watchdog};
 
 /// Runs a command and returns its output, like [`Command::output`]. If the command does not exit
 /// within `patience`, kills it and panics with its output so far.
@@ -21,6 +21,15 @@ pub fn output_within(patience: Duration, command: &mut Command) -> io::Result<Ou
     let child = command.spawn()?;
     watchdog::watch(&child, false);
     Ok(rest_within(patience, child))
+}
+
+/// Whether a short command of the system succeeds, such as `kill`. Its error output becomes the
+/// test's. Panics if the command cannot be started, or does not exit in time.
+pub fn succeeds(command: &mut Command) -> bool {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let output = output_within(PATIENCE, command).unwrap_or_else(|error| panic!("this test needs {program}: {error}"));
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    output.status.success()
 }
 
 /// Waits for a child and returns its output, like [`Child::wait_with_output`]. Otherwise like

@@ -34,7 +34,7 @@ use serde_json::{Value, json};
 pub use client::{TestClient, assert_refusal};
 pub use cluster::Cluster;
 pub use command::{Ended, Running, Workplace};
-pub use deadline::{Lines, accept_within, exit_within, output_within, rest_within};
+pub use deadline::{Lines, accept_within, exit_within, output_within, rest_within, succeeds};
 pub use leaks::{Footprint, GIVEN_BACK_WITHIN, Margin, wait_given_back};
 pub use neighbour::Neighbour;
 pub use qt::QtClient;
@@ -80,8 +80,8 @@ pub fn wait_within(patience: Duration, what: &str, mut condition: impl FnMut() -
 
 /// Sends a process the signal of this name.
 pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status();
-    assert!(status.expect("run kill").success(), "cannot send SIG{name} to process {pid}");
+    let is_sent = succeeds(Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()));
+    assert!(is_sent, "cannot send SIG{name} to process {pid}");
 }
 
 /// Freezes a process with SIGSTOP, and waits until all its threads are stopped. A thread that still
@@ -100,8 +100,8 @@ pub fn freeze(pid: u32) {
 
 /// Sends a process and all others of its group the signal of this name.
 fn signal_group(leader: u32, name: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), "--", &format!("-{leader}")]).status();
-    assert!(status.expect("run kill").success(), "cannot send SIG{name} to the group of process {leader}");
+    let is_sent = succeeds(Command::new("kill").args([&format!("-{name}"), "--", &format!("-{leader}")]));
+    assert!(is_sent, "cannot send SIG{name} to the group of process {leader}");
 }
 
 /// Raises the limit on open descriptors of `process` to `needed`, if it is lower.
@@ -114,9 +114,15 @@ pub fn raise_descriptor_limit(process: u32, needed: usize) {
         return;
     }
     let wanted = format!("--nofile={needed}:{}", hard.max(needed));
-    let status = Command::new("prlimit").args(["--pid", &process.to_string(), &wanted]).status();
-    let status = status.unwrap_or_else(|error| panic!("this test needs prlimit of util-linux: {error}"));
-    assert!(status.success(), "{needed} open files are needed, {soft} allowed: raise `ulimit -n`");
+    let is_raised = succeeds(Command::new("prlimit").args(["--pid", &process.to_string(), &wanted]));
+    assert!(is_raised, "{needed} open files are needed, {soft} allowed: raise `ulimit -n`");
+}
+
+/// Limits the size of the files that the server writes, which acts like a full disk.
+pub fn limit_files(server: &TestServer, bytes: &str) {
+    let limit = format!("--fsize={bytes}:unlimited");
+    let is_limited = succeeds(Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]));
+    assert!(is_limited, "cannot limit the files of the server");
 }
 
 /// Sets a flag when it goes out of scope, also on a panic, so that a thread that watches the flag

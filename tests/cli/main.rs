@@ -10,6 +10,7 @@ use std::process::{self, Command};
 
 use socket2::{Domain, Socket, Type};
 use testkit::jwt::JwtIssuer;
+use testkit::succeeds;
 
 use crate::sandbox::{End, PATIENCE, Process, Sandbox, address, wait_until};
 
@@ -402,7 +403,7 @@ fn the_log_goes_to_stdout_if_that_is_wanted() {
 fn a_closed_stdout_does_not_stop_the_server() {
     let sandbox = Sandbox::new();
     let pipe = sandbox.work().join("pipe");
-    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(succeeds(Command::new("mkfifo").arg(&pipe)));
     let mut command = sandbox.command("sh");
     command.args(["-c", "exec \"$0\" 127.0.0.1 0 > pipe", env!("CARGO_BIN_EXE_server")]);
     let process = Process::start(command);

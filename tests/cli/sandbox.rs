@@ -111,7 +111,7 @@ impl Process {
 
     pub(crate) fn signal(&self, name: &str) {
         let kill = format!("kill -s {name} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert!(testkit::succeeds(Command::new("sh").args(["-c", &kill])));
     }
 
     /// Waits until the process exits. Both its output streams stay open until then.

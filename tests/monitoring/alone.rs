@@ -7,10 +7,12 @@ use std::time::Duration;
 use serde_json::json;
 use socket2::Socket;
 use testkit::tls::Certificate;
-use testkit::{LONG_PATIENCE, TestClient, TestServer, offline_user, password, user, wait_until, wait_within};
+use testkit::{
+    LONG_PATIENCE, TestClient, TestServer, limit_files, offline_user, password, user, wait_until, wait_within,
+};
 
 use crate::watched::{AN_HOUR, Watched};
-use crate::{and_goes_on, and_then, builder, limit_files};
+use crate::{and_goes_on, and_then, builder};
 
 #[test]
 fn few_descriptors_are_noticed() {

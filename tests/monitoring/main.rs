@@ -16,8 +16,8 @@ use serde_json::json;
 use testkit::level2::Level2Client;
 use testkit::tls::Certificate;
 use testkit::{
-    Builder, Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer, freeze, login, numbered,
-    numbered_with_text, offline_user, output_within, user, wait_until, wait_within,
+    Builder, Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer, freeze, limit_files, login,
+    numbered, numbered_with_text, offline_user, output_within, user, wait_until, wait_within,
 };
 
 use crate::watched::{ALERTS, AN_HOUR, Watched};
@@ -227,13 +227,6 @@ fn a_server_that_is_started_again_and_again_is_noticed() {
         watched.sees(&[Some(server.metrics())], 12);
     }
     watched.expect(&["Restarts"]);
-}
-
-/// Limits the size of the files that the server writes, which acts like a full disk.
-pub(crate) fn limit_files(server: &TestServer, bytes: &str) {
-    let limit = format!("--fsize={bytes}:unlimited");
-    let status = Command::new("prlimit").args(["--pid", &server.pid().to_string(), &limit]).status();
-    assert!(status.expect("run prlimit of util-linux").success(), "cannot limit the files of the server");
 }
 
 #[test]

@@ -15,12 +15,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use testkit::{LONG_PATIENCE, TestClient, Workplace, chat, wait_within};
+use testkit::{LONG_PATIENCE, TestClient, Workplace, chat, exit_within, wait_within};
 
 use self::system::{KEY, Server, System, is_root, run};
 
 /// The longest time for users with browsers on a busy machine.
 const NODE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// The longest time for the whole test as root.
+const AS_ROOT_WITHIN: Duration = Duration::from_secs(1800);
 
 #[test]
 fn a_package_is_installed_used_upgraded_removed_and_purged() {
@@ -224,8 +227,10 @@ fn build(folder: &Path, version: &str) -> PathBuf {
 fn again_as_root(test: &str) {
     let own = env::current_exe().expect("this program");
     let mut command = Command::new("sudo");
-    command.arg("-nE").arg(own).args(["--exact", test]).stdin(Stdio::null());
-    let status = command.status();
+    // Only root can kill it: so it has a deadline of its own, and sudo a later one.
+    command.args(["-nE", "timeout", "--kill-after=10", &AS_ROOT_WITHIN.as_secs().to_string()]);
+    command.arg(own).args(["--exact", test]).stdin(Stdio::null());
+    let status = command.spawn().map(|mut sudo| exit_within(AS_ROOT_WITHIN + LONG_PATIENCE, &mut sudo));
     assert!(
         status.is_ok_and(|status| status.success()),
         "it failed, see above, or could not be run as root: a package is installed in a folder by chroot, which needs root, \

@@ -18,7 +18,7 @@ use socket2::SockRef;
 use testkit::tls::{Certificate, trusting, trusting_in};
 use testkit::{
     ACK, Builder, LONG_PATIENCE, Lines, PATIENCE, TestClient, TestServer, Workplace, login, number_of, numbered,
-    numbered_with_text, offline_user, password, signal, user, wait_until, wait_within,
+    numbered_with_text, offline_user, output_within, password, signal, user, wait_until, wait_within,
 };
 
 const TLS_ONLY: &str = r#"{"errmsg":"this port requires TLS: connect with TLS","errno":400,"msgType":400}"#;
@@ -142,13 +142,12 @@ fn openssl_chats() {
 fn curl_is_answered() {
     let (server, _) = server();
     let url = format!("https://localhost:{}/", server.address().port());
-    let curl = Command::new("curl")
-        .args(["-4", "--silent", "--show-error", "--max-time", "60", "--cacert", "cert.pem"])
+    let mut curl = Command::new("curl");
+    curl.args(["-4", "--silent", "--show-error", "--max-time", "60", "--cacert", "cert.pem"])
         .args(["--output", "/dev/null", "--write-out", "%{http_code} %{ssl_verify_result} %{http_version}", &url])
         .env("NO_PROXY", "*")
-        .current_dir(server.folder())
-        .output()
-        .expect("curl is installed");
+        .current_dir(server.folder());
+    let curl = output_within(LONG_PATIENCE, &mut curl).expect("curl is installed");
     let said = String::from_utf8_lossy(&curl.stdout).into_owned();
     let words: Vec<&str> = said.split(' ').collect();
     let [status, verified, version] = words[..] else { panic!("{said}: {}", String::from_utf8_lossy(&curl.stderr)) };

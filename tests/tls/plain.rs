@@ -5,7 +5,7 @@ use std::thread;
 
 use rustix::thread::{UnshareFlags, unshare};
 use testkit::tls::{Certificate, trusting};
-use testkit::{TestClient, TestServer, password, wait_until};
+use testkit::{PATIENCE, TestClient, TestServer, output_within, password, wait_until};
 
 use crate::{lines_in_log, with};
 
@@ -15,8 +15,8 @@ const ADDRESS: &str = "203.0.113.7";
 fn take_address() -> Result<(), String> {
     unshare(UnshareFlags::NEWNET).map_err(|error| format!("no network of its own (needs root): {error}"))?;
     for arguments in [&["link", "set", "lo", "up"][..], &["addr", "add", ADDRESS, "dev", "lo"]] {
-        let status = Command::new("ip").args(arguments).status().map_err(|error| format!("no ip(8): {error}"))?;
-        assert!(status.success(), "ip {arguments:?}");
+        let output = output_within(PATIENCE, Command::new("ip").args(arguments));
+        assert!(output.map_err(|error| format!("no ip(8): {error}"))?.status.success(), "ip {arguments:?}");
     }
     Ok(())
 }

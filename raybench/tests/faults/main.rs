@@ -1,6 +1,8 @@
 //! raybench against a server that makes mistakes. raybench must report each mistake, and none if
 //! there is none.
 
+#![expect(clippy::disallowed_methods, reason = "timeout(1) kills a command that does not exit")]
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener};

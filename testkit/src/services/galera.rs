@@ -9,7 +9,7 @@ use mysql::prelude::Queryable;
 
 use super::mariadb::{Database, MariaDb, USERS, cnf_at, command, install};
 use super::process::{Process, free_port};
-use crate::{LONG_PATIENCE, wait_within, watchdog};
+use crate::{LONG_PATIENCE, output_within, wait_within, watchdog};
 
 /// Three servers with the same data; each of them takes writes. Dropping it kills them.
 pub struct Galera {
@@ -151,8 +151,8 @@ impl Member {
 }
 
 fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-r").args([from, to]).status().expect("run cp");
-    assert!(copied.success(), "cannot copy {}", from.display());
+    let copied = output_within(LONG_PATIENCE, Command::new("cp").arg("-r").args([from, to])).expect("run cp");
+    assert!(copied.status.success(), "cannot copy {}", from.display());
 }
 
 const NODES: usize = 3;

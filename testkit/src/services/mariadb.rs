@@ -462,7 +462,7 @@ fn settings(command: &mut Command, folder: &Path) {
     // A starting MariaDB deletes the temporary tables in this folder, so no two servers may share
     // it.
     command.arg(format!("--tmpdir={}", folder.display()));
-    let user = Command::new("id").arg("-u").output().expect("run id");
+    let user = output_within(PATIENCE, Command::new("id").arg("-u")).expect("run id");
     if user.stdout.trim_ascii() == b"0" {
         command.arg("--user=root");
     }

@@ -9,9 +9,14 @@ fn queries_go_on_when_no_descriptor_is_left() {
         // The limit is that of a process.
         let dir = Dir::new();
         let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", "store::sqlite::tests::queries_go_on_when_no_descriptor_is_left", "--nocapture"]);
-        let output = command.env(WITHOUT_DESCRIPTORS, &dir.0).output().unwrap();
+        command.args([
+            "--exact",
+            "store::sqlite::tests::faults::queries_go_on_when_no_descriptor_is_left",
+            "--nocapture",
+        ]);
+        let output = testkit::output_within(testkit::PATIENCE, command.env(WITHOUT_DESCRIPTORS, &dir.0)).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
         return;
     };
     let store = SqliteStore::open(Path::new(&data_dir)).unwrap();
