@@ -50,6 +50,7 @@ struct Counts {
     failed: Count,
     unknown: Count,
     left_out: Count,
+    no_frame: Count,
     returned: Count,
     published: Count,
     unconfirmed: Count,
@@ -156,6 +157,11 @@ impl Metrics {
     /// `n` messages to groups were not stored for a member whose mailbox has no room.
     pub fn left_out(&self, n: usize) {
         self.counts.left_out.add(n);
+    }
+
+    /// Another program has published something for a user that is not a frame, and it was dropped.
+    pub fn no_frame(&self) {
+        self.counts.no_frame.add(1);
     }
 
     /// The number of messages for ids that no user has.
@@ -381,6 +387,7 @@ impl Metrics {
                 ("failed", counts.failed.value()),
                 ("unknown", counts.unknown.value()),
                 ("left_out", counts.left_out.value()),
+                ("no_frame", counts.no_frame.value()),
             ];
             paths.into_iter().map(|(path, n)| Sample::number(n).of(path)).collect()
         });
@@ -471,13 +478,14 @@ mod tests {
     }
 
     /// The lines that `events_are_shown` expects.
-    const EVENTS: [&str; 36] = [
+    const EVENTS: [&str; 37] = [
         r#"raybox_deliveries_total{path="local"} 2"#,
         r#"raybox_deliveries_total{path="bus"} 3"#,
         r#"raybox_deliveries_total{path="stored"} 4"#,
         r#"raybox_deliveries_total{path="failed"} 5"#,
         r#"raybox_deliveries_total{path="unknown"} 6"#,
         r#"raybox_deliveries_total{path="left_out"} 10"#,
+        r#"raybox_deliveries_total{path="no_frame"} 1"#,
         "raybox_deliveries_returned_total 7",
         "raybox_bus_published_total 8",
         "raybox_bus_unconfirmed_total 9",
@@ -520,6 +528,7 @@ mod tests {
         metrics.unknown_recipients(6);
         metrics.returned(7);
         metrics.left_out(10);
+        metrics.no_frame();
         metrics.published(8);
         metrics.unconfirmed(9);
         metrics.slow_consumer();

@@ -3,10 +3,11 @@
 
 use std::borrow::Cow;
 
+use serde::Deserializer as _;
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::Id;
+use super::parse::Skip;
 use crate::base::conversation::ConversationId;
 use crate::base::ids::{GroupId, UserId};
 
@@ -45,15 +46,40 @@ impl StoredFrame {
     }
 }
 
-/// Whether a text is one JSON object, as every frame is.
+/// Whether a text is one JSON object by the rules for frames of clients.
 pub fn is_object(text: &str) -> bool {
-    text.trim_ascii_start().starts_with('{') && serde_json::from_str::<&RawValue>(text).is_ok()
+    let mut json = serde_json::Deserializer::from_str(text);
+    // The limit of levels 1 and 2 is one higher than the parser's.
+    json.disable_recursion_limit();
+    json.deserialize_map(Skip { level: 1 }).and_then(|()| json.end()).is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::{friend_request, new_friend};
     use super::*;
+
+    #[test]
+    fn an_object_obeys_the_rules_for_frames() {
+        let nested = |levels: usize| {
+            let (open, close) = ("[".repeat(levels - 1), "]".repeat(levels - 1));
+            is_object(&format!(r#"{{"x":{open}{close}}}"#))
+        };
+        assert_eq!((nested(net::NESTING_MAX), nested(net::NESTING_MAX + 1), nested(100_000)), (true, false, false));
+        for (text, expected) in [
+            ("{}", true),
+            (" \n{\"a\":[1,{}],\n\"a\":\"\\ud83d\\ude00\"} ", true),
+            ("", false),
+            ("[]", false),
+            ("null", false),
+            ("{", false),
+            ("{}{}", false),
+            (r#"{"a":1e400}"#, false),
+            (r#"{"a":"\ud83d"}"#, false),
+        ] {
+            assert_eq!(is_object(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_frame_says_who_sent_it_and_where_it_belongs() {

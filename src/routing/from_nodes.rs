@@ -81,6 +81,7 @@ impl Node for Router {
         // Any program may publish on this channel, and a client may not survive what is no frame.
         if !protocol::is_object(frame) {
             log::debug!("what another program has published for user {to} is no frame; it is dropped");
+            self.parts.metrics.no_frame();
             return;
         }
         // For clients that read lines, a line is a frame.

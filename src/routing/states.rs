@@ -42,6 +42,14 @@ struct StateCore {
     news: Condvar,
 }
 
+/// Users to be added to the register, and users to be removed from it, where that has not succeeded
+/// yet.
+#[derive(Debug, Default)]
+struct RegisterBacklog {
+    arrived: FxHashSet<UserId>,
+    gone: FxHashSet<UserId>,
+}
+
 #[derive(Debug, Default)]
 struct PendingStates {
     states: FxHashMap<UserId, UserState>,
@@ -119,8 +127,7 @@ impl StateWriter {
 
 impl StateCore {
     fn run(&self) {
-        // Users to be removed from the register, where that has not succeeded yet.
-        let mut gone: Vec<UserId> = Vec::new();
+        let mut backlog = RegisterBacklog::default();
         let mut given_up = false;
         loop {
             // A change that is noted as late wakes nobody, so while anybody watches, this thread looks
@@ -133,7 +140,7 @@ impl StateCore {
                     pending.all_written = !given_up;
                     return;
                 }
-                let retry = (!gone.is_empty()).then_some(RETRY_AFTER);
+                let retry = (!backlog.is_empty()).then_some(RETRY_AFTER);
                 match retry.into_iter().chain(late).min() {
                     None => self.news.wait(&mut pending),
                     Some(pause) if self.news.wait_for(&mut pending, pause).timed_out() => break,
@@ -142,6 +149,10 @@ impl StateCore {
             }
             let states: Vec<_> = pending.states.drain().collect();
             drop(pending);
+            // Users are claimed before the state is written, and released after it, so every user who
+            // is marked online is registered with a node, and is corrected if that node dies. If the
+            // register takes no writes now, the state is written all the same, and the claim follows.
+            backlog.claim(&*self.bus, &states);
             let written = self.write(&states);
             // If the state cannot be written, its waiters are notified as well, so that they do not
             // wait longer than their clients do.
@@ -160,12 +171,7 @@ impl StateCore {
                 self.news.wait_for(&mut pending, RETRY_AFTER);
                 continue;
             }
-            let back: FxHashSet<UserId> = in_state(&states, UserState::Online).into_iter().collect();
-            gone.retain(|user| !back.contains(user));
-            gone.extend(in_state(&states, UserState::Offline));
-            if self.bus.disclaim(&gone).is_ok() {
-                gone.clear();
-            }
+            backlog.disclaim(&*self.bus, &states);
         }
     }
 
@@ -196,9 +202,6 @@ impl StateCore {
     }
 
     fn write(&self, states: &[(UserId, UserState)]) -> Result<(), StoreError> {
-        // Users are claimed before the state is written, and released after it, so every user who
-        // is marked online is registered with a node, and is corrected if that node dies.
-        let _ = self.bus.claim(&in_state(states, UserState::Online));
         let mut states = states.to_vec();
         let stays = self.elsewhere(&states);
         remove(&mut states, &stays);
@@ -215,6 +218,36 @@ impl StateCore {
     fn elsewhere(&self, states: &[(UserId, UserState)]) -> Vec<UserId> {
         let leaving = in_state(states, UserState::Offline);
         if leaving.is_empty() { leaving } else { self.bus.elsewhere(&leaving).unwrap_or_default() }
+    }
+}
+
+impl RegisterBacklog {
+    fn is_empty(&self) -> bool {
+        self.arrived.is_empty() && self.gone.is_empty()
+    }
+
+    /// Adds users who come online, before that is written.
+    fn claim(&mut self, bus: &dyn Register, states: &[(UserId, UserState)]) {
+        self.arrived.extend(in_state(states, UserState::Online));
+        if bus.claim(&self.arrived.iter().copied().collect::<Vec<_>>()).is_ok() {
+            self.arrived.clear();
+        }
+    }
+
+    /// Removes users who have gone offline, once the states are written.
+    fn disclaim(&mut self, bus: &dyn Register, states: &[(UserId, UserState)]) {
+        for (user, state) in states {
+            match state {
+                UserState::Online => self.gone.remove(user),
+                UserState::Offline => {
+                    self.arrived.remove(user);
+                    self.gone.insert(*user)
+                }
+            };
+        }
+        if bus.disclaim(&self.gone.iter().copied().collect::<Vec<_>>()).is_ok() {
+            self.gone.clear();
+        }
     }
 }
 

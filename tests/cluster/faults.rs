@@ -254,6 +254,65 @@ fn a_node_freezes_and_goes_on() {
     writeln!(io::stderr(), "a node frozen: {concerned}\n  elsewhere: {elsewhere}").expect("print the report");
 }
 
+#[test]
+fn a_login_while_redis_takes_no_writes_is_registered_when_it_does() {
+    let mut cluster = Cluster::start(2);
+    let (victim, survivor) = (0, 1);
+    redis_takes_writes(&cluster.redis, false);
+    cluster.nodes.iter().for_each(|node| drop(node.logs_with("Redis takes no writes")));
+    let ((_alice, a), (mut bob, b)) = (user(&cluster.nodes[victim], "alice"), user(&cluster.nodes[victim], "bob"));
+    [a, b].iter().for_each(|user| cluster.nodes[victim].wait_state(*user, "online"));
+    bob.logout(b);
+    cluster.nodes[victim].wait_state(b, "offline");
+    assert_eq!(registered(&cluster.redis), [] as [i64; 0]);
+    redis_takes_writes(&cluster.redis, true);
+    wait_until("alice is registered, and bob is not", || registered(&cluster.redis) == [a]);
+    cluster.nodes[victim].kill9();
+    cluster.nodes[survivor].wait_state(a, "offline");
+}
+
+#[test]
+fn the_log_tells_writes_that_fail_from_commands_that_fail() {
+    const NO_WRITES: &str = "Redis takes no writes";
+    const NO_COMMANDS: &str = "commands to Redis fail";
+    let cluster = Cluster::start(1);
+    let node = &cluster.nodes[0];
+    let permit = |right: &str| {
+        redis::cmd("ACL")
+            .arg("SETUSER")
+            .arg("default")
+            .arg(right)
+            .query::<()>(&mut cluster.redis.connect())
+            .expect(right);
+    };
+    redis_takes_writes(&cluster.redis, false);
+    node.logs_with(NO_WRITES);
+    permit("-sadd");
+    node.logs_with(NO_COMMANDS);
+    permit("+sadd");
+    let logs = node.logs_with("commands to Redis work again after");
+    assert!(!logs.contains("Redis takes writes again after"), "{logs}");
+    redis_takes_writes(&cluster.redis, true);
+    let logs = node.logs_with("Redis takes writes again after");
+    assert_eq!([NO_WRITES, NO_COMMANDS].map(|text| logs.matches(text).count()), [1, 1], "{logs}");
+}
+
+/// Lets Redis refuse writes for lack of memory, or take them again.
+fn redis_takes_writes(redis: &Redis, takes: bool) {
+    let memory = if takes { "0" } else { "1" };
+    redis::cmd("CONFIG").arg("SET").arg("maxmemory").arg(memory).query::<()>(&mut redis.connect()).expect("set it");
+}
+
+/// All users in the register, of any node.
+fn registered(redis: &Redis) -> Vec<i64> {
+    let mut connection = redis.connect();
+    let nodes: Vec<String> = redis::cmd("SMEMBERS").arg("raybox:nodes").query(&mut connection).expect("nodes");
+    let mut users = |node: &String| -> Vec<i64> {
+        redis::cmd("SMEMBERS").arg(format!("raybox:on:{node}")).query(&mut connection).expect("users")
+    };
+    nodes.iter().flat_map(&mut users).collect()
+}
+
 /// A new user on one node who writes to a new user on another.
 fn pair(nodes: &[TestServer], name: &str, from: usize, to: usize, recipient: Recipient) -> Pair {
     let person = |role: &str, node: &TestServer| {

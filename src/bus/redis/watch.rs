@@ -20,6 +20,8 @@ pub(super) struct NodeWatch<H> {
     silent: HashMap<String, Instant>,
     /// The time since which commands have failed.
     failing: Outage,
+    /// The time since which Redis has taken no writes. It may outlast a failure of commands.
+    unwritable: Outage,
     /// The time at which this node was last without Redis. The others were then too, and come back
     /// one after the other.
     was_away: Option<Instant>,
@@ -46,6 +48,7 @@ impl<H: RegistryHost> NodeWatch<H> {
             is_registered: false,
             silent: HashMap::new(),
             failing: Outage::default(),
+            unwritable: Outage::default(),
             was_away: None,
             rounds,
             scouted: Instant::now(),
@@ -128,19 +131,19 @@ impl<H: RegistryHost> NodeWatch<H> {
         Ok(())
     }
 
-    /// Logs one line when commands begin to fail, and one when they work again.
+    /// Logs one line when commands or writes begin to fail, and one when they work again.
     fn tell(&mut self, failure: Option<RedisFailure>) {
         match failure {
             None => {
-                self.shared.state().on_command();
-                if let Some(lasted) = self.failing.end() {
-                    log::warn!("commands to Redis work again after {lasted}");
+                self.on_command();
+                if let Some(lasted) = self.unwritable.end() {
+                    log::warn!("Redis takes writes again after {lasted}");
                 }
             }
             // Messages need no writes, so they still arrive.
             Some(failure) if failure.is_of_writes() => {
-                self.shared.state().on_command();
-                if self.failing.begin() {
+                self.on_command();
+                if self.unwritable.begin() {
                     log::error!(
                         "Redis takes no writes: {failure}; messages arrive, but if a node dies now, the database shows its \
                          users as online until Redis takes writes again"
@@ -153,6 +156,13 @@ impl<H: RegistryHost> NodeWatch<H> {
                     log::error!("commands to Redis fail: {failure}; messages for users of other nodes may be stored");
                 }
             }
+        }
+    }
+
+    fn on_command(&mut self) {
+        self.shared.state().on_command();
+        if let Some(lasted) = self.failing.end() {
+            log::warn!("commands to Redis work again after {lasted}");
         }
     }
 }
