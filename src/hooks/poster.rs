@@ -233,10 +233,11 @@ impl Work {
         if rows.is_empty() {
             return Ok(LOOK_EVERY);
         }
-        let each = (self.pace.messages_max() / turns::senders(&rows).max(1)).max(1);
+        let messages_max = if self.resting.is_trial() { 1 } else { self.pace.messages_max() };
+        let each = (messages_max / turns::senders(&rows).max(1)).max(1);
         let recipients = queue.recipients(&rows, each)?;
         let read = |places: &[(ConversationId, i64)]| history.messages_at(places);
-        let assembled = assemble(&rows, &recipients, self.pace.messages_max(), read)?;
+        let assembled = assemble(&rows, &recipients, messages_max, read)?;
         let Assembled { batch, settlement, idle, last } = assembled;
         self.last = last.unwrap_or(self.last);
         parts.metrics.hooked(HookEvent::Received, idle.len());
@@ -276,13 +277,17 @@ impl Work {
                 self.settle(queue)?;
                 Ok(Duration::ZERO)
             }
-            Err(error) if error.concerns_message() => {
-                let only = settlement.done.first().or(settlement.reached.first().map(|(id, _)| id));
-                let only = only.and_then(|id| rows.iter().find(|row| row.id == *id)).filter(|_| messages == 1);
-                self.refused(&error, only.map(|row| row.sender), settings);
-                Ok(Duration::ZERO)
-            }
             Err(error) => {
+                if error.concerns_message() {
+                    let only = settlement.done.first().or(settlement.reached.first().map(|(id, _)| id));
+                    let only = only.and_then(|id| rows.iter().find(|row| row.id == *id)).filter(|_| messages == 1);
+                    self.refused(&error, only.map(|row| row.sender), settings);
+                    if !self.resting.are_many() {
+                        self.parts.metrics.hook_request(HookRequest::Failed);
+                        self.pace.refused();
+                        return Ok(Duration::ZERO);
+                    }
+                }
                 let pause = self.failed(&error, settings);
                 self.resume = Some(Instant::now() + pause);
                 let left = self.give_way();
@@ -349,7 +354,7 @@ impl Work {
 
     fn failed(&mut self, error: &PostError, settings: &HookSettings) -> Duration {
         self.parts.metrics.hook_request(HookRequest::Failed);
-        let pause = self.pace.failed(dice());
+        let pause = if error.concerns_message() { self.pace.refused_many(dice()) } else { self.pace.failed(dice()) };
         let host = settings.address.authority();
         if self.outage.begin() {
             log::warn!("hook {host}: {error}; its messages wait, and are posted again after growing pauses");
@@ -362,8 +367,6 @@ impl Work {
     /// Notes that the web server refuses a message: the only one of the request, if its `sender` is
     /// given. Other senders do not wait for it.
     fn refused(&mut self, error: &PostError, sender: Option<UserId>, settings: &HookSettings) {
-        self.parts.metrics.hook_request(HookRequest::Failed);
-        self.pace.refused();
         let Some(sender) = sender else { return };
         self.resting.refused(sender, Instant::now(), dice());
         if self.told_of_refusals.is_none_or(|told| told.elapsed() >= TELL_EVERY) {

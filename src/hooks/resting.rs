@@ -4,6 +4,9 @@
 //! The first message of such a sender is tried alone when its pause is over, and not twice in a
 //! row: a request for the others comes in between.
 //!
+//! Refusals of [`MANY`] senders without a success in between make the web server suspect, so they
+//! slow all.
+//!
 //! Bound: [`RESTING_MAX`] senders, 32 bytes each. Beyond it, the one whose pause ends first is
 //! forgotten, and its messages are tried early.
 
@@ -21,6 +24,8 @@ pub(super) struct RestingSenders {
     senders: FxHashMap<UserId, Rest>,
     /// Whether the last rows were a trial.
     has_tried: bool,
+    /// Those refused since the last success, at most [`MANY`].
+    in_a_row: Vec<UserId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +38,9 @@ struct Rest {
 impl RestingSenders {
     /// Notes that a message of this sender, alone in its request, was refused.
     pub(super) fn refused(&mut self, sender: UserId, now: Instant, dice: f64) {
+        if self.in_a_row.len() < MANY && !self.in_a_row.contains(&sender) {
+            self.in_a_row.push(sender);
+        }
         let refusals = self.senders.get(&sender).map_or(0, |rest| rest.refusals);
         if self.senders.len() >= RESTING_MAX && !self.senders.contains_key(&sender) {
             let first = self.senders.iter().min_by_key(|(_, rest)| rest.until).map(|(sender, _)| *sender);
@@ -44,9 +52,21 @@ impl RestingSenders {
 
     /// Notes that the messages of these rows were taken.
     pub(super) fn taken<'r>(&mut self, rows: impl IntoIterator<Item = &'r HookRow>) {
+        self.in_a_row.clear();
         if !self.senders.is_empty() {
             rows.into_iter().for_each(|row| _ = self.senders.remove(&row.sender));
         }
+    }
+
+    /// Whether many senders were refused since the last success.
+    pub(super) fn are_many(&self) -> bool {
+        self.in_a_row.len() >= MANY
+    }
+
+    /// Whether the chosen rows are a trial. It has one recipient, so that a refusal tells whose
+    /// message is refused.
+    pub(super) fn is_trial(&self) -> bool {
+        self.has_tried
     }
 
     /// Whether nothing of this sender may be posted now.
@@ -67,6 +87,8 @@ impl RestingSenders {
 
 /// The most senders whose refusals are remembered.
 const RESTING_MAX: usize = 4096;
+/// The senders whose refusals in a row slow all.
+const MANY: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -95,11 +117,30 @@ mod tests {
         }
         let rows = || vec![row(1, 7), row(2, 8), row(3, 7), row(4, 9)];
         assert_eq!(ids(resting.choose(rows())), [1]);
+        assert!(resting.is_trial());
         assert_eq!(ids(resting.choose(rows())), [2, 4]);
+        assert!(!resting.is_trial());
         assert_eq!(ids(resting.choose(rows())), [1]);
         assert_eq!(ids(resting.choose(vec![row(3, 7)])), [3], "nobody else is there");
         resting.taken(&[row(3, 7)]);
         assert_eq!(ids(resting.choose(rows())), [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn refusals_of_eight_senders_in_a_row_are_many_and_any_success_ends_them() {
+        let (mut resting, now) = (RestingSenders::default(), Instant::now());
+        for sender in [1, 2, 3, 4, 5, 6, 7, 7, 1] {
+            resting.refused(UserId(sender), now, 1.0);
+            assert!(!resting.are_many(), "{sender}");
+        }
+        for sender in 8..100 {
+            resting.refused(UserId(sender), now, 1.0);
+            assert!(resting.are_many() && resting.in_a_row.len() == MANY);
+        }
+        resting.taken(&[row(1, 1000)]);
+        assert!(!resting.are_many());
+        resting.refused(UserId(8), now, 1.0);
+        assert!(!resting.are_many());
     }
 
     #[test]

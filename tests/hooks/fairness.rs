@@ -2,6 +2,7 @@
 
 use testkit::wait_until;
 
+use crate::everyday::{group_of, join};
 use crate::receiver::{Mood, Receiver};
 use crate::stage::{enter, failed_requests, fate, hooked, make_due, on_both, waiting, with};
 
@@ -83,7 +84,8 @@ fn senders_whose_messages_are_refused_delay_no_others() {
         let receiver = Receiver::start(Mood::Refuses(422));
         let server = start(hooked(&receiver, "0"));
         let [mut quiet, bob] = ["quiet", "bob"].map(|name| enter(&server, name));
-        let mut greedy: Vec<_> = (0..12).map(|nth| enter(&server, &format!("greedy{nth}"))).collect();
+        // Few enough for a web server that works.
+        let mut greedy: Vec<_> = (0..7).map(|nth| enter(&server, &format!("greedy{nth}"))).collect();
         for sender in &mut greedy {
             sender.say(&with(&bob), "bad");
             sender.say(&with(&bob), "good");
@@ -121,4 +123,57 @@ fn a_refusal_of_everything_slows_all() {
     assert!(!logs.contains("later ones of this sender wait"), "{logs}");
     receiver.becomes(Mood::Answers(200));
     wait_until("nothing waits", || waiting(&server) == 0);
+}
+
+#[test]
+fn refusals_of_many_senders_in_a_row_slow_all_until_a_message_is_taken() {
+    on_both(|start| {
+        let receiver = Receiver::start(Mood::Answers(400));
+        let server = start(hooked(&receiver, "0"));
+        let [mut quiet, bob] = ["quiet", "bob"].map(|name| enter(&server, name));
+        for nth in 0..8 {
+            enter(&server, &format!("greedy{nth}")).say(&with(&bob), "bad");
+        }
+        let logs = server.logs_with("its messages wait");
+        assert!(logs.contains("it answers 400; its messages wait"), "{logs}");
+        // The messages of the eight are still refused.
+        receiver.becomes(Mood::Refuses(400));
+        quiet.say(&with(&bob), "quiet");
+        wait_until("it is posted", || receiver.taken().len() == 1);
+        server.logs_with("takes messages again");
+        receiver.becomes(Mood::Answers(200));
+        wait_until("nothing waits", || waiting(&server) == 0);
+    });
+}
+
+#[test]
+fn a_refused_message_to_a_group_is_tried_for_one_member_beside_steady_others() {
+    on_both(|start| {
+        let receiver = Receiver::start(Mood::Refuses(422));
+        let server = start(hooked(&receiver, "0"));
+        let [mut ann, mut bob, mut carl, mut quiet] = ["ann", "bob", "carl", "quiet"].map(|name| enter(&server, name));
+        let group = group_of(&mut ann);
+        [&mut bob, &mut carl].into_iter().for_each(|client| join(client, group));
+        wait_until("nothing waits", || waiting(&server) == 0);
+        ann.say(&format!("g{group}"), "bad");
+        wait_until("it was refused alone", || was_alone(&receiver, ann.store.me));
+        let trials = || {
+            let sizes = receiver.requests().into_iter().filter(|request| request.body.contains(r#""msg":"bad""#));
+            let sizes: Vec<usize> = sizes.map(|request| request.messages().len()).collect();
+            let first = sizes.iter().position(|size| *size == 1).expect("alone");
+            sizes[first + 1..].to_vec()
+        };
+        let to_bob = with(&bob);
+        wait_until("it is tried twice again, and the others are posted", || {
+            let before = receiver.taken().len();
+            quiet.say(&to_bob, "quiet");
+            wait_until("the other one is posted", || receiver.taken().len() > before);
+            trials().len() >= 2
+        });
+        assert!(trials().iter().all(|size| *size == 1), "{:?}", trials());
+        receiver.becomes(Mood::Answers(200));
+        wait_until("nothing waits", || waiting(&server) == 0);
+        let bad = receiver.taken().into_iter().filter(|message| message["m"]["msg"] == "bad").count();
+        assert_eq!(bad, 2, "once for each member");
+    });
 }
