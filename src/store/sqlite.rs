@@ -94,6 +94,21 @@ impl SqliteStore {
         SqliteStore::open_with(data_dir, BUSY_TIMEOUT)
     }
 
+    /// Opens `raybox.db` in the folder `data_dir` for reading only, while no server uses it. Neither
+    /// the database nor its log is changed.
+    ///
+    /// # Errors
+    ///
+    /// As for [`SqliteStore::open`], but a missing file is not created, and one of an earlier version
+    /// is not upgraded.
+    pub fn open_to_read(data_dir: &Path) -> Result<SqliteStore, SqliteOpenError> {
+        look(data_dir)?;
+        let file = data_dir.join(open::STORE.name);
+        let condition = Arc::new(Condition::new(file.display().to_string()));
+        let live = Late::open_to_read(data_dir, BUSY_TIMEOUT, condition.clone())?;
+        Ok(SqliteStore { file, is_new: false, condition, live })
+    }
+
     /// Like [`SqliteStore::open`], but waits no longer than `busy_timeout` for another program that
     /// holds the file.
     fn open_with(data_dir: &Path, busy_timeout: Duration) -> Result<SqliteStore, SqliteOpenError> {

@@ -1,5 +1,10 @@
 //! `server admin --offline`: the database of a server that is not running.
 
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::path::Path;
+
 use serde_json::{Value, json};
 use testkit::{
     Cluster, Database, LONG_PATIENCE, Redis, TestClient, TestServer, WRONG_PASSWORD, Workplace, login, offline_user,
@@ -69,6 +74,42 @@ fn users_and_groups_of_a_stopped_server_are_administered() {
     server.restart();
     login(&server, "ann", a).barrier();
     assert!(!lets_in(&server, b, "new-one"));
+}
+
+/// The database in this folder and the files beside it. The lock holds the number of a process.
+fn files_of_database(folder: &Path) -> BTreeMap<OsString, Vec<u8>> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    let is_of_database = |name: &str| name.starts_with("raybox.db") && !name.ends_with(".lock");
+    let entries = entries.filter(|entry| entry.file_name().to_str().is_some_and(is_of_database));
+    entries.map(|entry| (entry.file_name(), fs::read(entry.path()).expect("a file"))).collect()
+}
+
+#[test]
+fn a_list_leaves_the_files_of_a_stopped_and_of_a_killed_server_as_they_are() {
+    let mut server = TestServer::start();
+    let at = Workplace::empty();
+    let data = server.folder().display().to_string();
+    let a = offline_user(&server, "ann");
+    for killed in [false, true] {
+        if killed {
+            server.kill9();
+        } else {
+            stop(&mut server);
+        }
+        let before = files_of_database(server.folder());
+        let has_log = before.get(OsStr::new("raybox.db-wal")).is_some_and(|log| !log.is_empty());
+        assert_eq!(has_log, killed, "a killed server leaves its log");
+        assert!(at.succeed(&line(&data, &["users", "list"])).contains("ann"));
+        assert_eq!(at.succeed(&line(&data, &["users", "list"])).contains("bob"), killed, "the log is read");
+        assert!(at.succeed(&line(&data, &["users", "show", &a.to_string()])).contains("ann"));
+        assert_eq!(at.succeed(&line(&data, &["groups", "list"])).trim(), "no groups");
+        let after = files_of_database(server.folder());
+        assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
+        assert!(before == after, "a file was changed");
+        server.restart();
+        offline_user(&server, if killed { "cat" } else { "bob" });
+    }
+    assert!(lets_in(&server, a, &password("ann")));
 }
 
 #[test]

@@ -96,6 +96,24 @@ impl Late {
         Ok(Late { shared, opener: Some((stop, thread)) })
     }
 
+    /// Opens the store in the folder `data_dir` for reading only, while no server uses it. Its files
+    /// stay as they are, and a killed server's log is read with the database.
+    ///
+    /// # Errors
+    ///
+    /// The database is in use, is missing or cannot be read, or its tables are of an earlier version.
+    pub(super) fn open_to_read(
+        data_dir: &Path,
+        busy_timeout: Duration,
+        condition: Arc<Condition>,
+    ) -> Result<Late, SqliteOpenError> {
+        let (db, guard) = open::open_to_read(&data_dir.join(STORE.name), busy_timeout, true)?;
+        let why = "the database was opened for reading only".to_owned();
+        let waiting = Mutex::new(Unopened { frozen: Some(Frozen { db, _guard: guard }), inode: None, why });
+        let (data_dir, live) = (data_dir.to_owned(), OnceLock::new());
+        Ok(Late { shared: Arc::new(LateCore { data_dir, busy_timeout, condition, live, waiting }), opener: None })
+    }
+
     /// The database in use, with its ids.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::guard::DatabaseLocks;
-use super::paths::sqlite_path;
+use super::paths::{beside, sqlite_path};
 use super::refusal::{SqliteOpenError, refused};
 use super::rescue;
 use super::space;
@@ -150,8 +150,9 @@ pub(super) fn open_to_read(
     connection.busy_timeout(busy_timeout).map_err(refuse)?;
     if alone {
         // Closing the connection would copy the log into the database, which takes time, and which
-        // a full disk may do only in part.
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(refuse)?;
+        // a full disk may do only in part. A log that was not there is empty, and is removed.
+        let has_log = fs::metadata(beside(file, "-wal")).is_ok_and(|log| log.len() > 0);
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, has_log).map_err(refuse)?;
         connection.pragma_update(None, "locking_mode", "exclusive").map_err(refuse)?;
         connection.pragma_update(None, "query_only", true).map_err(refuse)?;
     }

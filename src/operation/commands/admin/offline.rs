@@ -70,12 +70,13 @@ impl OfflineOptions {
             config.data_dir.clone_from(data);
         }
         config.data_dir = working_dir.join(&config.data_dir);
+        let only_reads = request.method == "GET";
         // Kept until the end: a migration that begins meanwhile waits for the change.
         let mut _alone = None;
         let store = match &config.mysql {
-            None => open_file(&config)?,
+            None => open_file(&config, only_reads)?,
             Some(settings) => {
-                if request.method != "GET" && !self.is_forced {
+                if !only_reads && !self.is_forced {
                     _alone = Some(check_unused(&config, settings)?);
                 }
                 Store::of(Arc::new(MysqlStore::open(settings).map_err(refused)?))
@@ -103,14 +104,15 @@ impl OfflineOptions {
 }
 
 /// Opens the database of a single server, which no server uses.
-fn open_file(config: &Config) -> Result<Store, CommandError> {
+fn open_file(config: &Config, only_reads: bool) -> Result<Store, CommandError> {
     let file = config.data_dir.join("raybox.db");
     if !file.exists() {
         let why = "is not there: run this in the folder of server.cnf, or name the folder of the data with --data";
         return Err(refused(format_args!("{} {why}", file.display())));
     }
     let hint = "a server that runs is asked without --offline";
-    let store = SqliteStore::open(&config.data_dir).map_err(|error| refused(format_args!("{error}; {hint}")))?;
+    let open = if only_reads { SqliteStore::open_to_read } else { SqliteStore::open };
+    let store = open(&config.data_dir).map_err(|error| refused(format_args!("{error}; {hint}")))?;
     Ok(Store::of(Arc::new(store)))
 }
 
