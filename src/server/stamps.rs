@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use net::Turn;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
 
 use crate::base::clock::Clock;
 use crate::delivery::{ClientLink, Posted};
@@ -79,8 +80,12 @@ impl AccountStamps {
     /// Notes that the stored value of `user` was replaced by one with this stamp, and logs out the
     /// connections of this node.
     pub fn replaced(&self, user: UserId, stamp: Stamp) {
-        self.shard(user).lock().insert(user, Entry::new(stamp));
-        self.log_out(user);
+        // A device that logs in after this is not ended.
+        let devices = self.devices(user);
+        let before = self.shard(user).lock().insert(user, Entry::new(stamp));
+        if before.is_none_or(|before| before.stamp != stamp) {
+            self.end(user, devices);
+        }
     }
 
     /// Notes that `user` was logged in from memory, where the stored value had this stamp. The user
@@ -179,9 +184,18 @@ impl AccountStamps {
 
     /// Logs the user out of all connections of this node, which are notified.
     pub(super) fn log_out(&self, user: UserId) -> usize {
+        // They are found before a client can notice anything and log in again.
+        let devices = self.devices(user);
+        self.end(user, devices)
+    }
+
+    fn devices(&self, user: UserId) -> SmallVec<[Arc<ClientLink>; 2]> {
+        self.router().map(|router| router.attendance().devices(user, |_| true)).unwrap_or_default()
+    }
+
+    /// Ends all connections of level 1 of a user, and these of level 2.
+    fn end(&self, user: UserId, devices: SmallVec<[Arc<ClientLink>; 2]>) -> usize {
         let Some(router) = self.router() else { return 0 };
-        // The devices are found before a client can notice anything and log in again.
-        let devices = router.attendance().devices(user, |_| true);
         let links = router.attendance().log_out(&mut Turn::at(self.clock.now()), user, None);
         for link in &links {
             link.post(Posted::AccountChanged(user));

@@ -293,6 +293,14 @@ impl Passwords {
         self.memory.lock().forget(user);
     }
 
+    /// The same, if it was verified against another stored value than that with this stamp.
+    pub fn forget_other(&self, user: UserId, stamp: Stamp) {
+        let mut memory = self.memory.lock();
+        if memory.get_mut(user).is_some_and(|known| known.stamp != stamp) {
+            memory.forget(user);
+        }
+    }
+
     /// How often `user`, or another user of the same shard, was forgotten.
     pub fn forgotten(&self, user: UserId) -> Forgotten {
         self.memory.lock().forgotten(user)
@@ -599,6 +607,19 @@ mod tests {
     ) {
         let forgotten = passwords.forgotten(user);
         assert!(passwords.remember(user, password, RightPassword { client, stamp, forgotten }, now));
+    }
+
+    #[test]
+    fn a_password_of_another_stored_value_is_forgotten() {
+        let (passwords, now, user) = (cheap(), Instant::now(), UserId(7));
+        let [old, new] = ["old", "new"].map(|stored| passwords.stamp(stored));
+        remember(&passwords, user, "secret", (ClientKind::Usual, old), now);
+        passwords.forget_other(user, old);
+        assert!(passwords.remembers(user, now));
+        let before = passwords.forgotten(user);
+        passwords.forget_other(user, new);
+        assert!(!passwords.remembers(user, now));
+        assert_ne!(passwords.forgotten(user), before, "a login under way is checked again");
     }
 
     #[test]

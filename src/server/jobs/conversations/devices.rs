@@ -115,6 +115,8 @@ impl Conversations {
         visitor: &Visitor,
     ) -> Result<Option<AdmittedDevice>, StoreError> {
         let Some(logged_in) = self.enrol(user, proven, visitor)? else { return Ok(None) };
+        let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
+        self.revoke(user, &forgotten, None);
         self.note_password(user, &logged_in.password)?;
         let device = logged_in.device;
         let end = match proven {
@@ -133,17 +135,17 @@ impl Conversations {
             user,
         };
         let identity = Identity { user, device: device.id, device_name: (*visitor.device).into(), login: device.login };
-        let forgotten: Vec<DeviceId> = logged_in.forgotten.iter().map(|device| device.id).collect();
-        self.revoke(user, &forgotten, None);
         Ok(Some(AdmittedDevice { identity, welcome: replies::welcome(&welcome, visitor.rid.as_ref()) }))
     }
 
-    /// Notes the stored password with which a login was written. If this node knew another one, the
-    /// account was changed: the old password is forgotten, and the connections before this one are
-    /// logged out. Otherwise the next comparison of accounts would log this device out as well.
+    /// Notes the stored password with which a login was written. If this node remembers a password
+    /// that was verified against another one, that password is forgotten. If connections were
+    /// logged in with another one, the account was changed, and they are logged out. Otherwise the
+    /// next comparison of accounts would log this device out as well.
     fn note_password(&self, user: UserId, stored: &str) -> Result<(), StoreError> {
         let ConversationParts { stamps, passwords, accounts, .. } = &self.parts;
         let stamp = passwords.stamp(stored);
+        passwords.forget_other(user, stamp);
         if stamps.differs(user, stamp) {
             // A later login may have been noted before this one.
             let now = accounts.get()?.credential(user)?;
