@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use serde_json::json;
-use testkit::{ACK, PATIENCE, TestServer, offline_user};
+use testkit::{ACK, PATIENCE, TestServer, offline_user, wait_until};
 
 use crate::people::{Answered, Socket, ask, converse, dial};
 
@@ -90,8 +90,9 @@ fn many_requests_of_one_connection_meet_its_limits() {
 
 #[test]
 fn connections_of_http_count_as_all_others() {
-    let server = TestServer::builder().option("connections_per_address", "3").start();
+    let server = TestServer::builder().option("connections_per_address", "3").option("admin", "127.0.0.1:0").start();
     let a = offline_user(&server, "ann");
+    wait_until("the connection that registered is gone", || server.open_connections() == 0);
     let mut held: Vec<TcpStream> = (0..2).map(|_| dial(&server)).collect();
     for stream in &mut held {
         stream.write_all(b"GET / HT").expect("the server reads");
