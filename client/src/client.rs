@@ -110,7 +110,7 @@ impl Client {
         if login.password.is_none() && login.token.is_none() && login.jwt.is_none() {
             return Err(Error::NoAccount);
         }
-        let machine = Machine::new(login, Instant::now());
+        let machine = Machine::new(login, servers.all().len(), Instant::now());
         let shared = Arc::new(Shared {
             store: Mutex::new(store),
             state: Mutex::new(machine.state()),

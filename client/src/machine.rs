@@ -11,6 +11,7 @@ mod places;
 mod receive;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub(crate) use self::lanes::Wanted;
 use self::pace::Pace;
 pub(crate) use self::places::Cursor;
 use self::places::Places;
+use self::watch::{Silence, Watch};
 use crate::change::Change;
 use crate::conv::Conv;
 use crate::error::Error;
@@ -43,9 +45,7 @@ pub(crate) struct Machine {
     pace: Pace,
     user: i64,
     frame_max: usize,
-    /// The time at which the server was last heard, and whether it was pinged since.
-    heard: Instant,
-    has_pinged: bool,
+    watch: Watch,
     /// The report to send with 47, and the time from which it may be sent.
     stored: BTreeMap<Conv, u64>,
     report_at: Instant,
@@ -121,18 +121,14 @@ pub(crate) struct Known {
 enum Stage {
     Waiting { until: Instant, reason: String },
     Connecting,
-    LoggingIn { since: Instant },
+    LoggingIn,
     Synchronising,
     Online,
     Ended(End),
 }
 
-/// The time of silence after which either side sends a ping.
+/// The time of silence after which the server sends a ping.
 const PING: Duration = Duration::from_secs(30);
-
-/// The time within which a ping, and a login, must be answered.
-const PONG_WITHIN: Duration = Duration::from_secs(20);
-const LOGIN_WITHIN: Duration = Duration::from_secs(60);
 
 /// The least time between two reports (47), and between two requests for holes (46).
 const EVERY: Duration = Duration::from_secs(1);
@@ -156,8 +152,8 @@ impl std::fmt::Debug for Login {
 }
 
 impl Machine {
-    /// A client that connects at once.
-    pub(crate) fn new(login: Login, now: Instant) -> Machine {
+    /// A client that connects at once, to one of so many addresses.
+    pub(crate) fn new(login: Login, addresses: usize, now: Instant) -> Machine {
         let user = login.owner.as_ref().map_or(0, |(user, _)| *user);
         let frame_max = login.frame_max;
         Machine {
@@ -170,8 +166,7 @@ impl Machine {
             pace: Pace::default(),
             user,
             frame_max,
-            heard: now,
-            has_pinged: false,
+            watch: Watch::new(addresses, now),
             stored: BTreeMap::new(),
             report_at: now,
             marks: BTreeMap::new(),
@@ -190,7 +185,7 @@ impl Machine {
         match &self.stage {
             Stage::Waiting { until, reason } => State::Waiting { until: *until, reason: reason.clone() },
             Stage::Connecting => State::Connecting,
-            Stage::LoggingIn { .. } => State::LoggingIn,
+            Stage::LoggingIn => State::LoggingIn,
             Stage::Synchronising => State::Synchronising,
             Stage::Online => State::Online,
             Stage::Ended(end) => State::Ended(end.clone()),
@@ -212,12 +207,14 @@ impl Machine {
         match &self.stage {
             Stage::Waiting { until, .. } => Some(*until),
             Stage::Connecting | Stage::Ended(_) => None,
-            Stage::LoggingIn { since } => Some(*since + LOGIN_WITHIN),
+            Stage::LoggingIn => Some(self.watch.login_deadline()),
             Stage::Synchronising | Stage::Online => {
-                let ping = self.heard + if self.has_pinged { PING + PONG_WITHIN } else { PING };
                 let report = (!self.stored.is_empty()).then_some(self.report_at);
                 let lanes = self.lanes.deadline(now);
-                [Some(ping), report, lanes, Some(self.sync_at).filter(|at| *at > now)].into_iter().flatten().min()
+                [Some(self.watch.deadline()), report, lanes, Some(self.sync_at).filter(|at| *at > now)]
+                    .into_iter()
+                    .flatten()
+                    .min()
             }
         }
     }
@@ -244,8 +241,7 @@ impl Machine {
     pub(crate) fn connected(&mut self, known: Known, now: Instant, chance: f64) {
         self.lines = Lines::default();
         self.out.clear();
-        self.heard = now;
-        self.has_pinged = false;
+        self.watch.begin(now);
         self.marks = known.marks.into_iter().collect();
         self.stored.clear();
         self.typed.clear();
@@ -266,7 +262,7 @@ impl Machine {
             (None, None, None) => return self.end(End::WrongPassword),
         }
         self.write(&frame);
-        self.enter(Stage::LoggingIn { since: now });
+        self.enter(Stage::LoggingIn);
     }
 
     /// Handles a connection that has ended, or could not be made.
@@ -319,7 +315,8 @@ impl Machine {
     /// Handles the passing of time.
     pub(crate) fn tick(&mut self, now: Instant, chance: f64) {
         match &self.stage {
-            Stage::LoggingIn { since } if now >= *since + LOGIN_WITHIN => {
+            Stage::LoggingIn if now >= self.watch.login_deadline() => {
+                self.watch.gave_up();
                 self.wait("the server does not answer the login", None, now, chance);
             }
             Stage::Synchronising | Stage::Online => self.tick_live(now, chance),
@@ -328,12 +325,16 @@ impl Machine {
     }
 
     fn tick_live(&mut self, now: Instant, chance: f64) {
-        if now >= self.heard + PING + PONG_WITHIN {
-            return self.wait("the server is silent", None, now, chance);
-        }
-        if now >= self.heard + PING && !self.has_pinged {
-            self.has_pinged = true;
-            self.write(&json!({"msgType": 53}));
+        match self.watch.silence(now) {
+            Silence::Short => {}
+            Silence::Ping => {
+                self.watch.pinged(now);
+                self.write(&json!({"msgType": 53}));
+            }
+            Silence::End => {
+                self.watch.gave_up();
+                return self.wait("the server is silent", None, now, chance);
+            }
         }
         if !self.stored.is_empty() && now >= self.report_at {
             self.report_at = now + EVERY;

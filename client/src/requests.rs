@@ -64,8 +64,10 @@ pub enum Friendship {
 /// The longest reply to a registration.
 const REPLY_MAX: u64 = 64 * 1024;
 
-/// The time within which one address must answer a registration.
-const REPLY_WITHIN: Duration = Duration::from_secs(20);
+/// The time within which an address must answer a registration: one that is followed by others, and
+/// the last one.
+const REPLY_WITHIN: Duration = Duration::from_secs(8);
+const LAST_REPLY_WITHIN: Duration = Duration::from_secs(20);
 
 /// Proves that a request comes from the owner of the account. A text is a password.
 #[derive(Clone, Copy)]
@@ -94,7 +96,8 @@ impl Options {
     pub fn register(&self, name: &str, password: &str) -> Result<i64> {
         let request = format!("{}\n", json!({"msgType": 2, "name": name, "password": password}));
         let (mut is_answer_lost, mut last) = (false, io::Error::from(io::ErrorKind::AddrNotAvailable));
-        for server in Servers::of(&self.server, self.ca.as_deref())?.all() {
+        let servers = Servers::of(&self.server, self.ca.as_deref())?;
+        for (at, server) in (1..).zip(servers.all()) {
             let connection = match dial(server) {
                 Ok(connection) => connection,
                 Err(error) => {
@@ -102,7 +105,8 @@ impl Options {
                     continue;
                 }
             };
-            match reply_to(&request, connection) {
+            let within = if at < servers.all().len() { REPLY_WITHIN } else { LAST_REPLY_WITHIN };
+            match reply_to(&request, connection, within) {
                 Ok(reply) => return registered(&reply, is_answer_lost),
                 Err(error) => (is_answer_lost, last) = (true, error),
             }
@@ -112,14 +116,19 @@ impl Options {
 }
 
 /// Sends a request, and reads one line.
-fn reply_to(request: &str, mut connection: Dialled) -> io::Result<String> {
-    connection.set_patience(REPLY_WITHIN)?;
+fn reply_to(request: &str, mut connection: Dialled, within: Duration) -> io::Result<String> {
+    connection.set_patience(within)?;
     connection.write_all(request.as_bytes())?;
     connection.flush()?;
+    let mut reply = BufReader::new(connection.take(REPLY_MAX));
     let mut line = String::new();
-    match BufReader::new(connection.take(REPLY_MAX)).read_line(&mut line)? {
-        0 => Err(io::ErrorKind::UnexpectedEof.into()),
-        _ => Ok(line),
+    reply.read_line(&mut line)?;
+    let has_end = line.ends_with('\n') || reply.get_ref().limit() == 0;
+    // The error of a server that has read nothing yet has no newline. Any other reply without one is
+    // the beginning of a reply whose rest is lost with the connection.
+    match has_end || serde_json::from_str::<Value>(&line).is_ok() {
+        true => Ok(line),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
 

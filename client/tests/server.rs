@@ -1,7 +1,7 @@
 //! Clients against a real server, which is killed, stopped and started again while they talk.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -450,4 +450,19 @@ fn a_registration_whose_answer_was_lost_says_that_the_account_may_be_there() {
         other => panic!("{other:?}"),
     }
     online(options(&server, "ann"));
+}
+
+#[test]
+fn a_registration_whose_answer_was_cut_tries_the_next_address() {
+    let server = TestServer::start();
+    let way = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let both = format!("{},{}", way.local_addr().expect("an address"), server.address());
+    let registering = thread::spawn(move || register(&both, "ann", "pw-ann"));
+    let mut client = BufReader::new(accept_within(PATIENCE, &way));
+    client.read_line(&mut String::new()).expect("a request");
+    client.get_mut().write_all(br#"{"USERID":7,"errno":20"#).expect("the beginning of an answer");
+    drop(client);
+    wait_until("the registration ends", || registering.is_finished());
+    let id = registering.join().expect("no panic").expect("the other server answers");
+    assert_eq!(online(options(&server, "ann")).user().expect("a store"), Some((id, "ann".to_owned())));
 }

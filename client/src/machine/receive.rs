@@ -16,10 +16,9 @@ use crate::frame::{Ack, Frame, Overview, Page, Push, Refusal, Run, Welcome};
 impl Machine {
     /// Handles bytes from the server.
     pub(crate) fn received(&mut self, bytes: &[u8], now: Instant, chance: f64) {
-        self.heard = now;
-        self.has_pinged = false;
+        self.watch.heard(now);
         self.lines.push(bytes);
-        while matches!(self.stage, Stage::LoggingIn { .. } | Stage::Synchronising | Stage::Online) {
+        while matches!(self.stage, Stage::LoggingIn | Stage::Synchronising | Stage::Online) {
             let frame = match self.lines.next() {
                 Ok(None) => return,
                 Ok(Some(line)) => Frame::read(line),
@@ -43,21 +42,21 @@ impl Machine {
 
     fn on_frame(&mut self, frame: Frame, now: Instant, chance: f64) {
         match (&self.stage, frame) {
-            (Stage::LoggingIn { .. }, Frame::Welcome(welcome)) => self.on_welcome(welcome, now),
-            (Stage::LoggingIn { .. }, Frame::LoginRefused(refusal)) => self.on_login_refused(refusal, now, chance),
-            (Stage::LoggingIn { .. }, Frame::LevelOne) => self.end(End::NoLevel2),
+            (Stage::LoggingIn, Frame::Welcome(welcome)) => self.on_welcome(welcome, now),
+            (Stage::LoggingIn, Frame::LoginRefused(refusal)) => self.on_login_refused(refusal, now, chance),
+            (Stage::LoggingIn, Frame::LevelOne) => self.end(End::NoLevel2),
             (_, Frame::Farewell { reason, refusal }) => self.on_farewell(&reason, &refusal, now, chance),
             (_, Frame::Unasked(refusal)) => {
                 // An error such as "too many connections". The server closes the connection or
                 // continues.
-                if matches!(self.stage, Stage::LoggingIn { .. }) {
+                if matches!(self.stage, Stage::LoggingIn) {
                     self.wait(&refusal.errmsg, refusal.wait(), now, chance);
                 }
             }
             (_, Frame::Ping) => self.write(&json!({"msgType": 54})),
             (Stage::Synchronising | Stage::Online, frame) => self.on_live_frame(frame, now),
             // No other frame is expected, and others are ignored.
-            (Stage::LoggingIn { .. } | Stage::Waiting { .. } | Stage::Connecting | Stage::Ended(_), _) => {}
+            (Stage::LoggingIn | Stage::Waiting { .. } | Stage::Connecting | Stage::Ended(_), _) => {}
         }
     }
 

@@ -21,16 +21,18 @@ struct Stage {
 impl Stage {
     fn new(login: Login) -> Stage {
         let now = Instant::now();
-        Stage { machine: Machine::new(login, now), now }
+        Stage { machine: Machine::new(login, 1, now), now }
+    }
+
+    /// A machine that may connect to so many addresses.
+    fn of_addresses(count: usize) -> Stage {
+        let (now, token) = (Instant::now(), Some("t1".to_owned()));
+        let login = Login { device: "d".to_owned(), token, frame_max: 2000, ..Login::default() };
+        Stage { machine: Machine::new(login, count, now), now }
     }
 
     fn connected(known: Known) -> Stage {
-        let mut stage = Stage::new(Login {
-            device: "d".to_owned(),
-            token: Some("t1".to_owned()),
-            frame_max: 2000,
-            ..Login::default()
-        });
+        let mut stage = Stage::of_addresses(1);
         stage.connect(known);
         stage
     }

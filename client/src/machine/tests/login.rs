@@ -155,9 +155,57 @@ fn silence_is_asked_about_and_then_ends_the_connection() {
     stage.hear(&[r#"{"msgType":54}"#]);
     stage.pass(30);
     assert_eq!(stage.written(), [json!({"msgType": 53})]);
-    stage.pass(20);
+    stage.pass(5);
+    assert_eq!(stage.machine.state(), State::Online);
+    stage.pass(1);
     assert!(matches!(stage.machine.state(), State::Waiting { .. }));
-    let mut stage = Stage::connected(Known::default());
-    stage.pass(60);
-    assert!(matches!(stage.machine.state(), State::Waiting { .. }), "a login is answered in time");
+}
+
+/// The seconds until the machine gives a connection up that is silent from now on.
+fn gives_up_after(stage: &mut Stage) -> u64 {
+    let begin = stage.now;
+    while !matches!(stage.machine.state(), State::Waiting { .. }) {
+        let next = stage.machine.deadline(stage.now).expect("it does not wait for ever");
+        assert!(next > stage.now, "it does not turn in place");
+        stage.now = next;
+        stage.machine.tick(stage.now, 1.0);
+    }
+    (stage.now - begin).as_secs()
+}
+
+#[test]
+fn with_several_addresses_a_frozen_server_costs_15_seconds_at_most() {
+    let mut stage = Stage::of_addresses(2);
+    stage.connect(Known::default());
+    stage.hear(&[WELCOME, SYNCED]);
+    let lost = gives_up_after(&mut stage) + stage.wait_of();
+    assert!(lost < 15, "online: {lost} s");
+    let mut stage = Stage::of_addresses(2);
+    stage.connect(Known::default());
+    let lost = gives_up_after(&mut stage) + stage.wait_of();
+    assert!(lost < 15, "during the login: {lost} s");
+}
+
+#[test]
+fn a_slow_server_gets_longer_each_time_until_a_connection_lasts() {
+    let mut stage = Stage::of_addresses(2);
+    let mut logins = Vec::new();
+    for _ in 0..5 {
+        stage.connect(Known::default());
+        logins.push(gives_up_after(&mut stage));
+        stage.machine.hurry(stage.now);
+    }
+    assert_eq!(logins, [10, 20, 40, 60, 60]);
+    stage.connect(Known::default());
+    stage.pass(50);
+    stage.hear(&[WELCOME, SYNCED]);
+    assert_eq!(gives_up_after(&mut stage), 26, "its pings may be slow as well");
+    stage.machine.hurry(stage.now);
+    stage.connect(Known::default());
+    stage.hear(&[WELCOME, SYNCED]);
+    for _ in 0..12 {
+        stage.pass(5);
+        stage.hear(&[r#"{"msgType":54}"#]);
+    }
+    assert_eq!(gives_up_after(&mut stage), 12, "the connection has lasted");
 }
