@@ -120,6 +120,7 @@ export class Core {
       opening: () => this.setStatus({ state: this.account.token ? 'connecting' : 'signedOut' }),
       opened: () => this.#hello(),
       frame: (frame) => this.#onFrame(frame),
+      isWaiting: () => this.outbox.isWaiting || this.requests.isWaiting || this.#asked.size > 0,
       down: (wait, end) => this.#onDown(wait, end),
     });
     const send = (/** @type {Frame} */ frame) => {
@@ -224,7 +225,7 @@ export class Core {
     const proof = this.#login?.proof;
     if (proof?.register) {
       this.#phase = 'register';
-      this.link.send({ msgType: Type.register, name: proof.name, password: proof.password });
+      this.link.sendFirst({ msgType: Type.register, name: proof.name, password: proof.password });
     } else this.#sendLogin();
   }
 
@@ -239,7 +240,7 @@ export class Core {
     // Cursors are private, so a login that may be for another user sends none.
     this.#isOwn = !this.#login || (name !== undefined && name.toLowerCase() === this.account.name?.toLowerCase());
     const have = this.#isOwn ? this.conversations.have(this.limits.frame) : this.conversations.haveNothing();
-    this.link.send({ msgType: Type.login, level: 2, device: this.account.device, ping: PING, resume: RESUME, have, ...proof });
+    this.link.sendFirst({ msgType: Type.login, level: 2, device: this.account.device, ping: PING, resume: RESUME, have, ...proof });
   }
 
   /** @param {Frame} frame the reply to a registration or a login */

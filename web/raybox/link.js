@@ -10,8 +10,23 @@ import { Type } from './wire.js';
 const FIRST_WAIT = 1;
 const LONGEST_WAIT = 60;
 
-/** The timeout for opening a connection and for the answer to a ping, in milliseconds. */
-const PATIENCE = 15_000;
+/**
+ * The timeouts in milliseconds, each at first and at most: for opening a connection and for the
+ * answer to a login, and for the answer to a ping. The kernel of a frozen server accepts
+ * connections, so only missing answers show the fault. A slow server or network may need longer, so
+ * each timeout doubles those of the next connections, until a connection has lasted.
+ */
+const LOGIN_WITHIN = [15_000, 60_000];
+const PONG_WITHIN = [6_000, 20_000];
+
+/** A connection has lasted when the server is heard so many milliseconds after its beginning. */
+const LASTS_FROM = 60_000;
+
+/** The silence after which the link sends a ping while something is unanswered, in milliseconds. */
+const SOON = 6_000;
+
+/** Frames that have no answer: 47, 51, 53 (its answer has a timeout of its own) and 54. */
+const UNANSWERED = new Set([Type.stored, Type.typing, Type.ping, Type.pong]);
 
 /**
  * @typedef {object} LinkOptions
@@ -26,6 +41,7 @@ const PATIENCE = 15_000;
  * @property {() => void} opening
  * @property {() => void} opened
  * @property {(frame: Frame) => void} frame
+ * @property {() => boolean} isWaiting whether a message or a request is unanswered
  * @property {(wait: number | undefined, end: Frame | undefined) => void} down the connection is
  *   gone. `wait` is the time in seconds until the next attempt, or `undefined` if there will be
  *   none; `end` is the server's farewell, if there was one
@@ -47,6 +63,15 @@ export class Link {
   #timer;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #watch;
+  /**
+   * The meaning of the watch: to send a ping after a long silence, or soon, or to end the connection
+   * if an answer does not come.
+   * @type {'later' | 'soon' | 'answer'}
+   */
+  #watching = 'answer';
+  /** The timeouts since a connection has lasted. */
+  #timeouts = 0;
+  #begun = 0;
   /** After this many milliseconds of silence the link sends a ping. */
   #silence = 90_000;
 
@@ -107,17 +132,31 @@ export class Link {
    * @param {boolean} isPatient a wait that the server has asked for is not cut short
    */
   probe(isPatient) {
-    if (this.#isOpen) this.#ask();
+    // Where an answer is awaited already, a ping would only shorten the time for it.
+    if (this.#isOpen && this.#watching !== 'answer') this.#ask();
     else if (this.#wanted && !this.#socket && !(isPatient && this.#isTold)) this.start();
+  }
+
+  /** Sends a frame whose answer comes before anything else. @param {Frame} frame */
+  sendFirst(frame) {
+    this.#giveUpAfter(LOGIN_WITHIN);
+    this.#write(JSON.stringify(frame));
   }
 
   /** @param {Frame} frame */
   send(frame) {
-    this.sendText(JSON.stringify(frame));
+    if (UNANSWERED.has(frame.msgType)) this.#write(JSON.stringify(frame));
+    else this.sendText(JSON.stringify(frame));
+  }
+
+  /** Sends a frame that has an answer. @param {string} text */
+  sendText(text) {
+    if (this.#watching === 'later') this.#askSoon();
+    this.#write(text);
   }
 
   /** @param {string} text */
-  sendText(text) {
+  #write(text) {
     if (this.#isOpen) this.#socket?.send(text);
   }
 
@@ -128,6 +167,7 @@ export class Link {
     const listener = {
       open: () => {
         this.#isOpen = true;
+        this.#begun = performance.now();
         this.#heard();
         this.#events.opened();
       },
@@ -140,7 +180,7 @@ export class Link {
     };
     try {
       this.#socket = open(this.#options.url, listener);
-      this.#watch = setTimeout(() => this.#socket?.close(), PATIENCE * this.#scale);
+      this.#giveUpAfter(LOGIN_WITHIN);
     } catch {
       this.#down();
     }
@@ -154,14 +194,47 @@ export class Link {
   }
 
   #heard() {
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => this.#ask(), this.#silence * this.#scale);
+    if (performance.now() - this.#begun >= LASTS_FROM * this.#scale) this.#timeouts = 0;
+    if (this.#events.isWaiting()) this.#askSoon();
+    else this.#askLater(this.#silence);
+  }
+
+  /** Sends a ping after this silence. @param {number} silence */
+  #askLater(silence) {
+    this.#watchFor('later', silence, () => this.#ask());
+  }
+
+  /** Sends a ping soon, if something is unanswered then. */
+  #askSoon() {
+    this.#watchFor('soon', SOON, () => {
+      if (this.#events.isWaiting()) this.#ask();
+      else this.#askLater(this.#silence - SOON);
+    });
   }
 
   #ask() {
-    clearTimeout(this.#watch);
-    this.#watch = setTimeout(() => this.#socket?.close(), PATIENCE * this.#scale);
+    this.#giveUpAfter(PONG_WITHIN);
     this.send({ msgType: Type.ping });
+  }
+
+  /** Ends the connection if nothing is heard in this time. @param {number[]} timeout */
+  #giveUpAfter([first, longest]) {
+    this.#watchFor('answer', Math.min(longest, first * 2 ** this.#timeouts), () => {
+      this.#timeouts += 1;
+      this.#socket?.close();
+    });
+  }
+
+  /**
+   * Sets the watch anew.
+   * @param {'later' | 'soon' | 'answer'} what
+   * @param {number} wait in milliseconds
+   * @param {() => void} act
+   */
+  #watchFor(what, wait, act) {
+    clearTimeout(this.#watch);
+    this.#watching = what;
+    this.#watch = setTimeout(act, wait * this.#scale);
   }
 
   #down() {

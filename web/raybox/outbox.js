@@ -111,6 +111,11 @@ export class Outbox {
     for (const pending of this.all.values()) if (pending.state === 'sent') pending.state = 'queued';
   }
 
+  /** Whether a message is in flight. */
+  get isWaiting() {
+    return this.#inFlight > 0;
+  }
+
   /** Sends all messages that may be sent now. */
   pump() {
     if (!this.#isLive) return;

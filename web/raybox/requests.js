@@ -19,6 +19,11 @@ export class Requests {
     this.#send = send;
   }
 
+  /** Whether a request is unanswered. */
+  get isWaiting() {
+    return this.#open.size > 0;
+  }
+
   /** A number for a request that is answered in another way than by a reply. */
   next() {
     this.#last += 1;

@@ -40,7 +40,7 @@ function sign(sub, seconds = 3600) {
 
 /** @param {Partial<import('../../../web/raybox.js').Options>} options */
 async function client(options) {
-  const box = new RayBox({ url: `tcp://127.0.0.1:${server.port}`, scale: 0.05, ...options });
+  const box = new RayBox({ url: `tcp://127.0.0.1:${server.port}`, scale: 0.2, ...options });
   boxes.push(box);
   await box.start();
   return box;

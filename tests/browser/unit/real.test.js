@@ -21,7 +21,7 @@ after(async () => {
 
 /** @param {Partial<import('../../../web/raybox.js').Options>} [options] */
 function client(options) {
-  const box = new RayBox({ url: `tcp://127.0.0.1:${server.port}`, scale: 0.05, ...options });
+  const box = new RayBox({ url: `tcp://127.0.0.1:${server.port}`, scale: 0.2, ...options });
   boxes.push(box);
   return box;
 }
