@@ -5,7 +5,7 @@
 
 # ---- Build. Dependencies are compiled apart from the sources, so that a change of the sources does not repeat it. ----
 
-FROM rust:1-bookworm AS build
+FROM rust:1.95.0-bookworm AS build
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY chat/Cargo.toml chat/
@@ -37,7 +37,13 @@ RUN cargo build --release --locked --bin server && strip target/release/server
 
 # ---- Run. ----
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-20260824-slim
+LABEL org.opencontainers.image.title="RayBox server" \
+      org.opencontainers.image.description="Instant-messaging server with a web client: messages, groups and history on SQLite, or a cluster on MySQL and Redis" \
+      org.opencontainers.image.version="1.0.0" \
+      org.opencontainers.image.licenses="MIT"
+# A published image also names the address of its sources:
+# docker build --label org.opencontainers.image.source=ADDRESS
 # Authorities of certificates, for ssl=verify and tls=on in mysql.cnf and redis.cnf.
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*
 # Nothing runs as root. The server writes only here: data and logs. Both folders belong to the user,
@@ -53,7 +59,8 @@ USER raybox
 WORKDIR /var/lib/raybox
 VOLUME ["/var/lib/raybox", "/var/log/raybox"]
 ENV RAYBOX_ADMIN=127.0.0.1:9600
-EXPOSE 6000
+# The clients' port, and the admin port, which only this container reaches unless RAYBOX_ADMIN is another address.
+EXPOSE 6000 9600
 # SIGTERM closes the connections, drain_rate (1000) per second, and finishes what is in flight
 # (drain_timeout, 10 s). Give the container more time than that to stop.
 STOPSIGNAL SIGTERM

@@ -2,9 +2,11 @@
 //! are refused.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::json;
+use testkit::tls::{Certificate, trusting};
 use testkit::{ACK, BAD_REQUEST, Builder, Nginx, TestClient, TestServer, chat, offline_user, password, wait_until};
 
 const HEADER: &[u8] = b"PROXY TCP4 203.0.113.7 10.0.0.1 51234 8003\r\n";
@@ -120,6 +122,27 @@ fn a_half_closed_client_behind_nginx_gets_its_answers() {
         client.expect_text(ACK);
         client.expect_eof();
     }
+}
+
+/// The certificate is nginx's. The server gets plain text, and the client's address from the header.
+#[test]
+fn people_who_speak_tls_with_nginx_talk_to_others() {
+    let server = behind_proxy().option("proxy_from", Nginx::COMES_FROM).start();
+    let certificate = Certificate::of("localhost");
+    let nginx = Nginx::as_shipped_with_tls(&[server.address()], &certificate);
+    let mut ann = TestClient::connect_to(nginx.addresses()[0]);
+    let a = ann.register("ann", &password("ann"));
+    ann.login(a, &password("ann"));
+    let stream = TcpStream::connect(nginx.addresses()[1]).expect("connect to nginx");
+    let from = stream.local_addr().expect("its address").to_string();
+    let mut bob = TestClient::on_tls(stream, "localhost", &trusting(&[&certificate])).expect("nginx speaks TLS");
+    let b = bob.register("bob", &password("bob"));
+    bob.login(b, &password("bob"));
+    ann.send(&chat(a, b, "hello"));
+    bob.expect(&chat(a, b, "hello"));
+    bob.send(&chat(b, a, "hello"));
+    ann.expect(&chat(b, a, "hello"));
+    assert_eq!(log_lines(&server, "DEBUG", &["connected", &from]), 1);
 }
 
 /// Except for the header and comments, both settings files are the same.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::process::{Process, start_again, start_on_free_ports};
+use crate::tls::Certificate;
 use crate::{LONG_PATIENCE, freeze, signal, text_of, wait_within, watchdog};
 
 /// A running nginx. Dropping it kills it.
@@ -42,10 +43,35 @@ impl Nginx {
         Nginx::with_file(Ipv4Addr::LOCALHOST, "replacement/chat_server.conf", servers)
     }
 
+    /// Like [`Nginx::as_shipped`], with a second port, where nginx speaks TLS.
+    pub fn as_shipped_with_tls(servers: &[SocketAddr], certificate: &Certificate) -> Nginx {
+        let tls = shipped("tls.d/chat_server.conf");
+        Nginx::with_files(Ipv4Addr::LOCALHOST, 2, "tcp.d/chat_server.conf", servers, |folder, listen| {
+            let (chain, key) = (folder.join("fullchain.pem"), folder.join("privkey.pem"));
+            let tls = replace_lines(&tls, "    listen ", &format!("listen {} ssl;", listen[1]));
+            let tls = replace_lines(&tls, "    ssl_certificate ", &format!("ssl_certificate {};", chain.display()));
+            let tls =
+                replace_lines(&tls, "    ssl_certificate_key ", &format!("ssl_certificate_key {};", key.display()));
+            fs::create_dir_all(folder.join("tls.d")).expect("create a folder for nginx");
+            fs::write(chain, &certificate.chain).expect("write the certificate");
+            fs::write(key, &certificate.key).expect("write the key");
+            fs::write(folder.join("tls.d/chat_server.conf"), tls).expect("write chat_server.conf");
+        })
+    }
+
     fn with_file(host: Ipv4Addr, file: &str, servers: &[SocketAddr]) -> Nginx {
-        let shipped = |name: &str| text_of(&format!("conf/{name}"));
+        Nginx::with_files(host, 1, file, servers, |_, _| {})
+    }
+
+    fn with_files(
+        host: Ipv4Addr,
+        ports: usize,
+        file: &str,
+        servers: &[SocketAddr],
+        write_more: impl Fn(&Path, &[SocketAddr]),
+    ) -> Nginx {
         let (frame, forward) = (shipped("nginx.conf"), shipped(file));
-        Nginx::start_with(host, 1, |folder, listen| {
+        Nginx::start_with(host, ports, |folder, listen| {
             let frame = replace_lines(&frame, "pid ", &format!("pid {}/nginx.pid;", folder.display()));
             let frame = replace_lines(&frame, "error_log ", "error_log stderr warn;");
             let servers: Vec<String> =
@@ -56,6 +82,7 @@ impl Nginx {
             fs::create_dir_all(folder.join("tcp.d")).expect("create a folder for nginx");
             fs::write(folder.join("nginx.conf"), frame).expect("write nginx.conf");
             fs::write(folder.join("tcp.d/chat_server.conf"), forward).expect("write chat_server.conf");
+            write_more(folder, listen);
         })
     }
 
@@ -149,6 +176,11 @@ impl Drop for Nginx {
         self.process.kill();
         let _ = fs::remove_dir_all(&self.folder);
     }
+}
+
+/// A file of `conf/`.
+fn shipped(name: &str) -> String {
+    text_of(&format!("conf/{name}"))
 }
 
 fn launch(folder: &Path) -> Process {
