@@ -8,7 +8,7 @@ import { Marks } from './marks.js';
 import { Names } from './names.js';
 import { Outbox } from './outbox.js';
 import { Requests } from './requests.js';
-import { errorOf, offlineError, randomBytes, Type } from './wire.js';
+import { errorOf, newContact, offlineError, randomBytes, Type } from './wire.js';
 
 /** @typedef {import('./wire.js').Frame} Frame */
 /** @typedef {import('./wire.js').Message} Message */
@@ -358,6 +358,9 @@ export class Core {
       this.outbox.shown(m?.cid);
       this.outbox.settled(conv, seq);
     }
+    // By default only friends and members of common groups are shown as online.
+    const user = newContact(msg);
+    if (this.status.state === 'online' && (user === this.account.user || this.watched.includes(user))) this.sendWatch();
   }
 
   /** Handles a 45 of the login or of a 46. @param {Frame} frame */

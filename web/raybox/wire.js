@@ -152,6 +152,16 @@ export const randomBytes = (count) => random.getRandomValues(new Uint8Array(coun
 /** Milliseconds of a monotonic clock, for waits. */
 export const ticks = () => performance.now();
 
+/**
+ * The user that a message makes a friend or a member of a group; 0 if it does neither.
+ * @param {Message} msg
+ * @returns {number}
+ */
+export function newContact({ conv, m }) {
+  if (m?.msgType === Type.addFriend && m.ask !== true) return partnerOf(conv);
+  return m?.msgType === Type.event && m.event === 'joined' ? m.USERID : 0;
+}
+
 /** Whether a body is a request for friendship. @param {Frame | null} m */
 export const isFriendRequest = (m) => m !== null && (m.msgType === Type.friendRequest || (m.msgType === Type.addFriend && m.ask === true));
 

@@ -1,6 +1,7 @@
 // The layout of the client: the list at one side, a conversation at the other. A phone shows one of
 // them at a time.
 
+import { Type } from '../raybox.js';
 import { box, watchAll, Listening } from './client.js';
 import { fill, h, iconButton, once } from './dom.js';
 import { t } from './i18n.js';
@@ -31,6 +32,7 @@ class Shell extends HTMLElement {
       .on(window, 'hashchange', () => this.#open())
       .on(box, 'conversations reset account', this.#watch)
       .on(box, 'account', () => this.#renderSelf())
+      .on(box, 'message', ({ m }) => m?.msgType === Type.addFriend && m.ask !== true && this.#readContacts())
       .on(box, 'status', ({ state }) => state === 'online' && this.#online());
     this.#renderSelf();
     this.#open();
@@ -42,8 +44,12 @@ class Shell extends HTMLElement {
   }
 
   #online() {
-    box.contacts().catch(() => undefined);
+    this.#readContacts();
     this.#watch();
+  }
+
+  #readContacts() {
+    if (box.status.state === 'online') box.contacts().catch(() => undefined);
   }
 
   #renderSelf() {

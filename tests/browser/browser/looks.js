@@ -50,7 +50,7 @@ export function looks() {
     await ann.sees('Bring water, it will be hot.');
     await ann.write('I will bring cake as well.');
     await page.waitForSelector('.mark.is-sent');
-    await page.getByRole('link', { name: /^(online )?Bob/ }).click();
+    await page.getByRole('link', { name: /^online Bob/ }).click();
     await ann.sees('🏔️🥾');
     await ann.write('Yes! See you at the station.');
     await ann.write('I will bring cake.');
@@ -73,6 +73,7 @@ export function looks() {
     }
     await phone(ann);
     for (const friend of friends) friend.stop();
+    await page.getByRole('link', { name: /^Bob/ }).waitFor();
     await ann.leave();
   }));
 }
@@ -166,6 +167,6 @@ async function talkTo(ann, server) {
     'The path goes along the river, up to the old mill and back through the woods. It is 14 km, so take good shoes.', '🏔️🥾',
   ];
   for (const text of texts) await bob.send(conv, text);
-  await ann.page.getByRole('link', { name: /^(online )?Bob/ }).waitFor();
+  await ann.page.getByRole('link', { name: /^online Bob/ }).waitFor();
   return friends;
 }

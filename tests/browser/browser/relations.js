@@ -57,7 +57,32 @@ export function relations() {
     await Promise.all([ann.leave(), bob.leave()]);
   });
 
-  test('a member is added, leaves and is told of; a group is dissolved', async () => {
+  test('the dot shows that somebody is online, and goes when that person logs out', async () => {
+    const [ann, bob] = await pair('r4');
+    // By default only friends, and members of common groups, see it.
+    await bob.page.locator('.head-title').click();
+    await bob.page.getByRole('button', { name: 'Add friend' }).click();
+    await ann.page.getByRole('button', { name: 'Accept' }).click();
+    const row = ann.page.locator('.conversation', { hasText: 'bob r4' });
+    const head = ann.page.locator('.head-title');
+    const isShown = async (/** @type {boolean} */ isOnline) => {
+      await ann.page.getByRole('link', { name: isOnline ? /^online bob r4/ : /^bob r4/ }).waitFor();
+      const count = isOnline ? 1 : 0;
+      await until('the heading says the same', async () => await head.locator('.online-dot').count() === count && await head.getByText('online', { exact: true }).count() === count);
+      assert.equal(await row.locator('.online-dot').count(), count);
+    };
+    await isShown(true);
+    await bob.page.getByRole('button', { name: 'Settings' }).click();
+    await bob.page.locator('.dialog').getByRole('button', { name: 'Log out', exact: true }).click();
+    await bob.confirm('Log out');
+    await bob.page.waitForSelector('rb-login');
+    await isShown(false);
+    await bob.logIn();
+    await isShown(true);
+    await Promise.all([ann.leave(), bob.leave()]);
+  });
+
+  test('a member is added, leaves and is told of; a group is renamed and dissolved', async () => {
     const [ann, bob] = await two('r3');
     const group = await makeGroup(ann, 'walkers r3');
     await ann.page.locator('.head-title').click();
@@ -70,6 +95,16 @@ export function relations() {
     await bob.write('thank you');
     await ann.sees('thank you');
     await ann.page.locator('.head-title', { hasText: 'Members: 2' }).waitFor();
+    await ann.page.locator('.head-title').click();
+    await ann.page.getByLabel('Name of the group').fill('ramblers r3');
+    await ann.page.getByRole('button', { name: 'Save', exact: true }).click();
+    await ann.page.getByText('Saved.').waitFor();
+    await ann.page.keyboard.press('Escape');
+    for (const { page } of [ann, bob]) {
+      await page.locator('.head-title', { hasText: 'ramblers r3' }).waitFor();
+      await page.getByRole('link', { name: /ramblers r3/ }).waitFor();
+      await page.locator('.event', { hasText: 'ann r3 renamed the group to “ramblers r3”' }).waitFor();
+    }
     await bob.page.locator('.head-title').click();
     await bob.page.getByRole('button', { name: 'Leave group' }).click();
     await bob.confirm('Leave group');
@@ -78,7 +113,7 @@ export function relations() {
     await ann.page.locator('.head-title', { hasText: 'Members: 1' }).waitFor();
     await bob.page.getByRole('button', { name: 'Delete from this device' }).click();
     await bob.page.waitForSelector('.nothing-open');
-    assert.equal(await bob.page.getByRole('link', { name: /walkers r3/ }).count(), 0);
+    assert.equal(await bob.page.getByRole('link', { name: /ramblers r3/ }).count(), 0);
     await ann.open(group);
     await ann.page.locator('.head-title').click();
     await ann.page.getByRole('button', { name: 'Dissolve group' }).click();
