@@ -35,6 +35,12 @@ export function talk() {
     await ann.sees('hello from nc');
     await ann.write('hello cat');
     assert.equal((await nc.hear((frame) => frame.msgType === 4)).msg, 'hello cat');
+    nc.say({ msgType: 4, FROMID: cat, TOID: bob.id, msg: 'and hello bob' });
+    await bob.page.getByRole('link', { name: /cat 1.*1 unread/ }).click();
+    await bob.sees('and hello bob');
+    await bob.write('hello from bob');
+    const { FROMID, msg } = await nc.hear((frame) => frame.msgType === 4);
+    assert.deepEqual([FROMID, msg], [bob.id, 'hello from bob']);
     nc.close();
     await Promise.all([ann.leave(), bob.leave()]);
   });
@@ -48,6 +54,8 @@ export function talk() {
     await ann.write('long '.repeat(12_000));
     await until('bob has all', async () => (await bob.texts()).length === 6);
     assert.deepEqual((await bob.texts()).slice(0, 5), texts);
+    const directions = await bob.page.locator('.message-text').evaluateAll((all) => all.map((text) => getComputedStyle(text).direction));
+    assert.deepEqual(directions, ['ltr', 'ltr', 'ltr', 'rtl', 'ltr', 'ltr'], 'only the Arabic text runs from right to left');
     assert.equal(await bob.page.locator('.messages img, .messages script, .messages b').count(), 0);
     assert.match(await bob.page.title(), /RayBox/);
     const links = await bob.page.locator('.message-text a').evaluateAll((all) => all.map((link) => [link.getAttribute('href'), link.getAttribute('rel')]));
@@ -106,8 +114,9 @@ export function talk() {
     await Promise.all([ann.leave(), bob.leave()]);
   });
 
-  test('settings: name, password, devices, language, and the end', async () => {
+  test('settings: name, password, devices, colours, language, and the end', async () => {
     const [ann, bob] = await two('5');
+    await chooseColours(ann);
     await ann.page.getByRole('button', { name: 'Settings' }).click();
     await ann.page.getByLabel('Name', { exact: true }).fill('anna 5');
     await ann.page.getByRole('button', { name: 'Change name' }).click();
@@ -132,4 +141,25 @@ export function talk() {
     await ann.page.waitForSelector('rb-shell');
     await Promise.all([ann.leave(), bob.leave()]);
   });
+}
+
+/** Chooses each kind of colours while the system has the other one. @param {import('../support/people.js').Person} person */
+async function chooseColours({ page }) {
+  const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
+  await page.emulateMedia({ colorScheme: 'light' });
+  const light = await background();
+  await page.emulateMedia({ colorScheme: 'dark' });
+  const dark = await background();
+  assert.notEqual(light, dark, 'without a choice, the colours are those of the system');
+  for (const { choice, system, shown } of /** @type {const} */ ([
+    { choice: 'light', system: 'dark', shown: light }, { choice: 'dark', system: 'light', shown: dark }, { choice: 'system', system: 'light', shown: light },
+  ])) {
+    await page.emulateMedia({ colorScheme: system });
+    await page.getByRole('button', { name: 'Settings' }).click();
+    await page.getByLabel('Colours').selectOption(choice);
+    assert.equal(await background(), shown, choice);
+    await page.reload();
+    await page.waitForSelector('rb-shell');
+    assert.equal(await background(), shown, `${choice}, after the page was loaded again`);
+  }
 }

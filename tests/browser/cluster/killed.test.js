@@ -1,10 +1,11 @@
-// Three users in browsers, through nginx, on three nodes, one of which is killed. The Rust test
+// Three users in browsers and one of level 1, through nginx, on three nodes, one of which is killed. The Rust test
 // that runs this starts the nodes, and kills one when the file WEB_SIGNAL appears.
 
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { launch, Person } from '../support/people.js';
+import { Nc } from '../support/server.js';
 import { until } from '../support/wait.js';
 
 const ADDRESS = process.env.WEB_URL ?? '';
@@ -17,6 +18,9 @@ test('all see the same, everything once, whichever node dies', async () => {
     const people = await Promise.all(['ann', 'bob', 'cat'].map((name) => Person.join(browser, ADDRESS, name)));
     const group = await makeGroup(people);
     await Promise.all(people.map((person) => person.open(group)));
+    const dan = await join(group);
+    dan.nc.say({ ...dan.message, msg: 'dan before' });
+    for (const person of people) await person.sees('dan before');
     const each = 20;
     const writing = Promise.all(people.map(async (person) => {
       for (let at = 0; at < each; at++) await person.write(`${person.name} ${at}`);
@@ -26,7 +30,7 @@ test('all see the same, everything once, whichever node dies', async () => {
     await writing;
     for (const person of people) {
       await until(`${person.name} has sent all`, async () => (await person.page.locator('.is-pending').count()) === 0, 60_000);
-      await until(`${person.name} has all`, async () => (await person.texts()).length === people.length * each, 60_000);
+      await until(`${person.name} has all`, async () => (await person.texts()).length === people.length * each + 1, 60_000);
       assert.deepEqual(person.faults, []);
     }
     const [first, ...others] = await Promise.all(people.map((person) => person.texts()));
@@ -34,6 +38,15 @@ test('all see the same, everything once, whichever node dies', async () => {
     for (const { name } of people) {
       assert.deepEqual(first.filter((text) => text.startsWith(name)), Array.from({ length: each }, (_, at) => `${name} ${at}`));
     }
+    // Whether or not dan's node was the killed one: a new connection goes to one that lives.
+    dan.nc.close();
+    const nc = await logIn(dan.id);
+    nc.say({ ...dan.message, msg: 'dan after' });
+    for (const person of people) await person.sees('dan after');
+    await people[0].write('welcome back');
+    const { FROMID, GROUPID } = await nc.hear((frame) => frame.msg === 'welcome back');
+    assert.deepEqual([FROMID, `g${GROUPID}`], [people[0].id, group]);
+    nc.close();
   } finally {
     await browser.close();
   }
@@ -54,4 +67,22 @@ async function makeGroup([first, ...others]) {
     await page.waitForSelector('rb-thread[conv^="g"]');
   }
   return first.page.evaluate(() => location.hash.slice(1));
+}
+
+/** A user of level 1, as with `nc`, who joins the group. @param {string} group */
+async function join(group) {
+  const nc = new Nc(Number(new URL(ADDRESS).port));
+  const id = await nc.join('dan');
+  const GROUPID = Number(group.slice(1));
+  nc.say({ msgType: 10, FROMID: id, GROUPID });
+  await nc.hear((frame) => frame.msgType === 10 && frame.errno === 200);
+  return { nc, id, message: { msgType: 9, FROMID: id, GROUPID } };
+}
+
+/** @param {number} id */
+async function logIn(id) {
+  const nc = new Nc(Number(new URL(ADDRESS).port));
+  nc.say({ msgType: 1, USERID: id, password: 'secret-dan' });
+  await nc.hear((frame) => frame.errno === 200);
+  return nc;
 }
