@@ -1,6 +1,7 @@
 //! A Redis Cluster: channels on all primaries, slots that move, and primaries that fail.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use raybox::bus::Published;
 use raybox::config::{RedisPlace, RedisSettings, ServerAddress};
@@ -83,6 +84,53 @@ fn a_slot_that_moves_takes_its_users_along() {
     two.leave(ANN);
     assert_eq!(redis.listeners(&channel(ANN)), 1);
     assert_eq!(rejoined(), before, "no connection was replaced");
+}
+
+#[test]
+fn a_primary_that_refuses_connections_costs_no_other_user_a_message() {
+    let redis = ShardedRedis::start();
+    // The pools dial for each command.
+    let settings = RedisSettings { idle_timeout: Duration::ZERO, ..settings(&redis) };
+    let (one, two) = (Peer::start_with(&settings), Peer::start_with(&settings));
+    let full = (redis.owner(REGISTER, 0) + 1) % 3;
+    let (there, elsewhere) = (user_at(&redis, full), user_at(&redis, (full + 1) % 3));
+    two.welcome(there);
+    two.welcome(elsewhere);
+    let rejoined = || [&one, &two].map(|peer| peer.notes.count(&Heard::Rejoined));
+    let before = rejoined();
+    let mut admin = redis.servers[full].connect();
+    let mut allow = |clients: &str| {
+        let mut set = redis::cmd("CONFIG");
+        set.arg("SET").arg("maxclients").arg(clients).exec(&mut admin).expect("set the number of clients");
+    };
+    allow("1");
+    for sequence in [1, 3, 5] {
+        assert_eq!(one.publish(there, sequence, &["{}"]), Published::ToNobody);
+        reach(&one, elsewhere, sequence + 1);
+    }
+    allow("1000");
+    let mut sequences = 7..;
+    wait_until("its users are reached again", || {
+        sequences.next().is_some_and(|sequence| one.publish(there, sequence, &["{}"]) == Published::ToOne)
+    });
+    assert_eq!(rejoined(), before, "no connection was replaced");
+}
+
+#[test]
+fn a_frozen_primary_delays_no_message_for_users_of_others() {
+    let redis = ShardedRedis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    let users = [0, 2].map(|primary| user_at(&redis, primary));
+    let [there, elsewhere] = users;
+    two.welcome(there);
+    two.welcome(elsewhere);
+    redis.servers[0].stop();
+    let published = one.publish_to_all(&users);
+    assert_ne!(published[0], Published::ToOne);
+    assert_eq!(published[1], Published::ToOne);
+    two.notes.wait_for(&Heard::Envelope(elsewhere, "{}".to_owned()));
+    redis.servers[0].cont();
+    wait_until("its users are reached again", || one.publish(there, 3, &["{}"]) == Published::ToOne);
 }
 
 #[test]
@@ -192,6 +240,12 @@ fn ten_thousand_users_are_subscribed_again_after_an_outage() {
     reach(&one, ANN, 1);
 }
 
+/// A user whose channel is at this primary.
+fn user_at(redis: &ShardedRedis, primary: usize) -> UserId {
+    let mut users = (1..).map(UserId);
+    users.find(|user| redis.owner(&channel(*user), primary) == primary).expect("each primary has users")
+}
+
 /// Publishes a message, which one node delivers.
 fn reach(from: &Peer, user: UserId, sequence: u64) {
     assert_eq!(from.publish(user, sequence, &["{}"]), Published::ToOne);
@@ -214,10 +268,13 @@ fn start(redis: &ShardedRedis) -> Peer {
 
 fn settings(redis: &ShardedRedis) -> RedisSettings {
     let named = redis.ports()[..2].iter().map(|port| ServerAddress::new("127.0.0.1", *port)).collect();
-    let wait_timeout = std::time::Duration::from_secs(1);
+    let wait_timeout = Duration::from_secs(1);
     RedisSettings { place: RedisPlace::Cluster(named), wait_timeout, ..RedisSettings::at("", 0) }
 }
 
 fn channel(user: UserId) -> String {
     format!("raybox:u:{}", user.0)
 }
+
+/// The beginning of all keys of the register.
+const REGISTER: &str = "raybox:{r}:";

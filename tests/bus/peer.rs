@@ -153,8 +153,13 @@ impl Peer {
     }
 
     pub(crate) fn publish_at(&self, place: Option<Place>, to: UserId, sequence: u64, texts: &[&str]) -> Published {
-        let deliveries = texts.iter().map(|text| delivery(to, text)).collect();
-        self.bus.publish(&[Envelope { to, place, sequence, is_returned: false, is_recorded: false, deliveries }])[0]
+        self.bus.publish(&[envelope(to, place, sequence, texts)])[0]
+    }
+
+    /// Publishes a message for each of these users in one call.
+    pub(crate) fn publish_to_all(&self, users: &[UserId]) -> Vec<Published> {
+        let envelopes: Vec<_> = (1..).zip(users).map(|(sequence, to)| envelope(*to, None, sequence, &["{}"])).collect();
+        self.bus.publish(&envelopes)
     }
 
     /// The user's place, which the confirmation of a message tells.
@@ -186,6 +191,11 @@ pub(crate) fn settings(redis: &Redis) -> RedisSettings {
 pub(crate) fn settings_at(address: SocketAddr) -> RedisSettings {
     let wait_timeout = Duration::from_secs(1);
     RedisSettings { wait_timeout, ..RedisSettings::at(&address.ip().to_string(), address.port()) }
+}
+
+fn envelope(to: UserId, place: Option<Place>, sequence: u64, texts: &[&str]) -> Envelope {
+    let deliveries = texts.iter().map(|text| delivery(to, text)).collect();
+    Envelope { to, place, sequence, is_returned: false, is_recorded: false, deliveries }
 }
 
 pub(crate) fn delivery(to: UserId, text: &str) -> Delivery {

@@ -18,6 +18,7 @@
 mod connector;
 mod core;
 mod line;
+mod pings;
 mod post;
 mod scout;
 mod servers;

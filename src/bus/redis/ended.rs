@@ -31,8 +31,6 @@ pub(super) enum Loss {
     Demoted,
     /// New connections lead to another Redis.
     Moved,
-    /// A server of the Redis Cluster has failed commands.
-    Failing,
     /// A server of the Redis Cluster has lost the others.
     CutOff,
     /// The Redis Cluster has other primaries now, or this node's own channels have moved.
@@ -84,7 +82,6 @@ impl fmt::Display for SessionError {
             SessionError::At(server, error) => write!(f, "{server}: {error}"),
             SessionError::Lost(Loss::Demoted) => f.write_str("it has become a replica"),
             SessionError::Lost(Loss::Moved) => f.write_str("its name leads to another Redis now"),
-            SessionError::Lost(Loss::Failing) => f.write_str("one of its servers does not execute commands"),
             SessionError::Lost(Loss::CutOff) => f.write_str("one of its servers has lost the others"),
             SessionError::Lost(Loss::Reshaped) => f.write_str("its slots are distributed differently now"),
         }

@@ -53,7 +53,6 @@ impl Connector for ClusterConnector {
     }
 
     fn wait(&mut self, line: &mut ClusterLine, until: Instant) -> Result<(), SessionError> {
-        line.give_sign(Instant::now())?;
         line.flush()?;
         let until = line.sign_due().map_or(until, |due| due.min(until));
         let timeout = if line.is_ready() { Duration::ZERO } else { until.saturating_duration_since(Instant::now()) };

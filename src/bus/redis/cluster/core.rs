@@ -7,10 +7,11 @@ use parking_lot::RwLock;
 use pool::{RedisFailure, RedisPool, RedisPoolSettings};
 use redis::{RedisError, RedisResult};
 
+use super::pings::Doubt;
 use super::servers::ClusterServers;
 use super::slots::{MovedSlot, SlotTable, slot_of};
 use crate::bus::peer::PeerShared;
-use crate::bus::redis::dial::{Blocking, CommandConnection, DialError, Dialer};
+use crate::bus::redis::dial::{Blocking, CALL_TIMEOUT, CommandConnection, DialError, Dialer};
 use crate::bus::redis::ended::Loss;
 use crate::bus::redis::host::RegistryHost;
 use crate::bus::redis::names::Names;
@@ -41,6 +42,7 @@ pub(super) struct ClusterPrimary {
     pub(super) at: ServerAddress,
     pub(super) dialer: Arc<Dialer>,
     pub(super) pool: Arc<RedisPool<Blocking>>,
+    pub(super) doubt: Arc<Doubt>,
 }
 
 impl Shards {
@@ -108,7 +110,7 @@ impl ClusterCore {
             let dialer = self.servers.dialer(at)?;
             let known = old.primaries.iter().find(|primary| primary.at == *at);
             let pool = known.map_or_else(|| self.pool(dialer.clone()), |primary| primary.pool.clone());
-            Ok(ClusterPrimary { at: at.clone(), dialer, pool })
+            Ok(ClusterPrimary { at: at.clone(), dialer, pool, doubt: Arc::default() })
         };
         let primaries = table.primaries().iter().map(primary).collect::<Result<_, DialError>>()?;
         let shards = Arc::new(Shards { table: RwLock::new(table), primaries });
@@ -129,14 +131,15 @@ impl ClusterCore {
     }
 
     /// Runs `work` on a pooled connection to a primary, until `by` at most. If the connection fails,
-    /// all connections are replaced: a node without one of the primaries misses messages.
+    /// no other command is sent to this primary until it answers a `PING` of the line. If it does not
+    /// answer, the line ends, and all connections are replaced.
     pub(super) fn run_at<T>(
         &self,
         primary: &ClusterPrimary,
         by: Instant,
         work: impl Fn(&mut CommandConnection) -> RedisResult<T>,
     ) -> Result<T, RedisFailure> {
-        if self.peer.gate().is_shut() {
+        if self.peer.gate().is_shut() || primary.doubt.is_raised() {
             return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
         }
         let session = self.state.session();
@@ -144,7 +147,11 @@ impl ClusterCore {
         if let Err(failure) = &result {
             log::debug!("Redis at {}: {failure}", primary.at);
             if failure.is_of_connection() {
-                self.state.lose(session, Loss::Failing);
+                // Without a line, nothing would settle the doubt.
+                if session != 0 {
+                    primary.doubt.raise();
+                    self.peer.wake();
+                }
             } else {
                 self.on_refusal(failure.code().unwrap_or_default(), session);
             }
@@ -203,7 +210,7 @@ impl RegistryHost for ClusterCore {
     /// channel moves, a node is missing between the end of its old subscription and the new one.
     fn listeners(&self, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
         let mut sums = vec![0; channels.len()];
-        let by = Instant::now() + crate::bus::redis::dial::CALL_TIMEOUT;
+        let by = Instant::now() + CALL_TIMEOUT;
         for primary in &self.shards().primaries {
             let counts = self.run_at(primary, by, |connection| listeners_on(connection, channels))?;
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);

@@ -93,7 +93,7 @@ impl ClusterLine {
     }
 
     /// Checks the connections, when that is due.
-    pub(super) fn give_sign(&mut self, now: Instant) -> Result<(), SessionError> {
+    fn give_sign(&mut self, now: Instant) -> Result<(), SessionError> {
         if self.silent > 0 {
             return Ok(());
         }
@@ -285,8 +285,8 @@ impl PeerLine for ClusterLine {
     }
 
     fn take_doubt(&mut self) -> Option<SessionError> {
-        let answers = self.take_answers();
-        answers.err().or_else(|| self.core.state.take_loss().map(SessionError::Lost))
+        let checked = self.take_answers().and_then(|()| self.give_sign(Instant::now()));
+        checked.err().or_else(|| self.core.state.take_loss().map(SessionError::Lost))
     }
 
     fn on_news(&mut self, news: PeerNews) {

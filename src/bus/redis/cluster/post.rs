@@ -1,12 +1,14 @@
 //! Publishes posts at the primaries that have their slots.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Instant;
 
 use pool::RedisFailure;
 use redis::{ConnectionLike as _, RedisResult, Value};
 
-use super::core::{ClusterCore, ClusterPrimary};
+use super::core::{ClusterCore, ClusterPrimary, Shards};
 use super::slots::{MovedSlot, slot_of};
 use crate::bus::peer::{NotSent, Publication, Reached};
 use crate::bus::redis::dial::{CALL_TIMEOUT, CommandConnection};
@@ -15,8 +17,9 @@ use crate::bus::redis::host::POOL_PATIENCE;
 
 /// Publishes all posts, and returns the result of each. Blocks, for a few seconds at most.
 ///
-/// The posts for one primary are pipelined. A post whose slot has just moved follows it. When a
-/// primary fails, nothing more is sent, because later posts must not overtake earlier ones.
+/// The posts for one primary are pipelined. A post whose slot has just moved follows it. Posts for
+/// other primaries do not wait for one that fails, because a user's posts are all at one. Only the
+/// caller does, for [`CALL_TIMEOUT`] at most.
 ///
 /// # Errors
 ///
@@ -27,36 +30,35 @@ pub(super) fn post(core: &ClusterCore, posts: &[Publication<'_>]) -> Result<Vec<
     let mut reached: Vec<Option<Reached>> = vec![None; posts.len()];
     let mut rest: Vec<usize> = (0..posts.len()).collect();
     let by = Instant::now() + CALL_TIMEOUT;
-    'rounds: for _ in 0..ROUNDS {
-        let mut of_primaries: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for _ in 0..ROUNDS {
+        let mut batches: BTreeMap<usize, Batch> = BTreeMap::new();
         for index in rest.drain(..) {
             let owner = shards.owner(slot_of(channels[index].as_bytes()));
-            of_primaries.entry(owner).or_default().push(index);
+            let batch = batches.entry(owner).or_default();
+            batch.pipeline.cmd("SPUBLISH").arg(&channels[index]).arg(&posts[index].payload);
+            batch.indices.push(index);
         }
-        for (owner, indices) in of_primaries {
-            let primary = &shards.primaries[owner];
-            let batch = || indices.iter().map(|index| (&*channels[*index], &*posts[*index].payload));
-            let answers = match publish(core, primary, by, &batch) {
+        for ((owner, batch), answers) in batches.iter().zip(publish_at_all(core, &shards, by, &batches)) {
+            let answers = match answers {
                 Ok(answers) => answers,
-                Err(failure) => {
-                    if let RedisFailure::InDoubt(_) = failure {
-                        indices.iter().for_each(|index| reached[*index] = Some(Reached::Unknown));
-                    }
-                    break 'rounds;
+                Err(RedisFailure::InDoubt(_)) => {
+                    batch.indices.iter().for_each(|index| reached[*index] = Some(Reached::Unknown));
+                    continue;
                 }
+                Err(_) => continue,
             };
-            for (index, answer) in indices.into_iter().zip(answers) {
-                reached[index] = Some(match result(core, primary, session, answer) {
-                    Answered::Reached(nodes) => Reached::Nodes(nodes),
-                    Answered::Refused => Reached::Unknown,
+            for (&index, answer) in batch.indices.iter().zip(answers) {
+                reached[index] = match result(core, &shards.primaries[*owner], session, answer) {
+                    Answered::Reached(nodes) => Some(Reached::Nodes(nodes)),
+                    Answered::Refused => Some(Reached::Unknown),
                     Answered::Moved(moved) => {
                         match shards.move_slot(&moved) {
                             Some(_) => rest.push(index),
                             None => core.state.lose(session, Loss::Reshaped),
                         }
-                        Reached::Unknown
+                        None
                     }
-                });
+                };
             }
         }
         if rest.is_empty() {
@@ -67,6 +69,37 @@ pub(super) fn post(core: &ClusterCore, posts: &[Publication<'_>]) -> Result<Vec<
         return Err(NotSent);
     }
     Ok(reached.into_iter().map(|reached| reached.unwrap_or(Reached::Unsent)).collect())
+}
+
+/// The posts for one primary.
+#[derive(Default)]
+struct Batch {
+    pipeline: redis::Pipeline,
+    indices: Vec<usize>,
+}
+
+/// Publishes these batches at the same time, each at its primary, so that none waits for another.
+fn publish_at_all(
+    core: &ClusterCore,
+    shards: &Shards,
+    by: Instant,
+    batches: &BTreeMap<usize, Batch>,
+) -> Vec<Result<Vec<Value>, RedisFailure>> {
+    let run = |(owner, batch): (&usize, &Batch)| publish(core, &shards.primaries[*owner], by, batch);
+    thread::scope(|scope| {
+        let mut batches = batches.iter();
+        let Some(first) = batches.next() else { return Vec::new() };
+        let named = || thread::Builder::new().name("post".to_owned());
+        let spawn = |batch| (batch, named().spawn_scoped(scope, move || run(batch)));
+        let others: Vec<_> = batches.map(spawn).collect();
+        let mut answers = vec![run(first)];
+        answers.extend(others.into_iter().map(|(batch, thread)| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The system has no thread left.
+            Err(_) => run(batch),
+        }));
+        answers
+    })
 }
 
 /// The answer to one post.
@@ -94,17 +127,13 @@ fn result(core: &ClusterCore, primary: &ClusterPrimary, session: u64, answer: Va
 }
 
 /// Publishes at one primary, and waits for a connection longer than other commands do.
-fn publish<'p, P: Iterator<Item = (&'p str, &'p [u8])>>(
+fn publish(
     core: &ClusterCore,
     primary: &ClusterPrimary,
     by: Instant,
-    batch: &dyn Fn() -> P,
+    batch: &Batch,
 ) -> Result<Vec<Value>, RedisFailure> {
-    let mut pipeline = redis::pipe();
-    for (channel, payload) in batch() {
-        pipeline.cmd("SPUBLISH").arg(channel).arg(payload);
-    }
-    let (packed, count) = (pipeline.get_packed_pipeline(), batch().count());
+    let (packed, count) = (batch.pipeline.get_packed_pipeline(), batch.indices.len());
     let work = |connection: &mut CommandConnection| -> RedisResult<Vec<Value>> {
         connection.req_packed_commands(&packed, 0, count)
     };

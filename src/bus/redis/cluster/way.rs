@@ -5,13 +5,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mio::{Interest, Registry, Token};
 
 use super::core::ClusterPrimary;
+use super::pings::Pings;
 use super::slots::MovedSlot;
-use crate::bus::peer::Deaf;
 use crate::bus::redis::dial::Stream;
 use crate::bus::redis::ended::SessionError;
 use crate::bus::redis::wire::{RedisReply, RedisWire};
@@ -92,7 +92,7 @@ impl ShardWay {
             mouth_ready: true,
             asked: AskedQueue::default(),
             said: VecDeque::new(),
-            pings: Pings { unanswered: None, due: Instant::now() + PING_EVERY },
+            pings: Pings::new(primary.doubt.clone(), Instant::now()),
         })
     }
 
@@ -186,14 +186,14 @@ impl ShardWay {
         }
     }
 
-    /// Checks both connections with a `PING`: a frozen server closes neither. It also keeps Redis
-    /// from closing them as idle.
+    /// Checks both connections with a `PING`, when that is due. Answers that were read must have been
+    /// handled before.
     ///
     /// # Errors
     ///
     /// If an earlier one is not answered in time.
     pub(super) fn give_sign(&mut self, now: Instant) -> Result<(), SessionError> {
-        if self.pings.are_due(now)? {
+        if self.pings.are_due(now, self.is_ready())? {
             self.ask("PING", &[] as &[&str], Asked::Ping);
             self.say(Said { packed: None, slot: 0, moves: 0 });
         }
@@ -243,41 +243,6 @@ impl AskedQueue {
     }
 }
 
-/// The `PING`s on both connections.
-pub(super) struct Pings {
-    /// Their time and number.
-    unanswered: Option<(Instant, u8)>,
-    /// The time of the next ones.
-    due: Instant,
-}
-
-impl Pings {
-    /// Whether they must be sent now.
-    fn are_due(&mut self, now: Instant) -> Result<bool, Deaf> {
-        if self.due > now {
-            return Ok(false);
-        }
-        self.due = now + PING_EVERY;
-        match self.unanswered {
-            Some((at, _)) if now.saturating_duration_since(at) >= PING_PATIENCE => Err(Deaf),
-            Some(_) => Ok(false),
-            None => {
-                self.unanswered = Some((now, 2));
-                Ok(true)
-            }
-        }
-    }
-
-    /// One is answered.
-    pub(super) fn on_pong(&mut self) {
-        self.unanswered = self.unanswered.and_then(|(at, number)| (number > 1).then(|| (at, number - 1)));
-    }
-
-    pub(super) fn due(&self) -> Instant {
-        self.due
-    }
-}
-
 /// Reads an error that says where a slot is now.
 pub(super) fn moved(error: &str, asked: &ServerAddress) -> Option<MovedSlot> {
     MovedSlot::read(error.strip_prefix("MOVED ")?, asked)
@@ -292,8 +257,3 @@ fn unexpected() -> SessionError {
 fn tokens(index: usize) -> [Token; 2] {
     [Token(2 * index + 1), Token(2 * index + 2)]
 }
-
-/// The interval of checks: Redis may close a connection that is idle for a second (`timeout`).
-const PING_EVERY: Duration = Duration::from_millis(800);
-/// The longest time until a `PING` is answered.
-const PING_PATIENCE: Duration = Duration::from_secs(2);
