@@ -87,6 +87,28 @@ fn a_slot_that_moves_takes_its_users_along() {
 }
 
 #[test]
+fn the_register_is_used_while_its_slot_moves() {
+    let redis = ShardedRedis::start();
+    let (one, two) = (start(&redis), start(&redis));
+    two.bus.claim(&[ANN, BOB]).expect("the register is there");
+    let to = (redis.owner(REGISTER, 0) + 1) % 3;
+    let from = redis.begin_move(REGISTER, to);
+    redis.move_key(&format!("{REGISTER}nodes"), from, to);
+    one.bus.claim(&[ANN]).expect("a set is created where the slot goes");
+    two.bus.disclaim(&[BOB]).expect("a set is changed where it still is");
+    // Its death is read from both.
+    drop(two);
+    one.notes.wait_for(&Heard::Left(ANN));
+    assert_eq!(one.notes.count(&Heard::Left(BOB)), 0);
+    redis.end_move(REGISTER, from, to);
+    one.bus.claim(&[BOB]).expect("the register is there");
+    let own = format!("{REGISTER}on:{}", one.bus.own_name());
+    let users = redis::cmd("SMEMBERS").arg(own).query::<Vec<i32>>(&mut redis.servers[to].connect());
+    assert_eq!(users.expect("ask for the users"), [ANN.0, BOB.0]);
+    assert_eq!(one.notes.count(&Heard::Rejoined), 2, "no connection was replaced");
+}
+
+#[test]
 fn a_primary_that_refuses_connections_costs_no_other_user_a_message() {
     let redis = ShardedRedis::start();
     // The pools dial for each command.

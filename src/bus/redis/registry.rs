@@ -133,9 +133,9 @@ pub(super) fn users_of(
 
 /// Removes a node.
 pub(super) fn forget(shared: &impl RegistryHost, node: &str) -> Result<(), RedisFailure> {
-    let mut pipeline = redis::pipe();
-    pipeline.cmd("DEL").arg(users_key(shared.names(), node)).cmd("SREM").arg(shared.names().key(NODES)).arg(node);
-    shared.run(|connection| pipeline.query::<(u32, u32)>(connection)).map(drop)
+    let names = shared.names();
+    shared.run(|connection| redis::cmd("DEL").arg(users_key(names, node)).query::<u32>(connection))?;
+    shared.run(|connection| redis::cmd("SREM").arg(names.key(NODES)).arg(node).query::<u32>(connection)).map(drop)
 }
 
 /// Registers this node; true if it was not registered.

@@ -8,7 +8,7 @@ use redis::{RedisResult, Value};
 use super::redis::Redis;
 use super::watched::{REDIS_PASSWORD, keep, tls};
 use crate::tls::Certificate;
-use crate::{LONG_PATIENCE, free_port, wait_within, watchdog};
+use crate::{LONG_PATIENCE, PATIENCE, free_port, wait_within, watchdog};
 
 /// Six Redis servers. Dropping it kills them.
 pub struct ShardedRedis {
@@ -126,16 +126,39 @@ impl ShardedRedis {
     /// Moves the slot of this channel, which must contain no keys, to another primary, as
     /// `redis-cli --cluster reshard` does.
     pub fn move_slot(&self, channel: &str, to: usize) {
-        let from = self.owner(channel, to);
-        let slot = self.slot(channel, to).to_string();
-        let set = |server: usize, how: &str, id: &str| {
-            run(&self.servers[server], &["SETSLOT", &slot, how, id]).expect("move a slot");
-        };
-        let (source, target) = (self.id(from), self.id(to));
-        set(to, "IMPORTING", &source);
-        set(from, "MIGRATING", &target);
-        set(to, "NODE", &target);
-        set(from, "NODE", &target);
+        let from = self.begin_move(channel, to);
+        self.end_move(channel, from, to);
+    }
+
+    /// Begins to move the slot of this key to another primary. Returns the one that has it until
+    /// [`ShardedRedis::end_move`].
+    pub fn begin_move(&self, key: &str, to: usize) -> usize {
+        let from = self.owner(key, to);
+        self.set_slot(key, to, &["IMPORTING", &self.id(from)]);
+        self.set_slot(key, from, &["MIGRATING", &self.id(to)]);
+        from
+    }
+
+    /// Moves one key of a slot that is moving.
+    pub fn move_key(&self, key: &str, from: usize, to: usize) {
+        let target = self.servers[to].address();
+        let mut migrate = redis::cmd("MIGRATE");
+        migrate.arg(target.ip().to_string()).arg(target.port()).arg(key).arg(0).arg(PATIENCE.as_millis());
+        let answer: String = migrate.query(&mut self.servers[from].connect()).expect("move a key");
+        assert_eq!(answer, "OK", "{key} is there");
+    }
+
+    /// Ends a move. No key of the slot may be left at its old primary.
+    pub fn end_move(&self, key: &str, from: usize, to: usize) {
+        let target = self.id(to);
+        for server in [to, from] {
+            self.set_slot(key, server, &["NODE", &target]);
+        }
+    }
+
+    fn set_slot(&self, key: &str, server: usize, how: &[&str]) {
+        let slot = self.slot(key, server).to_string();
+        run(&self.servers[server], &[&["SETSLOT", &slot], how].concat()).expect("move a slot");
     }
 
     /// Makes a replica change roles with its primary, as `CLUSTER FAILOVER` does. Redis gives up

@@ -159,6 +159,20 @@ impl ClusterCore {
         result
     }
 
+    /// Runs a command on a key that has moved to this server, though its slot has not yet: the server
+    /// executes it only after `ASKING`. It may have no slots yet, so that no pool leads there.
+    fn run_asking<T>(
+        &self,
+        server: &ServerAddress,
+        by: Instant,
+        work: impl Fn(&mut CommandConnection) -> RedisResult<T>,
+    ) -> Result<T, RedisFailure> {
+        let connection = self.servers.dialer(server).and_then(|dialer| dialer.commands(by));
+        let mut connection = connection.map_err(|error| RedisFailure::NoConnection(error.to_string()))?;
+        redis::cmd("ASKING").query::<()>(&mut connection).map_err(RedisFailure::NotSent)?;
+        work(&mut connection).map_err(RedisFailure::InDoubt)
+    }
+
     /// Notes that a command was refused with this word. `session` is the connection at that time.
     pub(super) fn on_refusal(&self, code: &str, session: u64) {
         match code {
@@ -182,7 +196,8 @@ impl RegistryHost for ClusterCore {
         &self.state
     }
 
-    /// All keys are in one slot, so all commands go to one primary.
+    /// All keys are in one slot, so all commands go to one primary. While the slot moves, some keys are
+    /// at the next one already.
     fn run_by<T>(
         &self,
         by: Instant,
@@ -191,19 +206,19 @@ impl RegistryHost for ClusterCore {
         let (shards, session) = (self.shards(), self.state.session());
         let slot = slot_of(self.names.key("").as_bytes());
         let primary = &shards.primaries[shards.owner(slot)];
-        match self.run_at(primary, by, &work) {
-            Err(RedisFailure::InDoubt(error)) => match moved(&error, &primary.at) {
-                None => Err(RedisFailure::InDoubt(error)),
-                Some(moved) => match shards.move_slot(&moved) {
-                    Some(owner) => self.run_at(&shards.primaries[owner], by, &work),
-                    None => {
-                        self.state.lose(session, Loss::Reshaped);
-                        Err(RedisFailure::InDoubt(error))
-                    }
-                },
-            },
-            result => result,
+        let error = match self.run_at(primary, by, &work) {
+            Err(RedisFailure::InDoubt(error)) => error,
+            result => return result,
+        };
+        if let Some(moved) = redirected(&error, "MOVED", &primary.at) {
+            if let Some(owner) = shards.move_slot(&moved) {
+                return self.run_at(&shards.primaries[owner], by, &work);
+            }
+            self.state.lose(session, Loss::Reshaped);
+        } else if let Some(moving) = redirected(&error, "ASK", &primary.at) {
+            return self.run_asking(&moving.to, by, &work);
         }
+        Err(RedisFailure::InDoubt(error))
     }
 
     /// A node is subscribed at one primary only, so the numbers of all add up. While the slot of a
@@ -228,6 +243,7 @@ pub(in crate::bus::redis) fn listeners_on(
     Ok(counts.into_iter().map(|(_, count)| count).collect())
 }
 
-fn moved(error: &RedisError, asked: &ServerAddress) -> Option<MovedSlot> {
-    (error.code() == Some("MOVED")).then(|| MovedSlot::read(error.detail()?, asked)).flatten()
+/// The slot and the server in a refusal with this word.
+fn redirected(error: &RedisError, word: &str, asked: &ServerAddress) -> Option<MovedSlot> {
+    (error.code() == Some(word)).then(|| MovedSlot::read(error.detail()?, asked)).flatten()
 }
