@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 use raybox::bus::Published;
+use raybox::bus::redis::ClusterBus;
 use raybox::config::{RedisPlace, RedisSettings, ServerAddress};
 use raybox::protocol::{GroupId, UserId};
 use testkit::{LONG_PATIENCE, ShardedRedis, wait_until, wait_within};
@@ -106,6 +107,38 @@ fn the_register_is_used_while_its_slot_moves() {
     let users = redis::cmd("SMEMBERS").arg(own).query::<Vec<i32>>(&mut redis.servers[to].connect());
     assert_eq!(users.expect("ask for the users"), [ANN.0, BOB.0]);
     assert_eq!(one.notes.count(&Heard::Rejoined), 2, "no connection was replaced");
+}
+
+#[test]
+fn servers_may_be_announced_by_name_or_by_port_alone() {
+    let redis = ShardedRedis::start();
+    let endpoint = |kind| ["cluster-preferred-endpoint-type", kind];
+    let hostname = |name| ["cluster-announce-hostname", name];
+    for (settings, host) in [
+        (vec![["cluster-announce-ip", "::ffff:127.0.0.1"]], Some("::ffff:127.0.0.1")),
+        (vec![hostname("localhost"), endpoint("hostname")], Some("localhost")),
+        (vec![endpoint("unknown-endpoint")], None),
+    ] {
+        redis.announce(&settings, host);
+        let (one, two) = (start(&redis), start(&redis));
+        for (sequence, primary) in (1..).zip(0..3) {
+            let user = user_at(&redis, primary);
+            two.welcome(user);
+            reach(&one, user, sequence);
+        }
+        let user = user_at(&redis, 0);
+        redis.move_slot(&channel(user), 1);
+        wait_until("the user is subscribed at the new primary", || redis.listeners(&channel(user)) == 1);
+        reach(&one, user, 4);
+        assert_eq!(one.notes.count(&Heard::Rejoined), 2, "no connection was replaced: {host:?}");
+        redis.move_slot(&channel(user), 0);
+    }
+    // Hosts that are to be announced, and are not known.
+    redis.announce(&[hostname(""), endpoint("hostname")], Some("?"));
+    let settings = settings(&redis);
+    let RedisPlace::Cluster(named) = &settings.place else { unreachable!("a cluster") };
+    let refused = ClusterBus::open(&settings, named).map(drop).expect_err("no address is known").to_string();
+    assert!(refused.contains("cluster-announce-hostname"), "{refused}");
 }
 
 #[test]

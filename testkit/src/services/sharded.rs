@@ -161,6 +161,21 @@ impl ShardedRedis {
         run(&self.servers[server], &[&["SETSLOT", &slot], how].concat()).expect("move a slot");
     }
 
+    /// Changes how all servers announce their addresses to clients, and waits until each announces
+    /// all of them with this host; `None` if they announce only ports.
+    pub fn announce(&self, settings: &[[&str; 2]], host: Option<&str>) {
+        for server in &self.servers {
+            for [key, value] in settings {
+                let mut set = redis::cmd("CONFIG");
+                set.arg("SET").arg(key).arg(value).exec(&mut server.connect()).expect("change how it is announced");
+            }
+        }
+        let expected = host.map_or(Value::Nil, |host| Value::BulkString(host.as_bytes().to_vec()));
+        wait_within(LONG_PATIENCE, "all servers announce it", || {
+            self.servers.iter().all(|server| hosts(server).iter().all(|host| *host == expected))
+        });
+    }
+
     /// Makes a replica change roles with its primary, as `CLUSTER FAILOVER` does. Redis gives up
     /// after 5 seconds, so on a busy machine it may need another order.
     pub fn take_over(&self, replica: usize) {
@@ -257,6 +272,20 @@ fn with_replicas(server: &Redis) -> Option<usize> {
         }
     }
     Some(primaries.len())
+}
+
+/// The hosts of all servers in the table of one of them.
+fn hosts(server: &Redis) -> Vec<Value> {
+    let Ok(Value::Array(ranges)) = run(server, &["SLOTS"]) else { panic!("no table of the slots") };
+    let servers = ranges.into_iter().flat_map(|range| match range {
+        Value::Array(parts) => parts.into_iter().skip(2).collect(),
+        _ => Vec::new(),
+    });
+    let host = |server| match server {
+        Value::Array(parts) => parts.into_iter().next(),
+        _ => None,
+    };
+    servers.filter_map(host).collect()
 }
 
 const PRIMARIES: usize = 3;

@@ -25,6 +25,8 @@ pub(in crate::bus::redis) struct SlotTable {
 pub(super) enum BadTable {
     /// It is not in the form of `CLUSTER SLOTS`.
     Unreadable,
+    /// It names no host for the primary of this slot.
+    Hostless(i64),
     /// No primary serves this slot.
     Unserved(u16),
 }
@@ -46,7 +48,7 @@ impl SlotTable {
         let Value::Array(ranges) = answer else { return Err(BadTable::Unreadable) };
         let mut table = SlotTable { primaries: Vec::new(), replicas: Vec::new(), owners: vec![NOBODY; SLOTS.into()] };
         for range in ranges {
-            table.add(range, asked).ok_or(BadTable::Unreadable)?;
+            table.add(range, asked)?;
         }
         match table.owners.iter().position(|owner| *owner == NOBODY) {
             None => Ok(table),
@@ -55,18 +57,24 @@ impl SlotTable {
     }
 
     /// Adds a range: its first slot, its last, its primary, and the replicas.
-    fn add(&mut self, range: &Value, asked: &ServerAddress) -> Option<()> {
-        let Value::Array(parts) = range else { return None };
-        let [Value::Int(first), Value::Int(last), primary, replicas @ ..] = &parts[..] else { return None };
-        let slot = |number: &i64| usize::try_from(*number).ok().filter(|slot| *slot < usize::from(SLOTS));
-        let owner = self.index_of(server(primary, asked)?)?;
-        self.owners.get_mut(slot(first)?..=slot(last)?)?.fill(owner);
+    fn add(&mut self, range: &Value, asked: &ServerAddress) -> Result<(), BadTable> {
+        let Value::Array(parts) = range else { return Err(BadTable::Unreadable) };
+        let [Value::Int(first), Value::Int(last), primary, replicas @ ..] = &parts[..] else {
+            return Err(BadTable::Unreadable);
+        };
+        if is_hostless(primary) {
+            return Err(BadTable::Hostless(*first));
+        }
+        let owner = server(primary, asked).and_then(|primary| self.index_of(primary)).ok_or(BadTable::Unreadable)?;
+        let slot = |number: i64| usize::try_from(number).ok().filter(|slot| *slot < usize::from(SLOTS));
+        let slots = slot(*first).zip(slot(*last)).and_then(|(first, last)| self.owners.get_mut(first..=last));
+        slots.ok_or(BadTable::Unreadable)?.fill(owner);
         for replica in replicas.iter().filter_map(|replica| server(replica, asked)) {
             if !self.replicas.contains(&replica) {
                 self.replicas.push(replica);
             }
         }
-        Some(())
+        Ok(())
     }
 
     fn index_of(&mut self, primary: ServerAddress) -> Option<u16> {
@@ -114,8 +122,13 @@ impl SlotTable {
     }
 }
 
-/// A server in a range. A server that does not know its own host leaves it out: then it is the one
-/// that was asked.
+/// Whether a server in a range is to be announced by a name, and has none.
+fn is_hostless(server: &Value) -> bool {
+    matches!(server, Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"?".to_vec())))
+}
+
+/// A server in a range. Its host is left out if it is the one that was asked: the server does not know
+/// its own host, or is not to announce it.
 fn server(value: &Value, asked: &ServerAddress) -> Option<ServerAddress> {
     let Value::Array(parts) = value else { return None };
     let [host, Value::Int(port), ..] = &parts[..] else { return None };
@@ -130,7 +143,7 @@ fn server(value: &Value, asked: &ServerAddress) -> Option<ServerAddress> {
 
 fn address(host: &str, port: u16, asked: &ServerAddress) -> Option<ServerAddress> {
     match host {
-        // The server does not know the host of another one.
+        // See `is_hostless`.
         "?" => None,
         "" => Some(ServerAddress::new(&asked.host, port)),
         host => Some(ServerAddress::new(host, port)),
@@ -152,6 +165,11 @@ impl fmt::Display for BadTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             BadTable::Unreadable => f.write_str("its answer to CLUSTER SLOTS cannot be read"),
+            BadTable::Hostless(slot) => write!(
+                f,
+                "it announces no host for the server of slot {slot}: set cluster-announce-hostname of each server, \
+                 or change cluster-preferred-endpoint-type"
+            ),
             BadTable::Unserved(slot) => write!(f, "no server of its cluster has slot {slot}"),
         }
     }
@@ -255,7 +273,6 @@ mod tests {
             vec![range(-1, 16383, one)],
             vec![range(9, 3, one)],
             vec![range(0, 16383, &[])],
-            vec![range(0, 16383, &[("?", 1)])],
             vec![range(0, 16383, &[("10.0.0.1", 0)])],
             vec![range(0, 16383, &[("10.0.0.1", 65536)])],
             vec![bulk("x")],
@@ -264,6 +281,7 @@ mod tests {
         }
         assert_eq!(SlotTable::read(&Value::Nil, &at(1)), Err(BadTable::Unreadable));
         assert_eq!(read(vec![]), Err(BadTable::Unserved(0)));
+        assert_eq!(read(vec![range(0, 6, one), range(7, 16383, &[("?", 1)])]), Err(BadTable::Hostless(7)));
         let with_gap = vec![range(0, 6, one), range(8, 16383, one)];
         assert_eq!(read(with_gap), Err(BadTable::Unserved(7)));
     }
