@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs a test program, and kills it if it has not ended after a time: a test that hangs is named
-# and fails, and the suites behind it still run. `./test.sh` makes cargo run each suite like this:
+# and fails, and the suites behind it still run. `./test.sh` runs each suite like this:
 #
 #     scripts/deadline.sh SECONDS PROGRAM ARGUMENT...
 #
