@@ -81,9 +81,7 @@ pub trait Exchange: Publisher {
     fn tell_devices(&self, news: &[DeviceNews]) -> bool;
 
     /// The name of this node in [`Receipt::node`] and in places; empty if it is alone.
-    fn own_name(&self) -> &str {
-        ""
-    }
+    fn own_name(&self) -> &str;
 }
 
 /// The register of which user is on which node, as all nodes know it.

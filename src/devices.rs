@@ -9,7 +9,7 @@
 //!   `marks` and `void_marks` for 49s and 50s, `typing` for 51s, `watch` for 52s and `heart` for
 //!   the heartbeat.
 //! - [`effects`] are the work that it wants done. [`tasks`] are the blocking part, and its results.
-//!   [`refusals`] are what refused sends are answered.
+//!   [`refusals`] are the answers to refused sends.
 
 pub mod effects;
 pub mod entry;

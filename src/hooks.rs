@@ -5,7 +5,7 @@
 //! - [`poster`] is the thread. It takes messages from the queue, posts them, and deletes them. Only
 //!   this thread waits for the web server, and it holds no connection to the database meanwhile.
 //! - `turns.rs` decides whose messages come next, `pace.rs` how many and when, and `resting.rs`
-//!   how long those wait whose messages are refused: all without I/O.
+//!   how long senders of refused messages wait: all without I/O.
 //! - `assembled.rs` puts rows, recipients and texts together, and `batch.rs` writes the body.
 //! - `post.rs` is one request: it chooses the address, checks that it is allowed, and bounds time
 //!   and size of the answer. `trust.rs` has the authorities of certificates.

@@ -66,7 +66,7 @@ fn main() -> ExitCode {
             Ok(Stopped::Left(_)) => ExitCode::FAILURE,
             Ok(Stopped::Lost) => {
                 complain(
-                    "a database file was moved, replaced or deleted under the server; its log says where all is now",
+                    "a database file was moved, replaced or deleted under the server; the server's log says where the data is now",
                 );
                 ExitCode::FAILURE
             }

@@ -171,5 +171,11 @@ fn rings(uses: &Uses) -> Vec<Vec<&str>> {
 }
 
 /// The packages that are checked, and their root files.
-const PACKAGES: [(&str, &str); 4] =
-    [("", "src/lib.rs"), ("client", "src/lib.rs"), ("net", "src/lib.rs"), ("pool", "src/lib.rs")];
+const PACKAGES: [(&str, &str); 6] = [
+    ("", "src/lib.rs"),
+    ("chat", "src/main.rs"),
+    ("client", "src/lib.rs"),
+    ("net", "src/lib.rs"),
+    ("pool", "src/lib.rs"),
+    ("raybench", "src/main.rs"),
+];

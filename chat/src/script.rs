@@ -7,8 +7,10 @@ use std::time::Duration;
 use raybox_client::{Client, Content, Conv, Error, Message, State};
 use serde_json::{Value, json};
 
+use crate::failure::Failure;
+use crate::opening::open;
 use crate::options::Options;
-use crate::{Failure, open, password, safe, time};
+use crate::{password, safe, time};
 
 /// The longest wait for a login.
 const ONLINE_WITHIN: Duration = Duration::from_secs(30);

@@ -16,9 +16,11 @@ use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use crate::app::{Action, App, STEP};
 use crate::commands::Command;
+use crate::failure::Failure;
+use crate::opening::open;
 use crate::options::Options;
 use crate::script::unknown;
-use crate::{Failure, open, safe, screen};
+use crate::{safe, screen};
 
 /// How long one wait for a key lasts; events of the client are handled in between.
 const LOOK: Duration = Duration::from_millis(50);

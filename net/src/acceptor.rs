@@ -95,15 +95,15 @@ impl Acceptor {
     /// closed.
     ///
     /// Pauses while places, descriptors or memory are used up: new connections wait in the backlog,
-    /// existing ones are served. Tries again when a place becomes free, or after a moment. The
-    /// pause is logged once a minute.
+    /// existing ones are served. Tries again when a place becomes free, or after a moment. A pause
+    /// and its end are logged once a minute.
     ///
     /// # Panics
     ///
     /// If the kernel refuses to poll.
     pub fn run(mut self, mut assign: impl FnMut(Accepted, SocketAddr)) {
         let mut events = Events::with_capacity(2);
-        let (mut paused, mut complaints) = (false, Complaints::default());
+        let (mut paused, mut complaints, mut is_logged) = (false, Complaints::default(), false);
         while !self.stopper.is_stopped() {
             let waits = [paused.then_some(RETRY_AFTER), self.stopper.left()];
             match self.poll.poll(&mut events, waits.into_iter().flatten().min()) {
@@ -116,8 +116,12 @@ impl Acceptor {
                 && let Some(unsaid) = complaints.raise(Instant::now())
             {
                 log::error!("accepting is paused, and was {unsaid} times before: {error}; raise the limit (ulimit -n)");
+                is_logged = true;
             }
             paused = exhausted.is_some();
+            if !paused && std::mem::take(&mut is_logged) {
+                log::warn!("accepting goes on: no connection waits");
+            }
         }
     }
 

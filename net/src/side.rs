@@ -152,7 +152,7 @@ impl Side {
         turn.list(link.clone(), answered);
     }
 
-    /// Notes that no turn that this one knows of lists this link any more.
+    /// Forgets the turn that has listed this link: the link was just written.
     pub(crate) fn unlist(&mut self) {
         self.scheduled = None;
     }

@@ -377,7 +377,7 @@ mod tests {
         fn deregister(&self) {}
     }
 
-    /// What a client's frame does in a turn.
+    /// One action of a client's frame in a turn.
     #[derive(Clone, Copy, Debug)]
     enum Act {
         /// It is forwarded from one client to another.

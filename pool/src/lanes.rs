@@ -337,7 +337,7 @@ impl<T> Lane<T> {
             match catch_unwind(AssertUnwindSafe(|| handle(&mut hand.state, batch))) {
                 Ok(again) => hand.again = again,
                 Err(_) => {
-                    log::error!("a batch of {count} has panicked and is lost; the lane goes on with the next");
+                    log::error!("a batch of {count} items panicked and is lost; the lane goes on with the next");
                     let Hand { state, done, .. } = hand;
                     let (state, again) = begin_again(state);
                     hand = Hand { state, again, done };

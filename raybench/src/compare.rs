@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
 
+use crate::context::Context;
 use crate::interrupt;
 use crate::report::{Run, completeness, mark, number, shown, text_of_trouble};
 use crate::tally::{Figure, Outcome};
-use crate::workload::Context;
 
 /// Runs both targets `rounds` times, and prints each round when it is done. Target B goes first in
 /// every other round, so that each target equally often follows the other. An error ends the

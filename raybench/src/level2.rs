@@ -19,13 +19,13 @@ pub(crate) use self::resume::{Returning, fill, resume};
 pub(crate) use self::survive::{Surviving, survive};
 use crate::accounts::Account;
 use crate::carrier::Stream;
+use crate::context::Context;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
 use crate::player::Pace;
 use crate::tally::{Outcome, Rates, What};
 use crate::target::Measured;
 use crate::wire::To;
-use crate::workload::Context;
 
 /// The messages of a run: their size and their pace.
 #[derive(Clone, Copy, Debug)]

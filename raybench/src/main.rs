@@ -9,6 +9,7 @@ mod carrier;
 mod check;
 mod compare;
 mod conduit;
+mod context;
 mod environment;
 mod interrupt;
 mod level2;
@@ -39,6 +40,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use crate::check::check;
+use crate::context::Context;
 use crate::environment::Environment;
 use crate::level2::{Acked, Surviving};
 use crate::offline::WritingToAbsent;
@@ -50,7 +52,7 @@ use crate::rooms::Plan;
 use crate::tally::Outcome;
 use crate::target::Target;
 use crate::wire::Framing;
-use crate::workload::{Context, Idling, LoggingIn, Ramp, Talking};
+use crate::workload::{Idling, LoggingIn, Ramp, Talking};
 
 impl Workload {
     fn name(&self) -> &'static str {

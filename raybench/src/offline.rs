@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::accounts::{self, Account};
 use crate::carrier::Address;
+use crate::context::Context;
 use crate::interrupt;
 use crate::limits::need_descriptors;
 use crate::tally::{Outcome, Received, What, record, times};
 use crate::target::{Measured, Meter};
 use crate::wire::{self, Client, Framing, Template, To};
-use crate::workload::Context;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WritingToAbsent {

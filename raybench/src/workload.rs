@@ -1,14 +1,13 @@
 //! The workloads: what each does to a target, and what it reports.
 
 use std::io;
-use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::accounts::{self, Account};
 use crate::ask::{self, Course, Inquiry, PATIENCE, Step};
-use crate::carrier::{Address, Stream};
-use crate::interrupt;
+use crate::carrier::Stream;
+use crate::context::Context;
 use crate::level2;
 use crate::limits::need_descriptors;
 use crate::phase::Phase;
@@ -18,62 +17,8 @@ use crate::relay::Relay;
 use crate::rooms::{self, Plan, Room};
 use crate::talk;
 use crate::tally::{Outcome, Rates, What};
-use crate::target::{Measured, Meter, Target, Usage};
+use crate::target::{Meter, Target, Usage};
 use crate::wire::{self, Framing, need_lines};
-
-/// The settings that every workload gets.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) target: Target,
-    pub(crate) accounts: Option<PathBuf>,
-    pub(crate) warm_up: Duration,
-    pub(crate) measured: Duration,
-    pub(crate) progress: Progress,
-}
-
-impl Context {
-    /// Checks that the processes to be measured exist, before the run begins.
-    pub(crate) fn check(&self) -> io::Result<()> {
-        match &self.target {
-            Target::Server { pids, .. } => Usage::of(pids).map(drop).map_err(io::Error::other),
-            Target::Relay(_) => Ok(()),
-        }
-    }
-
-    /// The server's addresses and processes; an error for the relay, which answers no requests.
-    pub(crate) fn server(&self) -> io::Result<(&[Address], &[u32])> {
-        match &self.target {
-            Target::Server { addresses, pids } => Ok((addresses, pids)),
-            Target::Relay(_) => Err(io::Error::other("the relay knows pairs and groups only: give --address")),
-        }
-    }
-
-    pub(crate) fn accounts(&self, count: usize) -> io::Result<Vec<Account>> {
-        let (addresses, _) = self.server()?;
-        accounts::provide(addresses[0], count, self.accounts.as_deref(), &self.progress)
-    }
-
-    /// Waits while other threads do the measured work. Returns what the target used, and the length
-    /// of the period.
-    pub(crate) fn measure(&self, pids: &[u32], phase: &Phase) -> Measured {
-        self.pass("warming up", self.warm_up);
-        let meter = Meter::start(pids, phase.begin_measured());
-        self.pass("measuring", self.measured);
-        let measured = meter.stop(phase.begin_last());
-        self.progress.stage("waiting for the rest", 1);
-        measured
-    }
-
-    /// Waits this long, or until the run is interrupted.
-    fn pass(&self, stage: &str, time: Duration) {
-        self.progress.stage(stage, time.as_millis() as usize);
-        let start = Instant::now();
-        while start.elapsed() < time && !interrupt::is_requested() {
-            thread::sleep(time.saturating_sub(start.elapsed()).min(Duration::from_millis(100)));
-            self.progress.reach(start.elapsed().as_millis() as u64);
-        }
-    }
-}
 
 /// Users who talk in pairs or in groups.
 #[derive(Clone, Copy, Debug)]

@@ -146,14 +146,14 @@ CREATE TABLE IF NOT EXISTS Blocked (
     KEY blocked (blocked)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Who was removed from a group and may not join it again.
+-- Users who were removed from a group and may not join it again.
 CREATE TABLE IF NOT EXISTS Banned (
     groupid INT NOT NULL,
     userid  INT NOT NULL,
     PRIMARY KEY (groupid, userid)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- Who has asked whom to be friends.
+-- Open requests to be friends: sender and recipient.
 CREATE TABLE IF NOT EXISTS Asked (
     userid   INT NOT NULL,
     friendid INT NOT NULL,

@@ -105,14 +105,14 @@ CREATE TABLE Blocked (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX Blocked_blocked ON Blocked (blocked);
 
--- Who was removed from a group and may not join it again.
+-- Users who were removed from a group and may not join it again.
 CREATE TABLE Banned (
     groupid INTEGER NOT NULL,
     userid  INTEGER NOT NULL,
     PRIMARY KEY (groupid, userid)
 ) STRICT, WITHOUT ROWID;
 
--- Who has asked whom to be friends.
+-- Open requests to be friends: sender and recipient.
 CREATE TABLE Asked (
     userid   INTEGER NOT NULL,
     friendid INTEGER NOT NULL,

@@ -46,6 +46,10 @@ impl Exchange for LocalBus {
     fn tell_devices(&self, _: &[DeviceNews]) -> bool {
         true
     }
+
+    fn own_name(&self) -> &str {
+        ""
+    }
 }
 
 impl Register for LocalBus {

@@ -54,7 +54,7 @@ impl ReplyOrder {
     /// none.
     pub(super) fn next_frame(&mut self) -> Option<Arc<str>> {
         while self.frames.is_empty() {
-            // A reply has one frame a line, mostly one.
+            // Each line of a reply is a frame; most replies have one line.
             self.frames.extend(self.answers.next_ready()?.lines().map(Arc::from));
         }
         self.frames.pop_front()

@@ -103,7 +103,7 @@ impl CertificateFiles {
         if let Err(Broken { error, is_known }) = self.renew()
             && !is_known
         {
-            log::error!("the certificates were not renewed, and those from before stay in use: {error}");
+            log::error!("the certificates cannot be reloaded, and the previous ones stay in use: {error}");
         }
         self.warn_of_ends(now);
     }
@@ -166,7 +166,7 @@ impl CertificateFiles {
                     "the certificate {file} ends in {} days; renew it, the server reads it again by itself",
                     left.as_secs() / DAY.as_secs()
                 ),
-                Err(_) => log::error!("the certificate {file} has ended, and clients refuse it; renew it"),
+                Err(_) => log::error!("the certificate {file} has expired, and clients refuse it; renew it"),
             }
         }
     }
@@ -199,7 +199,7 @@ fn ends(files: &[TlsFiles], certificates: &[Certificate]) -> Vec<End> {
         let file = files.certificate.display().to_string();
         let at = validity::end_of(certificate.der());
         if at.is_none() {
-            log::warn!("when the certificate {file} ends cannot be read from it");
+            log::warn!("cannot read the expiry date of the certificate {file}");
         }
         Some(End { file, at: at? })
     };

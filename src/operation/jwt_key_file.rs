@@ -67,7 +67,7 @@ impl JwtKeyFile {
             Ok(new) => drop(self.renew(new)),
             Err((error, content)) => {
                 if !self.state.lock().is_known_as_broken(content) {
-                    log::error!("the keys of JWTs were not renewed, and those from before stay in use: {error}");
+                    log::error!("the keys of JWTs cannot be reloaded, and the previous ones stay in use: {error}");
                 }
             }
         }

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_has_whom_it_was_given_and_nobody_else() {
+    fn an_audience_has_the_users_that_were_added_and_no_others() {
         let audience = Audience::new(RecordingScope::OfLevel2);
         assert!(audience.is_empty() && !audience.has(UserId(1)));
         let users = [1, 63, 64, 65_535, 65_536, 1_000_000, i32::MAX].map(UserId);

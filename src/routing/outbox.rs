@@ -377,8 +377,8 @@ impl Outbox {
     }
 
     fn publish(&mut self, offers: Offers, clock: &Clock, bus: &dyn Publisher, sorted: &mut Sorted) {
-        // One user's messages take one path, so that they keep their order: no place expires in
-        // between.
+        // One instant for all envelopes, so that no place expires between two messages of a user:
+        // they take one path and keep their order.
         let (mut envelopes, now) = (offers.envelopes, clock.now());
         for envelope in envelopes.iter_mut().filter(|envelope| !envelope.is_returned) {
             envelope.place = self.places.of(envelope.to, now);
@@ -420,8 +420,8 @@ impl Outbox {
                     missed.push(Envelope { place: None, ..envelope });
                     continue;
                 }
-                // The envelope has come back immediately, and waits in its position: if the user
-                // has just logged in, later messages are taken.
+                // No node took it. It stays in its position in the user's line, because a later
+                // message may be taken by a node on which the user has just logged in.
                 Published::ToNobody if self.users.contains_key(&envelope.to) => Holders::None,
                 Published::ToNobody => {
                     sorted.keep.extend(envelope.deliveries.into_iter().map(LaneItem::Delivery));
@@ -456,7 +456,7 @@ impl Outbox {
 }
 
 impl RecipientLine {
-    /// Whether an older message may arrive after a new one that is published now.
+    /// Whether a message that is published now could overtake an older one.
     fn must_wait(&self) -> bool {
         self.has_kept || !self.waiting.is_empty() || self.in_flight.iter().any(Flight::has_come_back)
     }

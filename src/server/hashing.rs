@@ -76,7 +76,7 @@ impl Hashing {
         };
         self.turns.lock().push(source, Box::new(work));
         let next = move || {
-            let (_, work) = turns.lock().take().expect("a hasher is told of each once");
+            let (_, work) = turns.lock().take().expect("each waiting password has exactly one job");
             work();
         };
         self.hashers.submit(next).expect("there is room for a login that has a place");

@@ -165,6 +165,7 @@ fn the_admin_port_answers_when_clients_have_taken_all_descriptors() {
         let number = |name: &str| numbers[&format!("raybox_connections_{name}{{loop=\"0\"}}")];
         number("accepted_total") == 100.0 && number("open") == 0.0
     });
+    wait_until("the log says that it is over", || server.logs().contains("accepting goes on"));
     // The store may have failed to open a file while no descriptor was free.
     wait_ready(admin);
 }

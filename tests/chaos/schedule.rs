@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_are_killed_before_and_after_the_database_is_back_and_start_before_and_after() {
+    fn nodes_die_and_start_both_before_and_after_the_database_is_back() {
         let faults = (0..20).flat_map(|seed| single(seed).faults);
         let of = |fault: Fault| {
             let back = fault.begin + fault.length;

@@ -100,6 +100,6 @@ fn come_and_go(nodes: &[SocketAddr], stop: &AtomicBool) {
     }
 }
 
-/// What all nodes together may hold in the last third of the run beyond the first third.
+/// The growth that all nodes together may show between the first and the last third of the run.
 const MARGIN: Margin = Margin(Footprint { descriptors: 12, threads: 0, resident: 48 * 1024 });
 const CONNECTIONS: usize = 6;

@@ -1,4 +1,4 @@
-//! Which messages are posted, and how.
+//! The messages that are posted, and their form.
 
 use serde_json::{Value, json};
 use testkit::level2::Level2Client;

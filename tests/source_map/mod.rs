@@ -42,7 +42,7 @@ impl SourceMap {
     fn read_file(&mut self, package: &Path, file: &str, path: ModulePath) {
         let source = fs::read_to_string(package.join(file)).unwrap_or_else(|error| panic!("read {file}: {error}"));
         let folder = match file.rsplit_once('/') {
-            Some((folder, "lib.rs" | "mod.rs")) => folder.to_owned(),
+            Some((folder, "lib.rs" | "main.rs" | "mod.rs")) => folder.to_owned(),
             _ => file.trim_end_matches(".rs").to_owned(),
         };
         for name in self.add(file, path.clone(), &source) {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use super::{Content, Fate, Joined, Mark, Output, Writing, Written};
 use crate::framing::{FrameWriter, Wrapping};
 
-/// How to write to a client that takes the bytes of one read for one frame. See the module
+/// The pauses for a client that takes the bytes of one read for one frame. See the module
 /// `output/pace.rs`.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_waits_half_a_second_at_most_and_not_behind_what_was_begun() {
+    fn a_reply_waits_half_a_second_at_most_but_lets_a_begun_frame_end() {
         let (mut output, start) = (Output::default(), Instant::now());
         output.push_paced(format!("reply{}", "+".repeat(49)).as_bytes(), &mut FrameWriter::json(), Fate::Drop, start);
         assert_eq!(written(&mut output, start, &[0]).len(), 1);

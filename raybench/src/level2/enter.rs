@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::accounts::{self, Account};
 use crate::carrier::{Address, Stream};
+use crate::context::Context;
 use crate::wire::{self, Client, Framing};
-use crate::workload::Context;
 
 /// A connection that is logged in, and the last numbers of its user's conversations.
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use serde_json::Value;
 use super::enter;
 use crate::accounts::Account;
 use crate::carrier::Address;
+use crate::context::Context;
 use crate::interrupt;
 use crate::tally::{Arrival, Findings, Outcome, What, record};
 use crate::target::Meter;
 use crate::wire::{Client, Framing};
-use crate::workload::Context;
 
 /// The users who come back.
 #[derive(Clone, Copy, Debug)]

@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use raybox_client::{Client, Content, Conv, Error, Message, Options, State, Ticket, register};
 
 use crate::carrier::{Address, Carrier};
+use crate::context::Context;
 use crate::interrupt;
 use crate::phase::Phase;
 use crate::tally::{Findings, Outcome, Received, What};
 use crate::target::Meter;
-use crate::workload::Context;
 
 /// The kills to survive.
 #[derive(Clone, Debug)]

@@ -1,4 +1,4 @@
-//! How news for connections of level 2 are written, see [`DeviceNews`].
+//! The format of news for connections of level 2, see [`DeviceNews`].
 //!
 //! ```text
 //! topic      payload

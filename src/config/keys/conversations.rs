@@ -41,7 +41,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "conversations_max",
         default: "20000",
-        help: "The most conversations of two of a user; strangers open only half as many with a user",
+        help: "The most two-person conversations of a user; strangers open at most half of them",
         kind: Kind::Count(2, 1_000_000, |config, n| config.conversations_max = n as usize),
     },
     Key {

@@ -120,7 +120,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "groups_max",
         default: "2000",
-        help: "The most groups that a user is in; others add a user to half as many. Beyond that: 403",
+        help: "The most groups of a user (403 beyond it); others may add a user to half as many",
         kind: Kind::Count(2, 1_000_000, |config, n| config.groups_max = n as usize),
     },
     Key {

@@ -123,7 +123,7 @@ pub(super) static KEYS: &[Key] = &[
     Key {
         name: "tls_cert",
         default: "none",
-        help: "Certificates for TLS, PEM files with the issuers' certificates behind; the first is for clients that ask for no name",
+        help: "Certificates for TLS, PEM files, each with its issuers' certificates after its own; the first is for clients that ask for no name",
         kind: Kind::Files(|config, files| config.tls_certificates = files),
     },
     Key {

@@ -350,7 +350,7 @@ fn a_fetch_is_preceded_by_what_is_spooled_for_its_user() {
 }
 
 #[test]
-fn a_full_spool_refuses_but_for_what_has_no_sender() {
+fn a_full_spool_refuses_only_messages_that_have_a_sender() {
     let (folder, store) = (Folder::new("backlog"), Arc::new(Script::default()));
     let mut node = Node::start(&folder, &store, 1, 2 * (MESSAGE_BYTES + 1));
     *store.is_away.lock() = true;

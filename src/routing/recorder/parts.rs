@@ -58,7 +58,7 @@ pub struct RecorderParts {
     pub outages: Arc<Outages>,
     /// The time.
     pub clock: Clock,
-    /// Which messages join the queue of the hook.
+    /// The rule for the messages that join the hook's queue.
     pub hooked: HookedMessages,
     /// The limits of messages.
     pub rules: CommitRules,

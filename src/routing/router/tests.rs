@@ -148,7 +148,9 @@ impl Exchange for Told {
     fn tell_devices(&self, _: &[DeviceNews]) -> bool {
         true
     }
-
+    fn own_name(&self) -> &str {
+        "told"
+    }
     fn group_changed(&self, _: GroupId) {}
 }
 

@@ -162,7 +162,7 @@ impl Schema {
     pub(super) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Width::Chars(max) = self.message_max {
-            warnings.push(format!("messages over {max} characters cannot be kept, their senders get an error"));
+            warnings.push(format!("messages over {max} characters cannot be stored, their senders get an error"));
         }
         if !self.has_message_ids {
             warnings.push("kept messages have no ids, so every fetch and delete reads the whole table".to_owned());

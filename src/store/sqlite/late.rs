@@ -87,7 +87,7 @@ impl Late {
             return Err(error);
         }
         let why = shared.waiting.lock().why.clone();
-        log::error!("{why}: what is stored can be read, and nothing can be stored until its disk has room");
+        log::error!("{why}: stored data can be read, but nothing can be stored until the disk has room");
         let failed = |cause: io::Error| SqliteOpenError::Failed { file: shared.file(), cause: Box::new(cause) };
         let (stop, stopped) = bounded(0);
         let opener = shared.clone();
@@ -222,7 +222,7 @@ impl LateCore {
                 continue;
             }
             if self.try_to_open().is_ok() {
-                log::warn!("{} is open: its disk takes what is to be stored", self.file().display());
+                log::warn!("{} is open: its disk accepts writes again", self.file().display());
                 return;
             }
             next = Instant::now() + pause;

@@ -28,7 +28,7 @@ pub(super) fn enable_if_cheap(db: &Connection, file: &Path) {
     }
     match db.execute_batch("VACUUM") {
         Ok(()) => log::info!("{} returns deleted space to the disk from now on", file.display()),
-        Err(error) => log::warn!("{} does not become shorter, whatever is deleted: {error}", file.display()),
+        Err(error) => log::warn!("{} cannot return the space of deleted rows to the disk: {error}", file.display()),
     }
 }
 

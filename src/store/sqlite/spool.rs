@@ -122,7 +122,7 @@ impl SpoolFile {
         drop(state);
         if begins {
             let file = self.file.display();
-            log::warn!("{error}: what is stored cannot be deleted from {file}, and is passed over there");
+            log::warn!("{error}: stored messages cannot be deleted from {file}, and are skipped there");
         }
         self.note_leaving(messages, bytes, 0);
         Ok(())
@@ -142,7 +142,7 @@ impl SpoolFile {
                 gone.remove(id);
             }
             if gone.is_empty() {
-                log::warn!("all that is stored is deleted from {}", self.file.display());
+                log::warn!("the messages that could not be deleted are now deleted from {}", self.file.display());
             }
         }
     }

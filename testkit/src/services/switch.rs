@@ -14,7 +14,7 @@ pub struct Switch {
     gate: Arc<Gate>,
 }
 
-/// What all bytes have to pass, and the end of a connection as well.
+/// The gate that all bytes, and the end of a connection, pass.
 #[derive(Default)]
 struct Gate {
     is_shut: Mutex<bool>,

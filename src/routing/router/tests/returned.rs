@@ -153,7 +153,7 @@ fn messages_of_a_stalled_connection_do_not_go_to_one_that_may_have_got_something
 }
 
 #[test]
-fn of_two_stalled_connections_only_what_the_newer_one_holds_goes_to_the_one_that_logs_in_again() {
+fn a_login_gets_what_the_newer_of_two_stalled_connections_holds() {
     let mut scene = Scene::new();
     let oldest = scene.log_in(USER);
     oldest.is_silent();

@@ -55,7 +55,7 @@ pub struct ArrangementParts {
     pub outages: Arc<Outages>,
     /// Counts refusals.
     pub metrics: Arc<Metrics>,
-    /// Which messages join the queue of the hook.
+    /// The rule for the messages that join the hook's queue.
     pub hooked: HookedMessages,
     /// The rules for users.
     pub rules: CommunityRules,
