@@ -84,6 +84,30 @@ fn every_file_that_a_document_names_is_there() {
     assert!(missing.is_empty(), "{missing:#?}");
 }
 
+/// The file that a walk names: a full path, or one below or beside the file named before it.
+fn file_of_walk(name: &str, before: &Path) -> Option<PathBuf> {
+    let beside = before.ancestors().skip(1).map(|folder| folder.join(name));
+    let candidates = [PathBuf::from(name), before.with_extension("").join(name)].into_iter().chain(beside);
+    candidates.filter(|path| path.components().count() > 1).find(|path| root().join(path).is_file())
+}
+
+#[test]
+fn every_file_of_the_walks_is_there() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).expect("read the page");
+    let (_, section) = text.split_once("\n## Walks through the code\n").expect("the walks are there");
+    let (section, _) = section.split_once("\n## ").expect("another section follows");
+    let (mut count, mut before, mut missing) = (0, PathBuf::new(), Vec::new());
+    let names = section.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs"));
+    for name in names {
+        match file_of_walk(name, &before) {
+            Some(path) => (count, before) = (count + 1, path),
+            None => missing.push(format!("{name}, behind {}", before.display())),
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(count > 100, "the walks name {count} files");
+}
+
 #[test]
 fn every_page_is_in_the_book() {
     let list = fs::read_to_string(root().join("docs/SUMMARY.md")).expect("read the list of pages");
