@@ -155,13 +155,9 @@ pub fn pushed(conv: ConversationName, message: &Message<'_>) -> String {
     message.place(object.maybe("recalled", message.recalled)).end()
 }
 
-/// A message within another frame, with `conv` where the frame does not name its conversation.
-fn listed(conv: Option<ConversationName>, message: &Message<'_>) -> String {
+/// A message within another frame, which names its conversation.
+fn listed(message: &Message<'_>) -> String {
     let object = Object::with_capacity(message.frame.map_or(0, str::len) + 128);
-    let object = match conv {
-        Some(conv) => object.plain("conv", conv),
-        None => object,
-    };
     let object = object.maybe("edited", message.edited).value("from", message.from);
     let object = object.flag("imported", message.imported).json("m", message.frame.unwrap_or("null"));
     message.place(object.maybe("recalled", message.recalled)).end()
@@ -190,7 +186,7 @@ fn overview_line(conv: &ConversationSummary<'_>) -> String {
     let object = Object::new().plain("conv", conv.conv).value("floor", conv.floor).value("head", conv.head);
     let object = object.plain("kind", kind);
     let object = match &conv.last {
-        Some(last) => object.json("last", &listed(None, last)),
+        Some(last) => object.json("last", &listed(last)),
         None => object,
     };
     let object = match conv.name {
@@ -239,14 +235,8 @@ pub fn page(
     let object = Object::with_capacity(len(messages)).value("complete", complete).plain("conv", conv);
     let object = object.value("errno", 200).value("floor", floor).maybe("from", seq(messages.first()));
     let object = object.value("head", head).value("msgType", 48);
-    let object = object.list("msgs", messages.iter().map(|message| listed(None, message))).maybe("rid", rid);
+    let object = object.list("msgs", messages.iter().map(listed)).maybe("rid", rid);
     object.maybe("to", seq(messages.last())).end()
-}
-
-/// 58: the messages found, with the same bounds as a page.
-pub fn found(messages: &[(ConversationName, Message<'_>)], complete: bool, rid: Option<&Rid>) -> String {
-    let object = Object::new().value("complete", complete).value("errno", 200).value("msgType", 58);
-    object.list("msgs", messages.iter().map(|(conv, message)| listed(Some(*conv), message))).maybe("rid", rid).end()
 }
 
 /// 49: the own read mark of `user`. Other devices get it without `rid`.

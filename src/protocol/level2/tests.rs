@@ -151,7 +151,6 @@ fn every_other_reply_has_its_keys_in_order() {
             replies::account(UserId(7), "ann", true, rid),
             replies::devices(&[("d\\".to_owned(), 1, false)], rid),
             replies::refused(48, Refusal { errno: 503, errmsg: "later", retry_after: Some(1) }, rid),
-            frames::found(&[(BOB, message(1, "{}"))], false, rid),
             frames::run_refused("\u{1}\"", Refusal::forever(400, "no")),
             frames::run(BOB, &RunHead { from: 1, to: 0, gap: None, reset: true }),
             frames::send_refused(None, Refusal::forever(400, "no")),

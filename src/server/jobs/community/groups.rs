@@ -226,9 +226,9 @@ fn refusal_of(refusal: GroupRefusal) -> Refusal {
         GroupRefusal::NoSuchGroup => Refusal::forever(404, "there is no such group"),
         GroupRefusal::NoSuchUser => NO_SUCH_USER,
         GroupRefusal::NoSuchMember => Refusal::forever(404, "this user is not a member"),
-        GroupRefusal::NotMember => Refusal::forever(403, "you are not a member of this group"),
+        // Only a 10 finds a ban, and its refusal is another one.
+        GroupRefusal::NotMember | GroupRefusal::Banned => Refusal::forever(403, "you are not a member of this group"),
         GroupRefusal::NotCreator => Refusal::forever(403, "only the creator may do this"),
-        GroupRefusal::Banned => Refusal::forever(403, "you were removed from this group"),
         GroupRefusal::Full => Refusal::forever(403, "the group has as many members as it may"),
         GroupRefusal::Yourself => Refusal::forever(400, "leave the group with a 62"),
     }
