@@ -1,9 +1,9 @@
 //! [`Delivery`]: one message on its way to one recipient who is not on this node, and the lanes for
 //! it. [`Posted`] is the event that comes back to a session.
 //!
-//! A node that is not alone first offers the message to the others (`outbox.rs`). If none takes it,
-//! it goes into a lane to the store (`backlog.rs`). The folders above (bus, routing, operation,
-//! server) use these types.
+//! A node that is not alone first offers the message to the others (`routing/outbox.rs`). If none
+//! takes it, it goes into a lane to the store (`routing/backlog.rs`). The folders above (bus,
+//! routing, operation, server) use these types.
 
 mod owed;
 mod posted;

@@ -10,8 +10,9 @@
 //! - [`answers`] keeps answers in the order of their requests.
 //! - `places` is the table of a pump: the last message written in each conversation.
 //!
-//! Nothing here knows sockets, threads or the store. The caller feeds events, carries out commands,
-//! and reports what became of them.
+//! Nothing here knows sockets, threads or the store. The member of a connection (`devices`) feeds
+//! events to its pump; the server carries out the pump's commands, and reports what became of them.
+//! The lanes that commit messages (`routing`) and the bus make some of these events.
 
 pub mod answers;
 pub mod cursor;

@@ -1,5 +1,6 @@
 //! Hooks: messages that no device of a recipient has received are posted to a web server, so that
-//! it can wake a phone or run a bot. `docs/hooks.md` has what the web server sees.
+//! it can wake a phone or run a bot. `docs/hooks.md` has what the web server sees. The server
+//! starts the thread; the status page and the commands (`operation`) read its settings and state.
 //!
 //! - `store::hooks` is the queue in the database. A message joins it in its own transaction.
 //! - [`poster`] is the thread. It takes messages from the queue, posts them, and deletes them. Only

@@ -24,15 +24,15 @@
 //!   [`bus::redis`] is its transport, replaced by simulated wires in tests.
 //! - [`delivery`] is one message on its way, and the progress of one for a large group.
 //! - [`session`] is one client's state machine without I/O; its `handlers` implement each request.
+//! - [`devices`] are the connections of level 2: one user on one device.
 //! - [`history`] decides, without I/O, which messages a connection of level 2 is shown:
-//!   [`history::pump`] knows what was written and what is to be read. [`devices`] are the
-//!   connections of level 2.
-//! - [`store`] speaks SQL. Messages wait in [`store::spool`] while the database is unavailable.
+//!   [`history::pump`] knows what was written and what is to be read.
 //! - [`hooks`] posts messages that no device has received to a web server.
+//! - [`store`] speaks SQL. Messages wait in [`store::spool`] while the database is unavailable.
 //! - [`admission`] has the limits on clients: on connections, on rates, and on the room of each.
 //! - [`metrics`] are the counters of all of these.
-//! - [`protocol`] reads and writes the JSON of clients; `net` and the bus over Redis poll with mio.
 //! - [`web`] is HTTP on the client port.
+//! - [`protocol`] reads and writes the JSON of clients; `net` and the bus over Redis poll with mio.
 //! - [`config`] is read once.
 //! - [`base`] may be used by all of them.
 //!

@@ -1,5 +1,6 @@
 //! HTTP on the port for clients: the web client's files, the upgrade to a WebSocket, and the form
-//! of a POST of a message. The reactor finds the requests, and the shell sends the answers.
+//! of a POST of a message. The reactor finds the requests. Only the server calls this folder: its
+//! shell asks for the answer to a request, and sends it.
 //!
 //! - `request` reads a head.
 //! - [`site`] decides about it: a file, an upgrade, a message, or an error.

@@ -1,9 +1,9 @@
 //! [`Spool`]: the messages that wait on this node's disk while the database of the cluster is
 //! unavailable.
 //!
-//! The lanes to the store (`backlog.rs`) decide when messages go in and come out; a spool only
-//! holds them, in order, and within its bound. Every message in it was accepted, and confirmed to
-//! its sender.
+//! The lanes to the store (`routing/backlog.rs`) decide when messages go in and come out; a spool
+//! only holds them, in order, and within its bound. Every message in it was accepted, and confirmed
+//! to its sender.
 
 use crate::admission::Holder;
 pub use crate::base::loads::SpoolLoad;
