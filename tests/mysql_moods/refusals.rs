@@ -130,6 +130,49 @@ fn a_database_that_answers_and_does_not_commit_is_not_ready_until_it_does() {
 }
 
 #[test]
+fn a_database_that_stays_locked_is_not_ready_until_it_is_free() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let store = open(&database);
+    let ann = new_user(&store, "ann");
+    // A backup; changes of the tables of level 1 and 2.
+    for lock in [
+        "FLUSH TABLES WITH READ LOCK",
+        "LOCK TABLES OfflineMessage READ",
+        "LOCK TABLES Message READ",
+        "LOCK TABLES Conversation WRITE",
+    ] {
+        wait_until("it is ready", || store.check().is_ok());
+        let mut locker = database.connect();
+        locker.query_drop(lock).unwrap();
+        let is_locked = || store.check().is_err_and(|error| error.to_string().contains("keeps a table"));
+        wait_until(&format!("it is not ready after {lock}"), is_locked);
+        locker.query_drop("UNLOCK TABLES").unwrap();
+    }
+    wait_until("it is ready again", || store.check().is_ok());
+    append(&store, ann, "after").unwrap();
+}
+
+#[test]
+fn a_missing_table_of_level_2_makes_the_store_unready_as_long_as_it_is_missing() {
+    let mariadb = MariaDb::start();
+    let database = mariadb.create_database();
+    let store = open(&database);
+    wait_until("it is ready", || store.check().is_ok());
+    database.run("RENAME TABLE Message TO Elsewhere");
+    // No call meets it: the check finds it by itself, again and again.
+    let is_missing = || store.check().is_err_and(|error| error.to_string().contains("Message"));
+    wait_until("it is not ready", is_missing);
+    let looks = || database.status("Com_delete");
+    let before = looks();
+    while looks() < before + 10 {
+        assert!(is_missing(), "{:?}", store.check());
+    }
+    database.run("RENAME TABLE Elsewhere TO Message");
+    wait_until("it is ready again", || store.check().is_ok());
+}
+
+#[test]
 fn a_check_fires_no_visible_trigger_and_rolls_back_where_triggers_may_be_hidden() {
     let mariadb = MariaDb::start();
     let database = mariadb.create_database();

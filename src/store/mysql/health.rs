@@ -26,7 +26,7 @@ use pool::{ConnectionPool, Outage};
 
 use super::error::{self, Trouble};
 use super::patrol::Patrol;
-use super::probe::{self, Probe};
+use super::probe::Probe;
 use super::servers::MysqlServers;
 use crate::store::StoreCallback;
 
@@ -87,6 +87,7 @@ impl DatabaseHealth {
             was_unclear: false,
             written: None,
             stalls: None,
+            waits: None,
         };
         let watched = shared.clone();
         let run = move || watched.run(&mut watcher);
@@ -265,6 +266,9 @@ struct Watcher {
     /// The error of the last such message, if it was not stored in time although the database
     /// answers.
     stalls: Option<String>,
+    /// The beginning of the checks, up to the last one, that another program's locks have kept
+    /// waiting, and the error of the last one.
+    waits: Option<(Instant, String)>,
     /// Whether the last connection led to a server that takes no writes, or its user had no right.
     was_barred: bool,
     /// Whether the last check had no result.
@@ -315,7 +319,7 @@ impl Watcher {
         let Some(mut connection) = self.connection.take() else { return self.look_anew(may_be_unclear) };
         if let Err(error) = self.probe(&mut connection) {
             match error::trouble(&error) {
-                // Another program works on the table, and the database works.
+                // Another program works on a table, which is trouble only if it goes on for long.
                 Trouble::Locked | Trouble::Waited => {}
                 // The connection may have been closed alone. If the database was restarted, all
                 // others are closed too. If the server no longer takes writes, a new connection may
@@ -399,15 +403,24 @@ impl Watcher {
         Ok(Ok(self.stall().into()))
     }
 
+    fn probe(&mut self, connection: &mut Conn) -> mysql::Result<()> {
+        let began = Instant::now();
+        let done = self.look_or_write(connection);
+        let waited = done.as_ref().err().filter(|error| error::trouble(error) == Trouble::Waited);
+        let since = self.waits.take().map_or(began, |(since, _)| since);
+        self.waits = waited.map(|error| (since, error::text(error)));
+        done
+    }
+
     /// Usually does the least, because every node checks twice a second, and a write costs the
     /// database a sync and an entry in its binary log.
-    fn probe(&mut self, connection: &mut Conn) -> mysql::Result<()> {
+    fn look_or_write(&mut self, connection: &mut Conn) -> mysql::Result<()> {
         if self.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) {
-            return probe::look(connection);
+            return self.probe.look(connection);
         }
         // A database that does not answer this is down. One that answers, but stores nothing in
         // time, can still be read.
-        probe::look(connection)?;
+        self.probe.look(connection)?;
         let done = self.probe.write(connection);
         self.stalls = match &done {
             Err(error) if error::trouble(error) == Trouble::Silent => Some(error::text(error)),
@@ -422,7 +435,14 @@ impl Watcher {
     /// The reason why nothing is stored although the database answers, until the next
     /// attempt.
     fn stall(&self) -> Option<String> {
-        self.stalls.as_ref().map(|why| format!("the database answers, but stores nothing in time: {why}"))
+        if let Some(why) = &self.stalls {
+            return Some(format!("the database answers, but stores nothing in time: {why}"));
+        }
+        let (_, why) = self.waits.as_ref().filter(|(since, _)| since.elapsed() > LOCK_PATIENCE)?;
+        Some(format!(
+            "another program keeps a table of this server locked, for a backup (FLUSH TABLES WITH READ LOCK) or a change \
+             (ALTER TABLE), and everything waits for it: {why}"
+        ))
     }
 
     /// Handles a check without an answer in time: the database is down, unless only writes are
@@ -465,16 +485,22 @@ const CHECK_EVERY: Duration = Duration::from_millis(500);
 /// The most connections that one check opens if each is closed at once. After two such checks in a
 /// row, the database counts as down.
 const LOOK_CONNECTIONS_MAX: usize = 3;
+/// How long other programs may keep checks waiting. One such check takes as long as a connection
+/// waits for locks, so this is two of them.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 /// The interval at which a message for nobody is stored while the database works.
 const WRITE_EVERY: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
+    use super::super::probe::ProbedRow;
     use super::*;
+
+    const NO_PROBE: Probe = Probe { row: ProbedRow::Nothing, has_history: false };
 
     #[test]
     fn a_look_that_never_ends_is_an_outage() {
-        let health = DatabaseHealth { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let health = DatabaseHealth { shared: Arc::default(), probe: NO_PROBE, thread: None };
         assert_eq!(health.outage(), None);
         let begin = |ago: Duration| health.shared.state.lock().looking_since = Instant::now().checked_sub(ago);
         begin(Duration::ZERO);
@@ -485,7 +511,7 @@ mod tests {
 
     #[test]
     fn an_error_met_by_a_call_counts_as_a_refusal_until_the_next_check() {
-        let health = DatabaseHealth { shared: Arc::default(), probe: Probe::Nothing, thread: None };
+        let health = DatabaseHealth { shared: Arc::default(), probe: NO_PROBE, thread: None };
         let (tell, told) = std::sync::mpsc::channel();
         health.on_trouble(Box::new(move || tell.send(()).unwrap()));
         health.met("full");

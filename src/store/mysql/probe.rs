@@ -8,15 +8,26 @@
 //! server (`READ ONLY ADMIN`), whose messages the new primary would lack. So each check asks
 //! whether the server is read-only, and treats that like the refusal that other accounts get.
 //! Connections opened since then are read-only themselves (`dial.rs`).
+//!
+//! Messages of level 2 go into other tables. No row is tried there, but statements that change
+//! nothing: they need the tables, the rights, and that no other program keeps a table locked.
 
 use mysql::prelude::Queryable;
 use mysql::{Conn, params};
 
 use super::error::{self, Trouble};
 
-/// The last step of the attempt to store a message for nobody.
+/// What an attempt to store a message for nobody does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Probe {
+pub(super) struct Probe {
+    pub(super) row: ProbedRow,
+    /// Whether there are tables of level 2.
+    pub(super) has_history: bool,
+}
+
+/// The last step of the attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ProbedRow {
     /// The row is inserted and deleted by its id, and both are committed.
     Committed,
     /// The row is inserted, and the transaction is undone: without ids, a row can be found only by
@@ -34,9 +45,10 @@ impl Probe {
     /// As for a call that stores a message.
     pub(super) fn write(self, connection: &mut Conn) -> mysql::Result<()> {
         refuse_if_read_only(connection)?;
-        connection.exec_drop(NO_CHANGE, ())?;
-        connection.exec_drop(NO_INSERT, ())?;
-        if self == Probe::Nothing {
+        for statement in self.without_effect() {
+            connection.exec_drop(statement, ())?;
+        }
+        if self.row == ProbedRow::Nothing {
             return Ok(());
         }
         match self.write_row(connection) {
@@ -44,6 +56,19 @@ impl Probe {
             Err(error) if error::trouble(&error) == Trouble::Refused => Ok(()),
             done => done,
         }
+    }
+
+    /// Makes the database do the least that needs the tables and the rights to write them.
+    ///
+    /// # Errors
+    /// As for a call that stores a message.
+    pub(super) fn look(self, connection: &mut Conn) -> mysql::Result<()> {
+        refuse_if_read_only(connection)?;
+        self.without_effect().try_for_each(|statement| connection.query_drop(statement))
+    }
+
+    fn without_effect(self) -> impl Iterator<Item = &'static str> {
+        MESSAGES_WITHOUT_EFFECT.into_iter().chain(HISTORY_WITHOUT_EFFECT.into_iter().filter(move |_| self.has_history))
     }
 
     fn write_row(self, connection: &mut Conn) -> mysql::Result<()> {
@@ -61,7 +86,7 @@ impl Probe {
     /// Whether the row is gone, so that the transaction can be committed.
     fn change(self, connection: &mut Conn) -> mysql::Result<bool> {
         connection.query_drop("INSERT INTO OfflineMessage (userid, message) VALUES (0, '')")?;
-        if self == Probe::Undone {
+        if self.row == ProbedRow::Undone {
             return Ok(false);
         }
         let id = connection.last_insert_id();
@@ -70,11 +95,9 @@ impl Probe {
     }
 }
 
-/// Makes the database do the least that needs the table and the rights to write it.
+/// Whether the server takes messages, as far as can be told without knowing its tables.
 pub(super) fn look(connection: &mut Conn) -> mysql::Result<()> {
-    refuse_if_read_only(connection)?;
-    connection.query_drop(NO_CHANGE)?;
-    connection.query_drop(NO_INSERT)
+    Probe { row: ProbedRow::Nothing, has_history: false }.look(connection)
 }
 
 fn refuse_if_read_only(connection: &mut Conn) -> mysql::Result<()> {
@@ -91,6 +114,15 @@ pub(super) fn is_on(value: &str) -> bool {
     value != "0" && !value.eq_ignore_ascii_case("OFF")
 }
 
-/// A statement that needs the table and the rights to write it, and changes nothing.
-const NO_CHANGE: &str = "DELETE FROM OfflineMessage WHERE 1 = 0";
-const NO_INSERT: &str = "INSERT INTO OfflineMessage (userid, message) SELECT 0, '' FROM DUAL WHERE 1 = 0";
+/// Statements that need the table and the rights to write it, and change nothing.
+const MESSAGES_WITHOUT_EFFECT: [&str; 2] = [
+    "DELETE FROM OfflineMessage WHERE 1 = 0",
+    "INSERT INTO OfflineMessage (userid, message) SELECT 0, '' FROM DUAL WHERE 1 = 0",
+];
+/// The same for the tables that each message of level 2 is written to.
+const HISTORY_WITHOUT_EFFECT: [&str; 3] = [
+    "INSERT INTO Message (conv, seq, nth, sender, time, kind, ref, edited, recalled, cid, hash, text)
+     SELECT 0, 0, 0, 0, 0, 0, 0, 0, 0, '', '', '' FROM DUAL WHERE 1 = 0",
+    "UPDATE Conversation SET head = head WHERE 1 = 0",
+    "UPDATE Member SET `read` = `read` WHERE 1 = 0",
+];

@@ -5,7 +5,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Row};
 
 use super::dial::Traits;
-use super::probe::Probe;
+use super::probe::{Probe, ProbedRow};
 use super::rows::column;
 
 /// The capabilities of a database's tables, as found when it was opened.
@@ -136,12 +136,13 @@ impl Schema {
     /// The probe that checks whether messages can be stored.
     pub(super) fn probe(&self) -> Probe {
         let can_undo = self.unsafe_tables.iter().all(|(table, _)| table != "OfflineMessage");
-        match (self.has_message_ids, can_undo) {
-            _ if self.has_triggers => Probe::Nothing,
-            (true, _) if self.knows_triggers => Probe::Committed,
-            (_, true) => Probe::Undone,
-            (_, false) => Probe::Nothing,
-        }
+        let row = match (self.has_message_ids, can_undo) {
+            _ if self.has_triggers => ProbedRow::Nothing,
+            (true, _) if self.knows_triggers => ProbedRow::Committed,
+            (_, true) => ProbedRow::Undone,
+            (_, false) => ProbedRow::Nothing,
+        };
+        Probe { row, has_history: self.has_history }
     }
 
     /// Whether a hashed password fits.
