@@ -23,6 +23,10 @@ use self::options::{Command, Options};
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Err(why) = options.check() {
+        let _ = writeln!(io::stderr(), "chat: {why}");
+        return ExitCode::FAILURE;
+    }
     let done = match &options.command {
         None => terminal::run(&options),
         Some(Command::Register { name }) => script::register(&options, name),

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     /// The file for messages and the login [default: raybox/chat.db in the folder of your data]
     #[arg(long, value_name = "FILE", global = true)]
     data: Option<PathBuf>,
-    /// A file whose first line is the password
+    /// A file whose first line is the password, for `register` and `login`
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) password_file: Option<PathBuf>,
     /// A file with a JSON web token of your identity provider, with which `chat login` logs in. It is
@@ -78,6 +78,17 @@ pub(crate) enum Command {
 }
 
 impl Options {
+    /// Refuses a password that nothing would read.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let takes_password = matches!(self.command, Some(Command::Register { .. } | Command::Login { .. }));
+        match self.password_file.is_some() && !takes_password {
+            true => Err("only register and login take --password-file: log in once with chat login NAME \
+                         --password-file FILE, and leave the option out afterwards"
+                .to_owned()),
+            false => Ok(()),
+        }
+    }
+
     /// The options for reaching the server.
     pub(crate) fn client(&self) -> raybox_client::Options {
         let client = raybox_client::Options::new(&self.server);
@@ -124,6 +135,20 @@ mod tests {
         let options = Options::try_parse_from(["chat", "send", "bob", "--", "-1"]).expect("a text that looks like one");
         assert!(matches!(options.command, Some(Command::Send { text: Some(text), .. }) if text == "-1"));
         assert!(Options::try_parse_from(["chat", "login", "ann", "--password", "x"]).is_err(), "others would see it");
+    }
+
+    #[test]
+    fn a_password_is_refused_where_nobody_logs_in() {
+        let check = |arguments: &[&str]| {
+            let all = ["chat", "--password-file", "f"].into_iter().chain(arguments.iter().copied());
+            Options::try_parse_from(all).expect("options").check()
+        };
+        for arguments in [&["send", "bob", "hi"][..], &["tail"], &["logout"], &[]] {
+            let why = check(arguments).expect_err("it has no effect");
+            assert!(why.contains("chat login NAME --password-file FILE"), "{arguments:?}: {why}");
+        }
+        assert_eq!(check(&["login", "ann"]), Ok(()));
+        assert_eq!(check(&["register", "ann"]), Ok(()));
     }
 
     #[test]
