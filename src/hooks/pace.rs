@@ -39,11 +39,12 @@ impl Pace {
         pause
     }
 
-    /// The web server refuses the messages of many senders in a row. Returns the pause, which stays
-    /// short: all of them may be at fault, and others must not wait long for them.
+    /// The web server refuses the messages of many senders in a row. Returns the pause, which does
+    /// not grow: all of them may be at fault, and others must not wait long for them. A web server
+    /// that refuses everything gets one or two requests a second.
     pub(super) fn refused_many(&mut self, dice: f64) -> Duration {
-        self.failures = self.failures.min(REFUSALS_MAX);
-        self.failed(dice)
+        self.refused();
+        pause_after(0, dice)
     }
 
     /// The web server works, but refuses a message of the request. The next request has half as
@@ -64,8 +65,6 @@ pub(super) const MESSAGES_MAX: usize = 256;
 /// The longest pause after the first failure; each further one doubles it.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// The failures after which refusals make the pause no longer: it is 8 s then.
-const REFUSALS_MAX: u32 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -85,12 +84,12 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_many_pause_for_8_seconds_at_most() {
+    fn refusals_of_many_pause_for_a_second_and_make_no_later_pause_longer() {
         let mut pace = Pace::new();
         let pauses: Vec<u64> = (0..6).map(|_| pace.refused_many(1.0).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 8, 8]);
+        assert_eq!(pauses, [1; 6]);
         assert_eq!(pace.messages_max(), 4);
-        assert_eq!(pace.failed(1.0).as_secs(), 16, "a failure after them pauses longer, as ever");
+        assert_eq!([pace.failed(1.0), pace.failed(1.0)].map(|pause| pause.as_secs()), [1, 2], "they are not counted");
     }
 
     #[test]

@@ -196,7 +196,8 @@ impl Work {
         let (mut pause, mut settings) = (Duration::ZERO, None);
         while let Some(now) = self.control.wait(pause, settings.as_ref()) {
             if settings.as_ref() != Some(&now) {
-                self.resume = None;
+                // Failures and refusals of another web server, or with another key, say nothing.
+                (self.pace, self.resting, self.resume) = (Pace::new(), RestingSenders::default(), None);
             }
             let worked = catch_unwind(AssertUnwindSafe(|| self.round(&now))).unwrap_or_else(|_| {
                 self.resume = Some(Instant::now() + self.pace.failed(1.0));

@@ -4,7 +4,7 @@ use testkit::tls::Certificate;
 use testkit::{TestServer, Workplace, wait_until};
 
 use crate::receiver::{Mood, Receiver};
-use crate::stage::{KEY, change, enter, failed_requests, hooked, waiting, with};
+use crate::stage::{KEY, change, enter, failed_requests, hooked, make_due, waiting, with};
 
 #[test]
 fn settings_that_cannot_work_are_refused_and_dangerous_ones_are_named() {
@@ -121,4 +121,21 @@ fn a_new_key_is_read_while_the_server_runs() {
     ann.say(&with(&bob), "new key");
     wait_until("it is posted", || receiver.requests().len() == 2);
     receiver.requests()[1].assert_signed(new);
+}
+
+#[test]
+fn a_new_web_server_begins_without_the_pauses_of_the_old_one() {
+    let [old, new] = [Mood::Answers(400), Mood::Answers(200)].map(Receiver::start);
+    let server = hooked(&old, "0").start();
+    let (mut ann, bob) = (enter(&server, "ann"), enter(&server, "bob"));
+    let texts: Vec<String> = (0..10).map(|nth| format!("text {nth}")).collect();
+    for text in &texts {
+        ann.say(&with(&bob), text);
+    }
+    wait_until("one was refused alone", || old.requests().iter().any(|request| request.messages().len() == 1));
+    wait_until("all wait", || waiting(&server) == texts.len());
+    make_due(&server, &new);
+    wait_until("nothing waits", || waiting(&server) == 0);
+    let first: Vec<_> = new.requests()[0].messages().iter().map(|message| message["m"]["msg"].clone()).collect();
+    assert_eq!(first, texts, "all are in one request");
 }
