@@ -89,7 +89,9 @@ fn a_list_leaves_the_files_of_a_stopped_and_of_a_killed_server_as_they_are() {
     let mut server = TestServer::start();
     let at = Workplace::empty();
     let data = server.folder().display().to_string();
-    let a = offline_user(&server, "ann");
+    let (mut ann, a) = user(&server, "ann");
+    let group = ann.create_group(a, "team").to_string();
+    drop(ann);
     for killed in [false, true] {
         if killed {
             server.kill9();
@@ -102,7 +104,9 @@ fn a_list_leaves_the_files_of_a_stopped_and_of_a_killed_server_as_they_are() {
         assert!(at.succeed(&line(&data, &["users", "list"])).contains("ann"));
         assert_eq!(at.succeed(&line(&data, &["users", "list"])).contains("bob"), killed, "the log is read");
         assert!(at.succeed(&line(&data, &["users", "show", &a.to_string()])).contains("ann"));
-        assert_eq!(at.succeed(&line(&data, &["groups", "list"])).trim(), "no groups");
+        assert!(at.succeed(&line(&data, &["users", "find", "ANN"])).contains("ann"));
+        assert!(at.succeed(&line(&data, &["groups", "list"])).contains("team"));
+        assert!(at.succeed(&line(&data, &["groups", "show", &group])).contains("ann"), "its member");
         let after = files_of_database(server.folder());
         assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
         assert!(before == after, "a file was changed");
