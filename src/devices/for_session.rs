@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 /// See the [module](self). They wait here and not in the connection's input, so that sends behind
 /// them do not wait.
 ///
-/// Bound: [`BYTES_MAX`] and one frame, and one whose turn has come. Beyond it, the connection is not
-/// read. These bytes do not count in the memory for unfinished frames (`memory_max`).
+/// Bound: [`BYTES_MAX`] and one frame. Beyond it, the connection is not read, and its input counts
+/// in the memory for unfinished frames (`memory_max`). The frames here do not, so they must be few.
 #[derive(Debug, Default)]
 pub(super) struct ForSession {
     waiting: VecDeque<Box<[u8]>>,
@@ -43,9 +43,10 @@ impl ForSession {
 
     /// Whether another frame may be added.
     pub(super) fn has_room(&self) -> bool {
-        self.bytes < BYTES_MAX
+        let next = self.next.as_ref().map_or(0, |frame| frame.len());
+        self.bytes + next < BYTES_MAX
     }
 }
 
 /// The most bytes that wait before the connection is not read any more.
-const BYTES_MAX: usize = 64 * 1024;
+const BYTES_MAX: usize = 16 * 1024;

@@ -60,6 +60,11 @@ impl<T> InTurn<T> {
         Some(request)
     }
 
+    /// Whether this request has begun and is not done.
+    pub(super) fn is_under_way(&self, ticket: Ticket) -> bool {
+        self.under_way.contains(&ticket)
+    }
+
     /// Notes that a request is done. Requests that are not in this queue are ignored.
     pub(super) fn done(&mut self, ticket: Ticket) {
         self.under_way.retain(|other| *other != ticket);

@@ -7,7 +7,8 @@
 //! # Order
 //! 41s have their own order in each conversation, which the pump keeps. All other requests take
 //! effect in the order sent, and their replies leave in that order. A 47 has no reply, but later
-//! requests wait until it is noted. Frames that nobody requested have no order among these.
+//! requests wait until it is noted. Nothing behind a 3 is read unless the 3 fails. Frames that
+//! nobody requested have no order among these.
 //!
 //! # Bounds
 //! - A number of unanswered requests; beyond it, the connection is not read.
@@ -64,8 +65,8 @@ pub struct Member {
     typing: Typing,
     /// The read to retry at the next reminder.
     retry: Option<Retry>,
-    /// The time at which a logout ends the connection, even if sends are still without a 41.
-    logout_by: Option<Instant>,
+    /// The last 3 of this device that was read.
+    logout: Option<Ticket>,
     /// The data that was read with the heads, while the pump handles the heads.
     ahead: Option<Box<Ahead>>,
 }
@@ -102,7 +103,7 @@ impl Member {
             watch: StateWatch::default(),
             typing: Typing::default(),
             retry: None,
-            logout_by: None,
+            logout: None,
             ahead: None,
         }
     }
@@ -133,7 +134,7 @@ impl Member {
     /// Whether the next frame may be processed now.
     pub fn takes_requests(&self) -> bool {
         self.takes_requests
-            && !self.stage.is_logged_out()
+            && !self.is_logging_out()
             && !self.watch.is_under_way()
             && !self.outlet.is_full()
             && self.replies.has_room()
@@ -154,9 +155,7 @@ impl Member {
             Level2Request::Level1(Ok(protocol::Request::Logout { user }))
                 if user.user() == Some(self.identity.user) =>
             {
-                let ticket = self.replies.open();
-                self.logout_by = Some(now + LOGS_OUT_WITHIN);
-                self.do_in_turn(ticket, Does::Change, MemberTask::LogOut(ticket, rid), effects);
+                self.on_log_out(rid, effects);
             }
             Level2Request::Level1(Ok(_)) => self.have_session_process(bytes.into(), rid, effects),
             Level2Request::Level1(Err(protocol::BadRequest)) => {
@@ -235,12 +234,12 @@ impl Member {
             self.carry_out(effects);
             // The event may have ended a run for which marks have waited.
             self.show_marks(effects);
-            self.end_if_logged_out(effects);
+            self.end_after_logout(effects);
         }
     }
 
     /// Handles news from elsewhere.
-    pub fn on_news(&mut self, news: MemberNews, effects: &mut MemberEffects) {
+    pub fn on_news(&mut self, news: MemberNews, now: Instant, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
         }
@@ -288,15 +287,12 @@ impl Member {
                 self.watch.undo(before);
                 self.settle(ticket, text, effects);
             }
-            MemberNews::End(Reason::Logout) => {
-                self.stage = Stage::LoggedOut;
-                effects.push(MemberEffect::Remind(LOGS_OUT_WITHIN));
-            }
-            MemberNews::End(reason) => return self.end(reason, effects),
+            MemberNews::LoggedOut(ticket, text) => self.on_logged_out(ticket, text, now, effects),
+            MemberNews::End(reason) => return self.on_end(reason, effects),
         }
         self.carry_out(effects);
         self.show_marks(effects);
-        self.end_if_logged_out(effects);
+        self.end_after_logout(effects);
     }
 
     /// Settles a request of a read mark; the mark that was found may be void by now.
@@ -343,7 +339,7 @@ impl Member {
         self.pump.on(PumpEvent::Output(waiting), &mut self.commands);
         self.carry_out(effects);
         self.show_marks(effects);
-        self.end_if_logged_out(effects);
+        self.end_after_logout(effects);
     }
 
     /// Handles a reminder. `waiting`: the bytes that have not arrived at the client.
@@ -351,7 +347,9 @@ impl Member {
         if matches!(self.stage, Stage::Ended) {
             return;
         }
-        if self.stage.is_logged_out() && self.logout_by.is_none_or(|by| by <= now) {
+        if let Stage::LoggedOut(ends_by) = self.stage
+            && ends_by <= now
+        {
             return self.end(Reason::Logout, effects);
         }
         match self.heart.beat(now, waiting > 0) {
@@ -381,13 +379,6 @@ impl Member {
             self.stage = Stage::Ended;
             self.takes_requests = false;
             effects.push(MemberEffect::End(reason));
-        }
-    }
-
-    /// Ends the connection after a logout, when every send has its 41.
-    fn end_if_logged_out(&mut self, effects: &mut MemberEffects) {
-        if self.stage.is_logged_out() && self.pump.open_sends() == 0 {
-            self.end(Reason::Logout, effects);
         }
     }
 
@@ -475,6 +466,7 @@ impl Member {
     }
 }
 
+mod leaving;
 mod sending;
 mod showing;
 #[cfg(test)]
@@ -485,8 +477,6 @@ mod turns;
 const NO_REPLY: String = String::new();
 /// The pause after a failed read of the store.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
-/// How long a logout waits for the 41s of the sends before it.
-const LOGS_OUT_WITHIN: Duration = Duration::from_secs(5);
 
 const LOGGED_IN: Refusal = Refusal::forever(400, "you are logged in, open another connection for another login");
 const NOT_HERE: Refusal = Refusal::forever(404, "this server does not do that");

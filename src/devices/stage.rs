@@ -1,5 +1,7 @@
 //! [`Stage`]: how far the connection of a member is.
 
+use std::time::Instant;
+
 use crate::protocol::level2::Have;
 
 /// See the [module](self).
@@ -8,15 +10,10 @@ pub(super) enum Stage {
     /// The other nodes are being told to send messages here.
     Placing(Box<FirstFrames>),
     Open,
-    /// The device has logged out, and sends are still without a 41. Nothing more is read.
-    LoggedOut,
+    /// The device has logged out, and sends are still without a 41. Nothing more is read. The
+    /// connection ends at this time at the latest.
+    LoggedOut(Instant),
     Ended,
-}
-
-impl Stage {
-    pub(super) fn is_logged_out(&self) -> bool {
-        matches!(self, Stage::LoggedOut)
-    }
 }
 
 /// The data for the first frames, which follow once other nodes send here.

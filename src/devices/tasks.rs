@@ -64,7 +64,7 @@ pub enum MemberTask {
     Watch(Ticket, Option<Rid>, Arc<[UserId]>, Arc<[UserId]>),
     /// Do and answer one of 60 to 69.
     Account(Ticket, Option<Rid>, Box<Account<'static>>),
-    /// Log this device out (3): [`MemberNews::End`] follows the answer.
+    /// Log this device out (3): [`MemberNews::LoggedOut`].
     LogOut(Ticket, Option<Rid>),
 }
 
@@ -111,6 +111,8 @@ pub enum MemberNews {
     Watching,
     /// The users of a 52 are not watched: the answer, and the users who are still watched.
     NotWatching(Ticket, String, Arc<[UserId]>),
+    /// The answer to a 3: the device is logged out.
+    LoggedOut(Ticket, String),
     /// The connection ends.
     End(Reason),
 }

@@ -179,7 +179,7 @@ impl Desk<'_> {
                     // sends to the same conversation are refused too.
                     if let Err(refused) = self.send(identity.user, *outgoing) {
                         let mut more = MemberEffects::new();
-                        member.on_news(MemberNews::Pump(vec![refused]), &mut more);
+                        member.on_news(MemberNews::Pump(vec![refused]), self.now, &mut more);
                         queue.extend(more);
                     }
                 }

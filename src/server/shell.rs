@@ -414,7 +414,8 @@ impl Handler for Shell {
                 return self.with_member(turn, link, client, |member, effects| member.on_event(event, effects));
             }
             Posted::Member(news) => {
-                return self.with_member(turn, link, client, |member, effects| member.on_news(*news, effects));
+                let now = turn.now();
+                return self.with_member(turn, link, client, |member, effects| member.on_news(*news, now, effects));
             }
             Posted::Settled(settled) => Input::Settled(settled),
             Posted::Spread(spread) => return self.spread_on(turn, link, client, spread),

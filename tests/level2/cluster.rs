@@ -333,6 +333,39 @@ fn a_node_that_hears_of_a_new_password_by_a_token_forgets_the_old_one() {
     phone.ask_for_pong();
 }
 
+/// Waits until this node has compared all accounts this number of times: each time, it finds that
+/// the password of this user was changed.
+fn wait_for_comparisons(cluster: &Cluster, node: usize, name: &str, times: usize) {
+    let user = offline_user(&cluster.nodes[node], name);
+    let row = format!("User SET password = reverse(password) WHERE id = {user}");
+    for _ in 0..times {
+        let mut client = login(&cluster.nodes[node], name, user);
+        cluster.database.run(&format!("UPDATE {row}"));
+        client.set_patience(LONG_PATIENCE);
+        client.expect_refusal(403);
+        client.expect_eof();
+        cluster.database.run(&format!("UPDATE {row}"));
+    }
+}
+
+#[test]
+fn a_token_makes_a_node_forget_an_old_password_also_of_a_user_who_was_away_for_long() {
+    let cluster = Cluster::start_with(2, |node| node.option("account_check", "200ms"));
+    let (mut ann, _bob) = pair(&cluster);
+    let a = ann.store.me;
+    drop(login(&cluster.nodes[1], "ann", a));
+    // The node drops what it knows of users without connections, except remembered passwords.
+    wait_for_comparisons(&cluster, 1, "carol", 15);
+    let reply = ann.ask_for(200, json!({"msgType": 60, "password": testkit::password("ann"), "new": "other"}));
+    let token = LoginAs::token(reply["token"].as_str().expect("a token"), "a1");
+    let mut phone = Level2Client::login(TestClient::connect(&cluster.nodes[1]), Store::new(a), token);
+    phone.sync();
+    let mut other = TestClient::connect(&cluster.nodes[1]);
+    let login = json!({"msgType": 1, "USERID": a, "password": testkit::password("ann")});
+    assert_eq!(other.ask(&login)["errno"], 302, "the remembered password is the old one");
+    phone.ask_for_pong();
+}
+
 #[test]
 fn a_revoked_device_is_out_on_other_nodes_also_without_redis() {
     let mut cluster = Cluster::start(2);

@@ -204,6 +204,53 @@ fn a_logout_waits_for_the_sends_before_it() {
 }
 
 #[test]
+fn nothing_behind_a_logout_is_carried_out() {
+    let server = TestServer::start();
+    let (mut ann, bob) = pair(&server);
+    let (me, to_bob) = (ann.store.me, with(&bob));
+    let mut tablet = Level2Client::enter(&server, "ann", me, "a2");
+    let (before, behind) = (ann.message(&to_bob), ann.message(&to_bob));
+    ann.send_many(&[
+        json!({"msgType": 8, "FROMID": me, "rid": "before"}),
+        before.clone(),
+        json!({"msgType": 3, "USERID": me, "rid": "logout"}),
+        behind.clone(),
+        json!({"msgType": 66, "USERID": bob.store.me, "block": true, "rid": "level 2"}),
+        json!({"msgType": 12, "FROMID": me, "name": "team", "description": "", "rid": "level 1"}),
+    ]);
+    ann.tcp().send_raw(b"]{\"msgType\":53,\"rid\":\"ping\"}");
+    for rid in ["before", "logout"] {
+        let reply = ann.take("a reply", |frame| !frame["rid"].is_null());
+        assert_eq!(reply["rid"], rid, "{reply}");
+    }
+    assert_eq!(ann.answer(before["cid"].as_str().expect("a cid"))["errno"], 200);
+    ann.expect_farewell("logout");
+    let more: Vec<_> = ann.inbox().filter(|frame| !frame["errno"].is_null() && frame["msgType"] != 40).collect();
+    assert!(more.is_empty(), "{more:?}");
+    assert_eq!(tablet.ask_for(200, json!({"msgType": 66}))["blocked"], json!([]));
+    assert_eq!(tablet.say(&to_bob, "next"), 2);
+    let overview = Level2Client::enter(&server, "ann", me, "a3").take_kind(43);
+    assert_eq!(overview["convs"].as_array().map(Vec::len), Some(1), "no group: {overview}");
+}
+
+#[test]
+fn a_logout_that_fails_stops_nothing_behind_it() {
+    let server = TestServer::start();
+    let (mut ann, bob) = pair(&server);
+    let (me, to_bob) = (ann.store.me, with(&bob));
+    server.run_sql("ALTER TABLE Device RENAME TO Elsewhere");
+    let behind = ann.message(&to_bob);
+    ann.send_many(&[json!({"msgType": 3, "USERID": me, "rid": "logout"}), behind.clone()]);
+    let reply = ann.take("the reply to the logout", |frame| frame["rid"] == "logout");
+    assert!(reply["errno"] != 200, "{reply}");
+    assert_eq!(ann.number(behind["cid"].as_str().expect("a cid")), 1);
+    server.run_sql("ALTER TABLE Elsewhere RENAME TO Device");
+    let reply = ann.ask(json!({"msgType": 3, "USERID": me}));
+    assert_eq!(reply["errno"], 200, "{reply}");
+    ann.expect_farewell("logout");
+}
+
+#[test]
 fn logging_out_ends_the_tokens_of_the_device() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");

@@ -5,10 +5,11 @@ use crate::devices::tasks::{Ahead, Identity, Noted};
 use crate::devices::typing::TYPING_EVERY;
 use crate::history::cursor::{Extent, HeldCursor};
 use crate::history::pump::{FoundCursor, Heads, Row, RowPage, SendAnswer};
-use crate::protocol::level2::Login;
 use crate::protocol::level2::frames::{Committed, MarkNews, Marks};
+use crate::protocol::level2::{FRAME_MAX, Login};
 use crate::store::history::{DeviceId, Head};
 
+mod logout;
 mod marks;
 
 /// A member, and what it wants.
@@ -54,7 +55,7 @@ impl Scene {
     }
 
     fn hear(&mut self, news: MemberNews) {
-        self.member.on_news(news, &mut self.effects);
+        self.member.on_news(news, self.now, &mut self.effects);
     }
 
     /// The frames written since the last call; other effects are dropped.
@@ -110,43 +111,22 @@ fn replies_leave_in_the_order_of_their_requests_and_sends_wait_for_none_of_them(
 
 #[test]
 fn frames_of_level_1_that_wait_are_bounded() {
-    let mut scene = Scene::live();
-    let long = format!(r#"{{"msgType":8,"FROMID":7,"x":"{}"}}"#, "x".repeat(20_000));
-    let mut taken = 0;
-    while scene.member.takes_requests() {
-        scene.say(&long);
-        taken += 1;
-    }
-    assert_eq!(taken, 5, "one at work and 64 KiB");
-    scene.member.on_reply("{}", &mut scene.effects);
-    assert!(scene.member.takes_requests());
-}
-
-#[test]
-fn a_logout_ends_the_connection_when_the_sends_before_it_are_answered_or_after_a_while() {
-    for is_answered in [true, false] {
+    for (padding, most) in [(0, ANSWERS_MAX), (5_000, 5), (FRAME_MAX - 100, 2)] {
         let mut scene = Scene::live();
-        scene.say(r#"{"msgType":4,"TOID":9,"cid":"a","msg":"x"}"#);
-        let Some(MemberEffect::Send(sent)) = scene.effects.pop() else { panic!("a send") };
-        scene.say(r#"{"msgType":3,"USERID":7}"#);
-        let tasks = scene.tasks();
-        let [MemberTask::LogOut(ticket, _)] = &tasks[..] else { panic!("{tasks:?}") };
-        scene.hear(MemberNews::Answer(*ticket, "bye".to_owned()));
-        scene.hear(MemberNews::End(Reason::Logout));
-        assert!(!scene.member.takes_requests() && !scene.member.has_ended());
-        assert_eq!(scene.written(), ["bye"]);
-        if is_answered {
-            let (conv, id) = (sent.conv, sent.submission.id);
-            let at = Committed { seq: 1, tag: Tag(5), time: 6 };
-            scene.hear(MemberNews::Pump(vec![PumpEvent::Answered { conv, id, answer: SendAnswer::New(at, None) }]));
-            assert!(matches!(&scene.effects[..], [.., MemberEffect::End(Reason::Logout)]), "{:?}", scene.effects);
-            assert!(scene.written()[0].contains(r#""cid":"a""#));
-        } else {
-            scene.member.on_time(scene.now, 0, &mut scene.effects);
-            assert!(!scene.member.has_ended());
-            scene.member.on_time(scene.now + LOGS_OUT_WITHIN, 0, &mut scene.effects);
+        let long = format!(r#"{{"msgType":8,"FROMID":7,"x":"{}"}}"#, "x".repeat(padding));
+        let mut taken = 0;
+        while scene.member.takes_requests() {
+            scene.say(&long);
+            // The first one is at work, the others wait.
+            scene.member.next_for_session();
+            taken += 1;
         }
-        assert!(scene.member.has_ended());
+        assert_eq!(taken, most, "{padding}: one at work, and 16 KiB or one frame");
+        scene.member.on_reply("{}", &mut scene.effects);
+        let next = scene.member.next_for_session().expect("the next one");
+        assert!(scene.member.takes_requests());
+        scene.member.session_is_busy(next);
+        assert_eq!(scene.member.takes_requests(), padding == 0, "{padding}: it waits still");
     }
 }
 

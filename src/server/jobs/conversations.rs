@@ -95,7 +95,7 @@ impl Conversations {
             }
             // `Arrangements` runs these.
             MemberTask::Account(..) => Ok(Vec::new()),
-            MemberTask::LogOut(ticket, rid) => self.log_out(history, who, *ticket, rid.as_ref()),
+            MemberTask::LogOut(ticket, rid) => self.log_out(history, who, *ticket, rid.as_ref()).map(one),
         }
     }
 }

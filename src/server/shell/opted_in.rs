@@ -247,6 +247,8 @@ impl Shell {
         member.hear(turn.now());
         let len = match incoming {
             Incoming::Frame(frame) => frame.len(),
+            // As a frame, they wait for the requests before them.
+            Incoming::Garbage { .. } | Incoming::Oversize if !member.takes_requests() => return Flow::Later,
             Incoming::Garbage { len } | Incoming::Blanks { len } => len,
             Incoming::Oversize => return self.end_member(turn, link, client, Reason::TooLong),
             Incoming::Crowded => return self.end_member(turn, link, client, Reason::Overload),

@@ -11,6 +11,8 @@ use super::{Checked, Mistake, ensure};
 #[derive(Default, Debug)]
 pub(super) struct Replies {
     asked: VecDeque<Asked>,
+    /// Whether a 3 has succeeded.
+    is_logged_out: bool,
 }
 
 /// A request that is not answered.
@@ -59,8 +61,18 @@ impl Replies {
         self.next().is_some_and(|asked| asked.is_answered_by(kind, rid))
     }
 
+    pub(super) fn is_logged_out(&self) -> bool {
+        self.is_logged_out
+    }
+
+    /// Notes that a 3 has succeeded: nothing behind it may be answered.
+    pub(super) fn log_out(&mut self) {
+        self.is_logged_out = true;
+    }
+
     /// Notes a reply, and returns the request that it answers.
     pub(super) fn on_reply(&mut self, kind: i64, rid: Option<&Rid>) -> Checked<Asked> {
+        ensure(!self.is_logged_out, || format!("a reply of type {kind}, rid {rid:?}, to a request behind a logout"))?;
         loop {
             let Some(asked) = self.asked.pop_front() else {
                 return Err(Mistake(format!("a reply of type {kind}, rid {rid:?}, to nothing")));

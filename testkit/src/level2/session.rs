@@ -109,9 +109,10 @@ impl Session {
     fn look_at(&mut self, frame: &Frame, store: &mut Store) -> Checked<()> {
         match (self.stage, frame) {
             (Stage::Over, _) => Err(Mistake("something after the 55".to_owned())),
-            (_, Frame::Farewell(_)) => {
+            (_, Frame::Farewell(farewell)) => {
                 self.stage = Stage::Over;
-                Ok(())
+                let is_right = farewell.reason != "logout" || self.replies.is_logged_out();
+                ensure(is_right, || "logged out without the reply to a 3".to_owned())
             }
             (Stage::Login, Frame::Welcome(welcome)) => self.on_welcome(welcome, store),
             (Stage::Login, Frame::Reply(reply)) if reply["msgType"] == 40 => self.check_refused_login(reply),
@@ -211,7 +212,11 @@ impl Session {
             let is_reply = self.replies.awaits(61, reply.get("rid"));
             return ensure(is_reply, || "a part of a 61 where another reply is next".to_owned());
         }
-        self.replies.on_reply(kind, reply.get("rid")).map(drop)
+        let asked = self.replies.on_reply(kind, reply.get("rid"))?;
+        if asked.kind == 3 && reply["errno"] == 200 {
+            self.replies.log_out();
+        }
+        Ok(())
     }
 
     fn check_refused_login(&self, reply: &Value) -> Checked<()> {

@@ -375,10 +375,9 @@ impl Conversations {
         who: &Identity,
         ticket: Ticket,
         rid: Option<&Rid>,
-    ) -> Result<Vec<MemberNews>, StoreError> {
+    ) -> Result<MemberNews, StoreError> {
         history.forget(who.user, &[who.device])?;
-        let reply = replies::with_rid(protocol::ACK, rid);
-        Ok(vec![MemberNews::Answer(ticket, reply), MemberNews::End(Reason::Logout)])
+        Ok(MemberNews::LoggedOut(ticket, replies::with_rid(protocol::ACK, rid)))
     }
 
     /// Ends connections of devices that were logged out, on every node.
