@@ -247,6 +247,13 @@ impl<A, M> Connection<A, M> {
         }
     }
 
+    /// The time at which bytes last arrived; `now` if the client is not being read, because some
+    /// may have arrived.
+    pub(crate) fn heard_by(&self, now: Instant) -> Instant {
+        let is_unread = self.waiting.is_for_application() || self.waiting.is_for_client();
+        if is_unread { now } else { self.heard }
+    }
+
     /// Whether nothing has arrived recently.
     fn is_quiet(&self, now: Instant) -> bool {
         self.is_new || now.saturating_duration_since(self.heard) >= QUIET_AFTER

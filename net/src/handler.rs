@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::framing::{Foreign, HttpPart};
 use crate::label::Label;
@@ -151,9 +151,17 @@ pub trait Handler {
         let _ = (turn, link, conn, message);
     }
 
-    /// Handles the end of the time of a [`Turn::remind`].
-    fn on_reminder(&mut self, turn: &mut Turn<Self::Message>, link: &Arc<Link<Self::Message>>, conn: &mut Self::Conn) {
-        let _ = (turn, link, conn);
+    /// Handles the end of the time of a [`Turn::remind`]. `heard`: the time at which bytes last
+    /// arrived from the client, of any kind; now if the client is not being read, because some may
+    /// have arrived.
+    fn on_reminder(
+        &mut self,
+        turn: &mut Turn<Self::Message>,
+        link: &Arc<Link<Self::Message>>,
+        conn: &mut Self::Conn,
+        heard: Instant,
+    ) {
+        let _ = (turn, link, conn, heard);
     }
 
     /// The connection is dead or was hung up: nothing sent to it will arrive. Earlier input is

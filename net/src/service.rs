@@ -349,10 +349,7 @@ impl<H: Handler> Service<H> {
     fn on_idle(&mut self, id: ConnId) {
         let now = self.turn.now();
         let Some(conn) = self.connections.get_mut(id) else { return };
-        // A client that is not read may have sent something since.
-        let is_unread = conn.waiting.is_for_application() || conn.waiting.is_for_client();
-        let heard = if is_unread { now } else { conn.heard };
-        let due = heard + self.settings.idle_timeout;
+        let due = conn.heard_by(now) + self.settings.idle_timeout;
         let stays = matches!(&conn.phase, ConnectionPhase::Open(app) if self.handler.watches_silence(app));
         match due > now {
             true => self.timers.set(due, id, Deadline::Idle),
@@ -385,7 +382,9 @@ impl<H: Handler> Service<H> {
     }
 
     fn on_deadline(&mut self, id: ConnId, deadline: Deadline) {
+        let now = self.turn.now();
         let Some((conn, mut closing)) = self.closing(id) else { return };
+        let heard = conn.heard_by(now);
         match (deadline, &mut conn.phase) {
             (Deadline::Close, _) => closing.kill(conn),
             (Deadline::Write, phase) => {
@@ -395,7 +394,7 @@ impl<H: Handler> Service<H> {
                     closing.drain_on(conn);
                 }
             }
-            (_, ConnectionPhase::Open(app)) => closing.handler.on_reminder(closing.turn, &conn.link, app),
+            (_, ConnectionPhase::Open(app)) => closing.handler.on_reminder(closing.turn, &conn.link, app, heard),
             (_, ConnectionPhase::Draining(_) | ConnectionPhase::Lingering | ConnectionPhase::Dead) => {}
         }
     }

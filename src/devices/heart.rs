@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Heart {
     ping: Duration,
-    heard: Instant,
     asked: Option<Instant>,
     due: Instant,
 }
@@ -25,7 +24,7 @@ pub(super) enum Beat {
 
 impl Heart {
     pub(super) fn new(ping: Duration, now: Instant) -> Heart {
-        Heart { ping, heard: now, asked: None, due: now + ping }
+        Heart { ping, asked: None, due: now + ping }
     }
 
     /// The time until the first check.
@@ -33,26 +32,23 @@ impl Heart {
         self.ping
     }
 
-    pub(super) fn hear(&mut self, now: Instant) {
-        self.heard = now;
-        self.asked = None;
-    }
-
-    /// Checks the client; `None` if it is too early. `takes`: whether the client is still receiving
-    /// output, so that its answer may be late.
-    pub(super) fn beat(&mut self, now: Instant, takes: bool) -> Option<Beat> {
+    /// Checks the client; `None` if it is too early. `heard`: the time at which bytes last arrived
+    /// from it. `takes`: whether the client is still receiving output, so that its answer may be
+    /// late.
+    pub(super) fn beat(&mut self, now: Instant, heard: Instant, takes: bool) -> Option<Beat> {
         if now < self.due {
             return None;
         }
+        self.asked = self.asked.filter(|asked| heard < *asked);
         let beat = match self.asked {
             Some(_) if takes => Beat::Wait(self.ping),
             Some(asked) if now >= asked + self.ping => Beat::Stop,
             Some(asked) => Beat::Wait(asked + self.ping - now),
-            None if now >= self.heard + self.ping => {
+            None if now >= heard + self.ping => {
                 self.asked = Some(now);
                 Beat::Ask(self.ping)
             }
-            None => Beat::Wait(self.heard + self.ping - now),
+            None => Beat::Wait(heard + self.ping - now),
         };
         if let Beat::Wait(after) | Beat::Ask(after) = beat {
             self.due = now + after;
@@ -69,13 +65,20 @@ mod tests {
     fn a_silent_client_is_asked_and_then_closed_unless_it_is_still_taking() {
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let mut heart = Heart::new(20 * second, start);
-        assert_eq!(heart.beat(start + 19 * second, false), None);
-        heart.hear(start + 5 * second);
-        assert_eq!(heart.beat(start + 20 * second, false), Some(Beat::Wait(5 * second)));
-        assert_eq!(heart.beat(start + 25 * second, false), Some(Beat::Ask(20 * second)));
-        assert_eq!(heart.beat(start + 45 * second, true), Some(Beat::Wait(20 * second)));
-        assert_eq!(heart.beat(start + 65 * second, false), Some(Beat::Stop));
-        heart.hear(start + 65 * second);
-        assert_eq!(heart.beat(start + 66 * second, false), Some(Beat::Wait(19 * second)));
+        // The time, the time at which bytes last arrived, whether the client is still taking.
+        for (now, heard, takes, beat) in [
+            (19, 0, false, None),
+            (20, 5, false, Some(Beat::Wait(5 * second))),
+            (25, 5, false, Some(Beat::Ask(20 * second))),
+            (45, 5, true, Some(Beat::Wait(20 * second))),
+            (65, 64, false, Some(Beat::Wait(19 * second))),
+            (84, 64, false, Some(Beat::Ask(20 * second))),
+            // The client is not read, so it may have sent something.
+            (104, 104, false, Some(Beat::Wait(20 * second))),
+            (124, 104, false, Some(Beat::Ask(20 * second))),
+            (144, 104, false, Some(Beat::Stop)),
+        ] {
+            assert_eq!(heart.beat(start + now * second, start + heard * second, takes), beat, "{now}");
+        }
     }
 }

@@ -143,7 +143,6 @@ impl Member {
 
     /// Handles a frame of the client, which has these bytes.
     pub fn on_frame(&mut self, frame: Frame<'_>, bytes: &[u8], now: Instant, effects: &mut MemberEffects) {
-        self.heart.hear(now);
         let Frame { rid, request, .. } = frame;
         match request {
             Level2Request::Send(send) => self.on_send(send, effects),
@@ -196,11 +195,6 @@ impl Member {
         self.carry_out(effects);
     }
 
-    /// Notes that bytes were received.
-    pub fn hear(&mut self, now: Instant) {
-        self.heart.hear(now);
-    }
-
     /// Notes that the next frame has to wait this long because of the limits. Returns whether the
     /// caller must arrange to show it again: not if that is arranged already.
     pub fn pauses(&mut self, now: Instant, pause: Duration) -> bool {
@@ -212,8 +206,7 @@ impl Member {
     }
 
     /// Handles input that is not a frame.
-    pub fn on_garbage(&mut self, now: Instant, effects: &mut MemberEffects) {
-        self.heart.hear(now);
+    pub fn on_garbage(&mut self, effects: &mut MemberEffects) {
         self.reply(protocol::BAD_REQUEST, None, effects);
     }
 
@@ -342,8 +335,9 @@ impl Member {
         self.end_after_logout(effects);
     }
 
-    /// Handles a reminder. `waiting`: the bytes that have not arrived at the client.
-    pub fn on_time(&mut self, now: Instant, waiting: usize, effects: &mut MemberEffects) {
+    /// Handles a reminder. `heard`: the time at which bytes last arrived from the client.
+    /// `waiting`: the bytes that have not arrived at the client.
+    pub fn on_time(&mut self, now: Instant, heard: Instant, waiting: usize, effects: &mut MemberEffects) {
         if matches!(self.stage, Stage::Ended) {
             return;
         }
@@ -352,7 +346,7 @@ impl Member {
         {
             return self.end(Reason::Logout, effects);
         }
-        match self.heart.beat(now, waiting > 0) {
+        match self.heart.beat(now, heard, waiting > 0) {
             None => {}
             Some(Beat::Wait(after)) => effects.push(MemberEffect::Remind(after)),
             Some(Beat::Ask(after)) => {

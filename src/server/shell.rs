@@ -7,6 +7,7 @@ mod opted_in;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use net::{CloseReason, Fate, Flow, Foreign, Handler, HttpFlow, HttpPart, Incoming, Label, Preface, Tls, Turn};
 
@@ -433,7 +434,7 @@ impl Handler for Shell {
         self.feed_from_member(turn, link, client);
     }
 
-    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client) {
+    fn on_reminder(&mut self, turn: &mut Turn<Posted>, link: &Arc<ClientLink>, client: &mut Client, heard: Instant) {
         if client.seat.is_late(turn.now()) {
             return self.turn_away(turn, link, client, protocol::LOGIN_LATE);
         }
@@ -444,7 +445,9 @@ impl Handler for Shell {
             let (now, waiting) = (turn.now(), link.undelivered_bytes());
             // A frame that had to wait for the limits is shown again after this.
             link.post(Posted::Member(Box::new(MemberNews::Pump(Vec::new()))));
-            return self.with_member(turn, link, client, |member, effects| member.on_time(now, waiting, effects));
+            return self.with_member(turn, link, client, |member, effects| {
+                member.on_time(now, heard, waiting, effects);
+            });
         }
         self.feed(turn, link, client, Input::Reminder { now: turn.now() });
     }

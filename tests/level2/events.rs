@@ -80,7 +80,7 @@ fn typing_in_a_group_is_for_members() {
 fn a_silent_client_is_asked_and_then_closed() {
     // This limit is that of level 1.
     let server = TestServer::builder().option("idle-timeout", "2s").start();
-    let (a, b) = (offline_user(&server, "ann"), offline_user(&server, "bob"));
+    let [a, b, c] = ["ann", "bob", "carol"].map(|name| offline_user(&server, name));
     let enter = |name: &str, id: i64| {
         let login = LoginAs::password(id, &password(name), "d").with("ping", json!(15));
         let mut client = Level2Client::login(TestClient::connect(&server), Store::new(id), login);
@@ -88,13 +88,17 @@ fn a_silent_client_is_asked_and_then_closed() {
         client.sync();
         client
     };
-    let (mut answers, mut silent) = (enter("ann", a), enter("bob", b));
+    let (mut answers, mut silent, mut hums) = (enter("ann", a), enter("bob", b), enter("carol", c));
     answers.take_kind(53);
     answers.send_frame(&json!({"msgType": 54}));
     silent.take_kind(53);
+    hums.take_kind(53);
+    hums.tcp().send_raw(b"\n");
     let farewell = silent.expect_farewell("idle");
     assert_eq!(farewell["errno"], 408, "{farewell}");
     answers.ask_for_pong();
+    // Any byte is a sign of life.
+    hums.take_kind(53);
 }
 
 #[test]

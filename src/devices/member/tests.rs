@@ -345,9 +345,9 @@ fn typing_is_passed_on_at_most_every_three_seconds_in_each_conversation() {
 fn a_silent_client_is_asked_and_then_closed() {
     let mut scene = Scene::live();
     let now = scene.now;
-    scene.member.on_time(now + Duration::from_secs(20), 0, &mut scene.effects);
+    scene.member.on_time(now + Duration::from_secs(20), now, 0, &mut scene.effects);
     assert_eq!(scene.written(), [replies::PING]);
-    scene.member.on_time(now + Duration::from_secs(40), 0, &mut scene.effects);
+    scene.member.on_time(now + Duration::from_secs(40), now, 0, &mut scene.effects);
     assert!(matches!(scene.effects.pop(), Some(MemberEffect::End(Reason::Idle))));
     assert!(scene.member.has_ended() && !scene.member.takes_requests());
     scene.hear(MemberNews::Show("late".into()));

@@ -243,8 +243,6 @@ impl Shell {
         if member.has_ended() {
             return Flow::Taken;
         }
-        // All bytes count as a sign of life, even those that have to wait.
-        member.hear(turn.now());
         let len = match incoming {
             Incoming::Frame(frame) => frame.len(),
             // As a frame, they wait for the requests before them.
@@ -270,8 +268,7 @@ impl Shell {
         let flow = match incoming {
             Incoming::Frame(frame) => self.on_frame_of_member(turn, link, client, frame),
             Incoming::Garbage { .. } => {
-                let now = turn.now();
-                self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
+                self.with_member(turn, link, client, |member, effects| member.on_garbage(effects));
                 Flow::Taken
             }
             _ => Flow::Taken,
@@ -301,7 +298,7 @@ impl Shell {
         }
         let Ok(parsed) = level2::Frame::parse(frame) else {
             self.tally.frame(FrameKind::INVALID);
-            self.with_member(turn, link, client, |member, effects| member.on_garbage(now, effects));
+            self.with_member(turn, link, client, |member, effects| member.on_garbage(effects));
             return Flow::Taken;
         };
         self.tally.frame(parsed.kind);

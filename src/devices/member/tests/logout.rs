@@ -71,7 +71,7 @@ fn sends_before_a_logout_have_a_while_for_their_41s_after_it_has_happened() {
     scene.now += 2 * LOGS_OUT_WITHIN;
     scene.succeed(&task);
     for (later, ends) in [(LOGS_OUT_WITHIN - Duration::from_millis(1), None), (LOGS_OUT_WITHIN, Some(Reason::Logout))] {
-        scene.member.on_time(scene.now + later, 0, &mut scene.effects);
+        scene.member.on_time(scene.now + later, scene.now, 0, &mut scene.effects);
         assert_eq!(scene.ended_with(), ends, "{later:?}");
     }
 }

@@ -56,7 +56,7 @@ fn marks_of_a_history_that_is_lost_are_forgotten() {
     };
     scene.hear(MemberNews::MarksRead(None));
     assert!(matches!(scene.effects[..], [MemberEffect::Remind(RETRY_AFTER)]));
-    scene.member.on_time(scene.now, 0, &mut scene.effects);
+    scene.member.on_time(scene.now, scene.now, 0, &mut scene.effects);
     assert!(asked(&scene.effects));
     scene.written();
     // The lowest marks are shown as well, although other marks arrive meanwhile.
@@ -68,7 +68,7 @@ fn marks_of_a_history_that_is_lost_are_forgotten() {
     // The answer may be older than the news, so the store is asked again.
     scene.hear(marks(1, 1));
     assert_eq!(scene.written(), [""; 0]);
-    scene.member.on_time(scene.now, 0, &mut scene.effects);
+    scene.member.on_time(scene.now, scene.now, 0, &mut scene.effects);
     assert!(asked(&scene.effects));
     scene.written();
     scene.hear(now(0, 1));
@@ -102,7 +102,7 @@ fn a_49_that_was_answered_before_a_loss_is_to_be_asked_again() {
     let own = r#"{"conv":"u9","errno":200,"head":40,"msgType":49,"read":30,"unread":10,"user":7}"#;
     assert_eq!(scene.written(), [own]);
     // That answer may be older than the 49.
-    scene.member.on_time(scene.now, 0, &mut scene.effects);
+    scene.member.on_time(scene.now, scene.now, 0, &mut scene.effects);
     assert!(scene.effects.iter().any(|effect| matches!(effect, MemberEffect::Do(MemberTask::Marks(_)))));
     scene.written();
     scene.hear(news());
