@@ -99,6 +99,27 @@ fn marks_and_typing_cross_nodes() {
 }
 
 #[test]
+fn presence_crosses_nodes() {
+    let cluster = Cluster::start(2);
+    let (mut ann, bob) = pair(&cluster);
+    let (a, b) = (ann.store.me, bob.store.me);
+    let c = offline_user(&cluster.nodes[1], "carol");
+    for friend in [b, c] {
+        ann.ask_for(200, json!({"msgType": 6, "U1": a, "U2": friend}));
+    }
+    ann.set_patience(LONG_PATIENCE);
+    let next = |ann: &mut Level2Client, user: i64| {
+        ann.take("a 52", |frame| frame["msgType"] == 52 && frame["user"] == user)["online"] == true
+    };
+    ann.ask_for(200, json!({"msgType": 52, "watch": [b, c]}));
+    assert_eq!((next(&mut ann, b), next(&mut ann, c)), (true, false), "first all as they are");
+    let carol = login(&cluster.nodes[1], "carol", c);
+    assert!(next(&mut ann, c), "a connection of level 1 counts");
+    drop((bob, carol));
+    assert_eq!((next(&mut ann, b), next(&mut ann, c)), (false, false));
+}
+
+#[test]
 fn typing_on_devices_of_several_nodes_is_shown_once() {
     let cluster = Cluster::start(2);
     let (ann, mut bob) = pair(&cluster);

@@ -239,6 +239,87 @@ fn the_reports_of_a_device_reach_the_partner() {
 }
 
 #[test]
+fn the_mark_of_a_partner_is_that_of_the_furthest_device() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let mut tablet = Level2Client::enter(&server, "bob", bob.store.me, "b2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    for n in 1..=5 {
+        ann.say(&to_bob, &n.to_string());
+    }
+    // The second one is behind the first, and the third is beyond both.
+    for (of_tablet, recv) in [(false, 3), (true, 2), (true, 5)] {
+        let device = if of_tablet { &mut tablet } else { &mut bob };
+        device.until_at(&to_ann, 5);
+        device.send_frame(&json!({"msgType": 47, "recv": {to_ann.clone(): recv}}));
+        device.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 0}));
+    }
+    for recv in [3, 5] {
+        let marks = ann.take_kind(50);
+        assert_eq!((&marks["recv"], &marks["read"]), (&json!(recv), &json!(0)), "{marks}");
+    }
+    let line = Level2Client::enter(&server, "ann", ann.store.me, "a2").take_kind(43)["convs"][0].clone();
+    assert_eq!(line["peerRecv"], 5, "{line}");
+    // Each device has a cursor of its own.
+    for (device, name, from) in [(bob, "b1", 4), (tablet, "b2", 6)] {
+        let store = device.leave();
+        let login = LoginAs::password(store.me, &password("bob"), name).with("have", json!("device"));
+        let mut device = Level2Client::login(TestClient::connect(&server), store, login);
+        device.sync();
+        let runs: Vec<_> = device.inbox().filter(|frame| frame["msgType"] == 44).cloned().collect();
+        let begin = runs.first().map_or(6, |run| run["from"].as_i64().expect("a number"));
+        assert_eq!((begin, runs.len()), (from, usize::from(from < 6)), "{runs:?}");
+    }
+}
+
+#[test]
+fn a_send_moves_the_mark_of_its_user_without_news_and_a_login_brings_none() {
+    let server = TestServer::start();
+    let (mut ann, mut bob) = pair(&server);
+    let mut tablet = Level2Client::enter(&server, "bob", bob.store.me, "b2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.say(&to_bob, "1");
+    bob.until_at(&to_ann, 1);
+    assert_eq!(bob.say(&to_ann, "2"), 2);
+    tablet.until_at(&to_ann, 2);
+    ann.until_at(&to_bob, 2);
+    assert_eq!(ann.say(&to_bob, "3"), 3);
+    bob.until_at(&to_ann, 3);
+    // This mark is above that of the send, so its news come behind all that the send could have caused.
+    bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 3}));
+    assert_eq!(tablet.take_kind(49)["read"], 3);
+    assert_eq!(ann.take_kind(50)["read"], 3);
+    // The overview has them all.
+    let mut other = Level2Client::enter(&server, "ann", ann.store.me, "a2");
+    let line = other.take_kind(43)["convs"][0].clone();
+    assert_eq!((&line["peerRead"], &line["read"]), (&json!(3), &json!(3)), "{line}");
+    ann.say(&to_bob, "4");
+    bob.until_at(&to_ann, 4);
+    bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 4}));
+    assert_eq!(other.take_kind(50)["read"], 4, "the first 50");
+}
+
+#[test]
+fn a_client_that_says_nothing_of_what_it_holds_is_shown_the_last_messages() {
+    let server = TestServer::start();
+    let (mut ann, bob) = pair(&server);
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    ann.say(&to_bob, "1");
+    ann.say(&to_bob, "2");
+    let mut tcp = TestClient::connect(&server);
+    let me = bob.store.me;
+    tcp.send(&json!({"msgType": 1, "USERID": me, "password": password("bob"), "level": 2, "device": "b2"}));
+    let frames = [tcp.recv(), tcp.recv(), tcp.recv()];
+    assert_eq!(frames.each_ref().map(|frame| frame["msgType"].as_i64()), [Some(40), Some(43), Some(45)], "{frames:?}");
+    let line = &frames[1]["convs"][0];
+    assert_eq!((&line["conv"], &line["last"]["m"]["msg"]), (&json!(to_ann), &json!("2")), "{line}");
+    // What follows is live, from the next number on.
+    ann.say(&to_bob, "3");
+    let next = tcp.recv();
+    assert_eq!((&next["msgType"], &next["seq"]), (&json!(42), &json!(3)), "{next}");
+}
+
+#[test]
 fn a_device_that_was_offline_gets_exactly_the_missing_messages() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);

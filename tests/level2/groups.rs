@@ -136,6 +136,32 @@ fn a_member_who_has_left_sees_nothing() {
 }
 
 #[test]
+fn members_change_only_their_own_messages_even_the_creator() {
+    let server = TestServer::start();
+    let (mut people, conv) = group(&server);
+    join(&mut people[1], &conv);
+    join(&mut people[2], &conv);
+    let number = people[1].say(&conv, "bob's");
+    let change = |client: &mut Level2Client, members: Value| {
+        let cid = client.send_with(&conv, members);
+        client.answer(&cid)
+    };
+    for client in [0, 2] {
+        for key in ["edit", "recall"] {
+            let answer = change(&mut people[client], json!({key: number}));
+            assert_eq!((&answer["errno"], answer.get("retryAfter")), (&json!(403), None), "{answer}");
+        }
+    }
+    // Bob joined as number 2 and Carol as 3, with which their histories begin.
+    for (target, errno) in [(number, 200), (3, 403), (2, 403), (1, 404)] {
+        assert_eq!(change(&mut people[1], json!({"recall": target}))["errno"], errno, "{target}");
+    }
+    for (target, errno) in [(2, 404), (3, 403)] {
+        assert_eq!(change(&mut people[2], json!({"edit": target}))["errno"], errno, "{target}");
+    }
+}
+
+#[test]
 fn a_group_that_is_dissolved_is_gone() {
     let server = TestServer::start();
     let (mut people, conv) = group(&server);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::people::{pair, with};
 use testkit::level2::{Level2Client, LoginAs, Store};
-use testkit::{ACK, Database, NOBODY, TestClient, TestServer, chat, offline_user, password, user, wait_until};
+use testkit::{ACK, Database, LONG_PATIENCE, MariaDb, NOBODY, TestClient, TestServer};
+use testkit::{chat, offline_user, password, user, wait_until, wait_within};
 
 /// Logs in. The login must be refused; returns the 40.
 fn refused(server: &TestServer, login: LoginAs) -> Value {
@@ -251,6 +252,51 @@ fn a_logout_that_fails_stops_nothing_behind_it() {
 }
 
 #[test]
+fn whatever_needs_the_database_while_it_is_away_says_when_to_try_again() {
+    let mut mariadb = MariaDb::start();
+    let server = TestServer::builder().mysql(&mariadb.create_database()).start();
+    let (mut ann, bob) = pair(&server);
+    let (a, to_bob) = (ann.store.me, with(&bob));
+    ann.say(&to_bob, "1");
+    let group = ann.ask_for(200, json!({"msgType": 12, "FROMID": a, "name": "team", "description": ""}));
+    let logins = [LoginAs::password(a, &password("ann"), "new"), LoginAs::token(&ann.welcome.token, "a1")];
+    let requests = [
+        json!({"msgType": 46, "have": {to_bob.clone(): "0:00000000"}}),
+        json!({"msgType": 48, "conv": to_bob}),
+        json!({"msgType": 49, "conv": to_bob, "read": 1}),
+        json!({"msgType": 52, "watch": [bob.store.me]}),
+        json!({"msgType": 61, "GROUPID": group["GROUPID"]}),
+        json!({"msgType": 64, "GROUPID": group["GROUPID"], "name": "crew"}),
+        json!({"msgType": 66}),
+        json!({"msgType": 67}),
+        json!({"msgType": 68}),
+        json!({"msgType": 60, "password": password("ann"), "new": "new"}),
+        json!({"msgType": 69, "password": password("ann")}),
+        json!({"msgType": 3, "USERID": a}),
+    ];
+    mariadb.kill();
+    for login in &logins {
+        let reply = refused(&server, login.clone());
+        assert_eq!((&reply["errno"], &reply["msgType"]), (&json!(503), &json!(40)), "{login:?}: {reply}");
+        assert!(reply["retryAfter"].is_number() && reply["errmsg"].is_string(), "{login:?}: {reply}");
+    }
+    for request in &requests {
+        let reply = ann.ask_for(503, request.clone());
+        assert_eq!(reply["msgType"], request["msgType"], "{reply}");
+        assert!(reply["retryAfter"].is_number() && reply["errmsg"].is_string(), "{request}: {reply}");
+    }
+    mariadb.restart();
+    // None of them has taken effect, and each does now.
+    ann.set_patience(LONG_PATIENCE);
+    wait_within(LONG_PATIENCE, "the database is back", || ann.ask(json!({"msgType": 68}))["errno"] == 200);
+    for request in &requests[1..9] {
+        ann.ask_for(200, request.clone());
+    }
+    Level2Client::login(TestClient::connect(&server), Store::new(a), logins[0].clone()).sync();
+    assert_eq!(ann.say(&to_bob, "2"), 2);
+}
+
+#[test]
 fn logging_out_ends_the_tokens_of_the_device() {
     let server = TestServer::start();
     let a = offline_user(&server, "ann");
@@ -273,6 +319,37 @@ fn logging_out_ends_the_tokens_of_the_device() {
     tablet.say(&notes, "still here");
     with_token(&server, a, "tablet", &tablet.welcome.token).sync();
     Level2Client::enter(&server, "ann", a, "phone");
+}
+
+#[test]
+fn a_device_that_logs_in_after_it_was_forgotten_has_reported_nothing() {
+    let server = TestServer::builder().option("devices_max", "2").start();
+    let (mut ann, mut bob) = pair(&server);
+    let (b, to_bob, to_ann) = (bob.store.me, with(&bob), with(&ann));
+    for n in 1..=4 {
+        ann.say(&to_bob, &n.to_string());
+    }
+    for is_logged_out in [true, false] {
+        bob.until_at(&to_ann, 4);
+        bob.send_frame(&json!({"msgType": 47, "recv": {to_ann.clone(): 3}}));
+        if is_logged_out {
+            assert_eq!(bob.ask(json!({"msgType": 3, "USERID": b}))["errno"], 200);
+            bob.expect_farewell("logout");
+        } else {
+            bob.ask(json!({"msgType": 49, "conv": to_ann, "read": 0}));
+            drop(bob);
+            let mut others = Vec::new();
+            wait_until("the device is forgotten", || {
+                others.extend(["b2", "b3"].map(|device| Level2Client::enter(&server, "bob", b, device)));
+                server.count("SELECT count(*) FROM Device WHERE device = 'b1'") == 0
+            });
+        }
+        let login = LoginAs::password(b, &password("bob"), "b1").with("have", json!("device"));
+        bob = Level2Client::login(TestClient::connect(&server), Store::new(b), login);
+        bob.sync();
+        let run = bob.take_kind(44);
+        assert_eq!((&run["from"], &run["to"]), (&json!(1), &json!(4)), "logged out: {is_logged_out}: {run}");
+    }
 }
 
 #[test]

@@ -55,6 +55,27 @@ fn receipts_that_are_off_are_off_both_ways() {
 }
 
 #[test]
+fn a_server_without_receipts_shows_no_partner_how_far_one_has_read() {
+    let server = TestServer::builder().option("receipts", "off").start();
+    let (mut ann, mut bob) = pair(&server);
+    let mut tablet = Level2Client::enter(&server, "bob", bob.store.me, "b2");
+    let (to_bob, to_ann) = (with(&bob), with(&ann));
+    // A user's own setting does not change that.
+    bob.ask_for(200, json!({"msgType": 67, "receipts": true}));
+    ann.say(&to_bob, "1");
+    bob.until_at(&to_ann, 1);
+    bob.send_frame(&json!({"msgType": 47, "recv": {to_ann.clone(): 1}}));
+    bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 1}));
+    tablet.take("the user's own mark", |frame| frame["msgType"] == 49 && frame["read"] == 1);
+    // This message follows the marks.
+    bob.say(&to_ann, "2");
+    ann.until_at(&to_bob, 2);
+    assert!(!has(&mut ann, 50));
+    let line = Level2Client::enter(&server, "ann", ann.store.me, "a2").take_kind(43)["convs"][0].clone();
+    assert!(line.get("peerRead").is_none() && line.get("peerRecv").is_none(), "{line}");
+}
+
+#[test]
 fn a_blocked_user_is_not_heard_and_sees_nobody() {
     let server = TestServer::start();
     let (mut ann, mut bob) = pair(&server);

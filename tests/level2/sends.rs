@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::people::{pair, with};
 use testkit::level2::{Level2Client, assert_agree};
-use testkit::{NOBODY, TestServer, user};
+use testkit::{NOBODY, TestServer, offline_user, user};
 
 #[test]
 fn the_same_cid_is_the_same_message() {
@@ -108,6 +108,40 @@ fn two_devices_that_send_one_cid_at_once_send_one_message() {
     bob.until_at(&to_ann, 20);
     devices.iter_mut().for_each(|device| device.until_at(&to_bob, 20));
     assert_eq!(bob.store.logs[&to_ann].messages.len(), 20);
+}
+
+#[test]
+fn two_devices_that_send_one_cid_with_different_contents_at_once_send_one_of_them() {
+    let server = TestServer::start();
+    let (ann, mut bob) = pair(&server);
+    let carol = Level2Client::enter(&server, "carol", offline_user(&server, "carol"), "c1");
+    let (to_bob, to_carol, to_ann) = (with(&bob), with(&carol), with(&ann));
+    let mut devices = vec![ann];
+    for n in 2..=4 {
+        devices.push(Level2Client::enter(&server, "ann", devices[0].store.me, &format!("a{n}")));
+    }
+    let (mut to, mut texts) = (0, Vec::new());
+    for round in 0..20 {
+        // Three to one conversation and one to another.
+        let cid = format!("one-{round}");
+        for (n, device) in devices.iter_mut().enumerate() {
+            let conv = if n == 3 { &to_carol } else { &to_bob };
+            device.send_with(conv, json!({"cid": cid, "msg": format!("{round} of {n}")}));
+        }
+        let answers: Vec<Value> = devices.iter_mut().map(|device| device.answer(&cid)).collect();
+        let mut errnos: Vec<i64> = answers.iter().filter_map(|answer| answer["errno"].as_i64()).collect();
+        errnos.sort_unstable();
+        assert_eq!(errnos, [200, 409, 409, 409], "{answers:?}");
+        assert!(answers.iter().all(|answer| answer.get("retryAfter").is_none()), "{answers:?}");
+        let first = answers.iter().position(|answer| answer["errno"] == 200).expect("one of them");
+        if first < 3 {
+            texts.push(format!("{round} of {first}"));
+            to += 1;
+        }
+    }
+    bob.until_at(&to_ann, to);
+    assert_eq!(bob.store.texts(&to_ann), texts);
+    assert_eq!(server.count("SELECT count(*) FROM Message WHERE kind = 0"), 20);
 }
 
 #[test]
