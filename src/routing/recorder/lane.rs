@@ -183,7 +183,7 @@ impl RecorderLane {
         let recipients = parts.recipients(&to, entry);
         // The post of the first attempt may have been lost with its answer. A device that has the
         // message ignores the repeat.
-        posts.push(entry, place, &parts.shown_to(entry, &recipients), origin.as_ref(), parts);
+        posts.push((entry, berth.holder()), place, &parts.shown_to(entry, &recipients), origin.as_ref(), parts);
         // No client retries a message of level 1 with its id, so here a repeat is the batch whose
         // answer was lost.
         let is_repeat = may_repeat && matches!(outcome, CommitOutcome::Again(_));

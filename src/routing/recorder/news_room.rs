@@ -1,7 +1,8 @@
-//! [`NewsRoom`]: the room for committed messages that wait for one of the threads for other nodes.
+//! [`NewsRoom`]: the room for messages of other nodes that wait for the listener.
 //!
-//! The senders share it. So a sender who commits more than such a thread can handle does not make
-//! others' messages wait for the sweep, which comes every ten seconds.
+//! The senders share it. So a sender who commits more than the listener can handle does not make
+//! others' messages wait for the sweep, which comes every ten seconds. Their addresses are not
+//! known here: the node that has committed a message has limited those.
 
 use parking_lot::Mutex;
 

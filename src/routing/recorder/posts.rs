@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
-use super::announcer::Announcer;
+use super::announcer::{Announcer, SentFrame};
 use super::parts::RecorderParts;
+use crate::admission::Holder;
 use crate::base::conversation::Tag;
-use crate::bus::DeviceNews;
 use crate::bus::news::CommittedFrame;
 use crate::delivery::{ClientLink, Posted};
 use crate::protocol::UserId;
@@ -19,16 +19,16 @@ use crate::store::history::{EntryPlace, NewEntry};
 pub(super) struct Posts {
     pub(super) news: Vec<(Arc<ClientLink>, Posted)>,
     /// The news for other nodes: messages of groups, and of conversations of two by recipient.
-    groups: Vec<CommittedFrame>,
-    users: FxHashMap<UserId, Vec<CommittedFrame>>,
+    groups: Vec<SentFrame>,
+    users: FxHashMap<UserId, Vec<SentFrame>>,
 }
 
 impl Posts {
-    /// Adds a message for the devices of its sender, except the connection that sent it, and of its
-    /// recipients.
+    /// Adds a message of `holder` for the devices of its sender, except the connection that sent it,
+    /// and of its recipients.
     pub(super) fn push(
         &mut self,
-        entry: &NewEntry,
+        (entry, holder): (&NewEntry, Holder),
         (place, before): (EntryPlace, Option<Tag>),
         recipients: &[UserId],
         origin: Option<&Arc<ClientLink>>,
@@ -65,50 +65,27 @@ impl Posts {
                 None => compose(),
             };
             if !is_alone && conv.group().is_none() {
-                self.users.entry(user).or_default().push(told(&frame));
+                self.users.entry(user).or_default().push((holder, told(&frame)));
             }
             for link in links {
                 self.news.push((link, Posted::Pump(told(&frame).push())));
             }
         }
         if let Some(frame) = shared.filter(|_| !is_alone) {
-            self.groups.push(told(&frame));
+            self.groups.push((holder, told(&frame)));
         }
     }
 
     /// Posts everything, with one wake-up per loop, and has the other nodes notified.
     pub(super) fn send(self, announcer: Option<&Announcer>) {
         ClientLink::post_all(self.news);
-        let Some(announcer) = announcer else { return };
-        let mut news: Vec<DeviceNews> = Vec::new();
-        for (user, messages) in self.users {
-            news.extend(parcels(messages).map(|messages| DeviceNews::Messages(user, messages)));
-        }
-        news.extend(parcels(self.groups).map(DeviceNews::GroupMessages));
-        if !news.is_empty() {
-            announcer.tell(news);
+        if let Some(announcer) = announcer {
+            let users = self.users.into_iter().map(|(user, messages)| (Some(user), messages));
+            announcer.tell(users.chain([(None, self.groups)]));
         }
     }
-}
-
-/// Splits messages into pieces that one publication can hold.
-fn parcels(messages: Vec<CommittedFrame>) -> impl Iterator<Item = Vec<CommittedFrame>> {
-    let mut rest = messages.into_iter().peekable();
-    std::iter::from_fn(move || {
-        let (mut parcel, mut bytes) = (vec![rest.next()?], 0);
-        while let Some(next) = rest.next_if(|next| {
-            bytes += next.frame.len();
-            bytes < PARCEL_BYTES_MAX
-        }) {
-            parcel.push(next);
-        }
-        Some(parcel)
-    })
 }
 
 pub(super) fn committed(place: EntryPlace) -> frames::Committed {
     frames::Committed { seq: place.seq, tag: place.tag, time: place.time }
 }
-
-/// The most text in one publication, unless a single message is longer.
-const PARCEL_BYTES_MAX: usize = 256 * 1024;
