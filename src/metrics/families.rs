@@ -239,7 +239,7 @@ static TABLE: [Row; 50] = [
         Some("file"),
         "Time until a certificate ends; 0 once it has.",
     ),
-    Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node."),
+    Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node, at either level."),
     Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by outcome."),
     Row::new("raybox_refused_total", COUNTER, Some("limit"), "Refusals because of a limit, by the limit's key."),
     Row::new("raybox_http_answers_total", COUNTER, Some("status"), "Answers in HTTP, by status; 101 is a WebSocket."),

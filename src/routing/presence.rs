@@ -100,9 +100,9 @@ impl<M> Presence<M> {
         self.shards[shard_of(user)].read()
     }
 
-    /// The number of users online.
+    /// The number of users online, at either level.
     pub fn users(&self) -> usize {
-        self.shards.iter().map(|shard| shard.read().users.len()).sum()
+        self.shards.iter().map(|shard| shard.read().user_count()).sum()
     }
 
     /// The shard of `user`, for changes.
@@ -210,6 +210,10 @@ impl<M> Shard<M> {
     /// Whether `user` is on any connection, or soon will be.
     pub fn has(&self, user: UserId) -> bool {
         self.users.contains_key(&user) || self.joining.contains_key(&user) || self.devices.contains_key(&user)
+    }
+
+    fn user_count(&self) -> usize {
+        self.users.len() + self.devices.keys().filter(|user| !self.users.contains_key(*user)).count()
     }
 
     /// The users who receive on this node, some of them twice.
@@ -412,6 +416,21 @@ mod tests {
         assert_eq!((shard.remove(USER, &b), shard.remove(USER, &b)), (Removed::One, Removed::Nothing));
         assert_eq!(shard.newest(USER), Some(&a));
         assert_eq!(shard.remove(USER, &a), Removed::Last);
+    }
+
+    #[test]
+    fn a_user_counts_once_at_whatever_levels() {
+        let (presence, [a, b, c]) = (Presence::<()>::new(), links());
+        let device =
+            |link: &Arc<Link<()>>| DeviceLink { link: link.clone(), device: DeviceId(1), login: 1, is_placed: true };
+        presence.write(USER).add(USER, &a);
+        assert_eq!(presence.users(), 1);
+        presence.write(USER).add_device(USER, device(&b));
+        assert_eq!(presence.users(), 1);
+        presence.write(UserId(2)).add_device(UserId(2), device(&c));
+        assert_eq!(presence.users(), 2);
+        presence.write(USER).remove(USER, &a);
+        assert_eq!(presence.users(), 2);
     }
 
     #[test]
