@@ -40,6 +40,12 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// The links and pictures of a text that lead to files or anchors of this repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let behind = |start, end| text.split(start).skip(1).filter_map(move |rest: &str| rest.split(end).next());
+    behind("](", ')').chain(behind("src=\"", '"')).chain(behind("href=\"", '"')).filter(|link| !link.contains("://"))
+}
+
 #[test]
 fn every_link_leads_somewhere() {
     let documents = documents();
@@ -47,10 +53,7 @@ fn every_link_leads_somewhere() {
     let mut broken = Vec::new();
     for document in documents {
         let text = prose(&fs::read_to_string(&document).expect("read a document"));
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            if link.contains("://") {
-                continue;
-            }
+        for link in links(&text) {
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = match file {
                 "" => document.clone(),
@@ -116,6 +119,22 @@ fn every_page_is_in_the_book() {
     let missing: Vec<String> =
         names.filter(|name| name != "SUMMARY.md" && !list.contains(&format!("]({name})"))).collect();
     assert!(missing.is_empty(), "add them to docs/SUMMARY.md, which scripts/book.sh reads: {missing:#?}");
+}
+
+/// In the built book, a link to a page that is not in it leads nowhere.
+#[test]
+fn every_page_that_the_book_links_to_is_in_it() {
+    let linked = |page: &Path| -> BTreeSet<PathBuf> {
+        let text = prose(&fs::read_to_string(page).expect("read a page"));
+        let files = links(&text).filter_map(|link| link.split('#').next()).filter(|file| file.ends_with(".md"));
+        let paths = files.map(|file| page.parent().expect("a folder").join(file).canonicalize());
+        paths.map(|path| path.expect("every link leads somewhere")).collect()
+    };
+    let pages = linked(&root().join("docs/SUMMARY.md"));
+    assert!(pages.len() > 20, "{pages:?}");
+    let missing: BTreeSet<PathBuf> = pages.iter().flat_map(|page| linked(page)).collect();
+    let missing: Vec<_> = missing.difference(&pages).collect();
+    assert!(missing.is_empty(), "add them to docs/SUMMARY.md: {missing:#?}");
 }
 
 /// The folders whose files the documents name by their full paths.

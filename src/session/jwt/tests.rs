@@ -345,3 +345,26 @@ fn a_recorded_token_of_the_usual_form_is_accepted() {
     let expected = VerifiedJwt { user: JwtUser::Name("ann".to_owned()), expires: 4_102_444_800_000 };
     assert_eq!((verifier.count(), verifier.verify(token)), (1, Ok(expected)));
 }
+
+/// The ID token of OpenID Connect Core 1.0, appendix A.2, with the key of appendix A.7. It was valid
+/// for 1,000 seconds in July 2011.
+#[test]
+fn the_published_example_of_openid_connect_is_accepted_in_its_time() {
+    let settings = JwtSettings {
+        issuer: Some("https://server.example.com".to_owned()),
+        audience: Some("s6BhdRkqt3".to_owned()),
+        ..settings(JwtAlgorithm::Rs256)
+    };
+    let token = include_str!("../../../tests/data/jwt/openid-token.txt").trim();
+    let at = |time: i64, settings: &JwtSettings| {
+        let mut verifier = verifier(settings, include_str!("../../../tests/data/jwt/openid-jwks.json"));
+        // The checks compare with the present time minus this.
+        verifier.validation.leeway = u64::try_from(in_seconds(-time)).expect("in the past");
+        verifier.verify(token)
+    };
+    let expected = VerifiedJwt { user: JwtUser::Name("248289761001".to_owned()), expires: 1_311_281_970_000 };
+    assert_eq!(at(1_311_281_000, &settings), Ok(expected));
+    assert_eq!(at(1_311_282_000, &settings), Err(JwtRefusal::Expired));
+    let other = JwtSettings { audience: Some("chat".to_owned()), ..settings };
+    assert_eq!(at(1_311_281_000, &other), Err(JwtRefusal::OtherAudience));
+}
