@@ -228,7 +228,10 @@ impl RegisterBacklog {
 
     /// Adds users who come online, before that is written.
     fn claim(&mut self, bus: &dyn Register, states: &[(UserId, UserState)]) {
-        self.arrived.extend(in_state(states, UserState::Online));
+        for user in in_state(states, UserState::Online) {
+            self.gone.remove(&user);
+            self.arrived.insert(user);
+        }
         if bus.claim(&self.arrived.iter().copied().collect::<Vec<_>>()).is_ok() {
             self.arrived.clear();
         }
@@ -236,14 +239,9 @@ impl RegisterBacklog {
 
     /// Removes users who have gone offline, once the states are written.
     fn disclaim(&mut self, bus: &dyn Register, states: &[(UserId, UserState)]) {
-        for (user, state) in states {
-            match state {
-                UserState::Online => self.gone.remove(user),
-                UserState::Offline => {
-                    self.arrived.remove(user);
-                    self.gone.insert(*user)
-                }
-            };
+        for user in in_state(states, UserState::Offline) {
+            self.arrived.remove(&user);
+            self.gone.insert(user);
         }
         if bus.disclaim(&self.gone.iter().copied().collect::<Vec<_>>()).is_ok() {
             self.gone.clear();
@@ -274,3 +272,63 @@ fn remove(states: &mut Vec<(UserId, UserState)>, users: &[UserId]) {
 }
 
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::bus::Unreachable;
+
+    /// A register on paper, which takes writes or refuses them.
+    #[derive(Default)]
+    struct Paper {
+        users: Mutex<FxHashSet<UserId>>,
+        is_shut: AtomicBool,
+    }
+
+    impl Paper {
+        fn write(&self, act: impl FnOnce(&mut FxHashSet<UserId>)) -> Result<(), Unreachable> {
+            if self.is_shut.load(Ordering::Relaxed) {
+                return Err(Unreachable);
+            }
+            act(&mut self.users.lock());
+            Ok(())
+        }
+    }
+
+    impl Register for Paper {
+        fn is_first(&self) -> bool {
+            false
+        }
+
+        fn claim(&self, users: &[UserId]) -> Result<(), Unreachable> {
+            self.write(|all| all.extend(users))
+        }
+
+        fn disclaim(&self, users: &[UserId]) -> Result<(), Unreachable> {
+            self.write(|all| all.retain(|user| !users.contains(user)))
+        }
+
+        fn say_goodbye(&self) {}
+
+        fn elsewhere(&self, _: &[UserId]) -> Result<Vec<UserId>, Unreachable> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_user_who_has_come_back_is_not_removed_from_the_register_late() {
+        let (paper, mut backlog) = (Paper::default(), RegisterBacklog::default());
+        let (seven, eight) = (UserId(7), UserId(8));
+        paper.is_shut.store(true, Ordering::Relaxed);
+        backlog.disclaim(&paper, &[(seven, UserState::Offline)]);
+        paper.is_shut.store(false, Ordering::Relaxed);
+        backlog.claim(&paper, &[(seven, UserState::Online)]);
+        // The database does not take that state, so the next user to leave comes first.
+        backlog.claim(&paper, &[(eight, UserState::Offline)]);
+        backlog.disclaim(&paper, &[(eight, UserState::Offline)]);
+        assert_eq!(paper.users.lock().iter().copied().collect::<Vec<_>>(), [seven]);
+        assert!(backlog.is_empty());
+    }
+}
