@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("."));
         assert_eq!(config.auth, Auth::Strict);
         assert!(config.loops >= 1 && config.hashers >= 1);
-        assert_eq!((config.workers, config.backlog), (4, 4096));
+        assert_eq!((config.workers, config.backlog), (8, 4096));
         assert_eq!(config.frame_bytes_max, 64 << 10);
         assert_eq!(config.frame_timeout, Duration::from_secs(10));
         assert_eq!(config.idle_timeout, Duration::from_secs(20 * 60));
@@ -417,7 +417,7 @@ mod tests {
         let folder = Folder::with("named", &[("server.cnf", "workers=5\n")]);
         fs::write(folder.0.join("my.cnf"), "backlog=9\nlog_dir=a#b").unwrap();
         let config = config(load_in(&folder.0, "::1 1 --config my.cnf", &[]));
-        assert_eq!((config.workers, config.backlog), (4, 9));
+        assert_eq!((config.workers, config.backlog), (8, 9));
         assert_eq!(config.log_dir(), Path::new("a#b"));
         let text = refusal(load_in(&folder.0, "::1 1 --config missing.cnf", &[]));
         assert!(text.starts_with("cannot read the settings file missing.cnf: "), "{text}");

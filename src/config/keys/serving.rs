@@ -38,7 +38,7 @@ pub(super) static KEYS: &[Key] = &[
     },
     Key {
         name: "workers",
-        default: "4",
+        default: "8",
         help: "Threads for requests to the store",
         kind: Kind::Count(1, 1024, |config, n| config.workers = n as usize),
     },
