@@ -120,10 +120,10 @@ impl std::fmt::Display for End {
 /// ones, and gets one [`Event::Missed`] instead. The queue does not grow, and the client does not
 /// wait for the application.
 #[derive(Clone, Default, Debug)]
-pub struct Events(Arc<Shared>);
+pub struct Events(Arc<SharedQueue>);
 
 #[derive(Default, Debug)]
-struct Shared {
+struct SharedQueue {
     queue: Mutex<Queue>,
     filled: Condvar,
 }

@@ -15,20 +15,20 @@ use crate::machine::Outcome;
 #[derive(Debug)]
 pub struct Ticket {
     cid: String,
-    place: Arc<Place>,
+    place: Arc<TicketAnswer>,
 }
 
 type Answer = std::result::Result<(Conv, u64), Refusal>;
 
 #[derive(Default, Debug)]
-struct Place {
+struct TicketAnswer {
     answer: Mutex<Option<Answer>>,
     answered: Condvar,
 }
 
 /// The tickets whose holders may still wait.
 #[derive(Default, Debug)]
-pub(crate) struct Tickets(Mutex<HashMap<String, Weak<Place>>>);
+pub(crate) struct Tickets(Mutex<HashMap<String, Weak<TicketAnswer>>>);
 
 impl Ticket {
     /// The id of the message.
@@ -62,7 +62,7 @@ impl Ticket {
 impl Tickets {
     /// A ticket for a message that is about to be put into the outbox.
     pub(crate) fn issue(&self, cid: String) -> Ticket {
-        let place = Arc::new(Place::default());
+        let place = Arc::new(TicketAnswer::default());
         let mut tickets = self.0.lock();
         // Tickets without a holder are removed now and then, so the table does not grow with the
         // outbox.

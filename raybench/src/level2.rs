@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use self::books::{Books, Conversation};
-use self::drive::{Crew, Found, Orders, Place, Turns, Until};
+use self::drive::{Crew, CrewSeat, Found, Orders, Turns, Until};
 use self::enter::Seated;
-use self::frames::Template;
+use self::frames::SendTemplate;
 pub(crate) use self::resume::{Returning, fill, resume};
 pub(crate) use self::survive::{Surviving, survive};
 use crate::accounts::Account;
@@ -54,7 +54,7 @@ pub(crate) fn acked(conversations: usize, senders: usize, acked: Acked, context:
         let mut lines = 0..0;
         for number in (n..conversations).step_by(senders) {
             let reader = readers_in[number].take().expect("each conversation has one sender");
-            let template = Template::new(account.id, To::User(readers[number].id), acked.size);
+            let template = SendTemplate::new(account.id, To::User(readers[number].id), acked.size);
             let templates = vec![template.map_err(io::Error::other)?];
             let head = reader.head_of(&format!("u{}", account.id));
             let seats = vec![seat, crew.sit(reader.stream, 1)];
@@ -86,7 +86,7 @@ pub(crate) fn devices(pairs: usize, devices: usize, acked: Acked, context: &Cont
         let head = readers[0].head_of(&format!("u{}", from.id));
         let seats = writer.into_iter().chain(readers).enumerate();
         let seats: Vec<usize> = seats.map(|(member, one)| crew.sit(one.stream, member)).collect();
-        let template = Template::new(from.id, To::User(to.id), acked.size).map_err(io::Error::other)?;
+        let template = SendTemplate::new(from.id, To::User(to.id), acked.size).map_err(io::Error::other)?;
         let seat = seats[0];
         let lines = crew.books.add(Conversation { seats, templates: vec![template], head });
         crew.senders.push(Turns { seat, lines, next: 0 });
@@ -116,7 +116,7 @@ pub(crate) fn groups(
         let seated = seated.into_iter().enumerate();
         let seats: Vec<usize> = seated.map(|(member, one)| crew.sit(one.stream, member)).collect();
         let templates =
-            accounts[..senders].iter().map(|account| Template::new(account.id, To::Group(group), acked.size));
+            accounts[..senders].iter().map(|account| SendTemplate::new(account.id, To::Group(group), acked.size));
         let templates = templates.collect::<Result<_, _>>().map_err(io::Error::other)?;
         let lines = crew.books.add(Conversation { seats: seats.clone(), templates, head });
         let turns = lines.zip(seats).map(|(line, seat)| Turns { seat, lines: line..line + 1, next: 0 });
@@ -146,7 +146,7 @@ fn crews(count: usize) -> Vec<Crew> {
 impl Crew {
     /// Adds a connection and returns its index.
     fn sit(&mut self, stream: Stream, member: usize) -> usize {
-        self.seats.push(Place { stream, member });
+        self.seats.push(CrewSeat { stream, member });
         self.seats.len() - 1
     }
 }

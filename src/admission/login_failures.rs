@@ -23,12 +23,12 @@ use crate::protocol::Id;
 #[derive(Debug)]
 pub struct LoginFailures {
     free: Limit,
-    failures: Recent<(Id, Source), Failures>,
+    failures: Recent<(Id, Source), RecentFailures>,
     of_address: Allowance,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Failures {
+struct RecentFailures {
     count: u32,
     pending: u32,
     /// Earliest time of the next attempt, set by failures only. It is never derived from when an
@@ -107,13 +107,13 @@ impl LoginFailures {
         }
     }
 
-    fn of(&self, id: Id, source: Source, now: Instant) -> Failures {
+    fn of(&self, id: Id, source: Source, now: Instant) -> RecentFailures {
         let failures = self.failures.get(&(id, source)).filter(|failures| !failures.is_over(now));
-        failures.copied().unwrap_or(Failures { count: 0, pending: 0, until: None, at: now })
+        failures.copied().unwrap_or(RecentFailures { count: 0, pending: 0, until: None, at: now })
     }
 }
 
-impl Failures {
+impl RecentFailures {
     /// Whether the failures are too old to count.
     fn is_over(&self, now: Instant) -> bool {
         self.pending == 0 && now.saturating_duration_since(self.at) >= FORGOTTEN_AFTER

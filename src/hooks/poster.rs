@@ -118,7 +118,7 @@ impl Poster {
         let state = ControlState { settings, stopping: false };
         let hooks = parts.hooks.clone();
         let control = Arc::new(HookControl { state: Mutex::new(state), news: Condvar::new() });
-        let work = Work {
+        let work = PosterWork {
             parts,
             owner,
             control: control.clone(),
@@ -166,7 +166,7 @@ impl Poster {
     }
 }
 
-struct Work {
+struct PosterWork {
     parts: PosterParts,
     owner: u64,
     control: Arc<HookControl>,
@@ -191,7 +191,7 @@ struct Work {
     owed: Settlement,
 }
 
-impl Work {
+impl PosterWork {
     fn run(mut self) {
         let (mut pause, mut settings) = (Duration::ZERO, None);
         while let Some(now) = self.control.wait(pause, settings.as_ref()) {

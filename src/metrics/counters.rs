@@ -11,11 +11,11 @@ pub(super) struct Count(AtomicU64);
 
 /// A counter that all threads use frequently: each adds to its own part.
 #[derive(Debug, Default)]
-pub(super) struct Sharded([Shard; SHARDS]);
+pub(super) struct Sharded([CounterShard; SHARDS]);
 
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shard(AtomicU64);
+struct CounterShard(AtomicU64);
 
 /// A histogram of batch sizes.
 #[derive(Debug, Default)]

@@ -12,7 +12,7 @@ use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, Me
 use prometheus::{Registry, TextEncoder};
 
 /// One family of numbers.
-struct Row {
+struct FamilyRow {
     name: &'static str,
     kind: MetricType,
     /// The label that distinguishes the numbers of the family, if there are several.
@@ -27,22 +27,22 @@ pub(super) struct Families {
 }
 
 struct Family {
-    row: &'static Row,
+    row: &'static FamilyRow,
     desc: Desc,
-    looks: Mutex<Vec<Look>>,
+    looks: Mutex<Vec<SampleReader>>,
 }
 
-type Look = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
+type SampleReader = Box<dyn Fn() -> Vec<Sample> + Send + Sync>;
 
 /// The current value of one number or of one histogram.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Sample {
     label: Option<String>,
-    value: Value,
+    value: SampleValue,
 }
 
 #[derive(Clone, PartialEq, Debug)]
-enum Value {
+enum SampleValue {
     Number(f64),
     /// Pairs of an upper bound and a count up to it, the total count, and the sum.
     Histogram(Vec<(f64, u64)>, u64, f64),
@@ -51,11 +51,11 @@ enum Value {
 impl Sample {
     pub(super) fn number(n: u64) -> Sample {
         // A double represents integers up to 2⁵³ exactly, and the format has only doubles.
-        Sample { label: None, value: Value::Number(n as f64) }
+        Sample { label: None, value: SampleValue::Number(n as f64) }
     }
 
     pub(super) fn seconds(time: Duration) -> Sample {
-        Sample { label: None, value: Value::Number(time.as_secs_f64()) }
+        Sample { label: None, value: SampleValue::Number(time.as_secs_f64()) }
     }
 
     /// A histogram. `counts` are by upper bound, followed by the count above all bounds.
@@ -65,7 +65,7 @@ impl Sample {
             so_far += count;
             (bound, so_far)
         });
-        Sample { label: None, value: Value::Histogram(cumulated.collect(), counts.iter().sum(), sum) }
+        Sample { label: None, value: SampleValue::Histogram(cumulated.collect(), counts.iter().sum(), sum) }
     }
 
     /// The value of the family's label; empty if it has none.
@@ -76,13 +76,13 @@ impl Sample {
     /// The number; for a histogram, the sum of all measured values.
     pub(super) fn number_or_sum(&self) -> f64 {
         match self.value {
-            Value::Number(number) | Value::Histogram(_, _, number) => number,
+            SampleValue::Number(number) | SampleValue::Histogram(_, _, number) => number,
         }
     }
 
     /// For a histogram: each bound with the count up to it, the last one being infinity.
     pub(super) fn cumulated(&self) -> Option<Vec<(f64, u64)>> {
-        let Value::Histogram(cumulated, count, _) = &self.value else { return None };
+        let SampleValue::Histogram(cumulated, count, _) = &self.value else { return None };
         Some(cumulated.iter().copied().chain([(f64::INFINITY, *count)]).collect())
     }
 
@@ -166,9 +166,9 @@ impl Collector for Shown {
     }
 }
 
-impl Row {
-    const fn new(name: &'static str, kind: MetricType, label: Option<&'static str>, help: &'static str) -> Row {
-        Row { name, kind, label, help }
+impl FamilyRow {
+    const fn new(name: &'static str, kind: MetricType, label: Option<&'static str>, help: &'static str) -> FamilyRow {
+        FamilyRow { name, kind, label, help }
     }
 
     fn metric(&self, sample: Sample) -> Metric {
@@ -181,17 +181,17 @@ impl Row {
         });
         let mut metric = Metric::from_label(pair.into_iter().collect());
         match sample.value {
-            Value::Number(number) if self.kind == COUNTER => {
+            SampleValue::Number(number) if self.kind == COUNTER => {
                 let mut counter = Counter::default();
                 counter.set_value(number);
                 metric.set_counter(counter);
             }
-            Value::Number(number) => {
+            SampleValue::Number(number) => {
                 let mut gauge = Gauge::default();
                 gauge.set_value(number);
                 metric.set_gauge(gauge);
             }
-            Value::Histogram(cumulated, count, sum) => metric.set_histogram(histogram(cumulated, count, sum)),
+            SampleValue::Histogram(cumulated, count, sum) => metric.set_histogram(histogram(cumulated, count, sum)),
         }
         metric
     }
@@ -216,82 +216,122 @@ const GAUGE: MetricType = MetricType::GAUGE;
 const HISTOGRAM: MetricType = MetricType::HISTOGRAM;
 
 /// The families of the process, named `process_`, come from the `prometheus` crate.
-static TABLE: [Row; 50] = [
-    Row::new("raybox_node_info", GAUGE, Some("node"), "Always 1; the label is the name of the node."),
-    Row::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
-    Row::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
-    Row::new(
+static TABLE: [FamilyRow; 50] = [
+    FamilyRow::new("raybox_node_info", GAUGE, Some("node"), "Always 1; the label is the name of the node."),
+    FamilyRow::new("raybox_build_info", GAUGE, Some("version"), "Always 1; the label says which version runs."),
+    FamilyRow::new("raybox_ready", GAUGE, Some("condition"), "Whether a condition of readiness holds, 1 or 0."),
+    FamilyRow::new(
         "raybox_connections_open",
         GAUGE,
         Some("loop"),
         "Connections of an event loop, including closing and waiting ones.",
     ),
-    Row::new("raybox_connections_accepted_total", COUNTER, Some("loop"), "Connections accepted for an event loop."),
-    Row::new("raybox_connections_closed_total", COUNTER, Some("reason"), "Connections closed, by reason."),
-    Row::new("raybox_slow_consumers_total", COUNTER, None, "Connections closed because they did not take messages."),
-    Row::new("raybox_accounts_compared_total", COUNTER, None, "Rows of connected users that were compared."),
-    Row::new("raybox_logged_out_total", COUNTER, None, "Connections logged out because of a changed account."),
-    Row::new("raybox_tls_connections_open", GAUGE, None, "Connections that speak TLS."),
-    Row::new("raybox_tls_handshakes_total", COUNTER, Some("outcome"), "Handshakes of TLS, by outcome."),
-    Row::new(
+    FamilyRow::new(
+        "raybox_connections_accepted_total",
+        COUNTER,
+        Some("loop"),
+        "Connections accepted for an event loop.",
+    ),
+    FamilyRow::new("raybox_connections_closed_total", COUNTER, Some("reason"), "Connections closed, by reason."),
+    FamilyRow::new(
+        "raybox_slow_consumers_total",
+        COUNTER,
+        None,
+        "Connections closed because they did not take messages.",
+    ),
+    FamilyRow::new("raybox_accounts_compared_total", COUNTER, None, "Rows of connected users that were compared."),
+    FamilyRow::new("raybox_logged_out_total", COUNTER, None, "Connections logged out because of a changed account."),
+    FamilyRow::new("raybox_tls_connections_open", GAUGE, None, "Connections that speak TLS."),
+    FamilyRow::new("raybox_tls_handshakes_total", COUNTER, Some("outcome"), "Handshakes of TLS, by outcome."),
+    FamilyRow::new(
         "raybox_tls_certificate_expiry_seconds",
         GAUGE,
         Some("file"),
         "Time until a certificate ends; 0 once it has.",
     ),
-    Row::new("raybox_users_online", GAUGE, None, "Users with a connection to this node, at either level."),
-    Row::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by outcome."),
-    Row::new("raybox_refused_total", COUNTER, Some("limit"), "Refusals because of a limit, by the limit's key."),
-    Row::new("raybox_http_answers_total", COUNTER, Some("status"), "Answers in HTTP, by status; 101 is a WebSocket."),
-    Row::new("raybox_frames_total", COUNTER, Some("type"), "Frames processed, by msgType."),
-    Row::new("raybox_replies_total", COUNTER, Some("errno"), "Replies sent, by errno."),
-    Row::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by path."),
-    Row::new("raybox_deliveries_returned_total", COUNTER, None, "Messages that an ending connection did not take."),
-    Row::new("raybox_bus_published_total", COUNTER, None, "Messages offered to other nodes."),
-    Row::new(
+    FamilyRow::new("raybox_users_online", GAUGE, None, "Users with a connection to this node, at either level."),
+    FamilyRow::new("raybox_logins_total", COUNTER, Some("outcome"), "Logins, by outcome."),
+    FamilyRow::new("raybox_refused_total", COUNTER, Some("limit"), "Refusals because of a limit, by the limit's key."),
+    FamilyRow::new(
+        "raybox_http_answers_total",
+        COUNTER,
+        Some("status"),
+        "Answers in HTTP, by status; 101 is a WebSocket.",
+    ),
+    FamilyRow::new("raybox_frames_total", COUNTER, Some("type"), "Frames processed, by msgType."),
+    FamilyRow::new("raybox_replies_total", COUNTER, Some("errno"), "Replies sent, by errno."),
+    FamilyRow::new("raybox_deliveries_total", COUNTER, Some("path"), "Messages for one recipient each, by path."),
+    FamilyRow::new(
+        "raybox_deliveries_returned_total",
+        COUNTER,
+        None,
+        "Messages that an ending connection did not take.",
+    ),
+    FamilyRow::new("raybox_bus_published_total", COUNTER, None, "Messages offered to other nodes."),
+    FamilyRow::new(
         "raybox_bus_unconfirmed_total",
         COUNTER,
         None,
         "Messages offered to other nodes and not confirmed in time.",
     ),
-    Row::new("raybox_bus_probe_age_seconds", GAUGE, None, "Time since this node's last probe came back."),
-    Row::new("raybox_queue_jobs", GAUGE, Some("queue"), "Jobs that wait for a thread."),
-    Row::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
-    Row::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes that wait in a lane or are being handled."),
-    Row::new(
+    FamilyRow::new("raybox_bus_probe_age_seconds", GAUGE, None, "Time since this node's last probe came back."),
+    FamilyRow::new("raybox_queue_jobs", GAUGE, Some("queue"), "Jobs that wait for a thread."),
+    FamilyRow::new("raybox_lane_items", GAUGE, Some("lane"), "Messages and other work that wait in a lane."),
+    FamilyRow::new("raybox_lane_bytes", GAUGE, Some("lane"), "Bytes that wait in a lane or are being handled."),
+    FamilyRow::new(
         "raybox_lane_busy_seconds",
         GAUGE,
         Some("lane"),
         "How long a lane has been at its batch; 0 if it has none.",
     ),
-    Row::new("raybox_level2_devices", GAUGE, None, "Connections of level 2."),
-    Row::new("raybox_level2_sends_total", COUNTER, Some("outcome"), "Answers to sends of level 2."),
-    Row::new("raybox_level2_pushes_total", COUNTER, None, "Messages written to connections of level 2."),
-    Row::new("raybox_recorded_total", COUNTER, Some("what"), "Messages that were recorded in conversations, or not."),
-    Row::new("raybox_history_reads_total", COUNTER, Some("what"), "Reads of conversations, by their purpose."),
-    Row::new("raybox_sweeps_total", COUNTER, Some("what"), "Sweeps, and what they found."),
-    Row::new("raybox_imported_total", COUNTER, Some("what"), "Messages that waited when their user came to level 2."),
-    Row::new("raybox_retention_total", COUNTER, Some("what"), "Old messages that were deleted."),
-    Row::new("raybox_hook_messages_total", COUNTER, Some("what"), "Messages for the hook, by their fate."),
-    Row::new("raybox_hook_requests_total", COUNTER, Some("outcome"), "Requests to the hook, by outcome."),
-    Row::new("raybox_hook_waiting_messages", GAUGE, None, "Messages that wait for the hook, if this node posts them."),
-    Row::new("raybox_hook_oldest_seconds", GAUGE, None, "Age of the oldest message that waits for the hook."),
-    Row::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
-    Row::new(
+    FamilyRow::new("raybox_level2_devices", GAUGE, None, "Connections of level 2."),
+    FamilyRow::new("raybox_level2_sends_total", COUNTER, Some("outcome"), "Answers to sends of level 2."),
+    FamilyRow::new("raybox_level2_pushes_total", COUNTER, None, "Messages written to connections of level 2."),
+    FamilyRow::new(
+        "raybox_recorded_total",
+        COUNTER,
+        Some("what"),
+        "Messages that were recorded in conversations, or not.",
+    ),
+    FamilyRow::new("raybox_history_reads_total", COUNTER, Some("what"), "Reads of conversations, by their purpose."),
+    FamilyRow::new("raybox_sweeps_total", COUNTER, Some("what"), "Sweeps, and what they found."),
+    FamilyRow::new(
+        "raybox_imported_total",
+        COUNTER,
+        Some("what"),
+        "Messages that waited when their user came to level 2.",
+    ),
+    FamilyRow::new("raybox_retention_total", COUNTER, Some("what"), "Old messages that were deleted."),
+    FamilyRow::new("raybox_hook_messages_total", COUNTER, Some("what"), "Messages for the hook, by their fate."),
+    FamilyRow::new("raybox_hook_requests_total", COUNTER, Some("outcome"), "Requests to the hook, by outcome."),
+    FamilyRow::new(
+        "raybox_hook_waiting_messages",
+        GAUGE,
+        None,
+        "Messages that wait for the hook, if this node posts them.",
+    ),
+    FamilyRow::new("raybox_hook_oldest_seconds", GAUGE, None, "Age of the oldest message that waits for the hook."),
+    FamilyRow::new("raybox_batch_messages", HISTOGRAM, Some("stage"), "Messages in one batch."),
+    FamilyRow::new(
         "raybox_unstored_messages",
         GAUGE,
         None,
         "Messages that came back from connections and cannot be stored: only in memory.",
     ),
-    Row::new("raybox_spool_messages", GAUGE, None, "Messages that wait on this node's disk for the database."),
-    Row::new("raybox_spool_bytes", GAUGE, None, "Bytes in the spool, limited by spool_max."),
-    Row::new("raybox_spool_total", COUNTER, Some("what"), "Messages put into the spool, and their fate."),
-    Row::new("raybox_pool_connections", GAUGE, Some("pool"), "Connections of a pool."),
-    Row::new("raybox_pool_connections_idle", GAUGE, Some("pool"), "Idle connections of a pool."),
-    Row::new("raybox_pool_connections_max", GAUGE, Some("pool"), "The most connections of a pool."),
-    Row::new("raybox_loop_letters", GAUGE, Some("loop"), "Events that wait in the inbox of an event loop."),
-    Row::new("raybox_loop_turn_seconds", HISTOGRAM, Some("loop"), "Duration of the turns of an event loop."),
-    Row::new("raybox_log_lines_dropped_total", COUNTER, None, "Log lines dropped because the disk did not keep up."),
+    FamilyRow::new("raybox_spool_messages", GAUGE, None, "Messages that wait on this node's disk for the database."),
+    FamilyRow::new("raybox_spool_bytes", GAUGE, None, "Bytes in the spool, limited by spool_max."),
+    FamilyRow::new("raybox_spool_total", COUNTER, Some("what"), "Messages put into the spool, and their fate."),
+    FamilyRow::new("raybox_pool_connections", GAUGE, Some("pool"), "Connections of a pool."),
+    FamilyRow::new("raybox_pool_connections_idle", GAUGE, Some("pool"), "Idle connections of a pool."),
+    FamilyRow::new("raybox_pool_connections_max", GAUGE, Some("pool"), "The most connections of a pool."),
+    FamilyRow::new("raybox_loop_letters", GAUGE, Some("loop"), "Events that wait in the inbox of an event loop."),
+    FamilyRow::new("raybox_loop_turn_seconds", HISTOGRAM, Some("loop"), "Duration of the turns of an event loop."),
+    FamilyRow::new(
+        "raybox_log_lines_dropped_total",
+        COUNTER,
+        None,
+        "Log lines dropped because the disk did not keep up.",
+    ),
 ];
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use self::api::{Administrator, ApiAnswer, ApiCall, decoded};
-use self::clients::{AdminClient, Clients, Kept};
+use self::clients::{AdminClient, Clients, Keeping};
 use self::guard::AccessGuard;
 use self::http::{BodyHead, DeadlineStream, HttpAnswer, HttpInput, HttpRequest, JSON, read_body, read_request};
 use crate::config::Secret;
@@ -194,9 +194,9 @@ fn administer(
         refusal
     };
     match client.keep() {
-        Kept::Yes => {}
-        Kept::NoRoom => return Ok(refused(&call, guard.too_many())),
-        Kept::Gone => {
+        Keeping::Yes => {}
+        Keeping::NoRoom => return Ok(refused(&call, guard.too_many())),
+        Keeping::Gone => {
             refused(&call, ApiAnswer::refused(503, "the connection had to give way, and nothing was done"));
             return Err(ErrorKind::ConnectionAborted.into());
         }
@@ -222,13 +222,13 @@ fn administer(
 }
 
 /// The query and the body of a request.
-type Content = (Vec<(String, String)>, Value);
+type RequestContent = (Vec<(String, String)>, Value);
 
 fn read_content(
     client: &mut DeadlineStream<'_>,
     request: &HttpRequest,
     begun: Vec<u8>,
-) -> io::Result<Result<Content, ApiAnswer>> {
+) -> io::Result<Result<RequestContent, ApiAnswer>> {
     let refused = |status, why| Ok(Err(ApiAnswer::refused(status, why)));
     let length = match request.body {
         BodyHead::None => 0,

@@ -23,13 +23,13 @@ use crate::hooks::poster::{HookControl, HookSettings};
 /// The way to the thread. Cloning shares it.
 #[derive(Clone)]
 pub struct Reloader {
-    orders: Sender<Order>,
+    orders: Sender<ReloadOrder>,
     log: LogControl,
     supervisor: Supervisor,
 }
 
 /// The receiver of the result; `None`: it goes into the log only.
-type Order = Option<Sender<Result<Reloaded, ReloadError>>>;
+type ReloadOrder = Option<Sender<Result<Reloaded, ReloadError>>>;
 
 /// The parts of the server whose settings can change while it runs.
 pub struct Reloadable {
@@ -119,7 +119,7 @@ struct Reading {
 }
 
 impl Reading {
-    fn run(mut self, ordered: &Receiver<Order>, load: impl Fn() -> Result<Config, String>) {
+    fn run(mut self, ordered: &Receiver<ReloadOrder>, load: impl Fn() -> Result<Config, String>) {
         loop {
             let order = match ordered.recv_timeout(FILES_EVERY) {
                 Ok(order) => Some(order),

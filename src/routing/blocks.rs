@@ -16,11 +16,11 @@ use crate::protocol::UserId;
 #[derive(Debug, Default)]
 pub struct Blocks {
     any: AtomicBool,
-    pairs: RwLock<Pairs>,
+    pairs: RwLock<BlockedPairs>,
 }
 
 #[derive(Debug, Default)]
-struct Pairs {
+struct BlockedPairs {
     now: FxHashSet<(UserId, UserId)>,
     /// The changes since the reading of the table began, if it is being read. The rows that were
     /// read may be older.

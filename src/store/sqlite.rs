@@ -41,7 +41,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::backup::{BackupError, Content, back_up, restore};
+pub use self::backup::{BackupContent, BackupError, back_up, restore};
 use self::condition::Condition;
 use self::late::Late;
 use self::open::BUSY_TIMEOUT;

@@ -23,7 +23,7 @@ pub(crate) struct Cursor {
 /// The conversations of one connection.
 #[derive(Default, Debug)]
 pub(crate) struct Places {
-    places: HashMap<Conv, Place>,
+    places: HashMap<Conv, ConversationPlace>,
     /// Conversations for the next 46.
     behind: BTreeSet<Conv>,
     /// Conversations of the last 46, until its 45.
@@ -31,7 +31,7 @@ pub(crate) struct Places {
 }
 
 #[derive(Default, Debug)]
-struct Place {
+struct ConversationPlace {
     /// The last number in the store, and below its tag, if the store has a cursor.
     cursor: u64,
     tag: Option<String>,
@@ -72,7 +72,7 @@ impl Places {
             } else {
                 self.behind.insert(conv);
             }
-            let place = Place {
+            let place = ConversationPlace {
                 cursor: cursor.seq,
                 tag: Some(cursor.tag),
                 next: cursor.seq.saturating_add(1),
@@ -115,7 +115,8 @@ impl Places {
 
     /// Handles a message with a number. `may_jump`: with this message the user joins the group.
     pub(crate) fn on_number(&mut self, conv: Conv, seq: u64, tag: &str, may_jump: bool) -> Step {
-        let place = self.places.entry(conv).or_insert_with(|| Place { next: 1, ..Place::default() });
+        let place =
+            self.places.entry(conv).or_insert_with(|| ConversationPlace { next: 1, ..ConversationPlace::default() });
         if seq <= place.cursor {
             place.next = place.next.max(seq + 1);
             return Step::Known;

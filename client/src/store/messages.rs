@@ -10,7 +10,7 @@ use crate::frame::{self, Page};
 use crate::view::{History, Message};
 
 /// The numbers of a conversation.
-struct Place {
+struct Numbers {
     cursor: u64,
     floor: u64,
     read: u64,
@@ -39,11 +39,16 @@ impl Store {
         self.move_cursor(conv, seq, tag, time)
     }
 
-    fn place(&self, conv: Conv) -> Result<Place> {
+    fn place(&self, conv: Conv) -> Result<Numbers> {
         self.touch(conv)?;
         let query = "SELECT cursor, floor, read, head FROM convs WHERE conv = ?1";
         let place = |row: &Row<'_>| {
-            Ok(Place { cursor: number(row, 0)?, floor: number(row, 1)?, read: number(row, 2)?, head: number(row, 3)? })
+            Ok(Numbers {
+                cursor: number(row, 0)?,
+                floor: number(row, 1)?,
+                read: number(row, 2)?,
+                head: number(row, 3)?,
+            })
         };
         Ok(self.connection.prepare_cached(query)?.query_row([conv.to_string()], place)?)
     }

@@ -25,14 +25,14 @@ pub(crate) struct Encrypted {
     borders: Borders,
     /// The number of bytes that have arrived during the handshake.
     hello_bytes: usize,
-    ends: Ends,
+    ends: InputEnd,
     /// The work for the loop, apart from that of the payload.
     work: usize,
 }
 
 /// Whether the input has ended, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ends {
+enum InputEnd {
     No,
     /// The peer has ended its stream.
     Ended,
@@ -47,7 +47,7 @@ impl Encrypted {
             wire: Wire::default(),
             borders: Borders::default(),
             hello_bytes: 0,
-            ends: Ends::No,
+            ends: InputEnd::No,
             work: 0,
         }
     }
@@ -101,9 +101,9 @@ impl Encrypted {
     /// Reads from the socket, decrypts, and answers the records that are for TLS alone.
     pub(super) fn read(&mut self, socket: &Socket, buffer: &mut [u8]) -> io::Result<Got> {
         match self.ends {
-            Ends::No => {}
-            Ends::Ended => return Ok(Got::END),
-            Ends::Broken => return Err(io::ErrorKind::InvalidData.into()),
+            InputEnd::No => {}
+            InputEnd::Ended => return Ok(Got::END),
+            InputEnd::Broken => return Err(io::ErrorKind::InvalidData.into()),
         }
         loop {
             match socket.read(&mut buffer[ROOM_BYTES..]) {
@@ -120,10 +120,10 @@ impl Encrypted {
         self.work += wire / WIRE_PER_WORK;
         let is_short = ROOM_BYTES + wire < buffer.len();
         let (mut fed, mut count) = (0, 0);
-        while fed < wire && self.ends == Ends::No {
+        while fed < wire && self.ends == InputEnd::No {
             match self.feed(&buffer[ROOM_BYTES + fed..ROOM_BYTES + wire]) {
                 Ok(more) => fed += more,
-                Err(_) => self.ends = Ends::Broken,
+                Err(_) => self.ends = InputEnd::Broken,
             }
             self.send_own(socket);
             // The payload of records before the broken one counts.
@@ -132,10 +132,10 @@ impl Encrypted {
             debug_assert!(count < ROOM_BYTES + fed, "all payload is taken");
         }
         match (self.ends, count) {
-            (Ends::Broken, 0) => Err(io::ErrorKind::InvalidData.into()),
-            (Ends::Ended, 0) => Ok(Got::END),
+            (InputEnd::Broken, 0) => Err(io::ErrorKind::InvalidData.into()),
+            (InputEnd::Ended, 0) => Ok(Got::END),
             // The socket reports nothing about an end that the session has found.
-            (ends, _) => Ok(Got { count, wire, is_short: is_short && ends == Ends::No }),
+            (ends, _) => Ok(Got { count, wire, is_short: is_short && ends == InputEnd::No }),
         }
     }
 
@@ -164,7 +164,7 @@ impl Encrypted {
                 Plain::Bytes(more) => count += more,
                 Plain::Nothing => break,
                 Plain::End => {
-                    self.ends = Ends::Ended;
+                    self.ends = InputEnd::Ended;
                     break;
                 }
             }

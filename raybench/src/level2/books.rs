@@ -5,12 +5,12 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::frames::{Cid, Heard, Place, SALT_MAX, Template, hear};
+use super::frames::{Cid, Heard, NumberedMessage, SALT_MAX, SendTemplate, hear};
 
 /// One sender's messages in one conversation.
 #[derive(Debug)]
 struct Line {
-    template: Template,
+    template: SendTemplate,
     seat: usize,
     room: usize,
     next: u64,
@@ -40,18 +40,18 @@ struct Open {
 
 /// A conversation.
 #[derive(Debug)]
-struct Room {
+struct BookedRoom {
     /// The connections in it, and the last number that each was shown.
     seats: Vec<(usize, u64)>,
     /// The messages with the numbers from `first` on that a connection has not been shown.
-    known: VecDeque<Known>,
+    known: VecDeque<KnownMessage>,
     first: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct KnownMessage {
     /// The message with this number; `None` as long as only later ones are known.
-    whose: Option<(u32, u64, Place)>,
+    whose: Option<(u32, u64, NumberedMessage)>,
     left: usize,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Conversation {
     /// The connections; those of the senders come first.
     pub(crate) seats: Vec<usize>,
     /// One for each sender.
-    pub(crate) templates: Vec<Template>,
+    pub(crate) templates: Vec<SendTemplate>,
     /// The last number before the run.
     pub(crate) head: u64,
 }
@@ -94,7 +94,7 @@ pub(crate) enum Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct Books {
     lines: Vec<Line>,
-    rooms: Vec<Room>,
+    rooms: Vec<BookedRoom>,
     salt: u16,
     /// The lines in a pause.
     paused: Vec<usize>,
@@ -126,7 +126,7 @@ impl Books {
             });
         }
         let seats = seats.into_iter().map(|seat| (seat, head)).collect();
-        self.rooms.push(Room { seats, known: VecDeque::new(), first: head + 1 });
+        self.rooms.push(BookedRoom { seats, known: VecDeque::new(), first: head + 1 });
         first..self.lines.len()
     }
 
@@ -241,7 +241,7 @@ impl Books {
         cid: Cid,
         conv: &[u8],
         again: bool,
-        place: Place,
+        place: NumberedMessage,
     ) -> Option<Verdict> {
         let (index, number) = self.line_of(cid)?;
         if number < self.lines[index].oldest {
@@ -315,10 +315,10 @@ impl Open {
     }
 }
 
-impl Room {
+impl BookedRoom {
     /// Notes that a connection is shown a number. `None` if the connection is not in the room, or
     /// if the number belongs to another message. The inner value says what is wrong with the order.
-    fn show(&mut self, seat: usize, member: usize, cid: Cid, place: Place) -> Option<Option<Verdict>> {
+    fn show(&mut self, seat: usize, member: usize, cid: Cid, place: NumberedMessage) -> Option<Option<Verdict>> {
         let (_, shown) = self.seats.get_mut(member).filter(|(of_member, _)| *of_member == seat)?;
         if place.seq <= *shown {
             return Some(Some(Verdict::Twice));
@@ -337,13 +337,13 @@ impl Room {
 
     /// Whether this number belongs to this message, as far as is known. A number that is not known
     /// yet belongs to it from now on.
-    fn agrees(&mut self, cid: Cid, place: Place) -> bool {
+    fn agrees(&mut self, cid: Cid, place: NumberedMessage) -> bool {
         let told = (cid.line, cid.number, place);
         let Some(at) = place.seq.checked_sub(self.first) else { return true };
         if at > FAR {
             return false;
         }
-        let unknown = Known { whose: None, left: self.seats.len() };
+        let unknown = KnownMessage { whose: None, left: self.seats.len() };
         while self.known.len() <= at as usize {
             self.known.push_back(unknown);
         }
@@ -370,7 +370,7 @@ mod tests {
     impl Talk {
         fn with(messages: usize) -> Talk {
             let mut books = Books::new(0xf005);
-            let template = Template::new(7, To::User(9), 100).expect("it fits");
+            let template = SendTemplate::new(7, To::User(9), 100).expect("it fits");
             books.add(Conversation { seats: vec![0, 1], templates: vec![template], head: 10 });
             let mut talk = Talk { books, now: Instant::now(), sends: Vec::new() };
             (0..messages).for_each(|_| talk.send());

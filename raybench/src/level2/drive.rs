@@ -27,7 +27,7 @@ pub(crate) const DELIVERY: usize = 1;
 
 /// The connections of one thread, and the conversations in which they send.
 pub(crate) struct Crew {
-    pub(crate) seats: Vec<Place>,
+    pub(crate) seats: Vec<CrewSeat>,
     pub(crate) books: Books,
     /// The lines of each sender, which sends to them in turn. Together these are all lines, in
     /// order.
@@ -35,7 +35,7 @@ pub(crate) struct Crew {
 }
 
 /// A connection, and its place in each of its conversations.
-pub(crate) struct Place {
+pub(crate) struct CrewSeat {
     pub(crate) stream: Stream,
     pub(crate) member: usize,
 }
@@ -67,13 +67,13 @@ pub(crate) struct Found {
     pub(crate) resent: u64,
 }
 
-struct Seat {
+struct DrivenSeat {
     conduit: Conduit,
     member: usize,
 }
 
 struct Driver<'a> {
-    seats: Vec<Seat>,
+    seats: Vec<DrivenSeat>,
     senders: Vec<Turns>,
     /// The sender of each line.
     owners: Vec<usize>,
@@ -115,10 +115,10 @@ pub(crate) fn drive(crew: Crew, orders: Orders, phase: &Phase) -> io::Result<Fou
 const BUFFER: usize = 1024 * 1024;
 
 impl Driver<'_> {
-    fn enter(&mut self, place: Place, poll: &Poll) -> io::Result<()> {
-        let Place { stream, member } = place;
+    fn enter(&mut self, place: CrewSeat, poll: &Poll) -> io::Result<()> {
+        let CrewSeat { stream, member } = place;
         let conduit = Conduit::new(stream, poll, Token(self.seats.len()))?;
-        self.seats.push(Seat { conduit, member });
+        self.seats.push(DrivenSeat { conduit, member });
         Ok(())
     }
 

@@ -63,7 +63,7 @@ fn hex(byte: u8) -> Option<u8> {
 
 /// A send in which only the `cid` changes.
 #[derive(Clone, Debug)]
-pub(crate) struct Template {
+pub(crate) struct SendTemplate {
     bytes: Vec<u8>,
     cid_at: usize,
     /// The conversation as the sender names it.
@@ -72,9 +72,9 @@ pub(crate) struct Template {
     push_head: Vec<u8>,
 }
 
-impl Template {
+impl SendTemplate {
     /// A template of exactly `size` bytes, the newline included.
-    pub(crate) fn new(from: i64, to: To, size: usize) -> Result<Template, String> {
+    pub(crate) fn new(from: i64, to: To, size: usize) -> Result<SendTemplate, String> {
         let (member, msg_type, own_name, name) = match to {
             To::User(id) => (format!(r#""TOID":{id}"#), 4, format!("u{id}"), format!("u{from}")),
             To::Group(id) => (format!(r#""GROUPID":{id}"#), 9, format!("g{id}"), format!("g{id}")),
@@ -93,7 +93,7 @@ impl Template {
         bytes.extend((0..filling).map(|n| b'a' + (n % 26) as u8));
         bytes.extend(tail.as_bytes());
         let push_head = format!(r#"{{"conv":"{name}","from":{from},"m":"#).into_bytes();
-        Ok(Template { bytes, cid_at, own_name: own_name.into_bytes(), push_head })
+        Ok(SendTemplate { bytes, cid_at, own_name: own_name.into_bytes(), push_head })
     }
 
     /// Appends the message with this id.
@@ -105,7 +105,7 @@ impl Template {
 
     /// The place that a push assigns to a message of this template, if the rest of the frame is
     /// right. The caller has checked the `cid`.
-    pub(crate) fn place_in_push(&self, frame: &[u8]) -> Option<Place> {
+    pub(crate) fn place_in_push(&self, frame: &[u8]) -> Option<NumberedMessage> {
         let mut scan = Scan(frame);
         scan.skip(&self.push_head)?;
         scan.skip(&self.bytes[..self.cid_at])?;
@@ -124,7 +124,7 @@ impl Template {
 
 /// The number of a message in its conversation, and the members that come with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
+pub(crate) struct NumberedMessage {
     pub(crate) seq: u64,
     pub(crate) tag: u32,
     pub(crate) time: u64,
@@ -138,7 +138,7 @@ pub(crate) enum Heard<'f> {
         cid: Cid,
         conv: &'f [u8],
         again: bool,
-        place: Place,
+        place: NumberedMessage,
     },
     /// A 41 that says that the message is not committed now.
     Refused {
@@ -208,7 +208,7 @@ impl<'f> Scan<'f> {
     }
 
     /// The last members of a 41 and of a 42.
-    fn place(&mut self) -> Option<Place> {
+    fn place(&mut self) -> Option<NumberedMessage> {
         self.skip(br#","seq":"#)?;
         let seq = self.number()?;
         self.skip(br#","tag":""#)?;
@@ -216,7 +216,7 @@ impl<'f> Scan<'f> {
         self.skip(br#"","time":"#)?;
         let time = self.number()?;
         self.skip(b"}\n")?;
-        self.0.is_empty().then_some(Place { seq, tag, time })
+        self.0.is_empty().then_some(NumberedMessage { seq, tag, time })
     }
 }
 
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_send_has_its_size_and_is_known_again_when_it_is_pushed() {
-        let template = Template::new(7, To::User(9), 120).expect("it fits");
+        let template = SendTemplate::new(7, To::User(9), 120).expect("it fits");
         let mut send = Vec::new();
         template.write(CID, &mut send);
         assert_eq!((send.len(), send.last()), (120, Some(&b'\n')));
@@ -250,7 +250,7 @@ mod tests {
         let push =
             format!(r#"{{"conv":"u7","from":7,"m":{m},"msgType":42,"seq":43,"tag":"77aa01fe","time":1789}}"#) + "\n";
         assert_eq!(hear(push.as_bytes()), Some(Heard::Pushed(CID)));
-        let place = Place { seq: 43, tag: 0x77aa_01fe, time: 1789 };
+        let place = NumberedMessage { seq: 43, tag: 0x77aa_01fe, time: 1789 };
         assert_eq!(template.place_in_push(push.as_bytes()), Some(place));
         for at in 0..push.len() {
             let mut wrong = push.clone().into_bytes();
@@ -266,7 +266,7 @@ mod tests {
             r#"{{"cid":"{TEXT}","conv":"u9","errno":200,"msgType":41,"seq":42,"tag":"5be0717c","time":1789}}{}"#,
             "\n"
         );
-        let place = Place { seq: 42, tag: 0x5be0_717c, time: 1789 };
+        let place = NumberedMessage { seq: 42, tag: 0x5be0_717c, time: 1789 };
         let heard = |again| Some(Heard::Committed { cid: CID, conv: b"u9", again, place });
         assert_eq!(hear(text.as_bytes()), heard(false));
         assert_eq!(hear(text.replace("{\"cid", "{\"again\":true,\"cid").as_bytes()), heard(true));
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_size_too_small_says_what_to_give() {
-        let error = Template::new(7, To::Group(9), 10).expect_err("too small");
+        let error = SendTemplate::new(7, To::Group(9), 10).expect_err("too small");
         assert!(error.contains("--size 91"), "{error}");
     }
 }

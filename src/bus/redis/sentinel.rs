@@ -40,7 +40,7 @@ struct Named {
     addresses: Arc<Resolver>,
 }
 
-type Answer = Result<SocketAddr, String>;
+type SentinelAnswer = Result<SocketAddr, String>;
 
 impl Sentinels {
     pub(super) fn new(settings: SentinelSettings, secured: Option<Secured>) -> Arc<Sentinels> {
@@ -65,7 +65,7 @@ impl Sentinels {
             thread::Builder::new().name("redis-sentinel".to_owned()).spawn(run)?;
         }
         let until = Instant::now() + ANSWERS_PATIENCE;
-        let mut known: Vec<Option<Answer>> = vec![None; count];
+        let mut known: Vec<Option<SentinelAnswer>> = vec![None; count];
         while let Ok((nth, answer)) = answers.recv_deadline(until) {
             known[nth] = Some(answer);
             if is_clear(&known) {
@@ -78,7 +78,7 @@ impl Sentinels {
         }
     }
 
-    fn ask(&self, sentinel: &Sentinel) -> Answer {
+    fn ask(&self, sentinel: &Sentinel) -> SentinelAnswer {
         let text = |error: DialError| error.to_string();
         let of_io = |error: io::Error| error.to_string();
         let mut last = "its name has no address".to_owned();
@@ -107,8 +107,8 @@ impl Sentinels {
         Ok(question.query(&mut connection)?)
     }
 
-    fn causes(&self, known: &[Option<Answer>]) -> String {
-        let cause = |answer: &Option<Answer>| match answer {
+    fn causes(&self, known: &[Option<SentinelAnswer>]) -> String {
+        let cause = |answer: &Option<SentinelAnswer>| match answer {
             Some(Err(cause)) => cause.clone(),
             _ => "no answer in time".to_owned(),
         };
@@ -138,13 +138,13 @@ impl Sentinel {
 }
 
 /// The address that most of them name; in a tie, the one named first.
-fn elected(known: &[Option<Answer>]) -> Option<SocketAddr> {
+fn elected(known: &[Option<SentinelAnswer>]) -> Option<SocketAddr> {
     let named = || known.iter().flatten().flatten();
     named().rev().max_by_key(|address| named().filter(|other| other == address).count()).copied()
 }
 
 /// Whether no further answer can change the result.
-fn is_clear(known: &[Option<Answer>]) -> bool {
+fn is_clear(known: &[Option<SentinelAnswer>]) -> bool {
     let votes = |address| known.iter().flatten().flatten().filter(|other| **other == address).count();
     known.iter().all(Option::is_some) || elected(known).is_some_and(|address| votes(address) * 2 > known.len())
 }
@@ -194,17 +194,17 @@ mod tests {
         assert!(!Arc::ptr_eq(&one, &sentinel.named("two", 6379)));
     }
 
-    fn says(last: u8) -> Option<Answer> {
+    fn says(last: u8) -> Option<SentinelAnswer> {
         Some(Ok(SocketAddr::from(([10, 0, 0, last], 6379))))
     }
 
-    fn fails() -> Option<Answer> {
+    fn fails() -> Option<SentinelAnswer> {
         Some(Err("down".to_owned()))
     }
 
     #[test]
     fn the_answer_of_most_counts_as_soon_as_it_is_clear() {
-        let address = |answer: Option<Answer>| answer.unwrap().ok();
+        let address = |answer: Option<SentinelAnswer>| answer.unwrap().ok();
         for (known, expected, clear) in [
             ([None, None, None], None, false),
             ([says(1), None, None], address(says(1)), false),

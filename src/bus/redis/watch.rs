@@ -33,12 +33,12 @@ pub(super) struct NodeWatch<H> {
 /// Further checks, which a transport adds.
 pub(super) struct WatchRounds {
     /// Part of each check.
-    pub(super) look: Box<Look>,
+    pub(super) look: Box<WatchLook>,
     /// Checks every two seconds where connections lead.
     pub(super) scout: Box<dyn Fn() + Send>,
 }
 
-type Look = dyn FnMut(&dyn Node) -> Result<(), RedisFailure> + Send;
+type WatchLook = dyn FnMut(&dyn Node) -> Result<(), RedisFailure> + Send;
 
 impl<H: RegistryHost> NodeWatch<H> {
     pub(super) fn new(shared: Arc<H>, node: Arc<dyn Node>, rounds: WatchRounds) -> NodeWatch<H> {

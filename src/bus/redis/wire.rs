@@ -196,45 +196,51 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Option<(RedisReply<'_>, usize)>, Mal
     let mut rest = WireCursor { bytes, at: 0 };
     let reply = match rest.element()? {
         None => return Ok(None),
-        Some(Element::Array(3)) => {
+        Some(WireElement::Array(3)) => {
             // Elements are parsed in order, because the rest of an incomplete one would be taken
             // for another.
             let Some(kind) = rest.element()? else { return Ok(None) };
             let Some(channel) = rest.element()? else { return Ok(None) };
             let Some(last) = rest.element()? else { return Ok(None) };
             match (kind, channel, last) {
-                (Element::Bytes(b"message" | b"smessage"), Element::Bytes(channel), Element::Bytes(payload)) => {
-                    RedisReply::Message { channel, payload }
-                }
-                (Element::Bytes(b"subscribe" | b"ssubscribe"), Element::Bytes(channel), Element::Number) => {
-                    RedisReply::Subscribed(channel)
-                }
-                (Element::Bytes(b"unsubscribe" | b"sunsubscribe"), Element::Bytes(channel), Element::Number) => {
-                    RedisReply::Unsubscribed(channel)
-                }
+                (
+                    WireElement::Bytes(b"message" | b"smessage"),
+                    WireElement::Bytes(channel),
+                    WireElement::Bytes(payload),
+                ) => RedisReply::Message { channel, payload },
+                (
+                    WireElement::Bytes(b"subscribe" | b"ssubscribe"),
+                    WireElement::Bytes(channel),
+                    WireElement::Number,
+                ) => RedisReply::Subscribed(channel),
+                (
+                    WireElement::Bytes(b"unsubscribe" | b"sunsubscribe"),
+                    WireElement::Bytes(channel),
+                    WireElement::Number,
+                ) => RedisReply::Unsubscribed(channel),
                 // Everything was to be unsubscribed, and nothing was subscribed.
-                (Element::Bytes(b"unsubscribe" | b"sunsubscribe"), Element::Nil, Element::Number) => {
+                (WireElement::Bytes(b"unsubscribe" | b"sunsubscribe"), WireElement::Nil, WireElement::Number) => {
                     RedisReply::Unsubscribed(b"")
                 }
                 _ => return Err(Malformed),
             }
         }
-        Some(Element::Array(2)) => {
+        Some(WireElement::Array(2)) => {
             let Some(kind) = rest.element()? else { return Ok(None) };
             let Some(text) = rest.element()? else { return Ok(None) };
             match (kind, text) {
-                (Element::Bytes(b"pong"), Element::Bytes(_)) => RedisReply::Done,
+                (WireElement::Bytes(b"pong"), WireElement::Bytes(_)) => RedisReply::Done,
                 _ => return Err(Malformed),
             }
         }
-        Some(Element::Array(_)) => return Err(Malformed),
-        Some(Element::Error(text)) => RedisReply::Error(text),
-        Some(Element::Bytes(_) | Element::Number | Element::Nil) => RedisReply::Done,
+        Some(WireElement::Array(_)) => return Err(Malformed),
+        Some(WireElement::Error(text)) => RedisReply::Error(text),
+        Some(WireElement::Bytes(_) | WireElement::Number | WireElement::Nil) => RedisReply::Done,
     };
     Ok(Some((reply, rest.at)))
 }
 
-enum Element<'b> {
+enum WireElement<'b> {
     Bytes(&'b [u8]),
     Error(&'b [u8]),
     Number,
@@ -249,16 +255,16 @@ struct WireCursor<'b> {
 
 impl<'b> WireCursor<'b> {
     /// Parses one element; of an array only its head. `None` if it is incomplete.
-    fn element(&mut self) -> Result<Option<Element<'b>>, Malformed> {
+    fn element(&mut self) -> Result<Option<WireElement<'b>>, Malformed> {
         let Some(line) = self.line()? else { return Ok(None) };
         let Some((&kind, text)) = line.split_first() else { return Err(Malformed) };
         Ok(match kind {
-            b'+' => Some(Element::Bytes(text)),
-            b'-' => Some(Element::Error(text)),
-            b':' => Some(Element::Number),
-            b'$' | b'*' if text == b"-1" => Some(Element::Nil),
-            b'$' => self.bulk(length(text)?)?.map(Element::Bytes),
-            b'*' => Some(Element::Array(length(text)?)),
+            b'+' => Some(WireElement::Bytes(text)),
+            b'-' => Some(WireElement::Error(text)),
+            b':' => Some(WireElement::Number),
+            b'$' | b'*' if text == b"-1" => Some(WireElement::Nil),
+            b'$' => self.bulk(length(text)?)?.map(WireElement::Bytes),
+            b'*' => Some(WireElement::Array(length(text)?)),
             _ => return Err(Malformed),
         })
     }

@@ -16,18 +16,18 @@ use crate::admission::Source;
 
 /// The connections that are being served.
 #[derive(Debug, Default)]
-pub(super) struct Clients(Arc<Mutex<Vec<Place>>>);
+pub(super) struct Clients(Arc<Mutex<Vec<AdminSlot>>>);
 
 /// A connection that is being served.
 #[derive(Debug)]
 pub(super) struct AdminClient {
     pub(super) stream: Arc<TcpStream>,
-    places: Arc<Mutex<Vec<Place>>>,
+    places: Arc<Mutex<Vec<AdminSlot>>>,
 }
 
 /// The place of one connection. The oldest one comes first.
 #[derive(Debug)]
-struct Place {
+struct AdminSlot {
     stream: Weak<TcpStream>,
     source: Source,
     is_kept: bool,
@@ -35,7 +35,7 @@ struct Place {
 
 /// The result of an attempt to keep a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kept {
+pub(super) enum Keeping {
     /// It is kept: nobody else ends its connection.
     Yes,
     /// No more clients may be kept.
@@ -51,14 +51,14 @@ impl Clients {
         let stream = Arc::new(stream);
         let mut places = self.0.lock();
         make_room(&mut places, STRANGERS_MAX - 1);
-        places.push(Place { stream: Arc::downgrade(&stream), source, is_kept: false });
+        places.push(AdminSlot { stream: Arc::downgrade(&stream), source, is_kept: false });
         drop(places);
         AdminClient { stream, places: self.0.clone() }
     }
 }
 
 /// Ends connections until there are no more strangers than that.
-fn make_room(places: &mut Vec<Place>, most: usize) {
+fn make_room(places: &mut Vec<AdminSlot>, most: usize) {
     places.retain(|place| place.stream.strong_count() > 0);
     while places.iter().filter(|place| !place.is_kept).count() > most
         && let Some(at) = giving_way(places)
@@ -71,7 +71,7 @@ fn make_room(places: &mut Vec<Place>, most: usize) {
 }
 
 /// The oldest of those of the address that has the most.
-fn giving_way(places: &[Place]) -> Option<usize> {
+fn giving_way(places: &[AdminSlot]) -> Option<usize> {
     let strangers = || places.iter().enumerate().filter(|(_, place)| !place.is_kept);
     let count = |source| strangers().filter(|(_, place)| place.source == source).count();
     let most = strangers().map(|(_, place)| count(place.source)).max()?;
@@ -85,22 +85,22 @@ impl AdminClient {
     }
 
     /// Keeps the connection until it is released or ends by itself, because its client has the key.
-    pub(super) fn keep(&self) -> Kept {
+    pub(super) fn keep(&self) -> Keeping {
         let mut places = self.places.lock();
-        let is_own = |place: &Place| std::ptr::eq(place.stream.as_ptr(), Arc::as_ptr(&self.stream));
-        let Some(own) = places.iter().position(is_own) else { return Kept::Gone };
+        let is_own = |place: &AdminSlot| std::ptr::eq(place.stream.as_ptr(), Arc::as_ptr(&self.stream));
+        let Some(own) = places.iter().position(is_own) else { return Keeping::Gone };
         let kept = places.iter().filter(|place| place.is_kept && place.stream.strong_count() > 0).count();
         if kept >= KEPT_MAX {
-            return Kept::NoRoom;
+            return Keeping::NoRoom;
         }
         places[own].is_kept = true;
-        Kept::Yes
+        Keeping::Yes
     }
 
     /// Its answer is written, and may be ended.
     pub(super) fn release(&self) {
         let mut places = self.places.lock();
-        let is_own = |place: &Place| std::ptr::eq(place.stream.as_ptr(), Arc::as_ptr(&self.stream));
+        let is_own = |place: &AdminSlot| std::ptr::eq(place.stream.as_ptr(), Arc::as_ptr(&self.stream));
         if let Some(own) = places.iter_mut().find(|place| is_own(place) && place.is_kept) {
             own.is_kept = false;
             make_room(&mut places, STRANGERS_MAX);
@@ -183,29 +183,29 @@ mod tests {
         let port = Port::open();
         let kept = port.admit();
         let late = port.admit();
-        assert_eq!(kept.1.keep(), Kept::Yes);
+        assert_eq!(kept.1.keep(), Keeping::Yes);
         let strangers: Vec<_> = (0..STRANGERS_MAX).map(|_| port.admit()).collect();
         assert!(is_open(&kept), "the oldest has the key");
         assert!(strangers.iter().all(is_open) && !is_open(&late), "kept ones take no place of others");
-        assert_eq!(late.1.keep(), Kept::Gone, "its order is not carried out");
+        assert_eq!(late.1.keep(), Keeping::Gone, "its order is not carried out");
         let more: Vec<_> = strangers.iter().map(|(_, client)| client.keep()).collect();
-        assert_eq!(more.iter().filter(|kept| **kept == Kept::Yes).count(), KEPT_MAX - 1);
-        assert_eq!(more.last(), Some(&Kept::NoRoom));
+        assert_eq!(more.iter().filter(|kept| **kept == Keeping::Yes).count(), KEPT_MAX - 1);
+        assert_eq!(more.last(), Some(&Keeping::NoRoom));
         drop(kept);
-        assert_eq!(strangers.last().expect("there are some").1.keep(), Kept::Yes);
+        assert_eq!(strangers.last().expect("there are some").1.keep(), Keeping::Yes);
     }
 
     #[test]
     fn an_answered_client_gives_its_place_back_and_the_number_of_all_stays_bounded() {
         let port = Port::open();
         let answered: Vec<_> = (0..KEPT_MAX).map(|_| port.admit_from(1)).collect();
-        assert!(answered.iter().all(|(_, client)| client.keep() == Kept::Yes));
+        assert!(answered.iter().all(|(_, client)| client.keep() == Keeping::Yes));
         let strangers: Vec<_> = (0..STRANGERS_MAX).map(|n| port.admit_from(2 + n as u8)).collect();
         let next = strangers.last().expect("there are some");
-        assert_eq!(next.1.keep(), Kept::NoRoom);
+        assert_eq!(next.1.keep(), Keeping::NoRoom);
         answered.iter().for_each(|(_, client)| client.release());
         let open = answered.iter().chain(&strangers).filter(|client| is_open(client)).count();
         assert_eq!(open, STRANGERS_MAX);
-        assert_eq!(next.1.keep(), Kept::Yes);
+        assert_eq!(next.1.keep(), Keeping::Yes);
     }
 }

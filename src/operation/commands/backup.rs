@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches};
 
 use super::{CommandError, grouped, say};
 use crate::config::Config;
-use crate::store::sqlite::{self, BackupError, Content};
+use crate::store::sqlite::{self, BackupContent, BackupError};
 
 /// Runs `server backup` with its arguments, which begin with its name.
 ///
@@ -96,7 +96,7 @@ fn failed(error: BackupError) -> CommandError {
     }
 }
 
-fn shown(Content { bytes, users, messages }: Content) -> String {
+fn shown(BackupContent { bytes, users, messages }: BackupContent) -> String {
     format!("{} bytes, {} users, {} messages", grouped(bytes), grouped(users), grouped(messages))
 }
 

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::picture::{Finding, NodePicture, NodeRow};
+use super::picture::{NodePicture, NodeRow, StatusFinding};
 use super::reading::NodeReading;
 use super::rules::{Events, Judge, Of, PAGE, RULES, Rule, Seen};
 use super::trend::Trend;
 
 /// The problems of this node.
-pub(super) fn of_node(reading: &NodeReading, trend: &Trend) -> Vec<Finding> {
+pub(super) fn of_node(reading: &NodeReading, trend: &Trend) -> Vec<StatusFinding> {
     let judged = RULES.iter().flat_map(|rule| judge(rule, reading, trend).into_iter().map(|what| finding(rule, what)));
     let mut found = judged.collect::<Vec<_>>();
     most_urgent_first(&mut found);
@@ -53,7 +53,7 @@ fn count(
 
 /// The problems of the cluster, from its nodes' answers. Their versions have differed for the time
 /// `differ`.
-pub(super) fn of_cluster(nodes: &[NodeRow], differ: Duration) -> Vec<Finding> {
+pub(super) fn of_cluster(nodes: &[NodeRow], differ: Duration) -> Vec<StatusFinding> {
     let mut found = Vec::new();
     for row in nodes {
         let name = row.node.as_ref().map_or("", |node| &node.name);
@@ -95,14 +95,14 @@ fn rule(name: &str) -> &'static Rule {
     RULES.iter().find(|rule| rule.name == name).expect("it is in the table")
 }
 
-fn finding(rule: &Rule, what: String) -> Finding {
+fn finding(rule: &Rule, what: String) -> StatusFinding {
     let Rule { name, severity, action, .. } = rule;
-    Finding { alert: (*name).to_owned(), severity: (*severity).to_owned(), what, action: (*action).to_owned() }
+    StatusFinding { alert: (*name).to_owned(), severity: (*severity).to_owned(), what, action: (*action).to_owned() }
 }
 
-fn most_urgent_first(found: &mut [Finding]) {
+fn most_urgent_first(found: &mut [StatusFinding]) {
     // Another node may report a problem that this one does not know.
-    let place = |finding: &Finding| RULES.iter().position(|rule| rule.name == finding.alert);
+    let place = |finding: &StatusFinding| RULES.iter().position(|rule| rule.name == finding.alert);
     found.sort_by_key(|finding| (finding.severity != PAGE, place(finding).unwrap_or(RULES.len())));
 }
 
@@ -135,7 +135,7 @@ mod tests {
         trend
     }
 
-    fn alerts(found: &[Finding]) -> Vec<&str> {
+    fn alerts(found: &[StatusFinding]) -> Vec<&str> {
         found.iter().map(|finding| finding.alert.as_str()).collect()
     }
 

@@ -19,7 +19,7 @@ pub(super) struct NodePicture {
     pub(super) cpu: f64,
     #[serde(flatten)]
     pub(super) gauges: Gauges,
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<StatusFinding>,
 }
 
 /// Numbers of a node that exist at each moment. A new one is a field here, filled by a reading.
@@ -62,7 +62,7 @@ pub(super) struct PoolPicture {
 /// A problem.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Finding {
+pub(super) struct StatusFinding {
     /// The name in `conf/monitoring/alerts.yml`.
     pub(super) alert: String,
     /// `page` or `ticket`.
@@ -80,7 +80,7 @@ pub(super) struct OwnPicture {
 /// The answer to the page.
 #[derive(Debug, Serialize)]
 pub(super) struct WholePicture {
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Vec<StatusFinding>,
     /// The nodes, this one first.
     pub(super) nodes: Vec<NodeRow>,
     pub(super) trend: TrendPicture,
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn an_answer_takes_no_more_memory_than_it_may_say() {
         let long = || "é".repeat(1000);
-        let finding = Finding { alert: long(), severity: long(), what: long(), action: long() };
+        let finding = StatusFinding { alert: long(), severity: long(), what: long(), action: long() };
         let condition = ReadinessCondition { name: long(), trouble: Some(long()) };
         let pool = PoolPicture { name: long(), ..PoolPicture::default() };
         let picture = NodePicture {

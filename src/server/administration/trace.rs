@@ -16,7 +16,7 @@ mod words;
 
 use serde_json::{Value, json};
 
-use self::ask::Asked;
+use self::ask::TraceRequest;
 pub(super) use self::gather::{other_nodes, within};
 use self::node::Question;
 pub(super) use self::node::show as show_node;
@@ -30,20 +30,20 @@ use crate::server::jobs::{DeviceFacts, MessageFacts, RecipientFacts};
 
 /// The way of the message with this id of its sender.
 pub(super) fn by_cid(parts: &AdministrationParts, call: &Call<'_>) -> Answered {
-    show(parts, call, &Asked::by_cid(call)?)
+    show(parts, call, &TraceRequest::by_cid(call)?)
 }
 
 /// The way of the message with this number.
 pub(super) fn by_place(parts: &AdministrationParts, call: &Call<'_>) -> Answered {
-    show(parts, call, &Asked::by_place(call)?)
+    show(parts, call, &TraceRequest::by_place(call)?)
 }
 
 /// The ways of messages of level 1 sent at this time.
 pub(super) fn at_level1(parts: &AdministrationParts, call: &Call<'_>) -> Answered {
-    show(parts, call, &Asked::at_level1(call)?)
+    show(parts, call, &TraceRequest::at_level1(call)?)
 }
 
-fn show(parts: &AdministrationParts, call: &Call<'_>, asked: &Asked) -> Answered {
+fn show(parts: &AdministrationParts, call: &Call<'_>, asked: &TraceRequest) -> Answered {
     let jobs = parts.jobs()?;
     let sought = asked.sought.clone();
     let facts = within(move |by| jobs.find_message(&sought, by));

@@ -7,7 +7,7 @@ use super::duty::Duty;
 
 /// The answer of one server.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Answer {
+pub(super) enum ServerAnswer {
     /// The server takes writes.
     Fit(Duty),
     /// The server cannot be used, for this reason.
@@ -33,11 +33,11 @@ pub enum NoChoice {
 ///
 /// # Errors
 /// [`NoChoice`].
-pub(super) fn choose(names: &[String], answers: &[Answer], last: Option<usize>) -> Result<usize, NoChoice> {
+pub(super) fn choose(names: &[String], answers: &[ServerAnswer], last: Option<usize>) -> Result<usize, NoChoice> {
     let fit: Vec<(usize, &Duty)> = (answers.iter().enumerate())
         .filter_map(|(at, answer)| match answer {
-            Answer::Fit(duty) => Some((at, duty)),
-            Answer::Unfit(_) => None,
+            ServerAnswer::Fit(duty) => Some((at, duty)),
+            ServerAnswer::Unfit(_) => None,
         })
         .collect();
     let has_everything = fit.iter().any(|(_, duty)| !duty.is_behind);
@@ -57,26 +57,27 @@ pub(super) fn choose(names: &[String], answers: &[Answer], last: Option<usize>) 
 }
 
 /// The servers that take writes besides the one in use, and are not nodes of its cluster.
-pub(super) fn rivals(names: &[String], answers: &[Answer], used: usize) -> Vec<String> {
-    let Some(Answer::Fit(own)) = answers.get(used) else { return Vec::new() };
-    let is_rival = |answer: &Answer| matches!(answer, Answer::Fit(duty) if !are_one(own, duty));
+pub(super) fn rivals(names: &[String], answers: &[ServerAnswer], used: usize) -> Vec<String> {
+    let Some(ServerAnswer::Fit(own)) = answers.get(used) else { return Vec::new() };
+    let is_rival = |answer: &ServerAnswer| matches!(answer, ServerAnswer::Fit(duty) if !are_one(own, duty));
     let each = names.iter().zip(answers).enumerate();
     each.filter(|(at, (_, answer))| *at != used && is_rival(answer)).map(|(_, (name, _))| name.clone()).collect()
 }
 
 /// The server that replaces a later node of the same Galera cluster: the first of the list that is
 /// up to date.
-pub(super) fn home(answers: &[Answer], used: usize) -> Option<usize> {
-    let Some(Answer::Fit(own)) = answers.get(used) else { return None };
-    let is_home = |answer: &Answer| matches!(answer, Answer::Fit(duty) if !duty.is_behind && are_one(own, duty));
+pub(super) fn home(answers: &[ServerAnswer], used: usize) -> Option<usize> {
+    let Some(ServerAnswer::Fit(own)) = answers.get(used) else { return None };
+    let is_home =
+        |answer: &ServerAnswer| matches!(answer, ServerAnswer::Fit(duty) if !duty.is_behind && are_one(own, duty));
     answers[..used].iter().position(is_home)
 }
 
 /// The node for which another one of the same Galera cluster is left at once, because that one is
 /// behind: while it helps another node to catch up, it may take no writes for long.
-pub(super) fn refuge(answers: &[Answer], used: usize) -> Option<usize> {
-    let Some(Answer::Fit(own)) = answers.get(used).filter(|answer| answer.is_behind()) else { return None };
-    answers.iter().position(|answer| matches!(answer, Answer::Fit(duty) if !duty.is_behind && are_one(own, duty)))
+pub(super) fn refuge(answers: &[ServerAnswer], used: usize) -> Option<usize> {
+    let Some(ServerAnswer::Fit(own)) = answers.get(used).filter(|answer| answer.is_behind()) else { return None };
+    answers.iter().position(|answer| matches!(answer, ServerAnswer::Fit(duty) if !duty.is_behind && are_one(own, duty)))
 }
 
 /// Whether both belong to one Galera cluster, so that each has the writes of the other.
@@ -84,17 +85,17 @@ fn are_one(one: &Duty, other: &Duty) -> bool {
     one.cluster.is_some() && one.cluster == other.cluster
 }
 
-impl Answer {
+impl ServerAnswer {
     /// Whether it takes writes, but does not have everything, or helps another one.
     pub(super) fn is_behind(&self) -> bool {
-        matches!(self, Answer::Fit(duty) if duty.is_behind)
+        matches!(self, ServerAnswer::Fit(duty) if duty.is_behind)
     }
 
     /// Why the server cannot be used.
     pub(super) fn cause(&self) -> &str {
         match self {
-            Answer::Fit(_) => "it is behind the others",
-            Answer::Unfit(cause) => cause,
+            ServerAnswer::Fit(_) => "it is behind the others",
+            ServerAnswer::Unfit(cause) => cause,
         }
     }
 }
@@ -142,16 +143,16 @@ impl Error for NoChoice {}
 mod tests {
     use super::*;
 
-    fn fit(cluster: Option<&str>) -> Answer {
-        Answer::Fit(Duty { cluster: cluster.map(str::to_owned), is_behind: false })
+    fn fit(cluster: Option<&str>) -> ServerAnswer {
+        ServerAnswer::Fit(Duty { cluster: cluster.map(str::to_owned), is_behind: false })
     }
 
-    fn behind() -> Answer {
-        Answer::Fit(Duty { cluster: Some("g".to_owned()), is_behind: true })
+    fn behind() -> ServerAnswer {
+        ServerAnswer::Fit(Duty { cluster: Some("g".to_owned()), is_behind: true })
     }
 
-    fn unfit() -> Answer {
-        Answer::Unfit("down".to_owned())
+    fn unfit() -> ServerAnswer {
+        ServerAnswer::Unfit("down".to_owned())
     }
 
     fn names() -> Vec<String> {
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_one_that_takes_writes_is_taken_or_the_first_node_of_a_cluster() {
-        let choose = |answers: [Answer; 3], last| choose(&names(), &answers, last);
+        let choose = |answers: [ServerAnswer; 3], last| choose(&names(), &answers, last);
         assert_eq!(choose([unfit(), fit(None), unfit()], None), Ok(1));
         assert_eq!(choose([unfit(), fit(None), unfit()], Some(0)), Ok(1));
         let g = || fit(Some("g"));
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn between_two_primaries_only_the_one_that_was_used_is_taken() {
-        let choose = |answers: [Answer; 3], last| choose(&names(), &answers, last);
+        let choose = |answers: [ServerAnswer; 3], last| choose(&names(), &answers, last);
         let rivals_of = |answers| match choose(answers, None) {
             Err(NoChoice::Rivals(names)) => names.concat(),
             other => panic!("{other:?}"),

@@ -26,12 +26,12 @@ pub(super) struct MysqlDialer {
     /// Whether the server must take writes, because there are others.
     needs_writes: bool,
     /// Shared by all dialers of one database.
-    order: Arc<Mutex<Order>>,
+    order: Arc<Mutex<DialOrder>>,
 }
 
 /// The address at which an attempt begins.
 #[derive(Clone, Copy, Debug, Default)]
-struct Order {
+struct DialOrder {
     /// The address that answered last. It is tried first, because each dead address before it would
     /// cost a timeout.
     known: Option<IpAddr>,
@@ -40,7 +40,7 @@ struct Order {
     moves: usize,
 }
 
-impl Order {
+impl DialOrder {
     fn sort(self, addresses: &mut [SocketAddr]) {
         let first = self.moves % addresses.len().max(1);
         addresses.rotate_left(first);

@@ -25,7 +25,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use mysql::{Conn, OptsBuilder};
 use parking_lot::Mutex;
 
-use super::choice::{self, Answer};
+use super::choice::{self, ServerAnswer};
 use super::dial::{MysqlDialer, PacketLimits};
 use super::{error, probe};
 use crate::config::ServerAddress;
@@ -72,7 +72,7 @@ struct Used {
 /// The scouts under way.
 pub(super) struct Scouting {
     reports: Receiver<ScoutReport>,
-    answers: Vec<Option<Answer>>,
+    answers: Vec<Option<ServerAnswer>>,
     /// Errors that say more than that a server cannot be used: the password is wrong, say.
     telling: Vec<mysql::Error>,
     since: Instant,
@@ -81,7 +81,7 @@ pub(super) struct Scouting {
 /// A scout's findings about a server.
 struct ScoutReport {
     server: usize,
-    answer: Answer,
+    answer: ServerAnswer,
     telling: Option<mysql::Error>,
 }
 
@@ -270,7 +270,7 @@ impl Scout {
     ///
     /// # Errors
     /// No thread could be started, so the server counts as unfit.
-    fn send(&self, server: usize, tell: &Sender<ScoutReport>) -> Result<(), Answer> {
+    fn send(&self, server: usize, tell: &Sender<ScoutReport>) -> Result<(), ServerAnswer> {
         {
             let mut awaited = self.awaited.lock();
             if let Some(receivers) = &mut *awaited {
@@ -287,7 +287,8 @@ impl Scout {
         let run = move || {
             let asked = catch_unwind(AssertUnwindSafe(|| ask(&dialer)));
             let mut receivers = awaited.lock().take().unwrap_or_default();
-            let (answer, telling) = asked.unwrap_or_else(|_| (Answer::Unfit("the driver panicked".to_owned()), None));
+            let (answer, telling) =
+                asked.unwrap_or_else(|_| (ServerAnswer::Unfit("the driver panicked".to_owned()), None));
             // Receivers may have stopped waiting. An error has no copies: the newest one gets it.
             let newest = receivers.pop();
             for receiver in receivers {
@@ -298,12 +299,12 @@ impl Scout {
         let spawned = thread::Builder::new().name("mysql-scout".to_owned()).spawn(run);
         spawned.map(drop).map_err(|error| {
             *self.awaited.lock() = None;
-            Answer::Unfit(format!("the system has no thread left: {error}"))
+            ServerAnswer::Unfit(format!("the system has no thread left: {error}"))
         })
     }
 }
 
-fn ask(dialer: &MysqlDialer) -> (Answer, Option<mysql::Error>) {
+fn ask(dialer: &MysqlDialer) -> (ServerAnswer, Option<mysql::Error>) {
     let asked = dialer.connect_and_ask().and_then(|(mut connection, duty)| {
         match probe::look(&mut connection) {
             // Errors of the tables or the rights are the same on every server, and are reported
@@ -313,10 +314,10 @@ fn ask(dialer: &MysqlDialer) -> (Answer, Option<mysql::Error>) {
         }
     });
     match asked {
-        Ok(duty) => (Answer::Fit(duty), None),
+        Ok(duty) => (ServerAnswer::Fit(duty), None),
         Err(error) => {
             let cause = error::text(&error);
-            (Answer::Unfit(cause), Some(error).filter(|error| !error::is_of_server(error)))
+            (ServerAnswer::Unfit(cause), Some(error).filter(|error| !error::is_of_server(error)))
         }
     }
 }
@@ -343,7 +344,7 @@ impl Scouting {
         let mut until = self.since + ANSWER_PATIENCE;
         while !self.is_over() {
             let Ok(report) = self.reports.recv_deadline(until) else { return };
-            if matches!(report.answer, Answer::Fit(_)) {
+            if matches!(report.answer, ServerAnswer::Fit(_)) {
                 if Some(report.server) == last && !report.answer.is_behind() {
                     until = Instant::now();
                 }
@@ -354,8 +355,8 @@ impl Scouting {
     }
 
     /// The answers so far. A server without an answer is unfit.
-    fn answers(&self) -> Vec<Answer> {
-        let silent = || Answer::Unfit(NO_ANSWER.to_owned());
+    fn answers(&self) -> Vec<ServerAnswer> {
+        let silent = || ServerAnswer::Unfit(NO_ANSWER.to_owned());
         self.answers.iter().map(|answer| answer.clone().unwrap_or_else(silent)).collect()
     }
 }
@@ -392,7 +393,7 @@ mod tests {
         scoutings[1..].iter_mut().for_each(|scouting| scouting.wait(None));
         for scouting in &scoutings[1..] {
             let answers = scouting.answers();
-            let is_told = |answer: &Answer| matches!(answer, Answer::Unfit(cause) if cause != NO_ANSWER);
+            let is_told = |answer: &ServerAnswer| matches!(answer, ServerAnswer::Unfit(cause) if cause != NO_ANSWER);
             assert!(answers.iter().all(is_told), "{answers:?}");
         }
     }

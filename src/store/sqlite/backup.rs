@@ -24,7 +24,7 @@ use super::rescue;
 
 /// The content of a copy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Content {
+pub struct BackupContent {
     /// The length of its file.
     pub bytes: u64,
     /// Its users.
@@ -61,7 +61,7 @@ pub enum BackupError {
 /// # Errors
 ///
 /// [`BackupError`]. There is no target then, except with [`BackupError::Unsure`].
-pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
+pub fn back_up(data_dir: &Path, target: &Path) -> Result<BackupContent, BackupError> {
     let source = data_dir.join(STORE.name);
     if target.exists() {
         return Err(BackupError::Exists(target.to_owned()));
@@ -92,7 +92,7 @@ pub fn back_up(data_dir: &Path, target: &Path) -> Result<Content, BackupError> {
 /// # Errors
 ///
 /// [`BackupError`]. The database is unchanged then, except with [`BackupError::Unsure`].
-pub fn restore(backup: &Path, data_dir: &Path) -> Result<(Content, Option<PathBuf>), BackupError> {
+pub fn restore(backup: &Path, data_dir: &Path) -> Result<(BackupContent, Option<PathBuf>), BackupError> {
     let database = data_dir.join(STORE.name);
     let rescued = rescue::place(&database);
     if rescued.exists() {
@@ -145,7 +145,7 @@ impl UnnamedCopy {
     }
 
     /// Copies a database into it, verifies and syncs the copy.
-    fn fill(&self, source: &Path) -> Result<Content, BackupError> {
+    fn fill(&self, source: &Path) -> Result<BackupContent, BackupError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let copied = || -> rusqlite::Result<StepResult> {
             let db = Connection::open_with_flags(sqlite_path(source), flags)?;
@@ -210,7 +210,7 @@ fn copy_pages(db: &Connection, to: &Path) -> rusqlite::Result<StepResult> {
 }
 
 /// Checks that a file is a complete database of this server, and counts its content.
-fn verify(path: &Path) -> Result<Content, BackupError> {
+fn verify(path: &Path) -> Result<BackupContent, BackupError> {
     let bytes = match fs::metadata(path) {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == ErrorKind::NotFound => return Err(BackupError::Missing(path.to_owned())),
@@ -219,7 +219,7 @@ fn verify(path: &Path) -> Result<Content, BackupError> {
     // SQLite would apply the log of another database.
     check_log(path).map_err(BackupError::Open)?;
     let unfit = |why: &dyn fmt::Display| BackupError::Unfit(path.to_owned(), why.to_string());
-    let look = || -> rusqlite::Result<Result<Content, String>> {
+    let look = || -> rusqlite::Result<Result<BackupContent, String>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(sqlite_path(path), flags)?;
         let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0));
@@ -243,7 +243,7 @@ fn verify(path: &Path) -> Result<Content, BackupError> {
             }
         };
         let messages = count("OfflineMessage")? + count("Message")?;
-        Ok(Ok(Content { bytes, users: count("User")?, messages }))
+        Ok(Ok(BackupContent { bytes, users: count("User")?, messages }))
     };
     look().map_err(|error| unfit(&error))?.map_err(|why| unfit(&why))
 }

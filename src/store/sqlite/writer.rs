@@ -70,7 +70,7 @@ impl Writer {
         T: Send + 'static,
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        self.call(operation, Settling::Awaited)
+        self.call(operation, Settling::AwaitedAnswer)
     }
 
     /// The same for an operation that [`Writer::settle`] need not wait for.
@@ -88,10 +88,10 @@ impl Writer {
         F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, answer) = answer_place();
-        if settling == Settling::Awaited {
+        if settling == Settling::AwaitedAnswer {
             self.unsettled.fetch_add(1, AcqRel);
         }
-        self.submit(WriterJob::Write(Box::new(Call { operation, outcome: None, reply, settling })))?;
+        self.submit(WriterJob::Write(Box::new(WriterCall { operation, outcome: None, reply, settling })))?;
         answer.wait().ok_or_else(stopped)?
     }
 
@@ -171,7 +171,7 @@ trait Operation: Send {
     }
 }
 
-struct Call<T, F> {
+struct WriterCall<T, F> {
     operation: F,
     outcome: Option<T>,
     reply: AnswerPlace<Result<T, StoreError>>,
@@ -181,12 +181,12 @@ struct Call<T, F> {
 /// Whether [`Writer::settle`] waits for an operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Settling {
-    Awaited,
+    AwaitedAnswer,
     /// The operation changes nothing that a caller of it reads.
     Apart,
 }
 
-impl<T, F> Operation for Call<T, F>
+impl<T, F> Operation for WriterCall<T, F>
 where
     T: Send,
     F: Fn(&Connection) -> rusqlite::Result<T> + Send,
@@ -206,7 +206,7 @@ where
     }
 
     fn is_awaited(&self) -> bool {
-        self.settling == Settling::Awaited
+        self.settling == Settling::AwaitedAnswer
     }
 }
 

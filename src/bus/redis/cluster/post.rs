@@ -49,9 +49,9 @@ pub(super) fn post(core: &ClusterCore, posts: &[Publication<'_>]) -> Result<Vec<
             };
             for (&index, answer) in batch.indices.iter().zip(answers) {
                 reached[index] = match result(core, &shards.primaries[*owner], session, answer) {
-                    Answered::Reached(nodes) => Some(Reached::Nodes(nodes)),
-                    Answered::Refused => Some(Reached::Unknown),
-                    Answered::Moved(moved) => {
+                    PostOutcome::Reached(nodes) => Some(Reached::Nodes(nodes)),
+                    PostOutcome::Refused => Some(Reached::Unknown),
+                    PostOutcome::Moved(moved) => {
                         match shards.move_slot(&moved) {
                             Some(_) => rest.push(index),
                             None => core.state.lose(session, Loss::Reshaped),
@@ -103,26 +103,26 @@ fn publish_at_all(
 }
 
 /// The answer to one post.
-enum Answered {
+enum PostOutcome {
     Reached(u32),
     Moved(MovedSlot),
     Refused,
 }
 
-fn result(core: &ClusterCore, primary: &ClusterPrimary, session: u64, answer: Value) -> Answered {
+fn result(core: &ClusterCore, primary: &ClusterPrimary, session: u64, answer: Value) -> PostOutcome {
     match answer {
-        Value::Int(nodes) => Answered::Reached(u32::try_from(nodes).unwrap_or(0)),
+        Value::Int(nodes) => PostOutcome::Reached(u32::try_from(nodes).unwrap_or(0)),
         Value::ServerError(error) => {
             let moved = || MovedSlot::read(error.details()?, &primary.at);
             match (error.code() == "MOVED").then(moved).flatten() {
-                Some(moved) => Answered::Moved(moved),
+                Some(moved) => PostOutcome::Moved(moved),
                 None => {
                     core.on_refusal(error.code(), session);
-                    Answered::Refused
+                    PostOutcome::Refused
                 }
             }
         }
-        _ => Answered::Refused,
+        _ => PostOutcome::Refused,
     }
 }
 

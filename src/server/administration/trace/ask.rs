@@ -11,7 +11,7 @@ use crate::server::jobs::{MessageFacts, Sought};
 use crate::store::history::Cid;
 
 /// See the [module](self).
-pub(super) struct Asked {
+pub(super) struct TraceRequest {
     /// The user from whose side conversations are named.
     pub(super) user: UserId,
     pub(super) sought: Sought,
@@ -21,32 +21,32 @@ pub(super) struct Asked {
     around: Option<i64>,
 }
 
-impl Asked {
+impl TraceRequest {
     /// A message by `user`, the sender, and `cid`.
-    pub(super) fn by_cid(call: &Call<'_>) -> Result<Asked, ApiAnswer> {
+    pub(super) fn by_cid(call: &Call<'_>) -> Result<TraceRequest, ApiAnswer> {
         let user = needed(call.number(BY_CID, "user", (1, i32::MAX))?, BY_CID).map(UserId)?;
         let cid = Cid::of_client(needed(call.query(BY_CID, "cid")?, BY_CID)?);
         let cid = cid.ok_or_else(|| refused("cid must have 1 to 64 printable characters"))?;
         let hash = hash(cid.bytes());
-        Ok(Asked { user, sought: Sought::Cid(user, cid), cid: Some(hash), around: None })
+        Ok(TraceRequest { user, sought: Sought::Cid(user, cid), cid: Some(hash), around: None })
     }
 
     /// A message by `user`, from whose side the conversation is named, `conv` and `seq`.
-    pub(super) fn by_place(call: &Call<'_>) -> Result<Asked, ApiAnswer> {
+    pub(super) fn by_place(call: &Call<'_>) -> Result<TraceRequest, ApiAnswer> {
         let user = needed(call.number(BY_PLACE, "user", (1, i32::MAX))?, BY_PLACE).map(UserId)?;
         let name = ConversationName::parse(needed(call.query(BY_PLACE, "conv")?, BY_PLACE)?);
         let name = name.ok_or_else(|| refused("conv must be such as u9 or g3"))?;
         let seq = Some(needed(call.long(BY_PLACE, "seq")?, BY_PLACE)?).filter(|seq| (1..SEQ_END).contains(seq));
         let seq = seq.ok_or_else(|| refused("seq must be a number from 1 to 9007199254740991"))?;
         let sought = Sought::Place(user, name.for_user(user), seq);
-        Ok(Asked { user, sought, cid: None, around: None })
+        Ok(TraceRequest { user, sought, cid: None, around: None })
     }
 
     /// A message of level 1 by `user`, the sender, `to` and `at`.
-    pub(super) fn at_level1(call: &Call<'_>) -> Result<Asked, ApiAnswer> {
+    pub(super) fn at_level1(call: &Call<'_>) -> Result<TraceRequest, ApiAnswer> {
         let user = |name| needed(call.number(AT_LEVEL1, name, (1, i32::MAX))?, AT_LEVEL1).map(UserId);
         let (user, to) = (user("user")?, user("to")?);
-        Ok(Asked { user, sought: Sought::To(to), cid: None, around: call.long(AT_LEVEL1, "at")? })
+        Ok(TraceRequest { user, sought: Sought::To(to), cid: None, around: call.long(AT_LEVEL1, "at")? })
     }
 
     /// The query for the nodes, given the facts of the database.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
-use super::ask::Asked;
+use super::ask::TraceRequest;
 use super::gather::AskedNode;
 use super::node::NodeAnswer;
 use crate::base::trace::{Hop, Step};
@@ -12,7 +12,7 @@ use crate::server::jobs::{MessageFacts, Sought};
 
 /// See the [module](self).
 pub(super) struct View<'a> {
-    pub(super) asked: &'a Asked,
+    pub(super) asked: &'a TraceRequest,
     pub(super) facts: Result<MessageFacts, String>,
     pub(super) nodes: Vec<NodeView>,
     /// The steps of the message, oldest first.
@@ -33,7 +33,7 @@ pub(super) struct SeenStep {
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(asked: &'a Asked, facts: Result<MessageFacts, String>, nodes: Vec<AskedNode>) -> View<'a> {
+    pub(super) fn new(asked: &'a TraceRequest, facts: Result<MessageFacts, String>, nodes: Vec<AskedNode>) -> View<'a> {
         let nodes = labelled(nodes);
         let mut view = View { asked, facts, nodes, steps: Vec::new() };
         view.steps = view.select();

@@ -12,7 +12,7 @@ use crate::store::mysql::rows::{column, text};
 
 /// A query before a login is written.
 #[derive(Clone, Copy)]
-enum Question {
+enum DeviceQuestion {
     Account,
     Now,
     Known,
@@ -28,11 +28,12 @@ pub(super) fn log_in(
     // Logins of one user wait for each other, so that none counts the devices before another has
     // added one. A change of the password waits as well.
     let mut script = Script::new(usize::MAX);
-    script.add(Question::Account, format!("SELECT name, password FROM User WHERE id = {} FOR UPDATE", login.user));
-    script.add(Question::Now, format!("SELECT {NOW}"));
+    script
+        .add(DeviceQuestion::Account, format!("SELECT name, password FROM User WHERE id = {} FOR UPDATE", login.user));
+    script.add(DeviceQuestion::Now, format!("SELECT {NOW}"));
     let device = script::text(&login.name);
     script.add(
-        Question::Known,
+        DeviceQuestion::Known,
         format!(
             "SELECT id, user, device, login, secret, seen FROM Device WHERE user = {} AND device = {device} FOR UPDATE",
             login.user
@@ -41,9 +42,9 @@ pub(super) fn log_in(
     let (mut now, mut known, mut account) = (0, None, None);
     script.run(db, |question, mut row| {
         match question {
-            Question::Account => account = Some((text(&mut row, "name")?, text(&mut row, "password")?)),
-            Question::Now => now = from_row_opt(row)?,
-            Question::Known => known = Some(device_row(&mut row)?),
+            DeviceQuestion::Account => account = Some((text(&mut row, "name")?, text(&mut row, "password")?)),
+            DeviceQuestion::Now => now = from_row_opt(row)?,
+            DeviceQuestion::Known => known = Some(device_row(&mut row)?),
         }
         Ok(())
     })?;

@@ -14,7 +14,7 @@ pub(super) struct AnswerPlace<T>(Arc<Slot<T>>);
 
 /// The end of the caller.
 #[derive(Debug)]
-pub(super) struct Awaited<T>(Arc<Slot<T>>);
+pub(super) struct AwaitedAnswer<T>(Arc<Slot<T>>);
 
 #[derive(Debug)]
 struct Slot<T> {
@@ -30,9 +30,9 @@ enum SlotState<T> {
     Dropped,
 }
 
-pub(super) fn answer_place<T>() -> (AnswerPlace<T>, Awaited<T>) {
+pub(super) fn answer_place<T>() -> (AnswerPlace<T>, AwaitedAnswer<T>) {
     let slot = Arc::new(Slot { state: Mutex::new(SlotState::Empty), news: Condvar::new() });
-    (AnswerPlace(slot.clone()), Awaited(slot))
+    (AnswerPlace(slot.clone()), AwaitedAnswer(slot))
 }
 
 impl<T> AnswerPlace<T> {
@@ -53,7 +53,7 @@ impl<T> Drop for AnswerPlace<T> {
     }
 }
 
-impl<T> Awaited<T> {
+impl<T> AwaitedAnswer<T> {
     /// The answer; `None` if the other end was dropped without one. Blocks.
     pub(super) fn wait(self) -> Option<T> {
         let mut state = self.0.state.lock();

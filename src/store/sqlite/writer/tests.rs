@@ -45,7 +45,7 @@ fn a_disk_that_does_not_answer_fails_the_check_in_time_and_is_asked_once() {
 fn a_reader_of_mailboxes_waits_for_their_changes_and_not_for_changes_apart() {
     let dir = Dir::new();
     let store = SqliteStore::open(&dir.0).unwrap();
-    for settling in [Settling::Apart, Settling::Awaited] {
+    for settling in [Settling::Apart, Settling::AwaitedAnswer] {
         let (go, gate) = bounded::<()>(0);
         let (entered, is_in) = bounded(1);
         thread::scope(|scope| {
@@ -57,14 +57,14 @@ fn a_reader_of_mailboxes_waits_for_their_changes_and_not_for_changes_apart() {
             };
             scope.spawn(move || match settling {
                 Settling::Apart => store.live.write_apart(blocks),
-                Settling::Awaited => store.live.write(blocks),
+                Settling::AwaitedAnswer => store.live.write(blocks),
             });
             is_in.recv_timeout(DEADLINE).unwrap();
             let (done, is_done) = bounded(1);
             scope.spawn(move || done.send(store.live.settle()));
             match settling {
                 Settling::Apart => is_done.recv_timeout(DEADLINE).expect("it waits for a login").unwrap(),
-                Settling::Awaited => {
+                Settling::AwaitedAnswer => {
                     wait_until(|| queued(store) == 1);
                     assert!(is_done.is_empty(), "a fetch may show what is being deleted");
                 }
