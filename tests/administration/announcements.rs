@@ -7,7 +7,7 @@ use testkit::{Cluster, LONG_PATIENCE, TestClient, TestServer, login, offline_use
 use crate::desk::{Desk, KEY, administered};
 
 /// The announcement of this node, after it has ended.
-fn over(desk: Desk) -> Value {
+pub(crate) fn over(desk: Desk) -> Value {
     let last = || desk.get("/v1/announcements")["announcement"].clone();
     wait_within(LONG_PATIENCE, "the announcement is over", || last()["state"] != "under way");
     last()
@@ -105,7 +105,7 @@ fn an_announcement_reaches_users_of_every_node() {
 }
 
 /// Creates this number of accounts more. They are never logged in.
-fn crowd(server: &TestServer, number: usize) {
+pub(crate) fn crowd(server: &TestServer, number: usize) {
     let first = 1 + server.count("SELECT count(*) FROM User");
     server.run_sql(&format!(
         "WITH RECURSIVE n(i) AS (SELECT {first} UNION ALL SELECT i + 1 FROM n WHERE i < {})

@@ -24,7 +24,7 @@ fn next_event(client: &mut Level2Client, conv: &str, number: &mut u64) -> Value 
     client.store.logs[conv].messages[number].m.value()
 }
 
-fn roles(desk: Desk, group: i64) -> Vec<(i64, String)> {
+pub(crate) fn roles(desk: Desk, group: i64) -> Vec<(i64, String)> {
     let shown = desk.get(&format!("/v1/groups/{group}"));
     let members = shown["members"].as_array().expect("members");
     let role = |member: &Value| (member["id"].as_i64().expect("an id"), member["role"].as_str().unwrap_or("-").into());

@@ -7,6 +7,7 @@ mod command;
 mod described;
 mod desk;
 mod doors;
+mod every_command;
 mod groups;
 mod node;
 mod offline;
