@@ -1,5 +1,6 @@
 //! Both levels over WebSockets.
 
+use std::io::Read;
 use std::time::Instant;
 
 use serde_json::json;
@@ -36,6 +37,31 @@ fn a_message_that_is_not_one_object_is_one_401() {
     for text in ["{\"msgType\":200}", " {\"msgType\":200}\r\n", "{\"msgType\":200}\n\n"] {
         socket.send_text(text);
         assert_eq!(socket.recv_text(), testkit::ACK, "newlines change nothing: {text:?}");
+    }
+}
+
+#[test]
+fn a_message_to_a_client_is_one_frame_whatever_its_length() {
+    let server = TestServer::start();
+    let (mut nc, a) = user(&server, "alice");
+    let b = offline_user(&server, "bob");
+    let mut bob = Socket::connect(&server);
+    bob.log_in("bob", b);
+    let mut raw = bob.0.get_mut();
+    // Lengths at which the form of the head changes, and the longest one.
+    for len in [125, 126, 127, 40_000, 65_535, 65_536] {
+        let plain = format!(r#"{{"msgType":4,"FROMID":{a},"TOID":{b},"msg":""}}"#);
+        let chat = plain.replace(r#""""#, &format!(r#""{}""#, "z".repeat(len - plain.len())));
+        nc.send_text(&chat);
+        let head = match len {
+            ..126 => vec![0x81, len as u8],
+            ..0x1_0000 => [&[0x81, 126][..], &(len as u16).to_be_bytes()].concat(),
+            _ => [&[0x81, 127][..], &(len as u64).to_be_bytes()].concat(),
+        };
+        let mut bytes = vec![0; head.len() + len];
+        raw.read_exact(&mut bytes).expect("the message comes");
+        assert_eq!(bytes[..head.len()], head, "{len} bytes");
+        assert!(bytes[head.len()..] == *chat.as_bytes(), "{len} bytes");
     }
 }
 
