@@ -36,10 +36,15 @@ const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &[u8] = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
 const HEAD_MAX: usize = 16 * 1024;
+/// Longer than every message of a server: `max_frame` allows 16 MiB.
+const MESSAGE_MAX: u64 = 64 * 1024 * 1024;
 const TEXT: u8 = 0x81;
 const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8A;
+/// The bits of the first byte of a control frame, and of the second byte of a masked frame.
+const CONTROL: u8 = 0x08;
+const MASKED: u8 = 0x80;
 
 impl WebSocket {
     pub(crate) fn new(host: SocketAddr) -> WebSocket {
@@ -180,7 +185,7 @@ impl WebSocket {
             }
         }
         while self.stage == Stage::Open
-            && let Some((kind, payload, end)) = message(&raw[at..])
+            && let Some((kind, payload, end)) = message(&raw[at..])?
         {
             let payload = &raw[at..][payload..end];
             match kind {
@@ -201,15 +206,23 @@ impl WebSocket {
 
 /// The first byte of the message at the front, and the beginning and end of its payload; `None` if
 /// it is not whole.
-fn message(bytes: &[u8]) -> Option<(u8, usize, usize)> {
-    let (kind, len) = (*bytes.first()?, *bytes.get(1)?);
-    let (begin, len): (usize, usize) = match len {
-        126 => (4, usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?))),
-        127 => (10, usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?),
-        len => (2, usize::from(len)),
+fn message(bytes: &[u8]) -> io::Result<Option<(u8, usize, usize)>> {
+    let [kind, len, rest @ ..] = bytes else { return Ok(None) };
+    // A server does not mask its messages (RFC 6455, 5.1), and a control frame is short (5.5).
+    if len & MASKED != 0 || kind & CONTROL != 0 && *len > 125 {
+        return Err(io::Error::other(format!("a message of a WebSocket begins with {kind:#04x} {len:#04x}")));
+    }
+    let (begin, len): (usize, u64) = match (len, rest) {
+        (126, [a, b, ..]) => (4, u16::from_be_bytes([*a, *b]).into()),
+        (127, [a, b, c, d, e, f, g, h, ..]) => (10, u64::from_be_bytes([*a, *b, *c, *d, *e, *f, *g, *h])),
+        (126 | 127, _) => return Ok(None),
+        (len, _) => (2, u64::from(*len)),
     };
-    let end = begin.checked_add(len)?;
-    (bytes.len() >= end).then_some((kind, begin, end))
+    if len > MESSAGE_MAX {
+        return Err(io::Error::other(format!("a message of a WebSocket has {len} bytes")));
+    }
+    let end = begin + len as usize;
+    Ok((bytes.len() >= end).then_some((*kind, begin, end)))
 }
 
 fn check_answer(head: &[u8]) -> io::Result<()> {
@@ -260,6 +273,83 @@ mod tests {
             let (mask, payload) = (&socket.out[2..6], &socket.out[6..11]);
             let plain: Vec<u8> = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
             assert_eq!(plain, b"early");
+        }
+    }
+
+    /// A frame of a server.
+    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+        let head = match payload.len() {
+            len @ ..126 => vec![first, len as u8],
+            len => [&[first, 126][..], &(len as u16).to_be_bytes()].concat(),
+        };
+        [head, payload.to_vec()].concat()
+    }
+
+    /// What a client makes of these bytes behind the opening, however they are cut: its lines, the
+    /// first byte of its answer, and whether the connection has ended. `None` is an error.
+    fn read(bytes: &[u8]) -> Option<(String, Option<u8>, bool)> {
+        let mut answers = [bytes.len().max(1), 1].map(|cut| {
+            let mut socket = WebSocket::new(SocketAddr::from(([127, 0, 0, 1], 1)));
+            (socket.stage, socket.out) = (Stage::Open, Vec::new());
+            for piece in bytes.chunks(cut) {
+                socket.take_in(piece).ok()?;
+            }
+            let lines = String::from_utf8_lossy(&socket.lines).into_owned();
+            Some((lines, socket.out.first().copied(), socket.stage == Stage::Ended))
+        });
+        assert_eq!(answers[0], answers[1], "{}", bytes.escape_ascii());
+        answers[0].take()
+    }
+
+    /// The cases of the Autobahn test suite about frames that this client can get. The server sends
+    /// no fragments and no binary messages, so both are errors. UTF-8 (6) is the matter of the
+    /// workloads, which parse the lines; the server's sizes (9, 10) are those of section 1.
+    #[test]
+    fn the_cases_of_the_autobahn_test_suite() {
+        let line = |text: &str| Some((format!("{text}\n"), None, false));
+        let (quiet, ponged, ended) = (
+            Some((String::new(), None, false)),
+            Some((String::new(), Some(PONG), false)),
+            Some((String::new(), None, true)),
+        );
+        let long = "*".repeat(65_535);
+        let behind = |bad: Vec<u8>| [frame(TEXT, b"{}"), bad].concat();
+        let cases: &[(&str, Vec<u8>, Option<(String, Option<u8>, bool)>)] = &[
+            ("1.1.1", frame(TEXT, b""), line("")),
+            ("1.1.2", frame(TEXT, &long.as_bytes()[..125]), line(&long[..125])),
+            ("1.1.3", frame(TEXT, &long.as_bytes()[..126]), line(&long[..126])),
+            ("1.1.4", frame(TEXT, &long.as_bytes()[..127]), line(&long[..127])),
+            ("1.1.5", frame(TEXT, &long.as_bytes()[..128]), line(&long[..128])),
+            ("1.1.6", frame(TEXT, long.as_bytes()), line(&long)),
+            ("1.2.2", frame(0x82, &[0xfe; 125]), None),
+            ("2.1", frame(PING, b""), ponged.clone()),
+            ("2.3", frame(PING, b"\x00\xff\xfe"), ponged.clone()),
+            ("2.4", frame(PING, &[0xfe; 125]), ponged),
+            ("2.5", frame(PING, &[0xfe; 126]), None),
+            ("2.7", frame(PONG, b""), quiet.clone()),
+            ("2.8", frame(PONG, b"unsolicited pong payload"), quiet),
+            ("3.1", frame(TEXT | 0x10, b"{}"), None),
+            ("3.2", behind(frame(TEXT | 0x20, b"{}")), None),
+            ("3.4", behind(frame(TEXT | 0x40, b"{}")), None),
+            ("3.6", frame(PING | 0x60, b""), None),
+            ("3.7", frame(CLOSE | 0x70, b""), None),
+            ("4.1.1", frame(0x83, b""), None),
+            ("4.1.5", behind(frame(0x87, b"reserved")), None),
+            ("4.2.1", frame(0x8b, b""), None),
+            ("4.2.5", behind(frame(0x8f, b"reserved")), None),
+            ("5.1", frame(0x09, b"fragment1"), None),
+            ("5.3", frame(0x01, b"fragment1"), None),
+            ("5.9", frame(0x80, b"non-continuation payload"), None),
+            ("5.12", frame(0x00, b"non-continuation payload"), None),
+            ("7.1.4", [frame(CLOSE, b""), frame(TEXT, b"{}")].concat(), ended.clone()),
+            ("7.3.1", frame(CLOSE, b""), ended.clone()),
+            ("7.3.5", frame(CLOSE, &[&b"\x03\xe8"[..], &[b'*'; 123]].concat()), ended),
+            ("7.3.6", frame(CLOSE, &[&b"\x03\xe8"[..], &[b'*'; 124]].concat()), None),
+            ("masked (RFC 6455, 5.1)", vec![TEXT, MASKED | 2, 0, 0, 0, 0, b'{', b'}'], None),
+            ("longer than any message", vec![TEXT, 127, 0x7f, 0, 0, 0, 0, 0, 0, 0], None),
+        ];
+        for (case, bytes, expected) in cases {
+            assert_eq!(&read(bytes), expected, "{case}");
         }
     }
 
