@@ -285,9 +285,12 @@ mod tests {
         [head, payload.to_vec()].concat()
     }
 
-    /// What a client makes of these bytes behind the opening, however they are cut: its lines, the
-    /// first byte of its answer, and whether the connection has ended. `None` is an error.
-    fn read(bytes: &[u8]) -> Option<(String, Option<u8>, bool)> {
+    /// The lines that a client reads, the first byte of its answer, and whether the connection has
+    /// ended. `None` is an error.
+    type Reading = Option<(String, Option<u8>, bool)>;
+
+    /// Reads these bytes behind the opening, however they are cut.
+    fn read(bytes: &[u8]) -> Reading {
         let mut answers = [bytes.len().max(1), 1].map(|cut| {
             let mut socket = WebSocket::new(SocketAddr::from(([127, 0, 0, 1], 1)));
             (socket.stage, socket.out) = (Stage::Open, Vec::new());
@@ -314,7 +317,7 @@ mod tests {
         );
         let long = "*".repeat(65_535);
         let behind = |bad: Vec<u8>| [frame(TEXT, b"{}"), bad].concat();
-        let cases: &[(&str, Vec<u8>, Option<(String, Option<u8>, bool)>)] = &[
+        let cases: &[(&str, Vec<u8>, Reading)] = &[
             ("1.1.1", frame(TEXT, b""), line("")),
             ("1.1.2", frame(TEXT, &long.as_bytes()[..125]), line(&long[..125])),
             ("1.1.3", frame(TEXT, &long.as_bytes()[..126]), line(&long[..126])),

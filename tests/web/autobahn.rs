@@ -118,7 +118,7 @@ fn raw(server: &TestServer) -> TcpStream {
 fn head(first: u8, len: usize, masked: u8) -> Vec<u8> {
     match len {
         ..126 => vec![first, masked | len as u8],
-        ..0x1_0000 => [&[first, masked | 126][..], &(len as u16).to_be_bytes()].concat(),
+        126..0x1_0000 => [&[first, masked | 126][..], &(len as u16).to_be_bytes()].concat(),
         _ => [&[first, masked | 127][..], &(len as u64).to_be_bytes()].concat(),
     }
 }

@@ -47,7 +47,7 @@ fn a_message_to_a_client_is_one_frame_whatever_its_length() {
     let b = offline_user(&server, "bob");
     let mut bob = Socket::connect(&server);
     bob.log_in("bob", b);
-    let mut raw = bob.0.get_mut();
+    let raw = bob.0.get_mut();
     // Lengths at which the form of the head changes, and the longest one.
     for len in [125, 126, 127, 40_000, 65_535, 65_536] {
         let plain = format!(r#"{{"msgType":4,"FROMID":{a},"TOID":{b},"msg":""}}"#);
@@ -55,7 +55,7 @@ fn a_message_to_a_client_is_one_frame_whatever_its_length() {
         nc.send_text(&chat);
         let head = match len {
             ..126 => vec![0x81, len as u8],
-            ..0x1_0000 => [&[0x81, 126][..], &(len as u16).to_be_bytes()].concat(),
+            126..0x1_0000 => [&[0x81, 126][..], &(len as u16).to_be_bytes()].concat(),
             _ => [&[0x81, 127][..], &(len as u64).to_be_bytes()].concat(),
         };
         let mut bytes = vec![0; head.len() + len];
