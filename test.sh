@@ -50,6 +50,7 @@ need openssl openssl   # chats with it
 need python3 python3   # plays the recorded exchanges of tests/conformance
 need kill procps
 need dpkg-deb dpkg     # builds and installs the package
+need systemd-analyze systemd # judges its unit
 need useradd passwd
 need prlimit util-linux
 need setpriv util-linux

@@ -17,7 +17,7 @@ use testkit::level2::Level2Client;
 use testkit::tls::Certificate;
 use testkit::{
     Builder, Cluster, Database, LONG_PATIENCE, MariaDb, Redis, TestClient, TestServer, freeze, limit_files, login,
-    numbered, numbered_with_text, offline_user, output_within, user, wait_until, wait_within,
+    number_of, numbered, numbered_with_text, offline_user, output_within, user, wait_until, wait_within,
 };
 
 use crate::watched::{ALERTS, AN_HOUR, Watched};
@@ -91,6 +91,37 @@ fn rules_and_dashboard_show_numbers_that_exist() {
     assert!(used.len() > 20, "{used:?}");
     let missing: Vec<&&str> = used.difference(&shown).collect();
     assert!(missing.is_empty(), "no number of a server: {missing:?}");
+}
+
+/// Prometheus has a number, and not NaN, for every line of every panel, when users of both levels have
+/// chatted on a node of a cluster.
+#[test]
+fn every_panel_of_the_dashboard_shows_something() {
+    let dashboard = include_str!("../../conf/monitoring/grafana/dashboards/raybox.json");
+    let dashboard: serde_json::Value = serde_json::from_str(dashboard).expect("the dashboard is JSON");
+    let targets = dashboard["panels"].as_array().expect("panels").iter().flat_map(|panel| panel["targets"].as_array());
+    let asked: Vec<&str> = targets.flatten().map(|target| target["expr"].as_str().expect("an expression")).collect();
+    assert!(asked.len() > 15, "{asked:?}");
+    let (database, redis) = (Database::create(), Redis::start());
+    let server = builder().mysql(&database).redis(&redis).start();
+    let mut watched = Watched::healthy(&server);
+    watched = and_goes_on(watched, &server, || {
+        let (mut ann, a) = user(&server, "ann");
+        let (mut bob, b) = user(&server, "bob");
+        ann.send(&numbered(a, b, 0));
+        assert_eq!(number_of(&bob.recv()), 0);
+        let c = offline_user(&server, "cat");
+        let mut cat = Level2Client::enter(&server, "cat", c, "phone");
+        cat.send(&format!("u{b}"), "hello");
+        cat.settle();
+    });
+    // `> 0` hides what is at rest. The interval is Grafana's for a scrape every 15 seconds.
+    let has_a_number = |expr: &&str| {
+        let expr = expr.trim_end_matches(" > 0").replace("$__rate_interval", "1m");
+        (format!("count(({expr}) >= 0) > bool 0"), vec![("{}".to_owned(), 1.0)])
+    };
+    let exprs: Vec<_> = asked.iter().map(has_a_number).collect();
+    watched.evaluate_all(&exprs).unwrap_or_else(|said| panic!("{said}"));
 }
 
 #[test]

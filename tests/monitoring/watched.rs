@@ -119,8 +119,11 @@ impl Watched {
     /// Checks that an expression has these values by labels at the end. The error is the output of
     /// promtool.
     pub(crate) fn evaluate(&self, expr: &str, expected: &[(String, f64)]) -> Result<(), String> {
-        let expected: Vec<Value> =
-            expected.iter().map(|(labels, value)| json!({"labels": labels, "value": value})).collect();
+        self.evaluate_all(&[(expr.to_owned(), expected.to_vec())])
+    }
+
+    /// Like [`Watched::evaluate`], for several expressions.
+    pub(crate) fn evaluate_all(&self, exprs: &[(String, Vec<(String, f64)>)]) -> Result<(), String> {
         let input: Vec<Value> = self
             .series
             .iter()
@@ -130,13 +133,18 @@ impl Watched {
             .collect();
         let interval = format!("{INTERVAL}s");
         let end = format!("{}s", (self.samples - 1) * INTERVAL);
+        let sample = |(labels, value): &(String, f64)| json!({"labels": labels, "value": value});
+        let exprs = exprs.iter().map(|(expr, expected)| {
+            let expected: Vec<Value> = expected.iter().map(sample).collect();
+            json!({"expr": expr, "eval_time": end, "exp_samples": expected})
+        });
         let test = json!({
             "rule_files": [ALERTS],
             "evaluation_interval": interval,
             "tests": [{
                 "interval": interval,
                 "input_series": input,
-                "promql_expr_test": [{"expr": expr, "eval_time": end, "exp_samples": expected}],
+                "promql_expr_test": exprs.collect::<Vec<_>>(),
             }],
         });
         let file = tempfile(&test.to_string());

@@ -45,12 +45,17 @@ impl System {
         system.write("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0o644);
         system.write("etc/group", "root:x:0:\n", 0o644);
         system.write("etc/shadow", "root:*:19000:0:99999:7:::\n", 0o600);
-        for program in ["sh", "chmod", "chown", "env", "find", "id", "install", "rm", "useradd"] {
+        for program in ["sh", "chmod", "chown", "env", "find", "id", "install", "kill", "rm", "useradd"] {
             system.copy_program(program);
         }
         system.copy_libraries(Path::new(env!("CARGO_BIN_EXE_server")));
         for program in ["deb-systemd-helper", "deb-systemd-invoke", "systemctl"] {
             system.write(&format!("usr/bin/{program}"), MANAGER, 0o755);
+        }
+        // The unit needs these units of systemd.
+        fs::create_dir_all(system.path("usr/lib/systemd/system")).expect("a folder");
+        for target in ["basic", "shutdown", "sysinit"] {
+            system.write(&format!("usr/lib/systemd/system/{target}.target"), "[Unit]\n", 0o644);
         }
         system.set_state("active");
         // This rmdir treats the data folder as a mount point, which is always busy.
