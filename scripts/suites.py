@@ -4,7 +4,8 @@
     scripts/suites.py
 
 `cargo test` runs one suite (test program) after the other. Most suites mostly wait, for leases that end and servers that
-restart, so two run at a time here. ./test.sh without arguments calls this script when it has started what they need.
+restart. So two run at a time here: one of those that need the processor, and one of the others. ./test.sh without
+arguments calls this script when it has started what they need.
 
 The output of a suite is shown when the suite has ended. A suite that fails or hangs does not stop the others. The exit
 status is 1 if one has failed.
@@ -20,15 +21,10 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-AT_ONCE = 2
 # A suite that has not ended after this time has hung. The longest takes three to four minutes.
 SECONDS_MAX = 900
-# The suites that take longest, which begin first: the last suite must not run alone for minutes. The names are those of
-# cargo's targets. The order of the others does not matter.
-LONGEST = [
-    "chaos", "raybox", "availability", "level2", "browser", "cluster", "monitoring", "bus", "hooks", "spool",
-    "mysql_moods",
-]  # fmt: skip
+# The suites that need most of the processor. They run one after the other.
+BUSY = ["chaos", "raybox", "browser", "level2", "cluster"]
 
 
 class Suite:
@@ -41,9 +37,6 @@ class Suite:
         self.title = f"{self.name} ({pathlib.Path(artifact['target']['src_path']).relative_to(ROOT)})"
         self.status = None
         self.seconds = 0.0
-
-    def order(self):
-        return LONGEST.index(self.name) if self.name in LONGEST else len(LONGEST)
 
     def run(self):
         """Runs the suite; its output."""
@@ -75,8 +68,8 @@ def build():
 
 
 def run_all(suites):
-    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        running = {pool.submit(suite.run): suite for suite in sorted(suites, key=Suite.order)}
+    with concurrent.futures.ThreadPoolExecutor(1) as busy, concurrent.futures.ThreadPoolExecutor(1) as others:
+        running = {(busy if suite.name in BUSY else others).submit(suite.run): suite for suite in suites}
         try:
             for done in concurrent.futures.as_completed(running):
                 suite = running[done]
@@ -85,7 +78,8 @@ def run_all(suites):
                 print(f"suites.py: {suite.title} {outcome} after {suite.seconds:.0f} s", flush=True)
         except BaseException:
             # After Ctrl-C, which ends the suites as well, no further ones begin.
-            pool.shutdown(wait=False, cancel_futures=True)
+            for pool in busy, others:
+                pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
@@ -94,8 +88,8 @@ def main():
         sys.exit("usage: scripts/suites.py, without arguments")
     suites = build()
     names = {suite.name for suite in suites}
-    if unknown := [name for name in LONGEST if name not in names]:
-        sys.exit(f"suites.py: correct LONGEST, there is no suite {', '.join(unknown)}")
+    if unknown := [name for name in BUSY if name not in names]:
+        sys.exit(f"suites.py: correct BUSY, there is no suite {', '.join(unknown)}")
     run_all(suites)
     documented = subprocess.run(["cargo", "test", "--workspace", "--doc"], cwd=ROOT, check=False)
     failed = [suite.title for suite in suites if suite.status != 0]

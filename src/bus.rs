@@ -6,10 +6,10 @@
 //! message until the receiving node confirms it (`routing/outbox.rs`).
 //!
 //! The protocol between nodes is in `peer`, independent of the transport. [`redis`] is such a
-//! transport, with one Redis or a Redis Cluster; [`local`] is the bus of a node that is alone. A new transport is one more file, with
-//! a `BusTransport`, its `PeerLine` and, for a thread of its own, a `Connector` (`peer`).
-//! [`Publisher`] and [`Exchange`] come from there; the transport implements the other traits
-//! itself. `peer/memory.rs` is the shortest one.
+//! transport, with one Redis or a Redis Cluster; [`local`] is the bus of a node that is alone. A
+//! new transport is one more file, with a `BusTransport`, its `PeerLine` and, for a thread of its
+//! own, a `Connector` (`peer`). [`Publisher`] and [`Exchange`] come from there; the transport
+//! implements the other traits itself. `peer/memory.rs` is the shortest one.
 
 pub mod local;
 pub mod news;

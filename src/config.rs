@@ -122,8 +122,8 @@ impl Config {
         Ok(config)
     }
 
-    /// The settings that a server started in `working_dir` would have, without those of the database
-    /// and Redis.
+    /// The settings that a server started in `working_dir` would have, without those of the
+    /// database and Redis.
     ///
     /// # Errors
     /// As for [`Config::load`].

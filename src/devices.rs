@@ -5,9 +5,9 @@
 //!   without a password.
 //! - [`member`] is the state machine of a connection that is logged in. It has a pump for the
 //!   messages of conversations, and beside it: `reply_order` for all replies except those to sends,
-//!   `in_turn` for the requests that threads do, `for_session` for those of level 1, `outlet` for the output, `reports` for 47s,
-//!   `marks` and `void_marks` for 49s and 50s, `typing` for 51s, `watch` for 52s and `heart` for
-//!   the heartbeat.
+//!   `in_turn` for the requests that threads do, `for_session` for those of level 1, `outlet` for
+//!   the output, `reports` for 47s, `marks` and `void_marks` for 49s and 50s, `typing` for 51s,
+//!   `watch` for 52s and `heart` for the heartbeat.
 //! - [`effects`] are the work that it wants done. [`tasks`] are the blocking part, and its results.
 //!   [`refusals`] are the answers to refused sends.
 

@@ -1,7 +1,8 @@
 //! The operator's side: commands, signals, health, metrics and the log. `main.rs` and
 //! [`server`](crate::server) call it.
 //!
-//! - [`admin`] is the HTTP port for metrics, health and administrators, [`health`] checks all parts.
+//! - [`admin`] is the HTTP port for metrics, health and administrators, [`health`] checks all
+//!   parts.
 //! - [`certificates`] are those of the client port, reloaded when their files change.
 //! - [`logging`] has one writer thread; [`signals`] stop the server, or make it read settings
 //!   again ([`reload`]).

@@ -1,6 +1,6 @@
-//! `Dockerfile` and `docker-compose.yml`, as text: the tests need no container engine. The build gets
-//! every file that it copies, the image says what it is, and no container has privileges that it does
-//! not need.
+//! `Dockerfile` and `docker-compose.yml`, as text: the tests need no container engine. The build
+//! gets every file that it copies, the image says what it is, and no container has privileges that
+//! it does not need.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! docs/protocol.md, docs/level2.md and examples/client.py: the server behaves as they describe, and
-//! the two pages describe all that it says.
+//! docs/protocol.md, docs/level2.md and examples/client.py: the server behaves as they describe,
+//! and the two pages describe all that it says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

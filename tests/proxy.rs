@@ -124,7 +124,8 @@ fn a_half_closed_client_behind_nginx_gets_its_answers() {
     }
 }
 
-/// The certificate is nginx's. The server gets plain text, and the client's address from the header.
+/// The certificate is nginx's. The server gets plain text, and the client's address from the
+/// header.
 #[test]
 fn people_who_speak_tls_with_nginx_talk_to_others() {
     let server = behind_proxy().option("proxy_from", Nginx::COMES_FROM).start();

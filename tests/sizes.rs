@@ -1,6 +1,6 @@
 //! Files of the product have at most 500 lines, and bodies of functions at most 60. Tests do not
-//! count. The sources are read line by line: `rustfmt` puts the end of an item at the indentation of
-//! its beginning.
+//! count. Lines of comments have at most 100 columns, except in tables and figures. The sources are
+//! read line by line: `rustfmt` puts the end of an item at the indentation of its beginning.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -54,6 +54,9 @@ fn what_is_too_large_is_named_with_its_line() {
         assert_eq!(too_large(&format!("{tests}{full}use it;\n")), [(line, beyond.clone())], "what follows them does");
         assert_eq!(too_large(&format!("{full}{module} tests;\n")), [], "nor does their name");
     }
+    let wide = "*".repeat(COMMENT_COLUMNS_MAX - 2);
+    let text = format!("///{wide}\n//{wide}\n/// ```text\n///{wide}\n/// ```\n/// |{wide}\nlet a = 1; ///{wide}\n");
+    assert_eq!(too_large(&text), [(1, "this comment has 101 columns, and 100 is the most".to_owned())]);
     let text = format!("#[cfg(not(test))]\nmod real {{\n{}}}\n", long());
     assert_eq!(too_large(&text), [(3, "this function has 61 lines, and 60 is the most".to_owned())]);
 }
@@ -71,7 +74,27 @@ fn too_large(text: &str) -> Vec<(usize, String)> {
             large.push((*line, format!("this function has {length} lines, and {FUNCTION_LINES_MAX} is the most")));
         }
     }
+    large.extend(wide_comments(&lines));
     large
+}
+
+/// The lines that only hold a comment and are too wide. Those between fences, and the rows of
+/// tables, are not wrapped.
+fn wide_comments(lines: &[(usize, &str)]) -> Vec<(usize, String)> {
+    let (mut wide, mut is_fenced) = (Vec::new(), false);
+    for (line, text) in lines {
+        let Some(comment) = text.trim_start().strip_prefix("//") else {
+            is_fenced = false;
+            continue;
+        };
+        let comment = comment.trim_start_matches(['/', '!']).trim_start();
+        is_fenced ^= comment.starts_with("```");
+        let columns = text.chars().count();
+        if columns > COMMENT_COLUMNS_MAX && !is_fenced && !comment.starts_with('|') {
+            wide.push((*line, format!("this comment has {columns} columns, and {COMMENT_COLUMNS_MAX} is the most")));
+        }
+    }
+    wide
 }
 
 /// The numbered lines that are not in modules of tests.
@@ -140,6 +163,7 @@ fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
 const PACKAGES: [&str; 7] = ["", "chat", "client", "net", "pool", "raybench", "testkit"];
 const FILE_LINES_MAX: usize = 500;
 const FUNCTION_LINES_MAX: usize = 60;
+const COMMENT_COLUMNS_MAX: usize = 100;
 /// The beginnings of attributes of modules that exist only for tests.
 const TESTS: [&str; 2] = ["#[cfg(test)", "#[cfg(all(test"];
 /// The words in front of the kind of an item.

@@ -18,7 +18,7 @@ const FILES = {
   'raybox/history.js': 'e20b8b28f287f93b',
   'raybox/idb-store.js': '848ea792a782e546',
   'raybox/journal.js': 'd4653db3488814b1',
-  'raybox/link.js': 'a4c8cf65f63af90b',
+  'raybox/link.js': '70af553e54562d09',
   'raybox/marks.js': 'ae848b17fb67e6cc',
   'raybox/memory-store.js': '67e61065367f39a1',
   'raybox/names.js': '881442c3382a2322',

@@ -26,8 +26,8 @@ pub(crate) struct Options {
     /// A file whose first line is the password, for `register` and `login`
     #[arg(long, value_name = "FILE", global = true)]
     pub(crate) password_file: Option<PathBuf>,
-    /// A file with a JSON web token of your identity provider, with which `chat login` logs in. It is
-    /// read again whenever the server wants a fresh one
+    /// A file with a JSON web token of your identity provider, with which `chat login` logs in. It
+    /// is read again whenever the server wants a fresh one
     #[arg(long, env = "RAYBOX_JWT_FILE", value_name = "FILE", global = true)]
     pub(crate) jwt_file: Option<PathBuf>,
     #[command(subcommand)]

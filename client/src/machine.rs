@@ -241,7 +241,7 @@ impl Machine {
     pub(crate) fn connected(&mut self, known: Known, now: Instant, chance: f64) {
         self.lines = Lines::default();
         self.out.clear();
-        self.watch.begin(now);
+        self.watch.begin(now, chance);
         self.marks = known.marks.into_iter().collect();
         self.stored.clear();
         self.typed.clear();

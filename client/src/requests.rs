@@ -66,7 +66,7 @@ const REPLY_MAX: u64 = 64 * 1024;
 
 /// The time within which an address must answer a registration: one that is followed by others, and
 /// the last one.
-const REPLY_WITHIN: Duration = Duration::from_secs(8);
+const REPLY_WITHIN: Duration = Duration::from_secs(15);
 const LAST_REPLY_WITHIN: Duration = Duration::from_secs(20);
 
 /// Proves that a request comes from the owner of the account. A text is a password.
@@ -124,8 +124,8 @@ fn reply_to(request: &str, mut connection: Dialled, within: Duration) -> io::Res
     let mut line = String::new();
     reply.read_line(&mut line)?;
     let has_end = line.ends_with('\n') || reply.get_ref().limit() == 0;
-    // The error of a server that has read nothing yet has no newline. Any other reply without one is
-    // the beginning of a reply whose rest is lost with the connection.
+    // The error of a server that has read nothing yet has no newline. Any other reply without one
+    // is the beginning of a reply whose rest is lost with the connection.
     match has_end || serde_json::from_str::<Value>(&line).is_ok() {
         true => Ok(line),
         false => Err(io::ErrorKind::UnexpectedEof.into()),

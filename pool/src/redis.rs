@@ -261,8 +261,8 @@ impl RedisFailure {
         }
     }
 
-    /// Whether Redis takes no writes at present, but executes everything else: its memory or disk is
-    /// full, or it has too few replicas.
+    /// Whether Redis takes no writes at present, but executes everything else: its memory or disk
+    /// is full, or it has too few replicas.
     pub fn is_of_writes(&self) -> bool {
         matches!(self.code(), Some("MISCONF" | "OOM" | "NOREPLICAS"))
     }

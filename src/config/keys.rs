@@ -70,9 +70,9 @@ mod tests {
             let differing = plain.lines().zip(changed.lines()).filter(|(before, after)| before != after).count();
             assert_eq!(differing, 1, "{} changes one field", key.name);
         }
-        // The address, the contents of three files, the notes and what was given are not keys. The cost has a
-        // line for each of its three fields, the levels for their two, and these two, the log and the
-        // tokens have two for their braces.
+        // The address, the contents of three files, the notes and what was given are not keys. The
+        // cost has a line for each of its three fields, the levels for their two, and these two,
+        // the log and the tokens have two for their braces.
         assert_eq!(plain.lines().count(), 2 + 6 + (all().count() - 2) + 5 + 4 + 2 + 2);
     }
 

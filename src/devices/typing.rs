@@ -1,5 +1,5 @@
-//! [`Typing`], [`RecentTyping`] and [`ShownTyping`]: limit how often a 51 is passed on, of a connection,
-//! of a user on one node, and of a user on all nodes.
+//! [`Typing`], [`RecentTyping`] and [`ShownTyping`]: limit how often a 51 is passed on, of a
+//! connection, of a user on one node, and of a user on all nodes.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! The order of the senders whose messages are posted, and the choice of those whose messages are
-//! dropped when too many wait. Senders take turns, so one that writes very much delays the others by
-//! one turn.
+//! dropped when too many wait. Senders take turns, so one that writes very much delays the others
+//! by one turn.
 
 use std::collections::BTreeMap;
 

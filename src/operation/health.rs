@@ -437,7 +437,8 @@ pub(super) mod tests {
     type Turn = net::Turn<Posted>;
     type Link = net::Link<Posted>;
 
-    /// Calls `test` with two loops, of which the first stands still until the test drops the sender.
+    /// Calls `test` with two loops, of which the first stands still until the test drops the
+    /// sender.
     pub(in crate::operation) fn with_a_stuck_loop(test: impl FnOnce(&Arc<Health>, Sender<()>)) {
         let time = Duration::from_secs(60);
         let settings = net::Settings {

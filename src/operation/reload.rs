@@ -1,5 +1,6 @@
-//! [`Reloader`]: reloads the settings, the certificates and the keys of JSON web tokens, after a signal or at an administrator's
-//! request. If anything is wrong, nothing changes, and one line states the reason.
+//! [`Reloader`]: reloads the settings, the certificates and the keys of JSON web tokens, after a
+//! signal or at an administrator's request. If anything is wrong, nothing changes, and one line
+//! states the reason.
 //!
 //! Its thread, named `settings`, also checks the certificates and the keys by itself, and then
 //! reloads only them.
@@ -147,8 +148,8 @@ impl Reading {
         }
     }
 
-    /// Reads everything. On an error nothing changes. Only the certificates can still fail when they
-    /// are used, so the rest is used after them.
+    /// Reads everything. On an error nothing changes. Only the certificates can still fail when
+    /// they are used, so the rest is used after them.
     fn read(&mut self, load: impl Fn() -> Result<Config, String>) -> Result<Reloaded, ReloadError> {
         let read = load().map_err(ReloadError::Wrong)?;
         let wrong = |error: JwtFileError| ReloadError::Wrong(error.to_string());

@@ -1,4 +1,5 @@
-//! [`WatchedFiles`]: files that are checked again and again, and may be replaced or broken at any time.
+//! [`WatchedFiles`]: files that are checked again and again, and may be replaced or broken at any
+//! time.
 
 /// The contents of files at the last check.
 #[derive(Debug)]

@@ -78,7 +78,8 @@ impl Node for Router {
     }
 
     fn on_bare(&self, turn: &mut Turn<Posted>, to: UserId, frame: &str) {
-        // Any program may publish on this channel, and a client may fail on bytes that are no frame.
+        // Any program may publish on this channel, and a client may fail on bytes that are no
+        // frame.
         if !protocol::is_object(frame) {
             log::debug!("another program published bytes for user {to} that are no frame; they are dropped");
             self.parts.metrics.no_frame();

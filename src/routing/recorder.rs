@@ -91,8 +91,8 @@ impl Recorder {
         drop(self.lanes.submit(key, standing, RecorderItem(Box::new(recording)), weight));
     }
 
-    /// Whether a recorded message is stored for a user without a connection of level 1 here that can
-    /// take it.
+    /// Whether a recorded message is stored for a user without a connection of level 1 here that
+    /// can take it.
     pub fn keeps(&self, user: UserId) -> Keeps {
         self.parts.keeps(user)
     }

@@ -130,8 +130,8 @@ impl StateCore {
         let mut backlog = RegisterBacklog::default();
         let mut given_up = false;
         loop {
-            // A change that is noted as late wakes nobody, so while anybody watches, this thread looks
-            // again before the change is due.
+            // A change that is noted as late wakes nobody, so while anybody watches, this thread
+            // looks again before the change is due.
             let watches = || self.watchers.are_any().then_some(SHOWN_WITHIN);
             let late = self.watchers.show_late(Instant::now()).or_else(watches);
             let mut pending = self.pending.lock();
@@ -149,9 +149,10 @@ impl StateCore {
             }
             let states: Vec<_> = pending.states.drain().collect();
             drop(pending);
-            // Users are claimed before the state is written, and released after it, so every user who
-            // is marked online is registered with a node, and is corrected if that node dies. If the
-            // register takes no writes now, the state is written all the same, and the claim follows.
+            // Users are claimed before the state is written, and released after it, so every user
+            // who is marked online is registered with a node, and is corrected if that node dies.
+            // If the register takes no writes now, the state is written all the same, and the claim
+            // follows.
             backlog.claim(&*self.bus, &states);
             let written = self.write(&states);
             // If the state cannot be written, its waiters are notified as well, so that they do not

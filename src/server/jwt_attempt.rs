@@ -1,5 +1,5 @@
-//! [`JwtAttempt`]: a login at level 2 with a JSON web token. A worker checks the token and writes the
-//! login in one go, because both are short.
+//! [`JwtAttempt`]: a login at level 2 with a JSON web token. A worker checks the token and writes
+//! the login in one go, because both are short.
 
 use std::sync::Arc;
 

@@ -6,9 +6,9 @@
 //! # Cost
 //! Every [`SWEEP_EVERY`], per node: one query by an index for conversations that grew since the
 //! last sweep and [`SWEPT`] before it, and one by primary key for each `LOGINS_AT_ONCE` connected
-//! devices. Members of groups that are not cached are not loaded: if such groups have grown, one query
-//! for each 512 users who are here finds those who are in them. A node that is alone misses nothing, and only reads at its start which users use level
-//! 2.
+//! devices. Members of groups that are not cached are not loaded: if such groups have grown, one
+//! query for each 512 users who are here finds those who are in them. A node that is alone misses
+//! nothing, and only reads at its start which users use level 2.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};

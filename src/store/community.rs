@@ -78,9 +78,10 @@ pub trait Community: Send + Sync + 'static {
     /// ones.
     fn change_password(&self, change: &PasswordChange) -> Result<Swapped<Vec<DeviceId>>, StoreError>;
 
-    /// Deletes the account of a user if the stored password is still the one that was checked. The user leaves
-    /// all groups, with entries there, and is removed from lists of friends and of blocked users;
-    /// devices and waiting messages are deleted. The id is never used again, but the name may be.
+    /// Deletes the account of a user if the stored password is still the one that was checked. The
+    /// user leaves all groups, with entries there, and is removed from lists of friends and of
+    /// blocked users; devices and waiting messages are deleted. The id is never used again, but the
+    /// name may be.
     fn delete_account(&self, request: &AccountDeletion<'_>) -> Result<Swapped<Deletion>, StoreError>;
 }
 

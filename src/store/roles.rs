@@ -241,8 +241,8 @@ pub trait Contacts: Send + Sync + 'static {
     /// its creator.
     fn members(&self, group: GroupId) -> Result<Vec<UserId>, StoreError>;
 
-    /// The users of these who are in these groups, in any order. The cost depends on the users and on
-    /// the groups that they are in.
+    /// The users of these who are in these groups, in any order. The cost depends on the users and
+    /// on the groups that they are in.
     fn memberships(&self, groups: &[GroupId], users: &[UserId]) -> Result<Vec<(GroupId, UserId)>, StoreError> {
         let wanted: FxHashSet<GroupId> = groups.iter().copied().collect();
         let mut found = Vec::new();

@@ -94,13 +94,13 @@ impl SqliteStore {
         SqliteStore::open_with(data_dir, BUSY_TIMEOUT)
     }
 
-    /// Opens `raybox.db` in the folder `data_dir` for reading only, while no server uses it. Neither
-    /// the database nor its log is changed.
+    /// Opens `raybox.db` in the folder `data_dir` for reading only, while no server uses it.
+    /// Neither the database nor its log is changed.
     ///
     /// # Errors
     ///
-    /// As for [`SqliteStore::open`], but a missing file is not created, and one of an earlier version
-    /// is not upgraded.
+    /// As for [`SqliteStore::open`], but a missing file is not created, and one of an earlier
+    /// version is not upgraded.
     pub fn open_to_read(data_dir: &Path) -> Result<SqliteStore, SqliteOpenError> {
         look(data_dir)?;
         let file = data_dir.join(open::STORE.name);

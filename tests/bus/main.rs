@@ -1,4 +1,5 @@
-//! The bus of a cluster, on a real Redis or a real Redis Cluster. Its nodes only record their events.
+//! The bus of a cluster, on a real Redis or a real Redis Cluster. Its nodes only record their
+//! events.
 
 mod cluster;
 mod envelopes;

@@ -74,8 +74,8 @@ impl Part {
     /// and the last arrival, at a place where the message was or may have been: the sender's node,
     /// the recipient, the recipient's nodes, the path between these, or the database if it was
     /// stored. While the database fails, it also counts if the recipient gives a connection up: a
-    /// request is not answered, so the node keeps the connection, and writes to it. A frozen node still knows the recipients that it had at first, and writes to them
-    /// what has come meanwhile.
+    /// request is not answered, so the node keeps the connection, and writes to it. A frozen node
+    /// still knows the recipients that it had at first, and writes to them what has come meanwhile.
     pub fn touches(&self, way: &Way, sender: &Books, recipient: &Books) -> bool {
         if way.sent > self.well || way.until < self.begun {
             return false;

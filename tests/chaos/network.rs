@@ -124,8 +124,8 @@ impl Drop for Deaf {
 
 impl Namespace {
     fn open() -> Result<Namespace, String> {
-        // The network for benchmarks (RFC 2544), which has no other use. Concurrent runs, also those
-        // of other tests in this process, take different parts of it.
+        // The network for benchmarks (RFC 2544), which has no other use. Concurrent runs, also
+        // those of other tests in this process, take different parts of it.
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let number = process::id().wrapping_add(count * 101) % 512;

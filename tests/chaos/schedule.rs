@@ -79,9 +79,9 @@ pub struct Schedule {
 pub struct Dice(u64);
 
 impl Schedule {
-    /// Makes the faults of a run of about this length, with `nodes` nodes and `clients` clients that
-    /// a fault may hit. With services of several processes, the last round is complete, so every
-    /// kind has its turn in a short run, too.
+    /// Makes the faults of a run of about this length, with `nodes` nodes and `clients` clients
+    /// that a fault may hit. With services of several processes, the last round is complete, so
+    /// every kind has its turn in a short run, too.
     pub fn new(deployment: Deployment, seed: u64, length: Duration, nodes: usize, clients: usize) -> Schedule {
         let mut dice = Dice::new(seed);
         let mut faults = of_servers(deployment, seed, &mut dice, length, nodes);

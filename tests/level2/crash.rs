@@ -178,7 +178,9 @@ fn a_slow_reader_costs_little_and_misses_nothing_beside_a_quick_one() {
     let rates = |builder: Builder| builder.option("frames_per_second", "off").option("bytes_per_second", "off");
     // The slow reader reads nothing until everything is sent, which takes a busy machine more than
     // 30 seconds.
-    let server = rates(TestServer::builder().may_keep(24)).option("user_timeout", "10m").start();
+    // Few workers, whose connections to the database soon have full caches.
+    let builder = rates(TestServer::builder().may_keep(24)).option("user_timeout", "10m");
+    let server = builder.option("workers", "4").start();
     let (mut ann, mut bob) = pair(&server);
     let (to_bob, to_ann) = (with(&bob), with(&ann));
     let mut quick = Level2Client::enter(&server, "bob", bob.store.me, "b2");

@@ -285,7 +285,8 @@ fn a_send_moves_the_mark_of_its_user_without_news_and_a_login_brings_none() {
     ann.until_at(&to_bob, 2);
     assert_eq!(ann.say(&to_bob, "3"), 3);
     bob.until_at(&to_ann, 3);
-    // This mark is above that of the send, so its news come behind all that the send could have caused.
+    // This mark is above that of the send, so its news come behind all that the send could have
+    // caused.
     bob.ask_for(200, json!({"msgType": 49, "conv": to_ann, "read": 3}));
     assert_eq!(tablet.take_kind(49)["read"], 3);
     assert_eq!(ann.take_kind(50)["read"], 3);

@@ -315,8 +315,8 @@ fn a_cid_in_a_frame_of_level_1_does_not_prove_that_it_is_recorded() {
         // another client would have sent it.
         put(server, b, &frame);
         put(server, b, &frame.replace(",\"msg\"", " , \"msg\""));
-        // Another message with the same `cid`. Its recipient must receive it, no matter which user wrote
-        // it.
+        // Another message with the same `cid`. Its recipient must receive it, no matter which user
+        // wrote it.
         put(server, b, &json!({"FROMID": a, "TOID": b, "cid": cid, "msg": "another", "msgType": 4}).to_string());
         let mut bob = Level2Client::enter(server, "bob", b, "phone");
         assert_eq!(texts(&page(&mut bob, &with_ann)), ["hello", "another"]);

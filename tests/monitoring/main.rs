@@ -93,8 +93,8 @@ fn rules_and_dashboard_show_numbers_that_exist() {
     assert!(missing.is_empty(), "no number of a server: {missing:?}");
 }
 
-/// Prometheus has a number, and not NaN, for every line of every panel, when users of both levels have
-/// chatted on a node of a cluster.
+/// Prometheus has a number, and not NaN, for every line of every panel, when users of both levels
+/// have chatted on a node of a cluster.
 #[test]
 fn every_panel_of_the_dashboard_shows_something() {
     let dashboard = include_str!("../../conf/monitoring/grafana/dashboards/raybox.json");

@@ -17,13 +17,17 @@ const LONGEST_WAIT = 60;
  * each timeout doubles those of the next connections, until a connection has lasted.
  */
 const LOGIN_WITHIN = [15_000, 60_000];
-const PONG_WITHIN = [6_000, 20_000];
+const PONG_WITHIN = [20_000, 40_000];
 
 /** A connection has lasted when the server is heard so many milliseconds after its beginning. */
 const LASTS_FROM = 60_000;
 
-/** The silence after which the link sends a ping while something is unanswered, in milliseconds. */
-const SOON = 6_000;
+/**
+ * The silence after which the link sends a ping while something is unanswered, in milliseconds. A
+ * socket of a browser tells only of whole frames, so a page of the history counts as silence until
+ * its last byte: on a network with 10 KB a second the largest one, 256 KiB, takes 26 seconds.
+ */
+const SOON = 10_000;
 
 /** Frames that have no answer: 47, 51, 53 (its answer has a timeout of its own) and 54. */
 const UNANSWERED = new Set([Type.stored, Type.typing, Type.ping, Type.pong]);

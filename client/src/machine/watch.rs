@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 /// The time since the server was last heard.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// The silence after which the server is pinged.
-    ping_after: Duration,
+    patience: Patience,
+    /// The part of the silence before a ping that is added to it. It differs from connection to
+    /// connection: clients that hear the same message do not all ping at the same moment.
+    spread: f64,
     begun: Instant,
     heard: Instant,
     pinged: Option<Instant>,
@@ -28,16 +30,24 @@ pub(crate) enum Silence {
     End,
 }
 
-/// The silence after which the server is pinged. A client with several addresses loses nothing if
-/// it goes on to the next one, so it looks sooner.
-const PING_AFTER: Duration = Duration::from_secs(30);
-const PING_AFTER_OF_SEVERAL: Duration = Duration::from_secs(6);
+/// How long a client waits, in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// The silence before a ping.
+    ping: u64,
+    /// For the answer to a ping: at first, and at most.
+    pong: [u64; 2],
+    /// For the answer to a login: at first, and at most.
+    login: [u64; 2],
+}
 
-/// The time for the answer to a ping: at first, and at most.
-const PONG_WITHIN: [Duration; 2] = [Duration::from_secs(6), Duration::from_secs(20)];
+/// A client with one address has nowhere else to go, and would only repeat its login at a server
+/// that is busy.
+const WITH_ONE_ADDRESS: Patience = Patience { ping: 30, pong: [20, 20], login: [60, 60] };
+const WITH_SEVERAL_ADDRESSES: Patience = Patience { ping: 6, pong: [6, 20], login: [10, 60] };
 
-/// The time for the answer to a login: at first, and at most.
-const LOGIN_WITHIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
+/// The most of the silence before a ping that is added to it.
+const SPREAD_MAX: f64 = 0.2;
 
 /// A connection has lasted when the server is heard this long after its beginning.
 const LASTS_FROM: Duration = Duration::from_secs(60);
@@ -45,13 +55,14 @@ const LASTS_FROM: Duration = Duration::from_secs(60);
 impl Watch {
     /// `addresses`: the number of addresses that the client may connect to.
     pub(crate) fn new(addresses: usize, now: Instant) -> Watch {
-        let ping_after = if addresses > 1 { PING_AFTER_OF_SEVERAL } else { PING_AFTER };
-        Watch { ping_after, begun: now, heard: now, pinged: None, silences: 0 }
+        let patience = if addresses > 1 { WITH_SEVERAL_ADDRESSES } else { WITH_ONE_ADDRESS };
+        Watch { patience, spread: 0.0, begun: now, heard: now, pinged: None, silences: 0 }
     }
 
-    /// Begins a connection.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    /// Begins a connection. `chance` is random, from 0 to 1.
+    pub(crate) fn begin(&mut self, now: Instant, chance: f64) {
         (self.begun, self.heard, self.pinged) = (now, now, None);
+        self.spread = SPREAD_MAX * chance;
     }
 
     pub(crate) fn heard(&mut self, now: Instant) {
@@ -72,14 +83,14 @@ impl Watch {
 
     /// The end of the time for the answer to a login.
     pub(crate) fn login_deadline(&self) -> Instant {
-        self.begun + self.patience(LOGIN_WITHIN)
+        self.begun + self.grown(self.patience.login)
     }
 
     /// The next time at which silence leads to something.
     pub(crate) fn deadline(&self) -> Instant {
         match self.pinged {
-            None => self.heard + self.ping_after,
-            Some(pinged) => pinged + self.patience(PONG_WITHIN),
+            None => self.heard + Duration::from_secs(self.patience.ping).mul_f64(1.0 + self.spread),
+            Some(pinged) => pinged + self.grown(self.patience.pong),
         }
     }
 
@@ -91,7 +102,7 @@ impl Watch {
         }
     }
 
-    fn patience(&self, [first, longest]: [Duration; 2]) -> Duration {
-        (first * (1 << self.silences.min(5))).min(longest)
+    fn grown(&self, [first, longest]: [u64; 2]) -> Duration {
+        Duration::from_secs((first << self.silences.min(5)).min(longest))
     }
 }

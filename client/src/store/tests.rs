@@ -180,7 +180,8 @@ fn edits_and_recalls_change_the_message_and_are_not_shown_themselves() {
     assert_eq!(row(&store, BOB).unread, 0, "a message of one's own marks all as read");
 }
 
-/// A page is read before an edit and delivered after it, to a client that does not have the message.
+/// A page is read before an edit and delivered after it, to a client that does not have the
+/// message.
 #[test]
 fn a_page_that_is_older_than_an_edit_does_not_bring_the_old_text_back() {
     let mut store = store();

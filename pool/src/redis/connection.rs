@@ -129,8 +129,8 @@ impl<S: RedisStream> RedisConnection<S> {
         peeked == Err(rustix::io::Errno::AGAIN)
     }
 
-    /// Whether the other end answers. A Redis that cannot save its data refuses a `PING`, but executes
-    /// what is no write.
+    /// Whether the other end answers. A Redis that cannot save its data refuses a `PING`, but
+    /// executes what is no write.
     pub(super) fn answers(&mut self, by: Instant) -> bool {
         self.begin(by);
         match redis::cmd("PING").query::<Value>(self) {

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// The pauses between attempts to connect. They grow, so that nodes do not flood a transport that is
-/// unavailable for long. Half of each pause is random, so that the nodes of a cluster do not all
+/// The pauses between attempts to connect. They grow, so that nodes do not flood a transport that
+/// is unavailable for long. Half of each pause is random, so that the nodes of a cluster do not all
 /// come back at the same moment.
 #[derive(Debug)]
 pub(crate) struct Pauses {

@@ -27,8 +27,8 @@ pub(crate) trait BusTransport: Send + Sync + 'static {
     fn drive(&self, node: Arc<dyn Node>) -> io::Result<()>;
 
     /// Publishes these posts in order, and returns the result of each. Blocks, for a few seconds at
-    /// most. A failure is also reported to [`PeerShared::on_failure`], unless only some of the topics
-    /// are concerned.
+    /// most. A failure is also reported to [`PeerShared::on_failure`], unless only some of the
+    /// topics are concerned.
     ///
     /// # Errors
     ///

@@ -2,18 +2,18 @@
 //!
 //! A channel belongs to a slot, and a slot to one primary. A node subscribes to the channel of each
 //! of its users at the primary of its slot, and others publish there. So the answer to `SPUBLISH`
-//! counts all subscribers, as that of a single Redis does; the answer to `PUBLISH` would count those
-//! at one server. The register of users has one slot, see [`names`](super::names).
+//! counts all subscribers, as that of a single Redis does; the answer to `PUBLISH` would count
+//! those at one server. The register of users has one slot, see [`names`](super::names).
 //!
 //! ```text
 //!   lane-out ── SPUBLISH, pipelined, on pooled connections ──▶ primaries ──▶ bus (line.rs) of other nodes
 //!   bus ─────── confirmations, probes, never waiting ────────▶
 //!   bus-watch ─ who has died, and whether the primaries are still primaries (scout.rs)
 //! ```
-//! A node is connected to all primaries, or not connected: it confirms that a user is only here, and
-//! may do so only if it hears every announcement. So the loss of one primary interrupts messages
-//! between nodes until its replica is promoted; until then they are stored. Nodes of the reference
-//! server do not take part.
+//! A node is connected to all primaries, or not connected: it confirms that a user is only here,
+//! and may do so only if it hears every announcement. So the loss of one primary interrupts
+//! messages between nodes until its replica is promoted; until then they are stored. Nodes of the
+//! reference server do not take part.
 
 mod connector;
 mod core;

@@ -22,8 +22,8 @@ pub(super) trait RegistryHost: Send + Sync + 'static {
     fn state(&self) -> &SessionState;
 
     /// Runs `work` on a pooled connection, until `by` at most. In a Redis Cluster, `work` must be a
-    /// single command, because the next key may be at another server. If the connection fails, no other
-    /// command is sent there until Redis has answered again.
+    /// single command, because the next key may be at another server. If the connection fails, no
+    /// other command is sent there until Redis has answered again.
     fn run_by<T>(
         &self,
         by: Instant,

@@ -94,8 +94,8 @@ fn with_register(
     servers.dialer(&table.primaries()[table.owner(slot)])?.commands(by)
 }
 
-/// Asks all servers of a Redis Cluster: each knows only its own subscribers. A replica that does not
-/// answer is left out.
+/// Asks all servers of a Redis Cluster: each knows only its own subscribers. A replica that does
+/// not answer is left out.
 fn look_at_all(settings: &RedisSettings, named: &[ServerAddress]) -> Result<Survey, DialError> {
     let (names, servers) = (Names::new(settings), ClusterServers::new(settings, named)?);
     let table = servers.first_table()?;

@@ -34,8 +34,8 @@ pub(super) enum RedisReply<'b> {
 }
 
 impl RedisReply<'_> {
-    /// Takes one refusal for an answer like any other: while a Redis cannot save its data to the disk,
-    /// it refuses writes and `PING`, but still delivers messages.
+    /// Takes one refusal for an answer like any other: while a Redis cannot save its data to the
+    /// disk, it refuses writes and `PING`, but still delivers messages.
     pub(super) fn accept_misconf(self) -> Self {
         match self {
             RedisReply::Error(text) if text.starts_with(b"MISCONF ") => RedisReply::Done,

@@ -2,10 +2,11 @@
 //!
 //! Clients that have not shown the key share [`STRANGERS_MAX`] places. One more than that ends the
 //! oldest connection of the address with the most of them, so many silent connections cost each
-//! other their places. A client whose key was right is kept apart ([`AdminClient::keep`]): its order
-//! may be under way, and its answer must not be lost. Kept clients are bounded as well, by
-//! [`KEPT_MAX`]. Once the answer is written, the client is like any other ([`AdminClient::release`]):
-//! programs that do not close their connections keep nobody else from giving orders.
+//! other their places. A client whose key was right is kept apart ([`AdminClient::keep`]): its
+//! order may be under way, and its answer must not be lost. Kept clients are bounded as well, by
+//! [`KEPT_MAX`]. Once the answer is written, the client is like any other
+//! ([`AdminClient::release`]): programs that do not close their connections keep nobody else from
+//! giving orders.
 
 use std::net::{IpAddr, Ipv4Addr, Shutdown, TcpStream};
 use std::sync::{Arc, Weak};

@@ -12,8 +12,8 @@ pub(super) struct Levels {
     everything: LevelFilter,
     /// The levels of parts, longer names first, so that the most specific one decides.
     parts: Vec<(String, LevelFilter)>,
-    /// Of the audit log: that of the settings, which nobody changes at run time. A quieter log keeps
-    /// it, unless the settings name it.
+    /// Of the audit log: that of the settings, which nobody changes at run time. A quieter log
+    /// keeps it, unless the settings name it.
     audit: LevelFilter,
 }
 

@@ -1,5 +1,5 @@
-//! The rules by which a node judges itself: the alerts of `conf/monitoring/alerts.yml`, as a table. A
-//! test compares both. A new alert is a row here and a rule there.
+//! The rules by which a node judges itself: the alerts of `conf/monitoring/alerts.yml`, as a table.
+//! A test compares both. A new alert is a row here and a rule there.
 
 use std::time::Duration;
 

@@ -48,8 +48,8 @@ impl Listener {
     }
 }
 
-/// Queues messages. Those of a sender who has too many in the queue are dropped, and the sweep finds
-/// them.
+/// Queues messages. Those of a sender who has too many in the queue are dropped, and the sweep
+/// finds them.
 fn hear(lanes: &Lanes<CommittedFrame>, waiting: &NewsRoom, messages: Vec<CommittedFrame>) {
     for message in messages {
         if waiting.take(&message) {

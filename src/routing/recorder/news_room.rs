@@ -2,7 +2,7 @@
 //!
 //! The senders share it. So a sender who commits more than the listener can handle does not make
 //! others' messages wait for the sweep, which comes every ten seconds. Their addresses are not
-//! known here: the node that has committed a message has limited those.
+//! known here, so an address with many accounts has the shares of all of them.
 
 use parking_lot::Mutex;
 

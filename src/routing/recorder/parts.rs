@@ -81,9 +81,9 @@ impl RecorderParts {
         }
     }
 
-    /// Whether a recorded message is stored for a user without a connection of level 1 here that can
-    /// take it. A user of both levels finds it at either; in a cluster another node may have such a
-    /// connection.
+    /// Whether a recorded message is stored for a user without a connection of level 1 here that
+    /// can take it. A user of both levels finds it at either; in a cluster another node may have
+    /// such a connection.
     pub(super) fn keeps(&self, user: UserId) -> Keeps {
         let is_here = || self.router.is_alone() && !self.router.attendance().devices(user, |_| true).is_empty();
         let has_it = self.audience.has(user) && (is_here() || !self.level1_seen.uses(user));

@@ -24,8 +24,8 @@ pub(super) struct Posts {
 }
 
 impl Posts {
-    /// Adds a message of `holder` for the devices of its sender, except the connection that sent it,
-    /// and of its recipients.
+    /// Adds a message of `holder` for the devices of its sender, except the connection that sent
+    /// it, and of its recipients.
     pub(super) fn push(
         &mut self,
         (entry, holder): (&NewEntry, Holder),

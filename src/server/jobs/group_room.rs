@@ -1,5 +1,5 @@
-//! [`GroupRoom`]: the number of groups that a user is in is bounded, because every login of the user
-//! at level 2 reads all of them.
+//! [`GroupRoom`]: the number of groups that a user is in is bounded, because every login of the
+//! user at level 2 reads all of them.
 
 use std::sync::Arc;
 

@@ -39,8 +39,8 @@ pub struct OpenedAccount {
 pub enum JwtDenial {
     /// It is wrong.
     Refused(JwtRefusal),
-    /// It is right, but its address has made too many accounts. The client may try again after this number
-    /// of seconds.
+    /// It is right, but its address has made too many accounts. The client may try again after this
+    /// number of seconds.
     Later(u32),
 }
 

@@ -346,8 +346,8 @@ fn a_recorded_token_of_the_usual_form_is_accepted() {
     assert_eq!((verifier.count(), verifier.verify(token)), (1, Ok(expected)));
 }
 
-/// The ID token of OpenID Connect Core 1.0, appendix A.2, with the key of appendix A.7. It was valid
-/// for 1,000 seconds in July 2011.
+/// The ID token of OpenID Connect Core 1.0, appendix A.2, with the key of appendix A.7. It was
+/// valid for 1,000 seconds in July 2011.
 #[test]
 fn the_published_example_of_openid_connect_is_accepted_in_its_time() {
     let settings = JwtSettings {

@@ -23,7 +23,8 @@ pub struct FriendRequest {
     pub trace: Trace,
     /// Whether that entry joins the queue of the hook.
     pub hooked: Hooked,
-    /// The most conversations of a user, see [`CommitRules::conversations_max`](crate::store::history::CommitRules::conversations_max).
+    /// The most conversations of a user, see
+    /// [`CommitRules::conversations_max`](crate::store::history::CommitRules::conversations_max).
     pub conversations_max: usize,
     /// Random bytes.
     pub nonce: [u8; 16],

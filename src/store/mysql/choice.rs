@@ -24,7 +24,8 @@ pub enum NoChoice {
     Rivals(Vec<String>),
 }
 
-/// Chooses a server by the answers in the order of the list. `last` is the one that was used before.
+/// Chooses a server by the answers in the order of the list. `last` is the one that was used
+/// before.
 ///
 /// That one stays in use if it still takes writes, because other nodes may have stayed with it too.
 /// Otherwise the first server of the list is chosen, so that all nodes choose the same one. If

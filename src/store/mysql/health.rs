@@ -421,7 +421,7 @@ impl Watcher {
         // A database that does not answer this is down. One that answers, but stores nothing in
         // time, can still be read.
         self.probe.look(connection)?;
-        let done = self.probe.write(connection);
+        let done = self.probe.write_after_look(connection);
         self.stalls = match &done {
             Err(error) if error::trouble(error) == Trouble::Silent => Some(error::text(error)),
             _ => None,
@@ -440,8 +440,8 @@ impl Watcher {
         }
         let (_, why) = self.waits.as_ref().filter(|(since, _)| since.elapsed() > LOCK_PATIENCE)?;
         Some(format!(
-            "another program keeps a table of this server locked, for a backup (FLUSH TABLES WITH READ LOCK) or a change \
-             (ALTER TABLE), and everything waits for it: {why}"
+            "another program keeps a table of this server locked, for a backup (FLUSH TABLES WITH READ LOCK), a change \
+             (ALTER TABLE) or in a transaction, and everything waits for it: {why}"
         ))
     }
 

@@ -137,16 +137,16 @@ fn ssl_options(settings: &MysqlSettings) -> Option<SslOpts> {
     }
 }
 
-/// The first statement of every connection. It sets what the server, or its `init_connect`, may have
-/// set otherwise.
+/// The first statement of every connection. It sets what the server, or its `init_connect`, may
+/// have set otherwise.
 ///
 /// - Strict mode, so that a text that does not fit is an error and not cut off.
 /// - `completion_type`, so that a commit neither begins another transaction nor closes the
 ///   connection.
 /// - The limits that protect a database from people (`mysql --safe-updates` sets them, too): with
 ///   `sql_select_limit` the members of a group, for example, would be cut off without an error.
-/// - The timeout for locks is shorter than that for answers, so that a held lock is not mistaken for
-///   a database that is gone.
+/// - The timeout for locks is shorter than that for answers, so that a held lock is not mistaken
+///   for a database that is gone.
 /// - `more` are further variables.
 fn session(lock_seconds: u64, more: &str) -> Vec<String> {
     vec![format!(

@@ -48,6 +48,14 @@ impl Probe {
         for statement in self.without_effect() {
             connection.exec_drop(statement, ())?;
         }
+        self.write_after_look(connection)
+    }
+
+    /// The part of [`Probe::write`] that a [`Probe::look`] leaves out.
+    ///
+    /// # Errors
+    /// As for a call that stores a message.
+    pub(super) fn write_after_look(self, connection: &mut Conn) -> mysql::Result<()> {
         if self.row == ProbedRow::Nothing {
             return Ok(());
         }

@@ -1,7 +1,7 @@
-//! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks, and
-//! `together.rs` does all reads of a login at once. `marks.rs` raises marks. `devices.rs` handles
-//! devices, `mailbox.rs` the rows of `OfflineMessage`, and `retention.rs` the deletion of old
-//! messages.
+//! Conversations of level 2. `commit.rs` stores messages, `reading.rs` reads them and the marks,
+//! and `together.rs` does all reads of a login at once. `marks.rs` raises marks. `devices.rs`
+//! handles devices, `mailbox.rs` the rows of `OfflineMessage`, and `retention.rs` the deletion of
+//! old messages.
 
 pub(super) mod commit;
 pub(super) mod devices;

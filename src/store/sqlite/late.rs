@@ -96,12 +96,13 @@ impl Late {
         Ok(Late { shared, opener: Some((stop, thread)) })
     }
 
-    /// Opens the store in the folder `data_dir` for reading only, while no server uses it. Its files
-    /// stay as they are, and a killed server's log is read with the database.
+    /// Opens the store in the folder `data_dir` for reading only, while no server uses it. Its
+    /// files stay as they are, and a killed server's log is read with the database.
     ///
     /// # Errors
     ///
-    /// The database is in use, is missing or cannot be read, or its tables are of an earlier version.
+    /// The database is in use, is missing or cannot be read, or its tables are of an earlier
+    /// version.
     pub(super) fn open_to_read(
         data_dir: &Path,
         busy_timeout: Duration,

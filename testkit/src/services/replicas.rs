@@ -17,8 +17,8 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Starts both. The first one is the primary. While the replica is connected, a commit waits for
-    /// it, however long that takes.
+    /// Starts both. The first one is the primary. While the replica is connected, a commit waits
+    /// for it, however long that takes.
     pub fn start() -> Replicas {
         Replicas::start_waiting(Duration::from_secs(600))
     }

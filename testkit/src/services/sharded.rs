@@ -21,8 +21,8 @@ pub struct ShardedRedis {
 }
 
 impl ShardedRedis {
-    /// Starts them, and waits until all of them see a whole cluster. No replica takes over by itself,
-    /// however busy the machine is, until [`ShardedRedis::expect_faults`].
+    /// Starts them, and waits until all of them see a whole cluster. No replica takes over by
+    /// itself, however busy the machine is, until [`ShardedRedis::expect_faults`].
     pub fn start() -> ShardedRedis {
         ShardedRedis::start_with(None)
     }

@@ -155,7 +155,7 @@ fn silence_is_asked_about_and_then_ends_the_connection() {
     stage.hear(&[r#"{"msgType":54}"#]);
     stage.pass(30);
     assert_eq!(stage.written(), [json!({"msgType": 53})]);
-    stage.pass(5);
+    stage.pass(19);
     assert_eq!(stage.machine.state(), State::Online);
     stage.pass(1);
     assert!(matches!(stage.machine.state(), State::Waiting { .. }));
@@ -175,15 +175,28 @@ fn gives_up_after(stage: &mut Stage) -> u64 {
 
 #[test]
 fn with_several_addresses_a_frozen_server_costs_15_seconds_at_most() {
-    let mut stage = Stage::of_addresses(2);
-    stage.connect(Known::default());
-    stage.hear(&[WELCOME, SYNCED]);
-    let lost = gives_up_after(&mut stage) + stage.wait_of();
-    assert!(lost < 15, "online: {lost} s");
+    for chance in [0.0, 1.0] {
+        let mut stage = Stage::of_addresses(2);
+        stage.machine.connected(Known::default(), stage.now, chance);
+        stage.hear(&[WELCOME, SYNCED]);
+        let lost = gives_up_after(&mut stage) + stage.wait_of();
+        assert!(lost < 15, "online: {lost} s");
+    }
     let mut stage = Stage::of_addresses(2);
     stage.connect(Known::default());
     let lost = gives_up_after(&mut stage) + stage.wait_of();
     assert!(lost < 15, "during the login: {lost} s");
+}
+
+#[test]
+fn with_one_address_a_busy_server_has_as_long_as_ever() {
+    let mut stage = Stage::of_addresses(1);
+    stage.connect(Known::default());
+    assert_eq!(gives_up_after(&mut stage), 60);
+    stage.machine.hurry(stage.now);
+    stage.connect(Known::default());
+    stage.hear(&[WELCOME, SYNCED]);
+    assert_eq!(gives_up_after(&mut stage), 50);
 }
 
 #[test]

@@ -51,8 +51,8 @@ impl Shards {
         self.table.read().owner(slot)
     }
 
-    /// Notes that a slot has moved. Returns the index of the primary that has it now; `None` if that
-    /// is a new one.
+    /// Notes that a slot has moved. Returns the index of the primary that has it now; `None` if
+    /// that is a new one.
     pub(super) fn move_slot(&self, moved: &MovedSlot) -> Option<usize> {
         log::debug!("slot {} of the Redis Cluster has moved to {}", moved.slot, moved.to);
         self.table.write().move_slot(moved)
@@ -130,9 +130,9 @@ impl ClusterCore {
         Arc::new(RedisPool::new(self.pools, dial))
     }
 
-    /// Runs `work` on a pooled connection to a primary, until `by` at most. If the connection fails,
-    /// no other command is sent to this primary until it answers a `PING` of the line. If it does not
-    /// answer, the line ends, and all connections are replaced.
+    /// Runs `work` on a pooled connection to a primary, until `by` at most. If the connection
+    /// fails, no other command is sent to this primary until it answers a `PING` of the line. If it
+    /// does not answer, the line ends, and all connections are replaced.
     pub(super) fn run_at<T>(
         &self,
         primary: &ClusterPrimary,
@@ -159,8 +159,9 @@ impl ClusterCore {
         result
     }
 
-    /// Runs a command on a key that has moved to this server, though its slot has not yet: the server
-    /// executes it only after `ASKING`. It may have no slots yet, so that no pool leads there.
+    /// Runs a command on a key that has moved to this server, though its slot has not yet: the
+    /// server executes it only after `ASKING`. It may have no slots yet, so that no pool leads
+    /// there.
     fn run_asking<T>(
         &self,
         server: &ServerAddress,
@@ -196,8 +197,8 @@ impl RegistryHost for ClusterCore {
         &self.state
     }
 
-    /// All keys are in one slot, so all commands go to one primary. While the slot moves, some keys are
-    /// at the next one already.
+    /// All keys are in one slot, so all commands go to one primary. While the slot moves, some keys
+    /// are at the next one already.
     fn run_by<T>(
         &self,
         by: Instant,

@@ -1,4 +1,5 @@
-//! [`Pings`]: checks with `PING`s whether a primary still answers. A frozen one closes no connection.
+//! [`Pings`]: checks with `PING`s whether a primary still answers. A frozen one closes no
+//! connection.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,8 @@ struct Sign {
     settles_doubt: bool,
 }
 
-/// Whether a command to a primary has failed, and no `PING` that was sent after that is answered yet.
-/// Meanwhile no other command is sent there.
+/// Whether a command to a primary has failed, and no `PING` that was sent after that is answered
+/// yet. Meanwhile no other command is sent there.
 #[derive(Default)]
 pub(super) struct Doubt(AtomicBool);
 
@@ -46,8 +47,8 @@ impl Pings {
         Pings { unanswered: None, due: now + PING_EVERY, doubt }
     }
 
-    /// Whether they must be sent now. `may_be_answered` says that not everything that has arrived was
-    /// read.
+    /// Whether they must be sent now. `may_be_answered` says that not everything that has arrived
+    /// was read.
     ///
     /// # Errors
     ///

@@ -109,8 +109,8 @@ impl SlotTable {
         Some(index)
     }
 
-    /// Takes the owners of the slots from a newer table. Returns false, and changes nothing, if that
-    /// has other primaries.
+    /// Takes the owners of the slots from a newer table. Returns false, and changes nothing, if
+    /// that has other primaries.
     pub(super) fn adopt(&mut self, newer: &SlotTable) -> bool {
         let index_of = |primary| self.primaries.iter().position(|known| known == primary);
         let indices: Option<Vec<u16>> =
@@ -127,8 +127,8 @@ fn is_hostless(server: &Value) -> bool {
     matches!(server, Value::Array(parts) if parts.first() == Some(&Value::BulkString(b"?".to_vec())))
 }
 
-/// A server in a range. Its host is left out if it is the one that was asked: the server does not know
-/// its own host, or is not to announce it.
+/// A server in a range. Its host is left out if it is the one that was asked: the server does not
+/// know its own host, or is not to announce it.
 fn server(value: &Value, asked: &ServerAddress) -> Option<ServerAddress> {
     let Value::Array(parts) = value else { return None };
     let [host, Value::Int(port), ..] = &parts[..] else { return None };

@@ -1,7 +1,7 @@
 //! [`ShardWay`]: the two connections to one primary, and what was asked on them.
 //!
-//! Answers come in the order of the commands, and `MOVED` names only the slot. So each command waits
-//! in a queue for its answer, and can be sent again to the primary that has the slot now.
+//! Answers come in the order of the commands, and `MOVED` names only the slot. So each command
+//! waits in a queue for its answer, and can be sent again to the primary that has the slot now.
 
 use std::collections::VecDeque;
 use std::io;
@@ -186,8 +186,8 @@ impl ShardWay {
         }
     }
 
-    /// Checks both connections with a `PING`, when that is due. Answers that were read must have been
-    /// handled before.
+    /// Checks both connections with a `PING`, when that is due. Answers that were read must have
+    /// been handled before.
     ///
     /// # Errors
     ///
@@ -212,8 +212,8 @@ impl AskedQueue {
         Ok(())
     }
 
-    /// The channel of this user, or one of this node's own, is no longer subscribed. Returns whether
-    /// a command has asked for that.
+    /// The channel of this user, or one of this node's own, is no longer subscribed. Returns
+    /// whether a command has asked for that.
     pub(super) fn on_unsubscribed(&mut self, user: Option<UserId>) -> bool {
         match (self.0.front_mut(), user) {
             (Some(Asked::IgnoreAll), _) => true,

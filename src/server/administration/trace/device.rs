@@ -6,9 +6,9 @@ use super::words::counted;
 use crate::base::trace::Hop;
 use crate::server::jobs::DeviceFacts;
 
-/// The sentence about a device of this user and the message with this number, and whether the device
-/// has the message, which the database proves. The message was committed at this time, if that is
-/// known. A missing step of a node proves something only if the node remembers all steps.
+/// The sentence about a device of this user and the message with this number, and whether the
+/// device has the message, which the database proves. The message was committed at this time, if
+/// that is known. A missing step of a node proves something only if the node remembers all steps.
 pub(super) fn said(
     view: &View<'_>,
     user: i32,

@@ -50,7 +50,8 @@ struct Replaced {
 
 impl Arrangements {
     /// Gives a user another password, and logs the user out everywhere. A disabled account stays
-    /// disabled. If a JSON web token has made the account, only its user can set a password. Blocks.
+    /// disabled. If a JSON web token has made the account, only its user can set a password.
+    /// Blocks.
     ///
     /// # Errors
     /// Those of the store.
