@@ -128,3 +128,25 @@ fn a_primary_that_is_demoted_answers_no_reads_any_more() {
     }
     wait_until("reads are answered again", || ann.ask(&search)["msgType"] == 15);
 }
+
+/// The test kit's part of an operator, which chaos relies on.
+#[test]
+fn a_killed_primary_that_has_more_than_its_replica_becomes_a_copy() {
+    let mut pair = Replicas::start();
+    let database = pair.create_database();
+    let insert = |name: &str| format!("INSERT INTO {}.User (name, password) VALUES ('{name}', '')", database.name());
+    // A primary that loses its replica goes on alone.
+    pair.servers[1].run("STOP SLAVE IO_THREAD");
+    pair.servers[0].run(&insert("lost"));
+    pair.servers[0].kill();
+    pair.promote(1);
+    pair.servers[1].run(&insert("kept"));
+    pair.servers[0].restart();
+    pair.follow(0, 1);
+    pair.wait_whole(1);
+    pair.servers[1].run(&insert("new"));
+    pair.wait_caught_up(0, 1);
+    let query = format!("SELECT name FROM {}.User ORDER BY id", database.name());
+    let names = pair.servers[0].connect().and_then(|mut copy| copy.query::<String, _>(query)).expect("read users");
+    assert_eq!(names, ["kept", "new"]);
+}

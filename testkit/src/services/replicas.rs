@@ -2,6 +2,7 @@
 //! has received it (semi-synchronous).
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use mysql::Row;
 use mysql::prelude::Queryable;
 
 use super::mariadb::{Database, MariaDb, cnf_at};
-use crate::{LONG_PATIENCE, wait_until, wait_within};
+use crate::{LONG_PATIENCE, output_within, wait_until, wait_within};
 
 /// A primary and its replica; a test can swap their roles. Dropping it kills both.
 pub struct Replicas {
@@ -76,7 +77,14 @@ impl Replicas {
              MASTER_PASSWORD = 'of this test alone', MASTER_USE_GTID = current_pos, MASTER_CONNECT_RETRY = 1"
         ));
         self.servers[replica].run("START SLAVE");
-        wait_until("it receives changes", || self.state(replica, "Slave_IO_Running") == "Yes");
+        wait_until("it receives changes, or is refused", || {
+            self.state(replica, "Slave_IO_Running") == "Yes" || self.has_more(replica)
+        });
+    }
+
+    /// Whether the primary refuses a replica, because the replica has what the primary lacks.
+    fn has_more(&self, replica: usize) -> bool {
+        self.state(replica, "Last_IO_Errno") == HAS_MORE_THAN_ITS_PRIMARY
     }
 
     /// Waits until the replica has everything that the primary has. Nothing may be written
@@ -105,8 +113,15 @@ impl Replicas {
     }
 
     /// Waits until the replica has everything, and commits wait for it.
+    ///
+    /// A primary that was killed may have a transaction that its replica has not received, so that
+    /// nobody was told of it. The new primary refuses such a server, and it is made a copy.
     pub fn wait_whole(&self, primary: usize) {
+        let replica = 1 - primary;
         wait_within(LONG_PATIENCE, "commits wait for the replica", || {
+            if self.has_more(replica) {
+                self.copy(replica, primary);
+            }
             let status = |name: &str| {
                 let query = format!("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_master_{name}'");
                 let row = self.servers[primary].connect().and_then(|mut own| own.query_first(query));
@@ -116,6 +131,26 @@ impl Replicas {
         });
     }
 
+    /// Makes a replica a copy of its primary, as an operator does, and lets it follow the primary.
+    fn copy(&self, replica: usize, primary: usize) {
+        self.servers[replica].run("STOP SLAVE");
+        self.servers[replica].run("RESET MASTER");
+        let account = |server: usize| {
+            let port = self.servers[server].address().port();
+            format!("--no-defaults --host=127.0.0.1 --port={port} --user=test --password='of this test alone'")
+        };
+        let script = format!(
+            "set -o pipefail; mariadb-dump {} --all-databases --ignore-database=mysql --ignore-database=sys \
+             --add-drop-database --single-transaction --gtid --master-data=1 |
+             mariadb {} --init-command='SET SESSION sql_log_bin = 0'",
+            account(primary),
+            account(replica)
+        );
+        let copied = output_within(LONG_PATIENCE, Command::new("bash").args(["-c", &script])).expect("copy a database");
+        assert!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+        self.follow(replica, primary);
+    }
+
     /// A column of `SHOW SLAVE STATUS`.
     fn state(&self, server: usize, column: &str) -> String {
         let row = self.servers[server].connect().and_then(|mut own| own.query_first("SHOW SLAVE STATUS"));
@@ -123,3 +158,7 @@ impl Replicas {
         row.and_then(|row| row.get(column)).unwrap_or_default()
     }
 }
+
+/// The error of a replica whose position is unknown to its primary
+/// (ER_MASTER_FATAL_ERROR_READING_BINLOG).
+const HAS_MORE_THAN_ITS_PRIMARY: &str = "1236";

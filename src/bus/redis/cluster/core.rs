@@ -142,6 +142,10 @@ impl ClusterCore {
         if self.peer.gate().is_shut() || primary.doubt.is_raised() {
             return Err(RedisFailure::NoConnection("it has failed, and is not back yet".to_owned()));
         }
+        // Another primary may have used up the time, which is not the fault of this one.
+        if Instant::now() >= by {
+            return Err(RedisFailure::NoConnection("no time was left for it".to_owned()));
+        }
         let session = self.state.session();
         let result = primary.pool.run(by, work);
         if let Err(failure) = &result {
@@ -226,8 +230,8 @@ impl RegistryHost for ClusterCore {
     /// channel moves, a node is missing between the end of its old subscription and the new one.
     fn listeners(&self, channels: &[String]) -> Result<Vec<u32>, RedisFailure> {
         let mut sums = vec![0; channels.len()];
-        let by = Instant::now() + CALL_TIMEOUT;
         for primary in &self.shards().primaries {
+            let by = Instant::now() + CALL_TIMEOUT;
             let counts = self.run_at(primary, by, |connection| listeners_on(connection, channels))?;
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
