@@ -231,10 +231,11 @@ fn a_login_costs_as_many_queries_with_many_conversations_as_with_few() {
         store.tags(&places).unwrap();
         store.cursors(device.id).unwrap();
         assert!(heads.len() > count, "{}", heads.len());
-        // Health checks name none of these tables.
+        // The statements of health checks change nothing.
         counts.push(database.count(
             "SELECT COUNT(*) FROM mysql.general_log WHERE command_type IN ('Query', 'Execute')
-                 AND argument NOT LIKE '%general_log%' AND argument REGEXP 'Member|Device|Message AS|FROM Message |User'",
+                 AND argument NOT LIKE '%general_log%' AND argument NOT LIKE '%WHERE 1 = 0%'
+                 AND argument REGEXP 'Member|Device|Message AS|FROM Message |User'",
         ));
     }
     println!(
