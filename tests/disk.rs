@@ -127,7 +127,7 @@ fn a_start_on_a_full_disk_lets_everything_be_read_and_ends_by_itself() {
     // The first round follows a graceful shutdown; the second one finds a log left behind.
     for round in 1..=2 {
         server.restart();
-        let says = || server.logs().matches("what is stored can be read, and nothing can be stored").count() == round;
+        let says = || server.logs().matches("stored data can be read, but nothing can be stored").count() == round;
         wait_within(LONG_PATIENCE, "it says so", says);
         let mut ann = login(&server, "ann", a);
         assert!(!is_taken(&mut ann, &numbered(a, b, 10 * round)), "nothing is stored");
@@ -159,7 +159,7 @@ fn a_server_whose_database_is_moved_from_a_full_disk_exits_and_makes_no_new_one(
     server.restart();
     server.expect_exit();
     wait_within(LONG_PATIENCE, "it says so", || {
-        server.logs().contains("nothing can be stored until its disk has room")
+        server.logs().contains("nothing can be stored until the disk has room")
     });
     let (database, moved) = (server.folder().join("raybox.db"), server.folder().join("moved"));
     fs::rename(&database, &moved).expect("move the database");
